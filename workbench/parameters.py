@@ -1,0 +1,101 @@
+"""The parameters of a run: names, types, ranges and defaults, checked before anything starts.
+
+The notebooks' own `parameters` cells repeat names, types and defaults; a test keeps them equal.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from workbench.files import display_path, project_path
+
+
+class ParameterError(ValueError):
+    """The request is wrong; the message names every parameter at fault and what would be right."""
+
+
+class Parameters(BaseModel):
+    """What can be asked of a run; relative paths start at the project's root."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run_dir: str = Field("runs/notebook", description="the run's folder")
+    pairs: str = Field("data/sample_pairs.csv", min_length=1, description="labelled pairs")
+    sentence_0_column: str = Field("sentence_0", min_length=1, description="column of the query")
+    sentence_1_column: str = Field("sentence_1", min_length=1, description="of the candidate")
+    label_column: str = Field("label", min_length=1, description="column of the label")
+    on_bad_rows: Literal["report", "fail"] = "report"
+    max_pairs: int = Field(0, ge=0, description="random sample of so many pairs; 0 for all")
+    dev_share: float = Field(0.1, ge=0, lt=1, description="share of the pairs for dev")
+    test_share: float = Field(0.1, ge=0, lt=1, description="share of the pairs for test")
+    base_model: str = Field("cross-encoder/ms-marco-MiniLM-L6-v2", min_length=1)
+    base_revision: str = Field("", description="commit or tag of a Hub model; empty for newest")
+    fallback_model: str = Field("bundled:all-MiniLM-L6-v2", description="where there is no Hub")
+    max_length: int = Field(512, ge=8, description="tokens of a pair; longer ones are cut")
+    epochs: float = Field(1.0, gt=0, le=1000, description="passes over the training pairs")
+    batch_size: int = Field(8, ge=1, le=65536, description="pairs a step")
+    learning_rate: float = Field(5e-5, gt=0, le=1, description="at the start, falling to 0")
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    seed: int = Field(42, ge=0, lt=2**32, description="of sample, split, head and order")
+    resume: bool = Field(False, description="go on from the last checkpoint")
+    compare_runs: str = Field("", description="other run folders to overlay, comma-separated")
+    window: int = Field(5, ge=1, description="log lines in the moving average of the loss")
+    candidates: str = Field("", description="JSONL candidate lists; empty: from the test split")
+    list_size: int = Field(30, ge=2, description="candidates in a list built from the test split")
+    query: str = Field("怎么开通会员", min_length=1, description="one query to rank by hand")
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The source's column names, as `read_pairs` takes them."""
+        return {role: getattr(self, f"{role}_column") for role in
+                ("sentence_0", "sentence_1", "label")}  # fmt: skip
+
+
+def load_parameters(
+    path: str | Path, overrides: Iterable[tuple[str, str]] = ()
+) -> Parameters:
+    """Read a YAML file of parameters, lay `name value` overrides over it, and check everything.
+
+    Raises:
+        ParameterError: the file cannot be read, or names or values are wrong; all are named.
+    """
+    file = Path(path) if Path(path).is_file() else project_path(path)
+    if not file.is_file():
+        raise ParameterError(f"{path}: there is no such file")
+    try:
+        given = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParameterError(f"{display_path(file.resolve())}: not readable YAML: {error}") from error
+    if not isinstance(given, dict):
+        raise ParameterError(f"{path}: must hold lines of `name: value`, not {type(given).__name__}")
+    return check_parameters({str(k): v for k, v in given.items()} | dict(overrides))
+
+
+def check_parameters(given: Mapping[str, Any]) -> Parameters:
+    """Check names, types and ranges.
+
+    Raises:
+        ParameterError: with one line for each parameter at fault.
+    """
+    try:
+        parameters = Parameters(**given)
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise ParameterError("\n".join(lines)) from None
+    if parameters.dev_share + parameters.test_share >= 1:
+        raise ParameterError("dev_share and test_share: together they must stay below 1")
+    return parameters
+
+
+def _explain(problem: Any) -> str:
+    name, value = str(problem["loc"][0]), problem["input"]
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, Parameters.model_fields, 1, cutoff=0.4)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"{name}: there is no such parameter{hint}"
+    text = problem["msg"][:1].lower() + problem["msg"][1:]
+    return f"{name}: {text}; it is {value!r}"

@@ -1,0 +1,204 @@
+"""The figures: each function draws on the axes it is given, labels them, and returns them."""
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from workbench.files import project_path, replacing
+
+BLUE, ORANGE, GREEN, GREY, RED = "#0072B2", "#E69F00", "#009E73", "#8A8F98", "#D55E00"
+CYCLE = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9")
+CHINESE_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "PingFang SC",
+                 "Microsoft YaHei", "SimHei", "WenQuanYi Micro Hei")  # fmt: skip
+
+
+@cache
+def use_style() -> str:
+    """Set our look for all figures, with a font that has Chinese characters; returns its name."""
+    known = {font.name for font in font_manager.fontManager.ttflist}
+    name = next((font for font in CHINESE_FONTS if font in known), None) or _packaged_font()
+    matplotlib.rcParams.update(
+        {
+            "font.family": ["DejaVu Sans", name],
+            "axes.unicode_minus": False,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "axes.axisbelow": True,
+            "grid.color": "#E5E7EB",
+            "axes.titlelocation": "left",
+            "axes.titleweight": "bold",
+            "axes.prop_cycle": matplotlib.cycler(color=CYCLE),
+            "figure.dpi": 110,
+            "legend.frameon": False,
+        }
+    )
+    return name
+
+
+def _packaged_font() -> str:
+    """Register the Noto Sans SC that the package zhplot ships; its code is not imported."""
+    for file in metadata.files("zhplot") or []:
+        if file.name == "NotoSansSC-Regular.ttf":
+            path = str(file.locate())
+            font_manager.fontManager.addfont(path)
+            return font_manager.FontProperties(fname=path).get_name()
+    raise RuntimeError("no font with Chinese characters: install the package zhplot")
+
+
+def new_axes(ax: Axes | None = None, size: tuple[float, float] = (7.5, 3.4)) -> Axes:
+    """`ax` itself, or the axes of a new figure of `size` inches."""
+    use_style()
+    return ax if ax is not None else Figure(figsize=size, layout="constrained").subplots()
+
+
+def show_figure(ax: Axes, run_dir: str | Path, name: str) -> Path:
+    """Save the figure of `ax` as `figures/<name>.png` in the run folder and show it."""
+    from IPython.display import Image, display
+
+    figure = ax.get_figure()
+    assert figure is not None
+    path = project_path(run_dir) / "figures" / f"{name}.png"
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
+    display(Image(data=path.read_bytes(), alt=ax.get_title(loc="left") or name, width=720))
+    return path
+
+
+def label_balance(inspection: Mapping[str, Any], ax: Axes | None = None) -> Axes:
+    """Bars: pairs by label."""
+    ax = new_axes(ax, (7.5, 2.4))
+    labels = inspection["labels"]
+    counts = [labels["negative"], labels["positive"]]
+    bars = ax.barh(["negative", "positive"], counts, color=[GREY, BLUE])
+    ax.bar_label(bars, [f"{n:,} ({n / labels['pairs']:.1%})" for n in counts], padding=4)
+    ax.set(xlabel="pairs", ylabel="label", xlim=(0, max(counts) * 1.2))
+    ax.set_title(f"{counts[1] / labels['pairs']:.1%} of the pairs are positive")
+    return ax
+
+
+def length_histogram(values: Any, unit: str, limit: int = 0, ax: Axes | None = None) -> Axes:
+    """Histogram of lengths in `unit`, on a logarithmic count axis; a line at `limit` if reached."""
+    ax = new_axes(ax)
+    lengths = np.asarray(values)
+    width = max(1, int(np.ceil((lengths.max() - lengths.min() + 1) / 50)))
+    bins = np.arange(lengths.min(), lengths.max() + width + 1, width)
+    ax.hist(lengths, bins=bins, color=BLUE)
+    ax.axvline(lengths.mean(), color=ORANGE, linewidth=2, label=f"mean {lengths.mean():.1f}")
+    if 0 < limit <= lengths.max():
+        ax.axvline(limit, color=RED, linestyle="--", label=f"cut at {limit}")
+    ax.set(xlabel=f"length ({unit})", ylabel="count (log scale)", yscale="log")
+    ax.set_title(f"Half are at most {np.median(lengths):.0f} {unit} long, the longest "
+                 f"{lengths.max():,}")
+    ax.legend()
+    return ax
+
+
+def text_reuse(inspection: Mapping[str, Any], ax: Axes | None = None) -> Axes:
+    """Points: how many texts are used how often, both axes logarithmic."""
+    ax = new_axes(ax)
+    uses = {int(n): count for n, count in inspection["reuse"]["texts_by_uses"].items()}
+    ax.scatter(list(uses), list(uses.values()), color=BLUE)
+    ax.set(xlabel="times a text is used", ylabel="texts", xscale="log", yscale="log")
+    ax.xaxis.set_major_formatter("{x:.0f}")
+    ax.set_title(f"{inspection['reuse']['reused_share']:.1%} of the texts occur more than once")
+    return ax
+
+
+def frequent_texts(inspection: Mapping[str, Any], ax: Axes | None = None) -> Axes:
+    """Bars: the most used texts, named."""
+    ax = new_axes(ax, (7.5, 3.6))
+    rows = inspection["reuse"]["most_used"][::-1]
+    # A dollar sign would start a formula and a long text would push the bars off the page.
+    names = [row["text"][:24].replace("$", r"\$") for row in rows]
+    ax.barh(range(len(rows)), [row["uses"] for row in rows], color=BLUE)
+    ax.set_yticks(range(len(rows)), names)
+    ax.set(xlabel="times used", ylabel="text")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.set_title(f"The most frequent text stands in {rows[-1]['uses']} places")
+    return ax
+
+
+def loss_curve(logs: Mapping[str, pd.DataFrame], window: int = 5, ax: Axes | None = None) -> Axes:
+    """Lines: training loss of each run, raw and smoothed, with the dev loss where there is one.
+
+    Args:
+        logs: by run name, as `read_training_log` gives them; stages follow one another.
+        window: log lines in the moving average.
+        ax: where to draw.
+    """
+    ax = new_axes(ax)
+    for (name, log), color in zip(logs.items(), _colors(len(logs)), strict=True):
+        step = running_step(log)
+        train, dev = log["loss"].notna(), log["dev_loss"].notna()
+        loss = log.loc[train, "loss"]
+        ax.plot(step[train], loss, color=color, alpha=0.3, marker=".", label=f"{name}: raw")
+        smooth = loss.rolling(window, min_periods=1).mean()
+        ax.plot(step[train], smooth, color=color, linewidth=2, label=f"{name}: mean of {window}")
+        if dev.any():
+            ax.plot(step[dev], log.loc[dev, "dev_loss"], color=color, linestyle="--", marker="o",
+                    markersize=3, label=f"{name}: dev")  # fmt: skip
+    ax.set(xlabel="step", ylabel="binary cross-entropy (nats)", ylim=(0, None))
+    ax.set_title("Loss by step")
+    ax.legend(fontsize="small", ncols=2)
+    return ax
+
+
+def log_values(
+    logs: Mapping[str, pd.DataFrame], column: str, label: str, ax: Axes | None = None
+) -> Axes:
+    """Lines: one column of the training logs by step, for each run.
+
+    Args:
+        logs: by run name.
+        column: `learning_rate`, `grad_norm` or `dev_ap`.
+        label: of the vertical axis, with its unit; also the title.
+        ax: where to draw.
+    """
+    ax = new_axes(ax, (7.5, 2.6))
+    for (name, log), color in zip(logs.items(), _colors(len(logs)), strict=True):
+        there = log[column].notna()
+        values = log.loc[there, column]
+        ax.plot(running_step(log)[there], values, color=color, marker=".", label=name)
+    ax.set(xlabel="step", ylabel=label, ylim=(0, None))
+    ax.set_title(f"{label[:1].upper()}{label[1:]} by step")
+    ax.legend(fontsize="small")
+    return ax
+
+
+def running_step(log: pd.DataFrame) -> pd.Series:
+    """Steps counted through all stages: each stage starts where the one before it ended."""
+    ends = log.groupby("stage", sort=False)["steps"].max().cumsum().shift(fill_value=0)
+    return log["step"] + log["stage"].map(ends)
+
+
+def ladder(metrics: Mapping[str, Any], metric: str = "ndcg@10", ax: Axes | None = None) -> Axes:
+    """Bars with 95 % intervals: one metric of every scorer, the best on top."""
+    rows = [row for row in metrics["rows"] if row[metric]["mean"] is not None]
+    rows.sort(key=lambda row: row[metric]["mean"])
+    ax = new_axes(ax, (7.5, 0.8 + 0.45 * len(rows)))
+    means = np.array([row[metric]["mean"] for row in rows])
+    low, high = (np.array([row[metric][end] for row in rows]) for end in ("low", "high"))
+    colors = [ORANGE if row["scorer"] == "model" else GREY for row in rows]
+    ax.barh([row["scorer"] for row in rows], means, color=colors)
+    spread = np.clip([means - low, high - means], 0, None)
+    ax.errorbar(means, range(len(rows)), xerr=spread, fmt="none", ecolor="#374151", capsize=3)
+    for place, (mean, end) in enumerate(zip(means, high, strict=True)):
+        ax.text(end + 0.01, place, f"{mean:.3f}", va="center")
+    ax.set(xlabel=f"{metric} (95 % interval)", ylabel="scorer", xlim=(0, 1.08))
+    if rows:
+        ax.set_title(f"{rows[-1]['scorer']} is first by {metric}")
+    return ax
+
+
+def _colors(count: int) -> list[str]:
+    return [CYCLE[place % len(CYCLE)] for place in range(count)]

@@ -1,0 +1,115 @@
+"""One self-contained page of a run's executed notebooks: no network, and no script can run in it."""
+
+import html
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from jinja2 import DictLoader
+
+from workbench.files import project_path, read_json, write_text
+from workbench.findings import ranking_finding
+
+# The page forbids every script by its policy; on top of that, nbconvert cleans the outputs' HTML.
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>{style}</style></head>
+<body><header><h1>{title}</h1>{summary}<nav>{links}</nav></header>
+<main>{sections}</main></body></html>
+"""
+STYLE = """
+body{font:16px/1.6 system-ui,"Noto Sans SC","PingFang SC","Microsoft YaHei",sans-serif;
+ color:#1f2937;background:#f8fafc;margin:0}
+header,section{max-width:56rem;margin:1.5rem auto;padding:1.5rem 2rem;background:#fff;
+ border:1px solid #e5e7eb;border-radius:10px}
+h1{line-height:1.25;margin:.2em 0 .6em}h2{margin-top:1.8em;line-height:1.3}
+.verdict{border-left:5px solid #e69f00;background:#fffbeb;padding:.7rem 1rem;border-radius:4px}
+nav a{display:inline-block;margin:.3rem .8rem .3rem 0;color:#0072b2}
+img{max-width:100%;height:auto}pre{overflow-x:auto;font-size:.84rem;line-height:1.45}
+details{margin:.4rem 0}summary{cursor:pointer;color:#6b7280;font-size:.82rem}
+details pre{background:#f3f4f6;padding:.7rem;border-radius:6px}
+.output{overflow-x:auto}table{border-collapse:collapse;font-size:.88rem;margin:.8rem 0}
+th,td{padding:.28rem .7rem;border-bottom:1px solid #e5e7eb;text-align:left;vertical-align:top}
+thead th{border-bottom:2px solid #9ca3af}.anchor-link{display:none}
+.traceback{background:#fef2f2;border:1px solid #fecaca;padding:.7rem;border-radius:6px}
+"""
+TEMPLATE = """{%- extends 'basic/index.html.j2' -%}
+{% block in_prompt %}{% endblock %}{% block output_prompt %}{% endblock %}
+{% block output_area_prompt %}{% endblock %}
+{% block input_group %}<details><summary>code</summary>{{ super() }}</details>{% endblock %}
+"""
+
+
+def write_report(run_dir: str | Path) -> Path:
+    """Write `report.html` from the executed notebooks in `run_dir/notebooks`.
+
+    Every notebook that was executed is there, also one that failed, with its traceback. Code is
+    folded away; texts from the data are escaped.
+
+    Returns:
+        The path of the page.
+    """
+    folder = project_path(run_dir)
+    notebooks = sorted((folder / "notebooks").glob("*.ipynb"))
+    links, sections = [], []
+    for path in notebooks:
+        notebook = nbformat.read(path, as_version=4)
+        title = _title(notebook, path.stem)
+        links.append(f'<a href="#{path.stem}">{html.escape(title)}</a>')
+        sections.append(f'<section id="{path.stem}">{_body(notebook)}</section>')
+    page = PAGE.format(
+        title=f"Run {html.escape(folder.name)}",
+        style=STYLE,
+        summary=_summary(folder),
+        links=" ".join(links),
+        sections="\n".join(sections),
+    )
+    target = folder / "report.html"
+    write_text(target, page)
+    return target
+
+
+def _body(notebook: nbformat.NotebookNode) -> str:
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(
+        extra_loaders=[DictLoader({"report.html.j2": TEMPLATE})],
+        template_file="report.html.j2",
+        sanitize_html=True,
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+    )
+    body, _ = exporter.from_notebook_node(notebook)
+    return str(body)
+
+
+def _title(notebook: nbformat.NotebookNode, default: str) -> str:
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("# "):
+            return str(cell.source.splitlines()[0][2:])
+    return default
+
+
+def _summary(folder: Path) -> str:
+    parts = []
+    status: dict[str, Any] = {}
+    if (folder / "status.json").is_file():
+        status = read_json(folder / "status.json")
+    if status.get("state") == "failed":
+        where = f"notebook {status['act']}, cell {status['cell']}"
+        parts.append(f"<strong>This run failed</strong> in {html.escape(where)}: "
+                     f"{html.escape(status['error'])}")
+    metrics = folder / "evaluation" / "metrics.json"
+    if metrics.is_file():
+        parts.append(_inline(ranking_finding(read_json(metrics))))
+    return "".join(f'<p class="verdict">{part}</p>' for part in parts)
+
+
+def _inline(markdown: str) -> str:
+    """The few marks that findings use, as HTML."""
+    from nbconvert.filters import markdown2html
+
+    return str(markdown2html(markdown)).removeprefix("<p>").removesuffix("</p>\n")
