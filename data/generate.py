@@ -386,7 +386,7 @@ def generate(pairs: int = 2000, seed: int = 42) -> list[Row]:
         intent = rng.randrange(len(families[family].intents))
         writer.component((family, intent, thing), *counts)
     # The longest and shortest fixed texts come first, so that small samples have them too.
-    fixed = sorted(LEXICON.fixed, key=lambda text: (-len(text) if len(text) > 30 else len(text)))
+    fixed = sorted(LEXICON.fixed, key=lambda text: -len(text) if len(text) > 30 else len(text))
     waiting = [Text(text, (-1, 0, number), "fixed") for number, text in enumerate(fixed)]
     while len(writer.rows) < pairs:
         anchor = waiting.pop(0) if waiting else None

@@ -193,7 +193,7 @@ def test_lexicon_is_large_and_every_phrasing_names_its_object():
 
 def test_too_many_pairs_are_refused_with_a_reason(monkeypatch):
     monkeypatch.setattr(generator.Writer, "realise", lambda *_: generator.Text("同", (0, 0, 0), ""))
+    writer = generator.Writer(1)
+    writer.used.add("同")
     with pytest.raises(ValueError, match="fewer pairs"):
-        writer = generator.Writer(1)
-        writer.used.add("同")
         writer.fresh((0, 0, 0), {})

@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
                      "notebooks/parameters/quickstart.yaml")  # fmt: skip
     run.add_argument("--name", help="of the run; default: the file's name and the time")
     run.add_argument("-p", dest="overrides", nargs=2, action="append", default=[],
-                     metavar=("KEY", "VALUE"), help="set one parameter; may be repeated")  # fmt: skip
+                     metavar=("KEY", "VALUE"), help="set a parameter; may be repeated")  # fmt: skip
     run.add_argument("--only", default="", metavar="01,02", help="run these notebooks alone")
     run.add_argument("--resume", action="store_true", help="continue the run called NAME")
     run.add_argument("--runs-dir", default="runs", metavar="DIR", help="where runs are (runs)")

@@ -92,7 +92,7 @@ def sample_rows(pairs: pd.DataFrame, rows: int = 5, seed: int = 42) -> pd.DataFr
 
 
 def token_view(tokenizer: "Tokenizer", texts: list[str]) -> pd.DataFrame:
-    """A row a text: the text, its tokens as the model sees them, and their share of unknown ones."""
+    """A row a text: the text, its tokens as the model sees them, the share of unknown ones."""
     rows = []
     for text in texts:
         tokens = tokenize(tokenizer, text)

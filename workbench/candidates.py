@@ -123,9 +123,7 @@ def build_candidates(
             continue
         allowed = meaning != meaning[place[query]]
         wrong = [
-            place[text]
-            for text in dict.fromkeys(labelled.get(query, []))
-            if allowed[place[text]]
+            place[text] for text in dict.fromkeys(labelled.get(query, [])) if allowed[place[text]]
         ]
         allowed[wrong] = False
         free = max(0, size - len(right) - len(wrong))

@@ -177,7 +177,7 @@ def _plain(estimate: Estimate) -> dict[str, float | None]:
 def _ranked(name: str, lists: Sequence[CandidateList], scores: list[np.ndarray]) -> pd.DataFrame:
     frames = []
     for number, (one, score) in enumerate(zip(lists, scores, strict=True)):
-        order = np.lexsort((one.relevance, -score))
+        order = np.lexsort((np.asarray(one.relevance), -score))
         rank = np.empty(len(order), dtype=int)
         rank[order] = np.arange(1, len(order) + 1)
         frames.append((number, one, score, rank))

@@ -30,8 +30,10 @@ def bad_rows_finding(manifest: Mapping[str, Any]) -> str:
     reasons = "; ".join(
         f"{entry['count']:,} because {entry['meaning']}" for entry in manifest["bad_rows"].values()
     )
-    return text + f". **{rows['bad']:,} were set aside**: {reasons}. " \
+    return (
+        text + f". **{rows['bad']:,} were set aside**: {reasons}. "
         "`data/manifest.json` lists their line numbers."
+    )
 
 
 def split_finding(manifest: Mapping[str, Any]) -> str:
@@ -80,8 +82,9 @@ def lengths_finding(inspection: Mapping[str, Any]) -> str:
     characters, tokens = inspection["lengths"]["characters"], inspection["lengths"]["tokens"]
     limit, share = inspection["truncation"]["max_length"], inspection["truncation"]["share"]
     text = (
-        f"Texts have {characters['min']} to {characters['max']} characters, {characters['mean']:.1f} "
-        f"on average; pairs have {tokens['mean']:.1f} tokens on average and {tokens['max']} at most. "
+        f"Texts have {characters['min']} to {characters['max']} characters, "
+        f"{characters['mean']:.1f} on average; pairs have {tokens['mean']:.1f} tokens on average "
+        f"and {tokens['max']} at most. "
     )
     if share == 0:
         return text + (
@@ -96,8 +99,8 @@ def reuse_finding(inspection: Mapping[str, Any]) -> str:
     reuse = inspection["reuse"]
     text = (
         f"There are {reuse['distinct_texts']:,} distinct texts, each used {reuse['mean_uses']:.2f} "
-        f"times on average, one of them {reuse['max_uses']} times; {reuse['reused_share']:.1%} occur "
-        "more than once. "
+        f"times on average, one of them {reuse['max_uses']} times; "
+        f"{reuse['reused_share']:.1%} occur more than once. "
     )
     if reuse["reused_share"] < 0.01:
         return text + "Splitting row by row would hardly leak; we split by group all the same."
@@ -119,8 +122,9 @@ def vocabulary_finding(inspection: Mapping[str, Any]) -> str:
     """What the model can read of the texts."""
     unknown, texts = inspection["tokens"]["unk_share"], inspection["texts"]
     text = (
-        f"**{unknown:.1%} of all tokens are unknown to the vocabulary**; {texts['with_unk_share']:.1%} "
-        f"of the distinct texts have at least one, {texts['only_unk_share']:.1%} are nothing else, "
+        f"**{unknown:.1%} of all tokens are unknown to the vocabulary**; "
+        f"{texts['with_unk_share']:.1%} of the distinct texts have at least one, "
+        f"{texts['only_unk_share']:.1%} are nothing else, "
         f"and {texts['collapsed_share']:.1%} cannot be told apart from some other text. "
     )
     if unknown >= UNK_BAD:

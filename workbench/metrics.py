@@ -96,7 +96,8 @@ def pair_metrics(scores: ArrayLike, labels: ArrayLike, threshold: float = 0.5) -
 
     Args:
         scores: shape (n,), higher is better.
-        labels: shape (n,), in [0, 1]; at or above `threshold` counts as positive.
+        labels: shape (n,), in [0, 1].
+        threshold: labels at or above it count as positive.
 
     Returns:
         The two values; NaN where only one class is present, since neither is defined then.

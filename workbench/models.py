@@ -109,8 +109,10 @@ def load_tokenizer(location: ModelLocation) -> "Tokenizer":
 
     file = location.path / "tokenizer.json"
     if not file.is_file():
-        raise ModelError(f"{location.name}: {display_path(file)} is missing; save the model with "
-                         "a fast tokenizer")
+        raise ModelError(
+            f"{location.name}: {display_path(file)} is missing; save the model with "
+            "a fast tokenizer"
+        )
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -175,6 +177,8 @@ def _checked(name: str, kind: str, folder: Path, revision: str = "") -> ModelLoc
     if not weights:
         pickled = [path.name for path in folder.glob("*.bin")]
         why = f"only pickled weights ({pickled[0]}), which are not loaded: " if pickled else ""
-        raise ModelError(f"{name}: {display_path(folder)} has {why or 'no weights: '}"
-                         "save the model as .safetensors")
+        raise ModelError(
+            f"{name}: {display_path(folder)} has {why or 'no weights: '}"
+            "save the model as .safetensors"
+        )
     return ModelLocation(name, kind, folder, revision, sha256(weights[0]), asked=name)

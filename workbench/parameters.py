@@ -55,9 +55,7 @@ class Parameters(BaseModel):
                 ("sentence_0", "sentence_1", "label")}  # fmt: skip
 
 
-def load_parameters(
-    path: str | Path, overrides: Iterable[tuple[str, str]] = ()
-) -> Parameters:
+def load_parameters(path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Parameters:
     """Read a YAML file of parameters, lay `name value` overrides over it, and check everything.
 
     Raises:
@@ -69,9 +67,11 @@ def load_parameters(
     try:
         given = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParameterError(f"{display_path(file.resolve())}: not readable YAML: {error}") from error
+        shown = display_path(file.resolve())
+        raise ParameterError(f"{shown}: not readable YAML: {error}") from error
     if not isinstance(given, dict):
-        raise ParameterError(f"{path}: must hold lines of `name: value`, not {type(given).__name__}")
+        kind = type(given).__name__
+        raise ParameterError(f"{path}: must hold lines of `name: value`, not a {kind}")
     return check_parameters({str(k): v for k, v in given.items()} | dict(overrides))
 
 

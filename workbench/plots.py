@@ -1,19 +1,21 @@
 """The figures: each function draws on the axes it is given, labels them, and returns them."""
 
+import logging
 from collections.abc import Mapping
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
+from cycler import cycler
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from workbench.files import project_path, replacing
+from workbench.files import packaged_font, project_path, replacing
 
 BLUE, ORANGE, GREEN, GREY, RED = "#0072B2", "#E69F00", "#009E73", "#8A8F98", "#D55E00"
 CYCLE = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9")
@@ -24,6 +26,8 @@ CHINESE_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Ping
 @cache
 def use_style() -> str:
     """Set our look for all figures, with a font that has Chinese characters; returns its name."""
+    # The Chinese font has no bold weight; titles fall back to its regular one without complaint.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     known = {font.name for font in font_manager.fontManager.ttflist}
     name = next((font for font in CHINESE_FONTS if font in known), None) or _packaged_font()
     matplotlib.rcParams.update(
@@ -37,7 +41,7 @@ def use_style() -> str:
             "grid.color": "#E5E7EB",
             "axes.titlelocation": "left",
             "axes.titleweight": "bold",
-            "axes.prop_cycle": matplotlib.cycler(color=CYCLE),
+            "axes.prop_cycle": cycler(color=CYCLE),
             "figure.dpi": 110,
             "legend.frameon": False,
         }
@@ -46,13 +50,9 @@ def use_style() -> str:
 
 
 def _packaged_font() -> str:
-    """Register the Noto Sans SC that the package zhplot ships; its code is not imported."""
-    for file in metadata.files("zhplot") or []:
-        if file.name == "NotoSansSC-Regular.ttf":
-            path = str(file.locate())
-            font_manager.fontManager.addfont(path)
-            return font_manager.FontProperties(fname=path).get_name()
-    raise RuntimeError("no font with Chinese characters: install the package zhplot")
+    path = str(packaged_font())
+    font_manager.fontManager.addfont(path)
+    return font_manager.FontProperties(fname=path).get_name()
 
 
 def new_axes(ax: Axes | None = None, size: tuple[float, float] = (7.5, 3.4)) -> Axes:
@@ -65,8 +65,9 @@ def show_figure(ax: Axes, run_dir: str | Path, name: str) -> Path:
     """Save the figure of `ax` as `figures/<name>.png` in the run folder and show it."""
     from IPython.display import Image, display
 
-    figure = ax.get_figure()
-    assert figure is not None
+    figure = ax.get_figure(root=True)
+    if figure is None:
+        raise ValueError("these axes belong to no figure")
     path = project_path(run_dir) / "figures" / f"{name}.png"
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
@@ -92,24 +93,27 @@ def length_histogram(values: Any, unit: str, limit: int = 0, ax: Axes | None = N
     lengths = np.asarray(values)
     width = max(1, int(np.ceil((lengths.max() - lengths.min() + 1) / 50)))
     bins = np.arange(lengths.min(), lengths.max() + width + 1, width)
-    ax.hist(lengths, bins=bins, color=BLUE)
+    ax.hist(lengths, bins=bins.tolist(), color=BLUE)
     ax.axvline(lengths.mean(), color=ORANGE, linewidth=2, label=f"mean {lengths.mean():.1f}")
     if 0 < limit <= lengths.max():
         ax.axvline(limit, color=RED, linestyle="--", label=f"cut at {limit}")
     ax.set(xlabel=f"length ({unit})", ylabel="count (log scale)", yscale="log")
-    ax.set_title(f"Half are at most {np.median(lengths):.0f} {unit} long, the longest "
-                 f"{lengths.max():,}")
+    ax.set_title(
+        f"Half are at most {np.median(lengths):.0f} {unit} long, the longest {lengths.max():,}"
+    )
     ax.legend()
     return ax
 
 
 def text_reuse(inspection: Mapping[str, Any], ax: Axes | None = None) -> Axes:
-    """Points: how many texts are used how often, both axes logarithmic."""
+    """Points: how many texts are used how often, on a logarithmic count axis."""
     ax = new_axes(ax)
     uses = {int(n): count for n, count in inspection["reuse"]["texts_by_uses"].items()}
     ax.scatter(list(uses), list(uses.values()), color=BLUE)
-    ax.set(xlabel="times a text is used", ylabel="texts", xscale="log", yscale="log")
-    ax.xaxis.set_major_formatter("{x:.0f}")
+    scale = "log" if max(uses) > 20 else "linear"
+    ax.set(xlabel="times a text is used", ylabel="texts (log scale)", xscale=scale, yscale="log")
+    if scale == "linear":
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_title(f"{inspection['reuse']['reused_share']:.1%} of the texts occur more than once")
     return ax
 
@@ -123,7 +127,7 @@ def frequent_texts(inspection: Mapping[str, Any], ax: Axes | None = None) -> Axe
     ax.barh(range(len(rows)), [row["uses"] for row in rows], color=BLUE)
     ax.set_yticks(range(len(rows)), names)
     ax.set(xlabel="times used", ylabel="text")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_title(f"The most frequent text stands in {rows[-1]['uses']} places")
     return ax
 

@@ -1,27 +1,32 @@
-"""One self-contained page of a run's executed notebooks: no network, and no script can run in it."""
+"""One self-contained page of a run's executed notebooks; no script can run in it."""
 
+import base64
 import html
+import io
+import re
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from jinja2 import DictLoader
+from traitlets.config import Config
 
-from workbench.files import project_path, read_json, write_text
+from workbench.files import packaged_font, project_path, read_json, write_text
 from workbench.findings import ranking_finding
 
 # The page forbids every script by its policy; on top of that, nbconvert cleans the outputs' HTML.
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'">
+ content="default-src 'none'; img-src data:; font-src data:; style-src 'unsafe-inline';
+ base-uri 'none'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><style>{style}</style></head>
 <body><header><h1>{title}</h1>{summary}<nav>{links}</nav></header>
 <main>{sections}</main></body></html>
 """
 STYLE = """
-body{font:16px/1.6 system-ui,"Noto Sans SC","PingFang SC","Microsoft YaHei",sans-serif;
+body{font:16px/1.6 system-ui,"Noto Sans",report-chinese,sans-serif;
  color:#1f2937;background:#f8fafc;margin:0}
 header,section{max-width:56rem;margin:1.5rem auto;padding:1.5rem 2rem;background:#fff;
  border:1px solid #e5e7eb;border-radius:10px}
@@ -36,6 +41,10 @@ th,td{padding:.28rem .7rem;border-bottom:1px solid #e5e7eb;text-align:left;verti
 thead th{border-bottom:2px solid #9ca3af}.anchor-link{display:none}
 .traceback{background:#fef2f2;border:1px solid #fecaca;padding:.7rem;border-radius:6px}
 """
+TAGS = {"a", "b", "blockquote", "br", "code", "details", "div", "em", "h1", "h2", "h3", "h4", "hr",
+        "img", "li", "ol", "p", "pre", "span", "strong", "summary", "table", "tbody", "td", "tfoot",
+        "th", "thead", "tr", "ul"}  # fmt: skip
+ATTRIBUTES = {"*": ["class", "id", "colspan", "rowspan"], "a": ["href"], "img": ["src", "alt"]}
 TEMPLATE = """{%- extends 'basic/index.html.j2' -%}
 {% block in_prompt %}{% endblock %}{% block output_prompt %}{% endblock %}
 {% block output_area_prompt %}{% endblock %}
@@ -62,7 +71,7 @@ def write_report(run_dir: str | Path) -> Path:
         sections.append(f'<section id="{path.stem}">{_body(notebook)}</section>')
     page = PAGE.format(
         title=f"Run {html.escape(folder.name)}",
-        style=STYLE,
+        style=STYLE + _font_face("".join(sections)),
         summary=_summary(folder),
         links=" ".join(links),
         sections="\n".join(sections),
@@ -75,7 +84,13 @@ def write_report(run_dir: str | Path) -> Path:
 def _body(notebook: nbformat.NotebookNode) -> str:
     from nbconvert import HTMLExporter
 
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if "text/html" in output.get("data", {}):  # style sheets of tables: we have our own
+                found = output.data["text/html"]
+                output.data["text/html"] = re.sub(r"(?s)<style.*?</style>", "", "".join(found))
     exporter = HTMLExporter(
+        config=Config({"SanitizeHTML": {"tags": TAGS, "attributes": ATTRIBUTES, "strip": True}}),
         extra_loaders=[DictLoader({"report.html.j2": TEMPLATE})],
         template_file="report.html.j2",
         sanitize_html=True,
@@ -84,6 +99,24 @@ def _body(notebook: nbformat.NotebookNode) -> str:
     )
     body, _ = exporter.from_notebook_node(notebook)
     return str(body)
+
+
+def _font_face(text: str) -> str:
+    """A style rule with the Chinese characters of `text`, so that the page shows them anywhere."""
+    from fontTools import subset
+
+    characters = {ord(character) for character in text if character > "\u2e7f"}
+    if not characters:
+        return ""
+    options = subset.Options(layout_features=[], notdef_outline=True, ignore_missing_unicodes=True)
+    font = subset.load_font(str(packaged_font()), options)
+    subsetter = subset.Subsetter(options)
+    subsetter.populate(unicodes=characters)
+    subsetter.subset(font)
+    packed = io.BytesIO()
+    font.save(packed)
+    encoded = base64.b64encode(packed.getvalue()).decode("ascii")
+    return f"@font-face{{font-family:report-chinese;src:url(data:font/ttf;base64,{encoded})}}"
 
 
 def _title(notebook: nbformat.NotebookNode, default: str) -> str:
@@ -100,8 +133,10 @@ def _summary(folder: Path) -> str:
         status = read_json(folder / "status.json")
     if status.get("state") == "failed":
         where = f"notebook {status['act']}, cell {status['cell']}"
-        parts.append(f"<strong>This run failed</strong> in {html.escape(where)}: "
-                     f"{html.escape(status['error'])}")
+        parts.append(
+            f"<strong>This run failed</strong> in {html.escape(where)}: "
+            f"{html.escape(status['error'])}"
+        )
     metrics = folder / "evaluation" / "metrics.json"
     if metrics.is_file():
         parts.append(_inline(ranking_finding(read_json(metrics))))

@@ -59,12 +59,13 @@ class ModelScorer:
         return cls(load_cross_encoder(location, max_length, seed), batch_size)
 
     def score(self, pairs: Sequence[TextPair]) -> Float32Array:
-        """Logits, float32 of shape (n,); equal pairs are scored once, batches are of like length."""
+        """Logits, float32 of shape (n,); equal pairs are scored once, in batches of like length."""
         from torch.nn import Identity
 
         if not len(pairs):
             return np.empty(0, dtype=np.float32)
-        distinct = sorted(set(map(tuple, pairs)), key=lambda pair: (len("".join(pair)), pair))
+        distinct = sorted({(first, second) for first, second in pairs})
+        distinct.sort(key=lambda pair: len(pair[0]) + len(pair[1]))
         logits = self.model.predict(
             distinct,
             batch_size=self.batch_size,
@@ -72,4 +73,5 @@ class ModelScorer:
             show_progress_bar=False,
         )
         score = dict(zip(distinct, np.asarray(logits, dtype=np.float32).ravel(), strict=True))
-        return np.fromiter((score[tuple(pair)] for pair in pairs), np.float32, count=len(pairs))
+        ordered = (score[first, second] for first, second in pairs)
+        return np.fromiter(ordered, np.float32, count=len(pairs))

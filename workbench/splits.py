@@ -10,7 +10,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from workbench.files import project_path, read_json, replacing, set_aside, write_json
-from workbench.pairs import REASONS, LabelledPairs, read_pairs
+from workbench.formats import REASONS
+from workbench.pairs import LabelledPairs, read_pairs
 
 SIDES = ("train", "dev", "test")
 LINES_LISTED = 10_000  # line numbers of bad rows that a manifest lists for each reason

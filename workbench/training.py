@@ -101,8 +101,8 @@ def fine_tune(
     if resume and (folder / "model" / "lineage.json").is_file():
         own = ModelLocation(str(run_dir), "run", folder / "model", "", "", str(run_dir))
         return read_lineage(own)[-1]
-    checkpoint = get_last_checkpoint(str(folder / "checkpoints")) if resume and (
-        folder / "checkpoints").is_dir() else None
+    checkpoints = folder / "checkpoints"
+    checkpoint = get_last_checkpoint(str(checkpoints)) if resume and checkpoints.is_dir() else None
     if checkpoint is None:
         set_aside(folder, ["model", "checkpoints", LOG_NAME, "evaluation"])
     log = TrainingLog(folder, stage or f"stage {len(earlier) + 1}")
@@ -183,7 +183,8 @@ class LogCallback(TrainerCallback):
         left = seconds / max(1, done) * (state.max_steps - state.global_step)
         rate = done * self.batch_size / max(seconds, 1e-9)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-        return f"step {state.global_step}/{state.max_steps}  {shown}  {rate:.0f} pairs/s  {left:.0f} s left"
+        place = f"step {state.global_step}/{state.max_steps}"
+        return f"{place}  {shown}  {rate:.0f} pairs/s  {left:.0f} s left"
 
 
 def _trainer(

@@ -1,0 +1,93 @@
+# Everything runs from .venv, which the first command makes; nothing needs an activated environment.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+NOTEBOOKS = $$(find notebooks -name '*.ipynb' -not -path '*/.ipynb_checkpoints/*' | sort)
+
+# What `make lock` needs: the resolver, the sha256 of the CPU build of torch for Linux x86-64 and
+# Python 3.11 (it has the same version as the builds the resolver sees, but is not among them), and
+# the packages that only CUDA builds of torch ask for.
+UV := uv==0.13.9
+TORCH_CPU_SHA256 := 6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
+CUDA_PACKAGES := cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-cu13 \
+    nvidia-nccl-cu13 nvidia-nvshmem-cu13 triton
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run lab test check fix lock clean
+
+help:
+	@echo "make run    run the four notebooks on the sample data; prints where the report is"
+	@echo "make lab    open the first notebook in JupyterLab"
+	@echo "make test   run the tests, with coverage"
+	@echo "make check  lint, formatting, types, stripped notebooks, spelling"
+	@echo "make fix    mend what make check can mend by itself"
+	@echo "make lock   pin all dependencies anew into requirements.lock (LOCK_FLAGS=--upgrade: newest)"
+	@echo "make clean  remove .venv, caches and build outputs; runs/ stays"
+	@echo "The first of these installs what is needed into .venv (PYTHON=... chooses the Python)."
+
+run: $(STAMP)
+	@$(BIN)/workbench run notebooks/parameters/quickstart.yaml
+
+lab: $(STAMP)
+	@$(BIN)/jupyter lab notebooks/01_inspect_data.ipynb
+
+test: $(STAMP)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --cov=workbench
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy workbench
+	@test -n "$(NOTEBOOKS)" || { echo "no notebooks found" >&2; exit 1; }
+	$(BIN)/nbstripout --verify $(NOTEBOOKS)
+	$(BIN)/codespell
+
+fix: $(STAMP)
+	$(BIN)/nbstripout $(NOTEBOOKS)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "Python 3.11 or newer is needed, but '$(PYTHON)' is" \
+	        "$$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.11 ..." >&2; \
+	    exit 1; }
+	@$(PYTHON) -m venv .venv
+
+$(STAMP): requirements.lock pyproject.toml | .venv/bin/python
+	@echo "Installing the pinned packages into .venv, once: a few minutes; torch is the largest."
+	@$(PIP) install --require-hashes --no-deps -r requirements.lock
+	@echo "Installing the workbench itself."
+	@$(PIP) install --no-build-isolation -e .
+	@$(PIP) check
+	@touch $@
+
+lock:
+	@echo "Resolving all dependencies with $(UV): about a minute."
+	@set -e; scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
+	$(PYTHON) -m venv "$$scratch/venv"; \
+	"$$scratch/venv/bin/python" -m pip --disable-pip-version-check --quiet install $(UV); \
+	printf '%s\n' $(CUDA_PACKAGES) > "$$scratch/excludes"; \
+	if [ -f requirements.lock ]; then \
+	    sed '/$(TORCH_CPU_SHA256)/d' requirements.lock > "$$scratch/lock"; fi; \
+	"$$scratch/venv/bin/uv" pip compile pyproject.toml requirements.in --extra dev \
+	    --universal --python-version 3.11 --fork-strategy fewest --excludes "$$scratch/excludes" \
+	    --generate-hashes --no-header --annotation-style line --no-cache --quiet \
+	    --output-file "$$scratch/lock" $(LOCK_FLAGS) > "$$scratch/shown"; \
+	{ echo "# Every package of the workbench and its tools, pinned with hashes. Made by: make lock"; \
+	  echo "# No CUDA package is listed: a CUDA build of torch asks for its own by exact version, and"; \
+	  echo "# installing the project itself (make does it next) brings them. The first hash of torch is"; \
+	  echo "# that of its CPU build for Linux x86-64 and Python 3.11."; \
+	  awk '{ print } /^torch==/ { print "    --hash=sha256:$(TORCH_CPU_SHA256) \\" }' \
+	      "$$scratch/lock"; \
+	} > "$$scratch/new"; \
+	mv "$$scratch/new" requirements.lock; \
+	echo "Wrote requirements.lock; bring the versions in environment.yml into line with it."
+
+clean:
+	@rm -rf .venv build dist *.egg-info htmlcov .coverage .coverage.* \
+	    .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -not -path './runs/*' -prune -exec rm -rf {} +
+	@find notebooks -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +
