@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 NOTEBOOKS = $$(find notebooks -name '*.ipynb' -not -path '*/.ipynb_checkpoints/*' | sort)
 
 # What `make lock` needs: the resolver, the sha256 of the CPU build of torch for Linux x86-64 and
@@ -68,7 +68,7 @@ lock:
 	@echo "Resolving all dependencies with $(UV): about a minute."
 	@set -e; scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
 	$(PYTHON) -m venv "$$scratch/venv"; \
-	"$$scratch/venv/bin/python" -m pip --disable-pip-version-check --quiet install $(UV); \
+	"$$scratch/venv/bin/python" -m pip --disable-pip-version-check -qq install $(UV); \
 	printf '%s\n' $(CUDA_PACKAGES) > "$$scratch/excludes"; \
 	if [ -f requirements.lock ]; then \
 	    sed '/$(TORCH_CPU_SHA256)/d' requirements.lock > "$$scratch/lock"; fi; \

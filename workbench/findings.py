@@ -144,7 +144,7 @@ def loss_finding(log: pd.DataFrame) -> str:
     for stage, rows in train.groupby("stage", sort=False):
         first, last = rows["loss"].iloc[0], rows["loss"].iloc[-1]
         moved = "fell" if last < first else "rose"
-        done, of = int(rows["step"].iloc[-1]), int(rows["steps"].iloc[-1])
+        done, of = int(log.loc[log["stage"] == stage, "step"].max()), int(rows["steps"].iloc[-1])
         state = "" if done >= of else f" (running: step {done:,} of {of:,})"
         parts.append(f"In {stage} the loss {moved} from {first:.4f} to {last:.4f}{state}.")
     dev = log.dropna(subset=["dev_loss"])

@@ -17,7 +17,6 @@ import pandas as pd
 from workbench.files import display_path, project_path, sha256
 from workbench.formats import (
     COLUMNS,
-    REASONS,
     BadRow,
     PairsError,
     Record,
@@ -25,15 +24,6 @@ from workbench.formats import (
     hub_records,
     printable,
 )
-
-    "COLUMNS",
-    "REASONS",
-    "BadRow",
-    "LabelledPairs",
-    "PairsError",
-    "parse_label",
-    "read_pairs",
-]
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import bleach
 import nbformat
-from jinja2 import DictLoader
-from traitlets.config import Config
 
 from workbench.files import packaged_font, project_path, read_json, write_text
 from workbench.findings import ranking_finding
@@ -33,7 +32,8 @@ header,section{max-width:56rem;margin:1.5rem auto;padding:1.5rem 2rem;background
 h1{line-height:1.25;margin:.2em 0 .6em}h2{margin-top:1.8em;line-height:1.3}
 .verdict{border-left:5px solid #e69f00;background:#fffbeb;padding:.7rem 1rem;border-radius:4px}
 nav a{display:inline-block;margin:.3rem .8rem .3rem 0;color:#0072b2}
-img{max-width:100%;height:auto}pre{overflow-x:auto;font-size:.84rem;line-height:1.45}
+img{max-width:100%;height:auto}code,pre{font-family:ui-monospace,monospace,report-chinese}
+pre{white-space:pre-wrap;font-size:.84rem;line-height:1.45}
 details{margin:.4rem 0}summary{cursor:pointer;color:#6b7280;font-size:.82rem}
 details pre{background:#f3f4f6;padding:.7rem;border-radius:6px}
 .output{overflow-x:auto}table{border-collapse:collapse;font-size:.88rem;margin:.8rem 0}
@@ -90,15 +90,19 @@ def _body(notebook: nbformat.NotebookNode) -> str:
                 found = output.data["text/html"]
                 output.data["text/html"] = re.sub(r"(?s)<style.*?</style>", "", "".join(found))
     exporter = HTMLExporter(
-        config=Config({"SanitizeHTML": {"tags": TAGS, "attributes": ATTRIBUTES, "strip": True}}),
-        extra_loaders=[DictLoader({"report.html.j2": TEMPLATE})],
         template_file="report.html.j2",
         sanitize_html=True,
         exclude_input_prompt=True,
         exclude_output_prompt=True,
     )
+    exporter.register_filter("clean_html", _clean)
     body, _ = exporter.from_notebook_node(notebook)
     return str(body)
+
+
+def _clean(text: str) -> str:
+    """HTML without anything that could act: only the tags and attributes that tables need."""
+    return str(bleach.clean(text, tags=TAGS, attributes=ATTRIBUTES, strip=True))
 
 
 def _font_face(text: str) -> str:

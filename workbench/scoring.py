@@ -32,16 +32,23 @@ def load_cross_encoder(
     """
     from sentence_transformers import CrossEncoder
     from transformers import set_seed
+    from transformers.utils import logging
 
     set_seed(seed)
-    return CrossEncoder(
-        str(location.path),
-        num_labels=1,
-        max_length=max_length,
-        local_files_only=True,
-        trust_remote_code=False,
-        model_kwargs={"use_safetensors": True},
-    )
+    # The library's report of a missing head tells what the docstring says, at length.
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        return CrossEncoder(
+            str(location.path),
+            num_labels=1,
+            max_length=max_length,
+            local_files_only=True,
+            trust_remote_code=False,
+            model_kwargs={"use_safetensors": True},
+        )
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 class ModelScorer:

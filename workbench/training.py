@@ -213,6 +213,7 @@ def _trainer(
         save_steps=max(500, every),
         save_total_limit=2,
         report_to="none",
+        dataloader_pin_memory=torch.cuda.is_available(),  # of no use, and a warning, without a GPU
         disable_tqdm=not show_bar,
     )
     texts = list(zip(dev["sentence_0"], dev["sentence_1"], strict=True))

@@ -1,0 +1,262 @@
+"""The files that install and check the project agree with one another."""
+
+import os
+import re
+import stat
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+import workbench
+
+ROOT = Path(__file__).resolve().parent.parent
+CUDA_ONLY = re.compile(r"nvidia|cuda|triton")
+
+
+def read(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def lock_entries(text):
+    """Return (requirement, hashes) for each entry of a lock file's text."""
+    lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    joined = "\n".join(lines).replace("\\\n", " ")
+    entries = []
+    for entry in filter(str.strip, joined.splitlines()):
+        requirement, *hashes = re.split(r"\s--hash=", entry)
+        entries.append((Requirement(requirement.strip()), [text.strip() for text in hashes]))
+    return entries
+
+
+def exact_version(requirement):
+    """Return the version of a plain `name==version`; None for any other range."""
+    pins = re.findall(r"^==([^*,]+)$", str(requirement.specifier))
+    return pins[0] if pins else None
+
+
+def by_name(requirements):
+    return {canonicalize_name(r.name): r for r in map(Requirement, requirements)}
+
+
+PYPROJECT = tomllib.loads(read("pyproject.toml"))
+PROJECT = PYPROJECT["project"]
+LOCK = lock_entries(read("requirements.lock"))
+LOCKED = {canonicalize_name(r.name): exact_version(r) for r, _ in LOCK}
+DIRECT = by_name(PROJECT["dependencies"])
+DECLARED = {
+    **DIRECT,
+    **by_name(PROJECT["optional-dependencies"]["dev"]),
+    **by_name(PYPROJECT["build-system"]["requires"]),
+}
+CONDA = yaml.safe_load(read("environment.yml"))
+[CONDA_PIP] = [entry["pip"] for entry in CONDA["dependencies"] if isinstance(entry, dict)]
+CONDA_PINS = by_name(line for line in CONDA_PIP if not line.startswith("-"))
+
+
+class TestLock:
+    def test_reader_sees_a_range_and_a_missing_hash(self):
+        text = "# made by x\na==1.0 ; os_name == 'nt' \\\n    --hash=sha256:12\n    # via b\nc>=2\n"
+        (a, a_hashes), (c, c_hashes) = lock_entries(text)
+        assert (exact_version(a), a_hashes) == ("1.0", ["sha256:12"])
+        assert (exact_version(c), c_hashes) == (None, [])
+
+    def test_holds_the_whole_tree(self):
+        assert len(LOCK) > 2 * len(DECLARED)
+
+    def test_every_entry_is_an_exact_pin_with_hashes(self):
+        assert [str(r) for r, _ in LOCK if not exact_version(r) or r.url] == []
+        assert [str(r) for r, hashes in LOCK if not hashes] == []
+        odd = [
+            h for _, hashes in LOCK for h in hashes if not re.fullmatch("sha256:[0-9a-f]{64}", h)
+        ]
+        assert odd == []
+
+    def test_has_one_version_of_each_package(self):
+        assert len(LOCKED) == len(LOCK)
+
+    def test_names_no_index_and_no_place(self):
+        assert not re.search(r"://|--(?!hash=)|(?m:^\s*-[a-z])|file:", read("requirements.lock"))
+
+    def test_torch_is_pinned_for_every_platform(self):
+        [torch] = [r for r, _ in LOCK if r.name == "torch"]
+        assert str(torch) == "torch==2.13.0"
+
+    def test_allows_the_cpu_build_of_torch(self):
+        [cpu] = re.findall(r"TORCH_CPU_SHA256 := (\w+)", read("Makefile"))
+        [hashes] = [hashes for r, hashes in LOCK if r.name == "torch"]
+        assert f"sha256:{cpu}" in hashes
+        assert len(hashes) > 1
+
+    def test_leaves_cuda_packages_to_torch(self):
+        assert not [name for name in LOCKED if CUDA_ONLY.search(name)]
+
+    @pytest.mark.parametrize("name", sorted(DECLARED))
+    def test_covers_what_the_project_declares(self, name):
+        assert name in LOCKED
+        assert DECLARED[name].specifier.contains(LOCKED[name], prereleases=True)
+
+
+class TestConda:
+    @pytest.mark.parametrize("name", sorted(DIRECT))
+    def test_has_each_direct_dependency_at_the_locked_version(self, name):
+        assert name in CONDA_PINS
+        version = exact_version(CONDA_PINS[name])
+        assert version == LOCKED[name]
+        assert DIRECT[name].specifier.contains(version, prereleases=True)
+
+    @pytest.mark.parametrize("name", sorted(CONDA_PINS))
+    def test_pins_only_direct_dependencies_at_the_locked_version(self, name):
+        assert name in DIRECT
+        assert exact_version(CONDA_PINS[name]) == LOCKED.get(name)
+
+    def test_installs_the_project_itself(self):
+        assert [line for line in CONDA_PIP if line.startswith("-")] == ["-e ."]
+
+    def test_python_and_channel(self):
+        [python] = [e for e in CONDA["dependencies"] if str(e).startswith("python=")]
+        version = python.partition("=")[2]
+        assert SpecifierSet(PROJECT["requires-python"]).contains(version)
+        assert CONDA["channels"] == ["conda-forge"]
+        assert "pip" in CONDA["dependencies"]
+
+
+def make(*arguments, **variables):
+    """Run make as from a shell of its own, even when these tests run under make."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(
+        ["make", *arguments],
+        cwd=ROOT,
+        env={**inherited, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+class TestMakefile:
+    @pytest.mark.parametrize("target", ["run", "test", "lab", "check", "fix", "lock", "clean"])
+    def test_has_target_and_help_names_it(self, target):
+        done = make("-n", target)
+        assert done.returncode == 0, done.stderr
+        assert f"make {target} " in make("help").stdout
+
+    def test_unknown_target_is_refused(self):
+        assert make("-n", "no-such-target").returncode != 0
+
+    def test_run_starts_the_quickstart_that_exists(self):
+        [line] = [line for line in make("-n", "run").stdout.splitlines() if "workbench run" in line]
+        command, _, parameters = line.split()
+        assert command == ".venv/bin/workbench"
+        assert (ROOT / parameters).is_file()
+
+    def test_only_the_tests_are_offline(self):
+        assert "HF_HUB_OFFLINE=1 .venv/bin/python -m pytest" in make("-n", "test").stdout
+        assert read("Makefile").count("HF_HUB_OFFLINE") == 1
+
+    def test_old_python_is_refused_in_words(self, tmp_path):
+        old = tmp_path / "python"
+        old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.1 && exit\nexit 1\n')
+        old.chmod(0o755)
+        (tmp_path / "Makefile").write_text(read("Makefile"))
+        for name in ("requirements.lock", "pyproject.toml"):
+            (tmp_path / name).touch()
+        done = make("-C", str(tmp_path), "run", f"PYTHON={old}")
+        assert done.returncode != 0
+        assert "Python 3.11 or newer is needed" in done.stderr
+        assert "Python 3.9.1" in done.stderr
+        assert not (tmp_path / ".venv").exists()
+
+    @pytest.fixture
+    def check(self, tmp_path):
+        """Run `make check` where every tool is content, but for the real nbstripout."""
+        (tmp_path / "Makefile").write_text(read("Makefile"))
+        for name in ("requirements.lock", "pyproject.toml"):
+            (tmp_path / name).touch()
+        tools = tmp_path / ".venv" / "bin"
+        tools.mkdir(parents=True)
+        commands = dict.fromkeys(("python", "ruff", "mypy", "codespell"), "true")
+        commands["nbstripout"] = f'{sys.executable} -m nbstripout "$@"'
+        for name, command in commands.items():
+            (tools / name).write_text(f"#!/bin/sh\n{command}\n")
+            (tools / name).chmod(0o755)
+        (tmp_path / ".venv" / ".installed").touch()
+
+        def check(notebooks, broken_tool=None):
+            for name, cells in notebooks.items():
+                file = tmp_path / "notebooks" / name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                nbformat.write(nbformat.v4.new_notebook(cells=cells), file)
+            if broken_tool:
+                (tools / broken_tool).write_text("#!/bin/sh\nexit 1\n")
+            return make("-C", str(tmp_path), "check")
+
+        return check
+
+    STRIPPED = nbformat.v4.new_code_cell("1 + 1", id="0")
+    EXECUTED = nbformat.v4.new_code_cell(
+        "print(2)", id="0", execution_count=1, outputs=[nbformat.v4.new_output("stream", text="2")]
+    )
+
+    def test_check_accepts_stripped_notebooks(self, check):
+        done = check({"01.ipynb": [self.STRIPPED], "exercises/01.ipynb": [self.STRIPPED]})
+        assert done.returncode == 0, done.stderr
+
+    @pytest.mark.parametrize("where", ["01.ipynb", "exercises/deep/01.ipynb"])
+    def test_check_refuses_output_in_any_notebook(self, check, where):
+        done = check({where: [self.EXECUTED], "02.ipynb": [self.STRIPPED]})
+        assert done.returncode != 0
+        assert f"notebooks/{where}" in done.stdout + done.stderr
+
+    def test_check_refuses_to_find_no_notebook(self, check):
+        assert "no notebooks found" in check({}).stderr
+
+    @pytest.mark.parametrize("tool", ["ruff", "mypy", "codespell"])
+    def test_check_fails_when_a_tool_does(self, check, tool):
+        assert check({"01.ipynb": [self.STRIPPED]}, broken_tool=tool).returncode != 0
+
+
+class TestContinuousIntegration:
+    SCRIPT = ROOT / ".ci" / "run"
+
+    @pytest.fixture
+    def run(self, tmp_path):
+        """Run .ci/run with a make that notes its calls and fails for one target."""
+        calls = tmp_path / "calls"
+        fake = tmp_path / "make"
+        fake.write_text(f'#!/bin/sh\necho "$PWD $*" >> {calls}\n[ "$*" != "$FAILS" ]\n')
+        fake.chmod(0o755)
+
+        def run(fails=""):
+            path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+            done = subprocess.run(
+                ["bash", self.SCRIPT],
+                cwd=tmp_path,
+                env={**os.environ, "PATH": path, "FAILS": fails},
+                timeout=60,
+            )
+            return done.returncode, calls.read_text().splitlines()
+
+        return run
+
+    def test_is_executable(self):
+        assert self.SCRIPT.stat().st_mode & stat.S_IXUSR
+
+    def test_tests_then_checks_from_the_root(self, run):
+        assert run() == (0, [f"{ROOT} test", f"{ROOT} check"])
+
+    @pytest.mark.parametrize("target", ["test", "check"])
+    def test_fails_when_one_fails(self, run, target):
+        code, _ = run(fails=target)
+        assert code != 0
+
+
+def test_package_has_the_version_of_the_project():
+    assert workbench.__version__ == PROJECT["version"]
