@@ -56,8 +56,12 @@ fix: $(STAMP)
 	    exit 1; }
 	@$(PYTHON) -m venv .venv
 
+# pip rates an index's file above one in a folder it is told to look in (find-links), such as a
+# CPU build of torch: so the folder is asked first. Where there is none, this does nothing.
 $(STAMP): requirements.lock pyproject.toml | .venv/bin/python
 	@echo "Installing the pinned packages into .venv, once: a few minutes; torch is the largest."
+	@sed -n '/^torch==/,/^    #/p' requirements.lock > .venv/torch.txt
+	@$(PIP) install --no-index --require-hashes --no-deps -r .venv/torch.txt 2> /dev/null || true
 	@$(PIP) install --require-hashes --no-deps -r requirements.lock
 	@echo "Installing the workbench itself."
 	@$(PIP) install --no-build-isolation -e .

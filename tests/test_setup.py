@@ -146,6 +146,7 @@ class TestMakefile:
     def test_has_target_and_help_names_it(self, target):
         done = make("-n", target)
         assert done.returncode == 0, done.stderr
+        assert "Nothing to be done" not in done.stdout
         assert f"make {target} " in make("help").stdout
 
     def test_unknown_target_is_refused(self):

@@ -86,10 +86,12 @@ def file_records(path: Path, names: dict[str, str]) -> Iterator[Record | BadRow]
             if kind[0] == ".parquet":
                 yield from _parquet_records(file, path.name, names)
             elif kind[0] == ".jsonl":
-                yield from _jsonl_records(_text(file, path.name), names)
+                with _text(file, path.name) as text:
+                    yield from _jsonl_records(text, names)
             else:
                 delimiter = "," if kind[0] == ".csv" else "\t"
-                yield from _delimited_records(_text(file, path.name), path.name, delimiter, names)
+                with _text(file, path.name) as text:
+                    yield from _delimited_records(text, path.name, delimiter, names)
         except (gzip.BadGzipFile, EOFError) as error:
             raise PairsError(f"{path.name}: not a complete gzip file ({error})") from error
 

@@ -74,14 +74,13 @@ def read_pairs(
     if on_bad_rows not in ("report", "fail"):
         raise PairsError(f"on_bad_rows is {on_bad_rows!r}; it must be 'report' or 'fail'")
     names = dict(zip(COLUMNS, COLUMNS, strict=True)) | dict(columns or {})
-    digest = ""
     if str(source).startswith("hub:"):
-        shown, records = str(source), hub_records(str(source), names)
+        shown, digest = str(source), ""
+        good, bad = _check_rows(hub_records(str(source), names))
     else:
         path = project_path(source)
-        shown, records = display_path(path), file_records(path, names)
-        digest = sha256(path)
-    good, bad = _check_rows(records)
+        good, bad = _check_rows(file_records(path, names))
+        shown, digest = display_path(path), sha256(path)
     if bad and on_bad_rows == "fail":
         raise PairsError(f"{shown}: {len(bad)} bad rows, the first at {bad[0]}")
     if not good:

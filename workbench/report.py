@@ -9,6 +9,7 @@ from typing import Any
 
 import bleach
 import nbformat
+from jinja2 import DictLoader
 
 from workbench.files import packaged_font, project_path, read_json, write_text
 from workbench.findings import ranking_finding
@@ -90,6 +91,7 @@ def _body(notebook: nbformat.NotebookNode) -> str:
                 found = output.data["text/html"]
                 output.data["text/html"] = re.sub(r"(?s)<style.*?</style>", "", "".join(found))
     exporter = HTMLExporter(
+        extra_loaders=[DictLoader({"report.html.j2": TEMPLATE})],
         template_file="report.html.j2",
         sanitize_html=True,
         exclude_input_prompt=True,

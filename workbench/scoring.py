@@ -38,6 +38,7 @@ def load_cross_encoder(
     # The library's report of a missing head tells what the docstring says, at length.
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()  # loading and saving take a moment; training has its own bar
     try:
         return CrossEncoder(
             str(location.path),

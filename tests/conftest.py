@@ -1,0 +1,83 @@
+"""Shared fixtures: a tiny random cross-encoder, a few pairs, and the four notebooks run once."""
+
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+ROOT = Path(__file__).resolve().parent.parent
+CHARACTERS = "怎么开通关闭会员借钱还款手机天气如何办理你好吗的了我不能可以什查询退货"
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """A BERT of two small layers with random weights and a WordPiece vocabulary of a few signs."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokens = [*special, *dict.fromkeys(CHARACTERS + "？。，abcdefghijklmnopqrstuvwxyz0123456789")]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]",
+        sep_token="[SEP]", mask_token="[MASK]", model_max_length=64,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=32, max_position_embeddings=128, num_labels=1,
+    )  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(folder, safe_serialization=True)
+    fast.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sample():
+    """The shipped sample as a data frame."""
+    return pd.read_csv(ROOT / "data" / "sample_pairs.csv")
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory, tiny_model):
+    """The four notebooks executed by papermill, one after another, from a foreign folder."""
+    import papermill
+
+    run_dir = tmp_path_factory.mktemp("runs") / "chain"
+    values = {
+        "run_dir": str(run_dir), "base_model": str(tiny_model), "max_pairs": 300,
+        "test_share": 0.3, "max_length": 64, "learning_rate": 1e-3, "pairs": "data/sample_pairs.csv",
+    }  # fmt: skip
+    out = run_dir / "notebooks"
+    out.mkdir(parents=True)
+    for source in sorted((ROOT / "notebooks").glob("0[1-4]*.ipynb")):
+        declared = papermill.inspect_notebook(str(source))
+        given = {name: value for name, value in values.items() if name in declared}
+        papermill.execute_notebook(
+            str(source), str(out / source.name), given, kernel_name="python3",
+            cwd=str(tmp_path_factory.getbasetemp()), progress_bar=False,
+        )  # fmt: skip
+    return run_dir
+
+
+@pytest.fixture
+def write_jsonl(tmp_path):
+    """Write rows as JSONL and return the path."""
+
+    def write(rows, name="rows.jsonl"):
+        path = tmp_path / name
+        lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False)
+                 for row in rows]  # fmt: skip
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return path
+
+    return write
