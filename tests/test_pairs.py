@@ -10,7 +10,11 @@ from hypothesis import strategies as st
 from workbench.formats import BadRow, PairsError
 from workbench.pairs import parse_label, read_pairs
 
-ROWS = [("怎么开通", "如何开通", 1.0), ("怎么开通", "怎么关闭", 0.0), ('带"引号"', "逗号,和\t制表", 0.5)]
+ROWS = [
+    ("怎么开通", "如何开通", 1.0),
+    ("怎么开通", "怎么关闭", 0.0),
+    ('带"引号"', "逗号,和\t制表", 0.5),
+]
 
 
 def frame():

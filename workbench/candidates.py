@@ -146,7 +146,8 @@ def character_overlap(queries: Sequence[str], texts: Sequence[str]) -> Iterator[
     if not queries:
         return
     counter = CountVectorizer(analyzer="char", binary=True, lowercase=False, dtype=np.float32)
-    of_texts = counter.fit_transform(texts)
+    counter.fit([*texts, *queries])
+    of_texts = counter.transform(texts)
     of_queries = counter.transform(queries)
     size = np.asarray(of_texts.sum(axis=1)).ravel()
     for number in range(len(queries)):

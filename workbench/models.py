@@ -141,7 +141,8 @@ def _bundled(name: str) -> ModelLocation:
 
 
 def _folder(name: str, folder: Path) -> ModelLocation:
-    if (folder / "parameters.yaml").is_file() or (folder / "status.json").is_file():
+    marks = ("status.json", "data/manifest.json", "model/lineage.json")  # of a run folder
+    if any((folder / mark).is_file() for mark in marks):
         if not (folder / "model").is_dir():
             raise ModelError(f"base_model {name!r} is a run that has no model yet")
         folder = folder / "model"

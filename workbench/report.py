@@ -115,12 +115,12 @@ def _font_face(text: str) -> str:
     if not characters:
         return ""
     options = subset.Options(layout_features=[], notdef_outline=True, ignore_missing_unicodes=True)
-    font = subset.load_font(str(packaged_font()), options)
-    subsetter = subset.Subsetter(options)
-    subsetter.populate(unicodes=characters)
-    subsetter.subset(font)
     packed = io.BytesIO()
-    font.save(packed)
+    with subset.load_font(str(packaged_font()), options) as font:
+        subsetter = subset.Subsetter(options)
+        subsetter.populate(unicodes=characters)
+        subsetter.subset(font)
+        font.save(packed)
     encoded = base64.b64encode(packed.getvalue()).decode("ascii")
     return f"@font-face{{font-family:report-chinese;src:url(data:font/ttf;base64,{encoded})}}"
 

@@ -28,6 +28,7 @@ from workbench.models import ModelLocation, read_lineage
 from workbench.scoring import ModelScorer, load_cross_encoder
 from workbench.splits import DataError, read_manifest, read_side
 
+CHECKPOINT_STEPS = 500  # steps between checkpoints
 DEV_PAIRS = 1000  # the most dev pairs looked at each time during training
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -210,7 +211,7 @@ def _trainer(
         eval_strategy="steps" if len(dev) else "no",
         eval_steps=every,
         save_strategy="steps",
-        save_steps=max(500, every),
+        save_steps=CHECKPOINT_STEPS,
         save_total_limit=2,
         report_to="none",
         dataloader_pin_memory=torch.cuda.is_available(),  # of no use, and a warning, without a GPU

@@ -1,0 +1,66 @@
+"""The plan of the house: floors, sizes, and what importing costs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import workbench
+
+PACKAGE = Path(workbench.__file__).parent
+FLOORS = [
+    {"files"},
+    {"formats", "pairs", "models"},
+    {"splits", "vocabulary", "scoring", "baselines", "metrics", "candidates", "logs"},
+    {"audit", "training", "evaluation", "card", "plots", "findings"},
+    {"parameters", "report", "runs"},
+    {"__main__"},
+]
+FLOOR = {module: number for number, modules in enumerate(FLOORS) for module in modules}
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+
+
+def imports_of(module):
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+    names = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return {name.split(".")[1] for name in names if name and name.startswith("workbench.")}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_is_small_and_imports_downwards(module):
+    lines = (PACKAGE / f"{module}.py").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 300
+    assert all(FLOOR[other] <= FLOOR[module] for other in imports_of(module))
+
+
+def test_imports_run_in_no_circle():
+    waiting = {module: imports_of(module) for module in MODULES}
+    while waiting:
+        ready = {module for module, needs in waiting.items() if not needs & waiting.keys()}
+        assert ready, f"a circle among {sorted(waiting)}"
+        waiting = {module: needs for module, needs in waiting.items() if module not in ready}
+
+
+def loaded_by(code):
+    show = f"import sys; {code}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    assert not loaded_by("import workbench") & {"torch", "transformers", "pandas", "matplotlib"}
+
+
+def test_inspecting_and_plotting_do_not_load_torch():
+    code = "from workbench import audit, plots, findings, splits, logs, runs, parameters"
+    assert not loaded_by(code) & {"torch", "transformers", "sentence_transformers"}
+
+
+def test_every_public_name_exists_and_others_do_not():
+    for name in workbench.__all__:
+        assert getattr(workbench, name).__name__ == name
+    assert set(workbench.__all__) <= set(dir(workbench))
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = workbench.no_such_name

@@ -1,0 +1,144 @@
+"""The notebooks: parameters, style, and the artefacts of running them through papermill."""
+
+import re
+import statistics
+
+import nbformat
+import papermill
+import pytest
+
+import workbench
+from tests.conftest import ROOT
+from workbench.files import read_json
+from workbench.parameters import Parameters
+
+SOURCES = sorted((ROOT / "notebooks").glob("0*.ipynb"))
+IDS = [path.stem for path in SOURCES]
+
+
+@pytest.fixture(params=SOURCES, ids=IDS)
+def source(request):
+    return request.param
+
+
+def code_cells(path):
+    return [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+
+
+def test_parameters_are_those_of_the_package(source):
+    """papermill sees every one, with the package's default and a word of help."""
+    found = papermill.inspect_notebook(str(source))
+    (cell,) = [c for c in code_cells(source) if "parameters" in c.metadata.get("tags", [])]
+    assert len(found) == len(cell.source.splitlines())
+    for name, entry in found.items():
+        field = Parameters.model_fields[name]
+        assert entry["default"] == repr(field.default).replace("'", '"'), name
+        assert entry["inferred_type_name"] == type(field.default).__name__, name
+        assert entry["help"], name
+
+
+def test_together_the_notebooks_take_every_parameter():
+    found = [set(papermill.inspect_notebook(str(path))) for path in SOURCES]
+    assert set.union(*found) == set(Parameters.model_fields)
+
+
+def test_cells_are_short_and_introduced(source):
+    cells = nbformat.read(source, as_version=4).cells
+    lengths = []
+    for before, cell in zip([None, *cells], cells, strict=False):
+        if cell.cell_type != "code":
+            continue
+        assert before.cell_type == "markdown", cell.source
+        if "parameters" not in cell.metadata.get("tags", []):
+            lengths.append(len(cell.source.splitlines()))
+    assert max(lengths) <= 15
+    assert statistics.median(lengths) <= 8
+    assert cells[0].source.startswith("# ")
+    assert "**" in cells[0].source  # its time
+
+
+def test_every_figure_is_followed_by_its_interpretation(source):
+    for cell in code_cells(source):
+        if "show_figure" in cell.source:
+            assert cell.source.rpartition("show_figure")[2].count("Markdown("), cell.source
+
+
+def test_only_public_names_are_used(source):
+
+    names = {
+        name for cell in code_cells(source) for name in re.findall(r"\bwb\.(\w+)", cell.source)
+    }
+    assert names <= set(workbench.__all__)
+    text = "\n".join(cell.source for cell in code_cells(source))
+    assert "from workbench" not in text
+    assert "pip install" not in text
+
+
+def test_notebook_1_leaves_data_and_inspection(chain):
+    manifest = read_json(chain / "data/manifest.json")
+    assert manifest["rows"]["used"] == 300
+    inspection = read_json(chain / "inspection.json")
+    assert 0 < inspection["labels"]["mean"] < 1
+    assert inspection["tokens"]["unk_share"] > 0
+    for figure in ("labels", "lengths_characters", "lengths_tokens", "reuse", "frequent_texts"):
+        assert (chain / f"figures/{figure}.png").stat().st_size > 5000
+
+
+def test_notebook_2_leaves_a_model_and_says_which_base_it_was(chain, tiny_model):
+    lineage = read_json(chain / "model/lineage.json")["stages"]
+    assert lineage[0]["base"]["name"] == str(tiny_model)
+    text = "".join(
+        output.get("text", "")
+        for cell in code_cells(chain / "notebooks/02_fine_tune.ipynb")
+        for output in cell.outputs
+    )
+    assert f"Base model: {tiny_model}" in text
+
+
+def test_notebook_3_leaves_figures(chain):
+    for figure in ("loss", "dev_ap", "learning_rate", "gradient_norm"):
+        assert (chain / f"figures/{figure}.png").stat().st_size > 5000
+
+
+def test_notebook_4_leaves_metrics_with_intervals(chain):
+    metrics = read_json(chain / "evaluation/metrics.json")
+    assert metrics["schema"] == 1
+    for row in metrics["rows"]:
+        for name in ("ndcg@10", "mrr@10", "map", "ap", "roc_auc"):
+            value = row[name]
+            assert 0 <= value["low"] <= value["mean"] <= value["high"] <= 1
+    random = next(row for row in metrics["rows"] if row["scorer"] == "random")
+    jaccard = next(row for row in metrics["rows"] if row["scorer"] == "char_jaccard")
+    assert jaccard["ndcg@10"]["mean"] > random["ndcg@10"]["mean"]
+
+
+def test_notebook_3_overlays_runs_and_reads_a_running_one(chain, tmp_path):
+    running = tmp_path / "running"
+    running.mkdir()
+    log = (chain / "training_log.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (running / "training_log.jsonl").write_text("".join(log[:4]) + log[4][:20], encoding="utf-8")
+    (running / "data").mkdir()
+    (running / "data/manifest.json").write_bytes((chain / "data/manifest.json").read_bytes())
+    out = tmp_path / "out.ipynb"
+    papermill.execute_notebook(
+        str(ROOT / "notebooks/03_plot_loss.ipynb"), str(out),
+        {"run_dir": str(running), "compare_runs": str(chain)}, kernel_name="python3",
+        progress_bar=False,
+    )  # fmt: skip
+    assert "(running: step" in out.read_text(encoding="utf-8")
+    assert (running / "figures/loss.png").is_file()
+
+
+@pytest.mark.parametrize("name", ["01_inspect_data", "03_plot_loss"])
+def test_notebooks_1_and_3_never_load_torch(chain, name, tmp_path, tiny_model):
+    notebook = nbformat.read(ROOT / f"notebooks/{name}.ipynb", as_version=4)
+    check = "import sys; assert 'torch' not in sys.modules and 'pandas' in sys.modules"
+    notebook.cells.append(nbformat.v4.new_code_cell(check))
+    nbformat.write(notebook, tmp_path / "with_check.ipynb")
+    given = {"run_dir": str(chain)}
+    if name.startswith("01"):
+        given |= {"run_dir": str(tmp_path / "run"), "base_model": str(tiny_model)}
+    papermill.execute_notebook(
+        str(tmp_path / "with_check.ipynb"), str(tmp_path / "out.ipynb"), given,
+        kernel_name="python3", progress_bar=False,
+    )  # fmt: skip

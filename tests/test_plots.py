@@ -1,0 +1,90 @@
+import warnings
+
+import matplotlib
+import pytest
+
+from workbench import plots
+from workbench.files import packaged_font
+
+matplotlib.use("Agg")
+ESTIMATE = {"mean": 0.5, "low": 0.4, "high": 0.6}
+
+
+@pytest.fixture
+def inspection():
+    return {
+        "labels": {"pairs": 4, "positive": 1, "negative": 3},
+        "reuse": {"texts_by_uses": {"1": 3, "30": 1}, "reused_share": 0.25,
+                  "most_used": [{"text": "怎么$x$开通花呗", "uses": 30}, {"text": "b", "uses": 1}]},
+    }  # fmt: skip
+
+
+@pytest.fixture
+def log():
+    import pandas as pd
+
+    columns = {"stage": "stage 1", "step": [1, 2, 2], "steps": 2, "loss": [0.5, 0.4, None],
+               "dev_loss": [None, None, 0.6], "learning_rate": [1e-5, 0, None]}  # fmt: skip
+    return pd.DataFrame(columns)
+
+
+def draw(name, inspection, log):
+    metrics = {
+        "rows": [
+            {"scorer": "model", "ndcg@10": ESTIMATE},
+            {"scorer": "base", "ndcg@10": {"mean": 0.7, "low": 0.6, "high": 0.8}},
+        ]
+    }
+    return {
+        "label_balance": lambda ax: plots.label_balance(inspection, ax),
+        "length_histogram": lambda ax: plots.length_histogram([3, 4, 90], "tokens", 50, ax),
+        "text_reuse": lambda ax: plots.text_reuse(inspection, ax),
+        "frequent_texts": lambda ax: plots.frequent_texts(inspection, ax),
+        "loss_curve": lambda ax: plots.loss_curve({"a": log, "b": log}, 2, ax),
+        "log_values": lambda ax: plots.log_values({"a": log}, "learning_rate", "rate", ax),
+        "ladder": lambda ax: plots.ladder(metrics, "ndcg@10", ax),
+    }[name]  # fmt: skip
+
+
+NAMES = ["label_balance", "length_histogram", "text_reuse", "frequent_texts", "loss_curve",
+         "log_values", "ladder"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_figure_uses_the_axes_given_labels_them_and_has_a_title(name, inspection, log):
+    ax = plots.new_axes()
+    assert draw(name, inspection, log)(ax) is ax
+    assert ax.get_xlabel()
+    assert ax.get_ylabel()
+    assert ax.get_title(loc="left")
+    assert draw(name, inspection, log)(None) is not ax
+
+
+def test_the_figure_is_saved_and_chinese_text_has_glyphs(tmp_path, inspection):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Glyph .* missing")
+        path = plots.show_figure(plots.frequent_texts(inspection), tmp_path, "texts")
+    assert path == tmp_path / "figures/texts.png"
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_missing_glyph_would_be_noticed(tmp_path):
+    """Without this the test above could pass because nobody warns."""
+    ax = plots.new_axes()
+    ax.set_title("\U0001f9ff\U00012000")
+    with pytest.warns(UserWarning, match="Glyph .* missing"):
+        plots.show_figure(ax, tmp_path, "none")
+
+
+def test_the_font_has_the_characters_of_the_sample(sample):
+    from fontTools.ttLib import TTFont
+
+    with TTFont(packaged_font()) as font:
+        known = set(font["cmap"].getBestCmap())
+    texts = "".join([*sample["sentence_0"], *sample["sentence_1"]])
+    assert not {ord(character) for character in texts} - known
+
+
+def test_the_best_scorer_is_named_in_the_title(inspection, log):
+    title = draw("ladder", inspection, log)(None).get_title(loc="left")
+    assert title == "base is first by ndcg@10"
