@@ -207,9 +207,8 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path, text):
 def test_all_wrong_parameters_are_named_at_once():
     with pytest.raises(ParameterError) as error:
         check_parameters({"epochs": -1, "seeed": 1, "max_length": "x"})
-    assert [line.split(":")[0] for line in str(error.value).splitlines()] == [
-        "epochs", "max_length", "seeed"
-    ]  # fmt: skip
+    named = {line.split(":")[0] for line in str(error.value).splitlines()}
+    assert named == {"epochs", "max_length", "seeed"}
 
 
 @pytest.mark.parametrize("name", ["quickstart", "reference"])
