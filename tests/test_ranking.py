@@ -124,7 +124,7 @@ def test_built_lists_have_positives_labelled_negatives_and_no_hidden_positive(sa
 
 
 def test_look_alikes_are_nearest_first_without_the_query():
-    assert look_alikes("abc", ["abc", "xyz", "abd", "abd"], 2) == ["abd", "xyz"]
+    assert look_alikes("abc", ["abc", "xyz", "abx", "abx"], 2) == ["abx", "xyz"]
     assert look_alikes("abc", ["abc"]) == []
 
 
