@@ -123,6 +123,11 @@ def test_built_lists_have_positives_labelled_negatives_and_no_hidden_positive(sa
         assert negative.get(query, set()) <= set(candidates) | {query}
 
 
+def test_without_a_positive_there_is_nothing_to_rank(sample):
+    with pytest.raises(CandidateError, match="none of these 9 pairs is a positive"):
+        build_candidates(sample[sample["label"] == 0].head(9))
+
+
 def test_look_alikes_are_nearest_first_without_the_query():
     assert look_alikes("abc", ["abc", "xyz", "abx", "abx"], 2) == ["abx", "xyz"]
     assert look_alikes("abc", ["abc"]) == []

@@ -179,11 +179,12 @@ def test_a_run_in_use_is_refused(tmp_path):
     from filelock import FileLock
 
     (tmp_path / "run").mkdir()
+    request = Parameters(base_model="bundled:all-MiniLM-L6-v2")
     with (
         FileLock(tmp_path / "run/.lock"),
-        pytest.raises(runs.RequestError, match=r"not a run folder|in use"),
+        pytest.raises(runs.RequestError, match="in use by another process"),
     ):
-        runs.run_chain(Parameters(base_model="bundled:all-MiniLM-L6-v2"), tmp_path / "run")
+        runs.run_chain(request, tmp_path / "run")
 
 
 def test_fresh_names_never_collide(tmp_path, monkeypatch):

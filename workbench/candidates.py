@@ -105,6 +105,9 @@ def build_candidates(
         size: candidates a list, where there are enough texts (positives are never cut).
         seed: for the random texts.
         threshold: the least label of a positive.
+
+    Raises:
+        CandidateError: no query here has a positive, so there is nothing to rank.
     """
     positive = pairs[pairs["label"] >= threshold]
     negative = pairs[pairs["label"] < threshold]
@@ -136,6 +139,11 @@ def build_candidates(
         relevance = (1.0,) * len(right) + (0.0,) * len(wrong)
         candidates = (*right, *(texts[number] for number in wrong))
         lists.append(CandidateList(str(query), candidates, relevance))
+    if not lists:
+        raise CandidateError(
+            f"none of these {len(pairs)} pairs is a positive, so no list can be built: use more "
+            "pairs (max_pairs), a larger test_share, or give a file of candidates"
+        )
     return lists
 
 

@@ -77,7 +77,7 @@ def request_problems(
     except ModelError as error:
         problems.append(str(error))
     exists = (run_dir / "parameters.yaml").is_file()
-    if run_dir.exists() and not exists and any(run_dir.iterdir()):
+    if run_dir.exists() and not exists and any(p.name != ".lock" for p in run_dir.iterdir()):
         problems.append(f"{display_path(run_dir)} is not a run folder and not empty")
     if exists and not resume and not only:
         problems.append(f"{display_path(run_dir)} exists: choose another --name, or --resume it, "
