@@ -185,7 +185,7 @@ def _run_act(act: str, parameters: Parameters, folder: Path, status: dict[str, A
             cwd=str(source.parent),
             progress_bar=False,
             stdout_file=sys.stdout,
-            log_output=False,
+            extra_arguments=["--IPKernelApp.log_level=40"],  # its errors, not its remarks
         )
     except PapermillExecutionError as error:
         raise ActError(act, error.cell_index, f"{error.ename}: {error.evalue}") from error
