@@ -12,7 +12,8 @@ __version__ = "0.1.0"
 _MODULES = {
     "audit": ("contradictory_rows", "inspect_pairs", "pair_tokens", "sample_rows",
               "save_inspection", "token_view"),
-    "baselines": ("CharacterJaccard", "RandomScorer", "TfidfCosine"),
+    "baselines": ("Bm25", "CandidateOrder", "CharacterJaccard", "NgramRegression", "RandomScorer",
+                  "TfidfCosine"),
     "candidates": ("CandidateList", "build_candidates", "look_alikes", "read_candidates",
                    "write_candidates"),
     "card": ("write_card",),
