@@ -75,7 +75,7 @@ class Bm25:
 
     def __init__(self, collection: Iterable[str] = ()) -> None:
         self.collection = tuple(dict.fromkeys(collection))
-        self.index = _bm25_index(self.collection) if self.collection else None
+        self.index: Any = _bm25_index(self.collection) if self.collection else None
 
     def score(self, pairs: Sequence[TextPair]) -> Float32Array:
         """Scores of shape (n,), 0 or more; 0 where query and candidate share no character."""
