@@ -10,9 +10,11 @@ from workbench.card import write_card
 from workbench.files import read_json
 from workbench.logs import TrainingLog, read_training_log
 from workbench.models import find_model, read_lineage
+from workbench.recipes import Recipe
 from workbench.scoring import ModelScorer, load_cross_encoder
 from workbench.splits import DataError, prepare_data, read_side
-from workbench.training import Recipe, fine_tune, logging_steps, watched
+from workbench.trainer import logging_steps, watched
+from workbench.training import fine_tune
 
 RECIPE = Recipe(max_length=64, learning_rate=1e-3, epochs=1)
 
@@ -109,11 +111,11 @@ def test_resume_keeps_a_finished_model_and_a_new_training_sets_it_aside(trained,
 
 def test_an_interrupted_training_goes_on_from_its_checkpoint(trained, tmp_path, tiny_model,
                                                              monkeypatch):  # fmt: skip
-    from workbench import training
+    from workbench import trainer
 
     run = tmp_path / "run"
     shutil.copytree(trained[0] / "data", run / "data")
-    monkeypatch.setattr(training, "CHECKPOINT_STEPS", 5)
+    monkeypatch.setattr(trainer, "CHECKPOINT_STEPS", 5)
 
     def stop(self, row, append=TrainingLog.append):
         append(self, row)

@@ -17,6 +17,7 @@ _MODULES = {
     "candidates": ("CandidateList", "build_candidates", "look_alikes", "read_candidates",
                    "write_candidates"),
     "card": ("write_card",),
+    "coverage": ("verdict_card",),
     "evaluation": ("evaluate", "rank_query", "save_evaluation", "seen_queries", "worst_queries"),
     "files": ("display_path", "project_path"),
     "findings": ("agreement_finding", "bad_rows_finding", "contradictions_finding",
@@ -32,7 +33,8 @@ _MODULES = {
     "runs": ("environment", "run_chain"),
     "scoring": ("ModelScorer", "Scorer"),
     "splits": ("prepare_data", "read_manifest", "read_side", "split_pairs", "text_groups"),
-    "training": ("Recipe", "fine_tune"),
+    "recipes": ("Recipe",),
+    "training": ("fine_tune",),
 }  # fmt: skip
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

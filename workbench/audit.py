@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from workbench.coverage import Lists, missing_characters, repair_outlook, vocabulary_verdict
 from workbench.files import project_path, write_json
 from workbench.vocabulary import count_tokens, tokenize
 
@@ -16,7 +17,11 @@ POSITIVE = 0.5  # labels at or above it count as positive
 
 
 def inspect_pairs(
-    pairs: pd.DataFrame, tokenizer: "Tokenizer", max_length: int = 512
+    pairs: pd.DataFrame,
+    tokenizer: "Tokenizer",
+    max_length: int = 512,
+    train: pd.DataFrame | None = None,
+    lists: Lists = (),
 ) -> dict[str, Any]:
     """Everything that notebook 1 shows, as plain values.
 
@@ -24,15 +29,20 @@ def inspect_pairs(
         pairs: columns `sentence_0`, `sentence_1`, `label`; n rows, at least one.
         tokenizer: the base model's, without truncation.
         max_length: tokens of a pair, special tokens included, beyond which it is truncated.
+        train: the training side, from which a repair would learn; all `pairs` if None.
+        lists: candidate lists, for the ceiling of ranking; rows of query, candidates, relevance.
 
     Returns:
         `labels`, `lengths.characters` and `lengths.tokens` (each `min`, `mean`, `median`, `p95`,
         `max`; characters of a text, tokens of a pair), `truncation`, `contradictions`, `reuse`,
-        `tokens` and `texts`; every share is in [0, 1].
+        `tokens` and `texts`; every share is in [0, 1]. Then what the vocabulary costs: `missing`
+        (see `missing_characters`), `repairs` (see `repair_outlook`), `ceiling` (of the tokenizer
+        as it is) and `verdict` (see `vocabulary_verdict`).
     """
     texts = pd.concat([pairs["sentence_0"], pairs["sentence_1"]], ignore_index=True)
     counts = count_tokens(tokenizer, texts)
     tokens = pair_tokens(pairs, tokenizer, counts)
+    outlook = repair_outlook(pairs, pairs if train is None else train, tokenizer, lists)
     return {
         "schema": 1,
         "labels": _labels(pairs["label"]),
@@ -41,6 +51,10 @@ def inspect_pairs(
         "contradictions": _contradictions(pairs),
         "reuse": _reuse(texts),
         **_vocabulary(texts, counts),
+        "missing": missing_characters(pairs, tokenizer),
+        "ceiling": outlook["keep"]["ceiling"],
+        "repairs": outlook,
+        "verdict": vocabulary_verdict(outlook),
     }
 
 

@@ -30,9 +30,10 @@ class TrainingLog:
             os.fsync(file.fileno())
 
     def rewind(self, step: int) -> None:
-        """Drop the rows of steps after `step`, which a resumed training takes again."""
+        """Drop this stage's rows of steps after `step`, which a resumed training takes again."""
         if self.path.is_file():
-            kept = [row for row in _rows(self.path) if row.get("step", 0) <= step]
+            kept = [row for row in _rows(self.path)
+                    if row.get("stage") != self.stage or row.get("step", 0) <= step]  # fmt: skip
             write_text(self.path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept))
 
 

@@ -103,7 +103,7 @@ def load_tokenizer(location: ModelLocation) -> "Tokenizer":
     """The model's fast tokenizer, without truncation or padding (and without loading torch).
 
     Raises:
-        ModelError: the folder has no `tokenizer.json`.
+        ModelError: the folder has no `tokenizer.json`, or one that does not fit the model.
     """
     from tokenizers import Tokenizer
 
@@ -114,6 +114,14 @@ def load_tokenizer(location: ModelLocation) -> "Tokenizer":
             "a fast tokenizer"
         )
     tokenizer = Tokenizer.from_file(str(file))
+    rows = read_json(location.path / "config.json").get("vocab_size")
+    highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
+    if rows is not None and highest >= rows:
+        raise ModelError(
+            f"{location.name}: {display_path(file)} numbers its tokens up to {highest}, but "
+            f"the model has {rows} embeddings (config.json, vocab_size): this vocabulary belongs "
+            "to another model"
+        )
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer

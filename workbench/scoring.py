@@ -21,7 +21,10 @@ class Scorer(Protocol):
 
 
 def load_cross_encoder(
-    location: ModelLocation, max_length: int = 512, seed: int = 42
+    location: ModelLocation,
+    max_length: int = 512,
+    seed: int = 42,
+    attention: str | None = None,
 ) -> "CrossEncoder":
     """Load a model with one output; a base without a classification head gets a seeded random one.
 
@@ -29,6 +32,7 @@ def load_cross_encoder(
         location: from `find_model`; only its safetensors weights are read, none of its code.
         max_length: tokens of a pair, special tokens included; longer pairs are truncated.
         seed: of the random head, so that the same base is the same model every time.
+        attention: which kernels, `eager` or `sdpa`; None for the library's choice.
     """
     from sentence_transformers import CrossEncoder
     from transformers import set_seed
@@ -46,7 +50,7 @@ def load_cross_encoder(
             max_length=max_length,
             local_files_only=True,
             trust_remote_code=False,
-            model_kwargs={"use_safetensors": True},
+            model_kwargs={"use_safetensors": True, "attn_implementation": attention},
         )
     finally:
         logging.set_verbosity(verbosity)

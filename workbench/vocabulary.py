@@ -1,6 +1,7 @@
 """Texts as the model sees them: tokens, unknown tokens, and texts it cannot tell apart."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,6 +26,12 @@ def unknown_token(tokenizer: "Tokenizer") -> str | None:
     return getattr(tokenizer.model, "unk_token", None)
 
 
+def unknown_id(tokenizer: "Tokenizer") -> int:
+    """The number of the unknown token; -1 where there is none."""
+    name = unknown_token(tokenizer)
+    return -1 if name is None else tokenizer.token_to_id(name)
+
+
 def tokenize(tokenizer: "Tokenizer", text: str) -> list[Token]:
     """The tokens of one text as the model sees them, without special tokens."""
     encoding = tokenizer.encode(text, add_special_tokens=False)
@@ -42,12 +49,10 @@ def count_tokens(tokenizer: "Tokenizer", texts: Iterable[str]) -> pd.DataFrame:
         Indexed by text: `tokens` (int), `unknown` (int), and `sequence` (int), which two texts
         share exactly when their token sequences are equal: the model cannot tell them apart.
     """
-    name = unknown_token(tokenizer)
-    unknown = tokenizer.token_to_id(name) if name else None
-    distinct = iter(dict.fromkeys(texts))
+    unknown = unknown_id(tokenizer)
     rows: list[tuple[str, int, int, int]] = []
     sequences: dict[tuple[int, ...], int] = {}
-    while chunk := list(islice(distinct, CHUNK)):
+    for chunk in _chunks(texts):
         for text, encoding in zip(
             chunk, tokenizer.encode_batch_fast(chunk, add_special_tokens=False), strict=True
         ):
@@ -56,3 +61,47 @@ def count_tokens(tokenizer: "Tokenizer", texts: Iterable[str]) -> pd.DataFrame:
             rows.append((text, len(ids), ids.count(unknown), sequence))
     frame = pd.DataFrame(rows, columns=["text", "tokens", "unknown", "sequence"])
     return frame.set_index("text")
+
+
+def unknown_pieces(tokenizer: "Tokenizer", texts: Iterable[str]) -> dict[str, Counter[str]]:
+    """What the unknown tokens of each distinct text stand for; texts without any are left out.
+
+    Returns:
+        By text: how often each piece occurs in it, normalized as the tokenizer does (lower case,
+        accents), so that these are the very characters a vocabulary would have to hold.
+    """
+    unknown, normalizer = unknown_id(tokenizer), tokenizer.normalizer
+    normalize = normalizer.normalize_str if normalizer else str
+    found: dict[str, Counter[str]] = {}
+    for chunk in _chunks(texts):
+        for text, encoding in zip(
+            chunk, tokenizer.encode_batch(chunk, add_special_tokens=False), strict=True
+        ):
+            spans = (s for n, s in zip(encoding.ids, encoding.offsets, strict=True) if n == unknown)
+            pieces = Counter(normalize(text[start:end]).strip() for start, end in spans)
+            if pieces:
+                found[text] = pieces
+    return found
+
+
+def missing_tokens(tokenizer: "Tokenizer", pieces: Mapping[str, int]) -> Counter[str]:
+    """The WordPiece tokens of one character that would make every piece readable, with counts.
+
+    A character at the start of a piece needs a token of its own, one inside it a token that
+    continues a word (`##` before it). Chinese characters are always pieces of their own.
+    """
+    known = tokenizer.get_vocab()
+    missing: Counter[str] = Counter()
+    for piece, count in pieces.items():
+        for place, character in enumerate(piece):
+            token = character if place == 0 else f"##{character}"
+            if token not in known:
+                missing[token] += count
+    return missing
+
+
+def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+    """The distinct texts in their order, `CHUNK` at a time."""
+    distinct = iter(dict.fromkeys(texts))
+    while chunk := list(islice(distinct, CHUNK)):
+        yield chunk

@@ -1,0 +1,185 @@
+"""What a vocabulary does not cover, what that costs, and what each repair would bring back."""
+
+import html
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from workbench.ceiling import list_ceiling, pair_ceilings
+from workbench.models import ModelError
+from workbench.repair import REPAIRS, repair_vocabulary, training_texts
+from workbench.vocabulary import count_tokens, unknown_pieces
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+CHARACTERS_LISTED = 50
+# From which shares the verdict turns: unknown tokens among all tokens, and distinct texts that an
+# unknown token makes equal to another text. Below both amber values it is green.
+RED = {"unknown": 0.20, "lost": 0.05}
+AMBER = {"unknown": 0.01, "lost": 0.005}
+COLOURS = {"green": "#009E73", "amber": "#E69F00", "red": "#D55E00"}
+
+Lists = Sequence[tuple[str, Sequence[str], Sequence[float]]]  # query, candidates, relevance
+
+
+def missing_characters(pairs: pd.DataFrame, tokenizer: "Tokenizer") -> dict[str, Any]:
+    """The characters behind the unknown tokens, by frequency and by Unicode block.
+
+    Args:
+        pairs: columns `sentence_0`, `sentence_1`.
+        tokenizer: the model's, without truncation.
+
+    Returns:
+        `distinct`; `pairs`, how many pairs hold any of them; `characters`, the most frequent ones,
+        and `blocks`, each with `occurrences` (in distinct texts), `texts` and `pairs` it stands in.
+    """
+    from fontTools import unicodedata as blocks
+
+    texts = training_texts(pairs)
+    inside = {
+        text: Counter({c: n for piece, n in pieces.items() for c in piece})
+        for text, pieces in unknown_pieces(tokenizer, texts).items()
+    }
+    occurrences: Counter[str] = Counter()
+    in_texts: Counter[str] = Counter()
+    for counts in inside.values():
+        occurrences.update(counts)
+        in_texts.update(counts.keys())
+    block = {character: str(blocks.block(character)) for character in occurrences}
+    in_pairs: Counter[str] = Counter()
+    block_pairs: Counter[str] = Counter()
+    broken, nothing = 0, Counter[str]()
+    for first, second in zip(pairs["sentence_0"], pairs["sentence_1"], strict=True):
+        found = inside.get(first, nothing).keys() | inside.get(second, nothing).keys()
+        broken += bool(found)
+        in_pairs.update(found)
+        block_pairs.update({block[character] for character in found})
+    by_block: dict[str, Counter[str]] = {}
+    for character, count in occurrences.items():
+        by_block.setdefault(block[character], Counter())[character] = count
+    return {
+        "distinct": len(occurrences),
+        "pairs": broken,
+        "characters": [
+            {"character": c, "block": block[c], "occurrences": n, "texts": in_texts[c],
+             "pairs": in_pairs[c]}
+            for c, n in sorted(occurrences.items(), key=lambda item: (-item[1], item[0]))
+        ][:CHARACTERS_LISTED],
+        "blocks": [
+            {"block": name, "characters": len(counts), "occurrences": counts.total(),
+             "pairs": block_pairs[name]}
+            for name, counts in sorted(by_block.items(), key=lambda item: -item[1].total())
+        ],
+    }  # fmt: skip
+
+
+def readability(counts: pd.DataFrame, pairs: pd.DataFrame, lists: Lists = ()) -> dict[str, Any]:
+    """What a model can tell apart behind a tokenizer, and how well it could do at best.
+
+    Args:
+        counts: what `count_tokens` gave for all these texts.
+        pairs: columns `sentence_0`, `sentence_1`, `label`.
+        lists: candidate lists, rows of query, candidates, relevance.
+
+    Returns:
+        `unk_share` over all tokens of the pairs; `lost_share` of the distinct texts, which share
+        their tokens with another text because of an unknown one; the `ceiling`: `accuracy`,
+        `roc_auc`, `ndcg@10` (None where not defined), `conflicting_pairs`.
+    """
+    texts = training_texts(pairs)
+    own = counts.reindex(texts)
+    occurring = counts.reindex([*pairs["sentence_0"], *pairs["sentence_1"]])
+    sizes = own.groupby("sequence")["tokens"].transform("size")
+    ranking = {"ndcg@10": list_ceiling(lists, counts) if lists else None}
+    return {
+        "unk_share": float(occurring["unknown"].sum() / max(1, occurring["tokens"].sum())),
+        "lost_share": float(((sizes > 1) & (own["unknown"] > 0)).mean()),
+        "ceiling": pair_ceilings(pairs, counts) | ranking,
+    }
+
+
+def repair_outlook(
+    pairs: pd.DataFrame, train: pd.DataFrame, tokenizer: "Tokenizer", lists: Lists = ()
+) -> dict[str, Any]:
+    """What each choice of the parameter `vocabulary` would give, learned from training texts only.
+
+    Args:
+        pairs: all pairs in use; the figures are of these.
+        train: the training side; the new tokens are learned from its texts.
+        tokenizer: the base model's.
+        lists: candidate lists, rows of query, candidates, relevance.
+
+    Returns:
+        By choice: `readability`, `added` and `left_out` tokens; or `refused`, a sentence, where the
+        tokenizer cannot be repaired.
+    """
+    texts = [*training_texts(pairs), *_texts_of(lists)]
+    outlook: dict[str, Any] = {}
+    for how in REPAIRS:
+        reader, added, left_out = tokenizer, 0, 0
+        if how != "keep":
+            try:
+                repair = repair_vocabulary(tokenizer, training_texts(train), how)
+            except ModelError as error:
+                outlook[how] = {"refused": str(error)}
+                continue
+            reader, added, left_out = repair.tokenizer, len(repair.added), len(repair.left_out)
+        figures = readability(count_tokens(reader, texts), pairs, lists)
+        outlook[how] = figures | {"added": added, "left_out": left_out}
+    return outlook
+
+
+def vocabulary_verdict(outlook: Mapping[str, Any]) -> dict[str, str]:
+    """Green, amber or red, with one sentence why and one what to do.
+
+    The thresholds are `RED` and `AMBER`: either share reaching its value is enough.
+
+    Args:
+        outlook: what `repair_outlook` gave.
+
+    Returns:
+        `colour`, `why`, `action`.
+    """
+    keep = outlook["keep"]
+    shares = {"unknown": keep["unk_share"], "lost": keep["lost_share"]}
+    colour = "green"
+    for name, limits in (("amber", AMBER), ("red", RED)):
+        if any(shares[what] >= limit for what, limit in limits.items()):
+            colour = name
+    why = (
+        f"{shares['unknown']:.1%} of the tokens are unknown to the base model, and "
+        f"{shares['lost']:.1%} of the distinct texts cannot be told from another text because of it"
+    )
+    if colour == "green":
+        return {"colour": colour, "why": why + ".", "action": "Keep the vocabulary."}
+    ceiling = keep["ceiling"]["accuracy"]
+    why += f": no model behind this tokenizer gets more than {ceiling:.1%} of these pairs right."
+    best = min((how for how in ("extend", "unused") if "unk_share" in outlook[how]),
+               key=lambda how: outlook[how]["unk_share"], default="")  # fmt: skip
+    if not best:
+        return {"colour": colour, "why": why, "action": "Choose a base model that has the "
+                "characters: this tokenizer cannot be repaired."}  # fmt: skip
+    action = (
+        f"Train with vocabulary: {best}. It adds {outlook[best]['added']:,} tokens and leaves "
+        f"{outlook[best]['unk_share']:.2%} unknown; or choose a base model made for this language."
+    )
+    return {"colour": colour, "why": why, "action": action}
+
+
+def verdict_card(verdict: Mapping[str, str]) -> str:
+    """The verdict as a coloured box, in HTML."""
+    colour = verdict["colour"]
+    return (
+        f'<div class="verdict {colour}" style="border-left:6px solid {COLOURS[colour]};'
+        f'padding:.6rem 1rem;margin:.6rem 0"><b>Vocabulary: {colour}.</b> '
+        f"{html.escape(verdict['why'])} <b>{html.escape(verdict['action'])}</b></div>"
+    )
+
+
+def _texts_of(lists: Lists) -> Iterable[str]:
+    for query, candidates, _ in lists:
+        yield query
+        yield from candidates

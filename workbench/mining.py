@@ -1,0 +1,158 @@
+"""More pairs from the training side: look-alikes as hard negatives, and soft targets for them.
+
+Public sets of labelled pairs hold mostly easy negatives. A ranking test holds look-alikes: texts
+that share many characters with the query and mean something else. They are found here among the
+training texts, and only there.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from workbench.baselines import CharacterJaccard, NgramRegression
+from workbench.splits import text_groups
+
+BAND = (0.1, 0.45)  # character Jaccard of a look-alike; what is nearer is often a paraphrase
+POOL = 20_000  # texts that each block of queries is compared with
+BLOCK = 512  # queries compared at a time
+LIKELY = 0.6  # a mined pair that the regression holds for positive with more than this is left out
+
+
+def mine_look_alikes(
+    queries: Sequence[str], texts: Sequence[str], count: int, seed: int = 42
+) -> pd.DataFrame:
+    """For each query the `count` texts nearest to it by character overlap within `BAND`.
+
+    Args:
+        queries: distinct texts.
+        texts: where to look; where there are more than `POOL`, each block of queries looks through
+            a fresh random sample of that size, which keeps the work linear.
+        count: the most look-alikes a query gets.
+        seed: of the samples.
+
+    Returns:
+        Columns `sentence_0` (the query), `sentence_1`, `overlap` (character Jaccard).
+    """
+    rng = np.random.default_rng(seed)
+    signs: dict[str, int] = {}
+    of_queries, of_texts = _incidence(queries, signs), _incidence(texts, signs)
+    of_queries.resize(len(queries), len(signs))
+    of_texts.resize(len(texts), len(signs))
+    first, second, overlap = [], [], []
+    for start in range(0, len(queries), BLOCK):
+        pool = np.arange(len(texts))
+        if len(texts) > POOL:
+            pool = rng.choice(len(texts), POOL, replace=False)
+        for place, near, values in _nearest(
+            of_queries[start : start + BLOCK], of_texts[pool], count
+        ):
+            first += [queries[start + place]] * len(near)
+            second += [texts[number] for number in pool[near]]
+            overlap += values.tolist()
+    return pd.DataFrame({"sentence_0": first, "sentence_1": second, "overlap": overlap})
+
+
+def hard_negatives(train: pd.DataFrame, each: int, seed: int = 42) -> pd.DataFrame:
+    """Look-alikes of the texts of positive pairs, with label 0.
+
+    Left out are texts that positive pairs connect with the query, and pairs that an n-gram
+    regression trained on the same labels holds for positive (`LIKELY`): many of them are.
+
+    Args:
+        train: columns `sentence_0`, `sentence_1`, `label`; the training side alone.
+        each: look-alikes for each text of a positive pair.
+        seed: of sampling and regression.
+
+    Returns:
+        Columns `sentence_0`, `sentence_1`, `label`; empty without positives.
+    """
+    positive = train[train["label"] >= 0.5]
+    mined = _mined(train, list(_texts(positive)), each, seed)
+    likely = _sigmoid(NgramRegression(seed).fit(train).score(_rows(mined)))
+    return mined[likely <= LIKELY].assign(label=0.0)[["sentence_0", "sentence_1", "label"]]
+
+
+def lexical_pairs(train: pd.DataFrame, count: int, seed: int = 42) -> pd.DataFrame:
+    """Pairs with soft labels that teach a model to compare characters, before it sees a label.
+
+    Seven of ten are mined look-alikes, the rest labelled pairs. The target is the mean of two cheap
+    scores in [0, 1]: the character Jaccard, and the probability of an n-gram regression trained on
+    the labels and on as many look-alikes taken as negatives.
+
+    Args:
+        train: columns `sentence_0`, `sentence_1`, `label`; the training side alone.
+        count: pairs to make, at most.
+        seed: of every choice.
+
+    Returns:
+        Columns `sentence_0`, `sentence_1`, `label` (the soft target).
+    """
+    rng = np.random.default_rng(seed)
+    texts = list(_texts(train))
+    asked = [texts[n] for n in rng.permutation(len(texts))[: max(1, count // 2)]]
+    mined = _mined(train, asked, 4, seed)
+    mined = mined.sample(min(len(mined), int(0.7 * count)), random_state=seed).assign(label=0.0)
+    columns = ["sentence_0", "sentence_1", "label"]
+    teacher = NgramRegression(seed).fit(pd.concat([train[columns], mined[columns]]))
+    labelled = train[columns].sample(min(len(train), count - len(mined)), random_state=seed)
+    pairs = pd.concat([mined[columns], labelled], ignore_index=True)
+    rows = _rows(pairs)
+    # Logits are softened, so that the order among unlikely pairs is learned as well.
+    soft = (_sigmoid(teacher.score(rows) / 1.5) + CharacterJaccard().score(rows)) / 2
+    return pairs.assign(label=soft.astype(float))
+
+
+def _mined(train: pd.DataFrame, queries: list[str], each: int, seed: int) -> pd.DataFrame:
+    """Look-alikes that neither are labelled with the query nor connected to it by positives."""
+    mined = mine_look_alikes(queries, list(_texts(train)), each, seed)
+    positive = train[train["label"] >= 0.5]
+    group = dict(zip(positive["sentence_0"], text_groups(positive), strict=True))
+    group |= dict(zip(positive["sentence_1"], text_groups(positive), strict=True))
+    left, right = (mined[c].map(group).fillna(-1) for c in ("sentence_0", "sentence_1"))
+    labelled = set(zip(train["sentence_0"], train["sentence_1"], strict=True))
+    given = [(a, b) in labelled or (b, a) in labelled for a, b in _rows(mined)]
+    connected = (left == right) & (left >= 0)
+    return mined[~connected & ~np.array(given, dtype=bool)]
+
+
+def _texts(pairs: pd.DataFrame) -> dict[str, None]:
+    return dict.fromkeys([*pairs["sentence_0"], *pairs["sentence_1"]])
+
+
+def _rows(pairs: pd.DataFrame) -> list[tuple[str, str]]:
+    return list(zip(pairs["sentence_0"], pairs["sentence_1"], strict=True))
+
+
+def _sigmoid(logits: Any) -> np.ndarray:
+    from scipy.special import expit
+
+    return np.asarray(expit(logits), dtype=float)
+
+
+def _incidence(texts: Sequence[str], signs: dict[str, int]) -> Any:
+    """Which text holds which character; sparse, shape (texts, characters), grows `signs`."""
+    from scipy.sparse import csr_matrix
+
+    columns, ends = [], [0]
+    for text in texts:
+        columns += [signs.setdefault(sign, len(signs)) for sign in set(text) if not sign.isspace()]
+        ends.append(len(columns))
+    ones = np.ones(len(columns), dtype=np.float32)
+    return csr_matrix((ones, columns, ends), shape=(len(texts), max(len(signs), 1)))
+
+
+def _nearest(queries: Any, texts: Any, count: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Of each query: its place, the places of its nearest texts within `BAND`, their overlaps."""
+    query_size = np.asarray(queries.sum(axis=1)).ravel()
+    text_size = np.asarray(texts.sum(axis=1)).ravel()
+    shared = (queries @ texts.T.tocsr()).tocsr()
+    for place in range(shared.shape[0]):
+        span = slice(shared.indptr[place], shared.indptr[place + 1])
+        found, common = shared.indices[span], shared.data[span]
+        overlap = common / (query_size[place] + text_size[found] - common)
+        inside = (overlap >= BAND[0]) & (overlap <= BAND[1])
+        found, overlap = found[inside], overlap[inside]
+        best = np.lexsort((found, -overlap))[:count]
+        yield place, found[best], overlap[best]

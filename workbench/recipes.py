@@ -1,0 +1,61 @@
+"""How to train: the settings of a stage, with the reference card's values as defaults."""
+
+from dataclasses import dataclass
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+SPEEDS = ("exact", "fast")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train; the defaults are those of the reference model's card.
+
+    Attributes:
+        max_length: tokens of a pair, special tokens included.
+        epochs: passes over the training pairs.
+        batch_size: pairs a step.
+        learning_rate: the highest; it falls linearly to 0.
+        precision: `float32`, `bfloat16` (autocast), or `auto`: bfloat16 on a GPU that has it.
+        seed: of the new head, new embeddings, mined pairs, the order of the pairs and dropout.
+        warmup_ratio: share of the steps over which the learning rate rises from 0.
+        embedding_learning_rate: of the token embeddings; 0 for the same as all else.
+        speed: `exact`, or `fast`: batches of pairs of like length, and attention kernels that are
+            quicker for short pairs. The same sums in another order; results differ in noise.
+        vocabulary: `keep`, `unused` or `extend` (see `repair_vocabulary`).
+        new_embeddings: `spectral`, `random` or `mean`: where new tokens' embeddings start.
+        lexical_pairs: pairs of a lexical warm-up before the labels; 0 for none.
+        lexical_learning_rate: of that warm-up.
+        hard_negatives: mined look-alikes that are added for each text of a positive pair.
+        symmetric: add each positive pair in the other order too.
+    """
+
+    max_length: int = 512
+    epochs: float = 1.0
+    batch_size: int = 8
+    learning_rate: float = 5e-5
+    precision: str = "auto"
+    seed: int = 42
+    warmup_ratio: float = 0.0
+    embedding_learning_rate: float = 0.0
+    speed: str = "exact"
+    vocabulary: str = "keep"
+    new_embeddings: str = "spectral"
+    lexical_pairs: int = 0
+    lexical_learning_rate: float = 2e-4
+    hard_negatives: int = 0
+    symmetric: bool = False
+
+    def resolved_precision(self) -> str:
+        """`float32` or `bfloat16`.
+
+        Raises:
+            ValueError: `precision` is none of the three words.
+        """
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision {self.precision!r} is none of {', '.join(PRECISIONS)}")
+        if self.precision != "auto":
+            return self.precision
+        import torch
+
+        gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        return "bfloat16" if gpu else "float32"

@@ -1,0 +1,130 @@
+"""A vocabulary that covers the data: new tokens for a WordPiece tokenizer, learned from texts."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from workbench.models import ModelError
+from workbench.vocabulary import missing_tokens, unknown_pieces
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
+    from tokenizers import Tokenizer
+
+REPAIRS = ("keep", "unused", "extend")
+UNUSED = re.compile(r"\[unused\d+\]")
+
+
+@dataclass(frozen=True)
+class Repair:
+    """A tokenizer that can read what the base model's could not.
+
+    Attributes:
+        how: `unused` or `extend`.
+        tokenizer: the repaired one; texts the old one could read are encoded as before.
+        added: the new tokens, the most frequent first.
+        ids: their numbers, and so their rows in the embedding matrix.
+        left_out: tokens for which there was no slot, with how often they occur.
+    """
+
+    how: str
+    tokenizer: "Tokenizer"
+    added: tuple[str, ...]
+    ids: tuple[int, ...]
+    left_out: dict[str, int]
+
+    def record(self) -> dict[str, Any]:
+        """What lineage and model card keep."""
+        return {
+            "vocabulary": self.how,
+            "added_tokens": len(self.added),
+            "left_out_tokens": len(self.left_out),
+            "left_out_occurrences": sum(self.left_out.values()),
+        }
+
+
+def repair_vocabulary(tokenizer: "Tokenizer", texts: Iterable[str], how: str) -> Repair:
+    """Give every character that the texts need and the vocabulary lacks a token of its own.
+
+    The tokens go into the WordPiece vocabulary itself, so the result is an ordinary tokenizer. A
+    text without an unknown token keeps its encoding: the new tokens are single characters, and
+    WordPiece prefers the longer token, which such a text had at every place already.
+
+    Args:
+        tokenizer: the base model's.
+        texts: training texts only; distinct ones are counted once.
+        how: `unused` renames the `[unused###]` tokens, so that the model keeps its size and shape,
+            and takes the most frequent tokens if there are too few of them; `extend` appends.
+
+    Raises:
+        ModelError: the tokenizer is not WordPiece, or `how` is neither of the two.
+    """
+    if how not in ("unused", "extend"):
+        raise ModelError(f"vocabulary {how!r} is none of {', '.join(REPAIRS)}")
+    state = json.loads(tokenizer.to_str())
+    kind = (state.get("model") or {}).get("type", "none")
+    if kind != "WordPiece":
+        raise ModelError(
+            f"vocabulary {how!r}: this base model's tokenizer is {kind}, and only a WordPiece "
+            "vocabulary can be repaired by adding characters; use vocabulary 'keep', or another "
+            "base model"
+        )
+    pieces: Counter[str] = Counter()
+    for found in unknown_pieces(tokenizer, texts).values():
+        pieces.update(found)
+    wanted = missing_tokens(tokenizer, pieces)
+    tokens = sorted(wanted, key=lambda token: (-wanted[token], token))
+    vocabulary: dict[str, int] = state["model"]["vocab"]
+    if how == "unused":
+        slots = sorted(filter(UNUSED.fullmatch, vocabulary), key=vocabulary.__getitem__)
+        added, left_out = tokens[: len(slots)], tokens[len(slots) :]
+        ids = [vocabulary.pop(slot) for slot in slots[: len(added)]]
+    else:
+        start = max(vocabulary.values()) + 1
+        added, left_out, ids = tokens, [], list(range(start, start + len(tokens)))
+    vocabulary.update(zip(added, ids, strict=True))
+    repaired = type(tokenizer).from_str(json.dumps(state))
+    left = {token: wanted[token] for token in left_out}
+    return Repair(how, repaired, tuple(added), tuple(ids), left)
+
+
+def training_texts(pairs: pd.DataFrame) -> list[str]:
+    """The distinct texts of both columns, in their order."""
+    return list(dict.fromkeys([*pairs["sentence_0"], *pairs["sentence_1"]]))
+
+
+def apply_repair(model: "CrossEncoder", repair: Repair, rows: np.ndarray) -> None:
+    """Put the repaired tokenizer and the rows of its new tokens into a model, in place.
+
+    Args:
+        model: as loaded from the base.
+        repair: made for this model's tokenizer.
+        rows: where the new tokens' embeddings start; shape (tokens added, width).
+
+    Raises:
+        ModelError: the rows fit neither the repair nor the model.
+    """
+    import torch
+
+    body: Any = model[0].model
+    matrix = body.get_input_embeddings().weight
+    if rows.shape != (len(repair.added), matrix.shape[1]):
+        raise ModelError(
+            f"{rows.shape} embedding values for {len(repair.added)} new tokens in a model of "
+            f"width {matrix.shape[1]}"
+        )
+    if not repair.added:
+        return
+    needed = max(repair.ids) + 1
+    if needed > len(matrix):
+        body.resize_token_embeddings(needed, mean_resizing=False)
+        matrix = body.get_input_embeddings().weight
+    with torch.no_grad():
+        matrix[torch.tensor(repair.ids)] = torch.as_tensor(rows, dtype=matrix.dtype)
+    model.tokenizer._tokenizer = repair.tokenizer

@@ -1,0 +1,190 @@
+"""One phase of training: pairs and labels in, a changed model out, by the library's own trainer."""
+
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from datasets import Dataset
+from sentence_transformers.base.evaluation import BaseEvaluator
+from sentence_transformers.base.sampler import DefaultBatchSampler
+from sentence_transformers.cross_encoder import (
+    CrossEncoder,
+    CrossEncoderTrainer,
+    CrossEncoderTrainingArguments,
+)
+from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
+
+from workbench.logs import TrainingLog
+from workbench.metrics import pair_metrics
+from workbench.recipes import Recipe
+from workbench.scoring import ModelScorer
+
+CHECKPOINT_STEPS = 500  # steps between checkpoints
+MEGABATCH = 100  # batches among which pairs of like length are put together
+
+
+def watched() -> bool:
+    """Whether a person is looking: a notebook open in JupyterLab, or a terminal."""
+    return "JPY_SESSION_NAME" in os.environ or sys.stderr.isatty()
+
+
+def logging_steps(total_steps: int) -> int:
+    """Every 500 steps or ten times a run, whichever is more often."""
+    return max(1, min(500, total_steps // 10))
+
+
+def make_trainer(
+    model: CrossEncoder,
+    checkpoints: Path,
+    train: pd.DataFrame,
+    dev: pd.DataFrame,
+    recipe: Recipe,
+    log: TrainingLog,
+) -> CrossEncoderTrainer:
+    """A trainer for binary cross-entropy on labelled pairs.
+
+    Args:
+        model: changed in place by `train()`.
+        checkpoints: the folder for them.
+        train: columns `sentence_0`, `sentence_1`, `label` in [0, 1]; n rows.
+        dev: the same, looked at each time the log gets a line; may be empty.
+        recipe: of this phase.
+        log: where the values go.
+    """
+    steps = math.ceil(math.ceil(len(train) / recipe.batch_size) * recipe.epochs)
+    every = logging_steps(steps)
+    show_bar = watched()
+    rate = recipe.embedding_learning_rate
+    arguments = CrossEncoderTrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=recipe.epochs,
+        per_device_train_batch_size=recipe.batch_size,
+        per_device_eval_batch_size=64,
+        learning_rate=recipe.learning_rate,
+        learning_rate_mapping={r".*word_embeddings\.weight": rate} if rate else {},
+        lr_scheduler_type="linear",
+        warmup_steps=math.ceil(recipe.warmup_ratio * steps),
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        optim="adamw_torch_fused",
+        seed=recipe.seed,
+        bf16=recipe.resolved_precision() == "bfloat16",
+        batch_sampler=LikeLengthBatchSampler if recipe.speed == "fast" else "batch_sampler",
+        logging_steps=every,
+        eval_strategy="steps" if len(dev) else "no",
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=CHECKPOINT_STEPS,
+        save_total_limit=2,
+        report_to="none",
+        dataloader_pin_memory=torch.cuda.is_available(),  # of no use, and a warning, without a GPU
+        disable_tqdm=not show_bar,
+    )
+    texts = list(zip(dev["sentence_0"], dev["sentence_1"], strict=True))
+    trainer = CrossEncoderTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=_dataset(train),
+        eval_dataset=_dataset(dev) if len(dev) else None,
+        evaluator=PairEvaluator(texts, list(dev["label"])) if len(dev) else None,
+        loss=BinaryCrossEntropyLoss(model),
+        callbacks=[LogCallback(log, recipe.batch_size, lines=not show_bar)],
+    )
+    trainer.remove_callback(PrinterCallback)  # our log lines say the same, and more readably
+    return trainer
+
+
+def hyperparameters(arguments: CrossEncoderTrainingArguments) -> dict[str, Any]:
+    """The trainer's arguments as plain values, without places on this machine."""
+    skipped = {"output_dir", "logging_dir", "hub_token", "run_name"}
+    values = {k: v for k, v in arguments.to_dict().items() if k not in skipped}
+    sampler = values.get("batch_sampler")
+    return values | {"batch_sampler": getattr(sampler, "__name__", sampler)}
+
+
+class LikeLengthBatchSampler(DefaultBatchSampler):
+    """Batches of pairs of like length, in random order: hardly any padding, so less work.
+
+    The pairs are shuffled; each stretch of `MEGABATCH` batches is sorted by length and cut into
+    batches; then the batches are shuffled. Every pair comes once an epoch.
+    """
+
+    def __init__(self, dataset: Dataset, *args: Any, **kwargs: Any) -> None:
+        super().__init__(dataset, *args, **kwargs)
+        lengths = zip(dataset["sentence_0"], dataset["sentence_1"], strict=True)
+        self.lengths = np.array([len(first) + len(second) for first, second in lengths])
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(len(self.lengths))
+        batches = []
+        for start in range(0, len(order), self.batch_size * MEGABATCH):
+            stretch = order[start : start + self.batch_size * MEGABATCH]
+            stretch = stretch[np.argsort(self.lengths[stretch], kind="stable")]
+            cuts = range(0, len(stretch), self.batch_size)
+            batches += [stretch[cut : cut + self.batch_size].tolist() for cut in cuts]
+        rng.shuffle(batches)
+        yield from batches
+
+
+class PairEvaluator(BaseEvaluator):
+    """Average precision of the model on dev pairs, for the trainer to call."""
+
+    def __init__(self, sentences: list[tuple[str, str]], labels: list[float]) -> None:
+        super().__init__()
+        self.sentences, self.labels = sentences, labels
+
+    def __call__(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Score the pairs and return `ap`."""
+        return {"ap": pair_metrics(ModelScorer(model).score(self.sentences), self.labels)["ap"]}
+
+
+class LogCallback(TrainerCallback):
+    """Writes each log line to the run's training log and, in batch, prints it."""
+
+    def __init__(self, log: TrainingLog, batch_size: int, lines: bool) -> None:
+        self.log, self.batch_size, self.lines = log, batch_size, lines
+        self.started = time.monotonic()
+        self.first_step = 0
+
+    def on_train_begin(
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the clock."""
+        self.started, self.first_step = time.monotonic(), state.global_step
+
+    def on_log(
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Write the values under the names of the training log."""
+        given = kwargs.get("logs") or {}
+        names = {"loss": "loss", "learning_rate": "learning_rate", "grad_norm": "grad_norm",
+                 "eval_loss": "dev_loss", "eval_ap": "dev_ap"}  # fmt: skip
+        values = {ours: float(given[name]) for name, ours in names.items() if name in given}
+        if not values:
+            return
+        seconds = time.monotonic() - self.started
+        place = {"step": state.global_step, "steps": state.max_steps, "epoch": state.epoch}
+        self.log.append({**place, "seconds": round(seconds, 3), **values})
+        if self.lines:
+            print(self._line(state, values, seconds), flush=True)
+
+    def _line(self, state: TrainerState, values: dict[str, float], seconds: float) -> str:
+        done = state.global_step - self.first_step
+        left = seconds / max(1, done) * (state.max_steps - state.global_step)
+        rate = done * self.batch_size / max(seconds, 1e-9)
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        place = f"step {state.global_step}/{state.max_steps}"
+        return f"{place}  {shown}  {rate:.0f} pairs/s  {left:.0f} s left"
+
+
+def _dataset(pairs: pd.DataFrame) -> Dataset:
+    return Dataset.from_pandas(pairs[["sentence_0", "sentence_1", "label"]], preserve_index=False)
