@@ -29,7 +29,7 @@ class CharacterJaccard:
     def score(self, pairs: Sequence[TextPair]) -> Float32Array:
         """Scores of shape (n,) in [0, 1]; 0 where both texts are empty."""
         cached = lru_cache(maxsize=None)(characters)  # a query stands in many pairs
-        overlaps = (_jaccard(cached(first), cached(second)) for first, second in pairs)
+        overlaps = (jaccard(cached(first), cached(second)) for first, second in pairs)
         return np.fromiter(overlaps, dtype=np.float32, count=len(pairs))
 
 
@@ -204,7 +204,7 @@ def characters(text: str) -> frozenset[str]:
     return frozenset(text) - {" ", "\t", "\n", "\u3000"}
 
 
-def _jaccard(first: frozenset[str], second: frozenset[str]) -> float:
+def jaccard(first: frozenset[str], second: frozenset[str]) -> float:
     """Size of the intersection over size of the union; 0 for two empty sets."""
     union = len(first | second)
     return len(first & second) / union if union else 0.0

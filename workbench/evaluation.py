@@ -82,6 +82,16 @@ class Evaluation:
         rows = self.per_query[self.per_query["scorer"] == scorer]
         return rows[MAIN_METRIC].to_numpy(dtype=float)
 
+    def scored(self, scorer: str = "model") -> pd.DataFrame:
+        """`positive` and `score` of the labelled pairs, or of the candidates where there are none.
+
+        One row a pair, under the given scorer.
+        """
+        if len(self.pairs):
+            return self.pairs[self.pairs["scorer"] == scorer][["positive", "score"]]
+        ranked = self.ranked[self.ranked["scorer"] == scorer]
+        return pd.DataFrame({"positive": ranked["relevance"] > 0, "score": ranked["score"]})
+
 
 def score_lists(scorer: Scorer, lists: Sequence[CandidateList]) -> list[np.ndarray]:
     """Scores of every list's candidates: for each list a float32 array of shape (candidates,)."""
