@@ -7,7 +7,6 @@ from workbench import plots
 from workbench.files import packaged_font
 
 matplotlib.use("Agg")
-ESTIMATE = {"mean": 0.5, "low": 0.4, "high": 0.6}
 
 
 @pytest.fixture
@@ -29,12 +28,6 @@ def log():
 
 
 def draw(name, inspection, log):
-    metrics = {
-        "rows": [
-            {"scorer": "model", "ndcg@10": ESTIMATE},
-            {"scorer": "base", "ndcg@10": {"mean": 0.7, "low": 0.6, "high": 0.8}},
-        ]
-    }
     return {
         "label_balance": lambda ax: plots.label_balance(inspection, ax),
         "length_histogram": lambda ax: plots.length_histogram([3, 4, 90], "tokens", 50, ax),
@@ -42,12 +35,11 @@ def draw(name, inspection, log):
         "frequent_texts": lambda ax: plots.frequent_texts(inspection, ax),
         "loss_curve": lambda ax: plots.loss_curve({"a": log, "b": log}, 2, ax),
         "log_values": lambda ax: plots.log_values({"a": log}, "learning_rate", "rate", ax),
-        "ladder": lambda ax: plots.ladder(metrics, "ndcg@10", ax),
     }[name]  # fmt: skip
 
 
 NAMES = ["label_balance", "length_histogram", "text_reuse", "frequent_texts", "loss_curve",
-         "log_values", "ladder"]  # fmt: skip
+         "log_values"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -83,8 +75,3 @@ def test_the_font_has_the_characters_of_the_sample(sample):
         known = set(font["cmap"].getBestCmap())
     texts = "".join([*sample["sentence_0"], *sample["sentence_1"]])
     assert not {ord(character) for character in texts} - known
-
-
-def test_the_best_scorer_is_named_in_the_title(inspection, log):
-    title = draw("ladder", inspection, log)(None).get_title(loc="left")
-    assert title == "base is first by ndcg@10"

@@ -28,8 +28,8 @@ class CharacterJaccard:
 
     def score(self, pairs: Sequence[TextPair]) -> Float32Array:
         """Scores of shape (n,) in [0, 1]; 0 where both texts are empty."""
-        cached = lru_cache(maxsize=None)(_characters)  # a query stands in many pairs
-        overlaps = (_jaccard(cached(first), cached(second)) for first, second in pairs)
+        cached = lru_cache(maxsize=None)(characters)  # a query stands in many pairs
+        overlaps = (jaccard(cached(first), cached(second)) for first, second in pairs)
         return np.fromiter(overlaps, dtype=np.float32, count=len(pairs))
 
 
@@ -105,6 +105,8 @@ class NgramRegression:
     of the characters of the shorter text. Only n-grams of at least two training texts count.
     """
 
+    log_odds = True  # the score has a probability, so calibration can be measured
+
     def __init__(self, seed: int = 42, inverse_penalty: float = 0.05) -> None:
         self.seed, self.inverse_penalty = seed, inverse_penalty
         self.counter: Any = None
@@ -168,7 +170,7 @@ class NgramRegression:
         left, right = (counts[[row[text] for text in side]] for side in (first, second))
         both, either = left.multiply(right).tocsr(), abs(left - right)
         shared, other = (np.asarray(part.sum(axis=1)).ravel() for part in (both, either))
-        signs = [_characters(text) for text in texts]
+        signs = [characters(text) for text in texts]
         overlaps = [
             _overlaps(signs[row[a]], signs[row[b]]) for a, b in zip(first, second, strict=True)
         ]
@@ -197,11 +199,12 @@ def _overlaps(first: frozenset[str], second: frozenset[str]) -> tuple[float, flo
     return shared / max(len(first | second), 1), shared / max(min(len(first), len(second)), 1)
 
 
-def _characters(text: str) -> frozenset[str]:
+def characters(text: str) -> frozenset[str]:
+    """The different characters of a text, white space left out."""
     return frozenset(text) - {" ", "\t", "\n", "\u3000"}
 
 
-def _jaccard(first: frozenset[str], second: frozenset[str]) -> float:
+def jaccard(first: frozenset[str], second: frozenset[str]) -> float:
     """Size of the intersection over size of the union; 0 for two empty sets."""
     union = len(first | second)
     return len(first & second) / union if union else 0.0

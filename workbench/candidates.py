@@ -1,110 +1,80 @@
-"""Candidate lists: a query with the candidates to rank for it, read from a file or built."""
+"""Candidate lists built from the test side alone, and what is doubtful about a list's negatives."""
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+import unicodedata
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from workbench.files import display_path, project_path, write_text
+from workbench.baselines import characters
+from workbench.lists import CandidateError, CandidateList, RankingTest, count_lists, shuffled
 from workbench.splits import text_groups
 
-
-class CandidateError(ValueError):
-    """A candidate list cannot be used; the message names file, line, field and value."""
+BATCH = 64  # queries looked up at a time, which bounds the memory
 
 
-class CandidateList(NamedTuple):
-    """A query, its candidates, and the relevance of each (1 positive, 0 negative)."""
+class OverlapIndex:
+    """An inverted index: for each character the texts that have it.
 
-    query: str
-    candidates: tuple[str, ...]
-    relevance: tuple[float, ...]
-
-    def pairs(self) -> list[tuple[str, str]]:
-        """The (query, candidate) pairs, in list order."""
-        return [(self.query, candidate) for candidate in self.candidates]
-
-
-def read_candidates(path: str | Path) -> list[CandidateList]:
-    """Read JSONL rows `{"query": str, "positive": [str, ...], "negative": [str, ...]}`.
-
-    Raises:
-        CandidateError: the file is missing or empty, or a row is not of that form or has one text
-            on both sides. All bad rows are named (the first twenty in full).
+    A query costs the length of its characters' lists, not the number of texts there are.
     """
-    file = project_path(path)
-    if not file.is_file():
-        raise CandidateError(f"{display_path(file)}: there is no such file")
-    lists, problems = [], []
-    for number, line in enumerate(file.read_bytes().splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            lists.append(_parse(line))
-        except ValueError as error:
-            problems.append(f"line {number}: {error}")
-    if problems:
-        shown = "\n  ".join(problems[:20])
-        raise CandidateError(f"{display_path(file)}: {len(problems)} bad rows\n  {shown}")
-    if not lists:
-        raise CandidateError(f"{display_path(file)}: there is no candidate list in it")
-    return lists
 
+    def __init__(self, texts: Sequence[str]) -> None:
+        from sklearn.feature_extraction.text import CountVectorizer
 
-def write_candidates(path: str | Path, lists: Iterable[CandidateList]) -> None:
-    """Write lists as JSONL rows that `read_candidates` reads."""
-    rows = []
-    for query, candidates, relevance in lists:
-        sides: dict[str, Any] = {"query": query, "positive": [], "negative": []}
-        for candidate, value in zip(candidates, relevance, strict=True):
-            sides["positive" if value > 0 else "negative"].append(candidate)
-        rows.append(json.dumps(sides, ensure_ascii=False) + "\n")
-    write_text(path, "".join(rows))
+        self.counter = CountVectorizer(analyzer=characters, binary=True, dtype=np.float32)
+        self.size = np.array([len(characters(text)) for text in texts], dtype=np.float32)
+        self.lists = None
+        if self.size.any():
+            self.lists = self.counter.fit_transform(texts).T.tocsr()  # characters x texts
 
+    def overlaps(
+        self, queries: Sequence[str]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """For each query the places of the texts that share a character with it, and the Jaccard.
 
-def _parse(line: bytes) -> CandidateList:
-    try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 at byte {error.start}") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"not a JSON object: {str(row)[:80]!r}")
-    query = row.get("query")
-    if not isinstance(query, str) or not query.strip():
-        raise ValueError(f"field 'query' must be a text, not {query!r}")
-    for field in ("positive", "negative"):
-        texts = row.get(field)
-        if not isinstance(texts, list):
-            raise ValueError(f"field {field!r} must be a list of texts, not {texts!r}")
-        for text in texts:
-            if not isinstance(text, str) or not text.strip():
-                raise ValueError(f"field {field!r} holds {text!r}, which is no text")
-    positive, negative = row["positive"], row["negative"]
-    if both := sorted(set(positive) & set(negative)):
-        raise ValueError(f"{both[0]!r} is both positive and negative")
-    if not positive + negative:
-        raise ValueError(f"the query {query!r} has no candidates")
-    relevance = (1.0,) * len(positive) + (0.0,) * len(negative)
-    return CandidateList(query, (*positive, *negative), relevance)
+        Jaccard is shared over all characters, each counted once, white space left out.
+        """
+        for start in range(0, len(queries), BATCH):
+            batch = queries[start : start + BATCH]
+            if self.lists is None:
+                for _ in batch:
+                    yield np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+                continue
+            shared = (self.counter.transform(batch) @ self.lists).tocsr()
+            for row, query in enumerate(batch):
+                part = slice(shared.indptr[row], shared.indptr[row + 1])
+                places, both = shared.indices[part].astype(np.int64), shared.data[part]
+                yield places, both / (self.size[places] + len(characters(query)) - both)
 
 
 def build_candidates(
     pairs: pd.DataFrame, size: int = 30, seed: int = 42, threshold: float = 0.5
 ) -> list[CandidateList]:
+    """The lists of `build_test`, without the recipe."""
+    return build_test(pairs, size, seed, threshold).lists
+
+
+def build_test(
+    pairs: pd.DataFrame, size: int = 30, seed: int = 42, threshold: float = 0.5
+) -> RankingTest:
     """Build one list for each query of `pairs` that has a positive, from these pairs' texts alone.
 
-    A list holds the query's positives (label at or above `threshold`), its labelled negatives, up
-    to half its free places in look-alikes (nearest by character overlap), and random texts. No
-    text connected to the query by positives is taken as a negative.
+    A list holds the query's positives (label at or above `threshold`) and its labelled negatives,
+    both never cut; up to half its free places go to look-alikes (nearest by character overlap), the
+    rest to random texts. Not mined are texts connected to the query by positives, and texts equal
+    to it or to one of its positives after normalisation: they are probably paraphrases nobody
+    labelled. The candidates are then shuffled, so that their order tells nothing.
 
     Args:
         pairs: columns `sentence_0`, `sentence_1`, `label`, from one side of a split.
-        size: candidates a list, where there are enough texts (positives are never cut).
-        seed: for the random texts.
+        size: candidates a list, where there are enough texts.
+        seed: for the random texts and the order.
         threshold: the least label of a positive.
+
+    Returns:
+        The lists with `kinds`, and a recipe that counts what was taken and what was kept out.
 
     Raises:
         CandidateError: no query here has a positive, so there is nothing to rank.
@@ -113,68 +83,128 @@ def build_candidates(
     negative = pairs[pairs["label"] < threshold]
     texts = list(dict.fromkeys([*pairs["sentence_0"], *pairs["sentence_1"]]))
     place = {text: number for number, text in enumerate(texts)}
-    meaning = _meaning_groups(place, positive)
+    meaning = _meaning_groups(texts, positive)
+    plain, _ = pd.factorize(np.array([normalised(text) for text in texts], dtype=object))
     labelled = negative.groupby("sentence_0")["sentence_1"].agg(list).to_dict()
+    queries: dict[str, list[str]] = {}
+    for query, own in positive.groupby("sentence_0", sort=False)["sentence_1"]:
+        if right := [text for text in dict.fromkeys(own) if text != query]:
+            queries[str(query)] = right
+    found = OverlapIndex(texts).overlaps(list(queries))
     rng = np.random.default_rng(seed)
-    queries = list(positive.groupby("sentence_0", sort=False)["sentence_1"])
-    lists = []
-    for (query, own), overlap in zip(
-        queries, character_overlap([str(query) for query, _ in queries], texts), strict=True
-    ):
-        right = [text for text in dict.fromkeys(own) if text != query]
-        if not right:
-            continue
-        allowed = meaning != meaning[place[query]]
-        wrong = [
-            place[text] for text in dict.fromkeys(labelled.get(query, [])) if allowed[place[text]]
-        ]
-        allowed[wrong] = False
+    lists: list[CandidateList] = []
+    kept_out, contradicted = 0, 0
+    for (query, right), (near, overlap) in zip(queries.items(), found, strict=True):
+        wrong = [t for t in dict.fromkeys(labelled.get(query, [])) if t not in (query, *right)]
+        contradicted += len(set(labelled.get(query, [])) & set(right))
+        alike = np.isin(plain, plain[[place[text] for text in (query, *right)]])
+        allowed = ~alike & (meaning != meaning[place[query]])
+        kept_out += int((~allowed).sum()) - 1 - len(right)
+        allowed[[place[text] for text in wrong]] = False
         free = max(0, size - len(right) - len(wrong))
-        near = np.argsort(np.where(allowed, overlap, -1.0), kind="stable")[::-1][: free // 2]
-        wrong += [number for number in near if allowed[number]]
-        allowed[wrong] = False
+        open_to, overlap = near[allowed[near]], overlap[allowed[near]]
+        mined = open_to[np.lexsort((open_to, -overlap))[: free // 2]]
+        allowed[mined] = False
         left = np.flatnonzero(allowed)
-        free = max(0, size - len(right) - len(wrong))
-        wrong += list(rng.choice(left, min(free, len(left)), replace=False))
-        relevance = (1.0,) * len(right) + (0.0,) * len(wrong)
-        candidates = (*right, *(texts[number] for number in wrong))
-        lists.append(CandidateList(str(query), candidates, relevance))
+        drawn = rng.choice(left, min(free - len(mined), len(left)), replace=False)
+        one = CandidateList(
+            query,
+            (*right, *wrong, *(texts[n] for n in mined), *(texts[n] for n in drawn)),
+            (1.0,) * len(right) + (0.0,) * (len(wrong) + len(mined) + len(drawn)),
+            kinds=("positive",) * len(right) + ("labelled",) * len(wrong)
+            + ("look_alike",) * len(mined) + ("random",) * len(drawn),
+        )  # fmt: skip
+        lists.append(shuffled(one, seed, len(lists)))
     if not lists:
         raise CandidateError(
             f"none of these {len(pairs)} pairs is a positive, so no list can be built: use more "
             "pairs (max_pairs), a larger test_share, or give a file of candidates"
         )
-    return lists
+    recipe = {
+        "source": "built from the test split", "size": size, "seed": seed, "threshold": threshold,
+        "pairs": len(pairs), "texts": len(texts), "order": f"shuffled with seed {seed}",
+        "paraphrases_kept_out": kept_out, "labelled_both_ways_taken_as_positive": contradicted,
+        **count_lists(lists),
+    }  # fmt: skip
+    return RankingTest(lists, recipe)
 
 
-def character_overlap(queries: Sequence[str], texts: Sequence[str]) -> Iterator[np.ndarray]:
-    """For each query the Jaccard overlap of its characters with each text's; shape (texts,)."""
-    from sklearn.feature_extraction.text import CountVectorizer
+def suspect_negatives(
+    lists: Sequence[CandidateList], pairs: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Negatives that are probably true paraphrases of their query.
 
-    if not queries:
-        return
-    counter = CountVectorizer(analyzer="char", binary=True, lowercase=False, dtype=np.float32)
-    counter.fit([*texts, *queries])
-    of_texts = counter.transform(texts)
-    of_queries = counter.transform(queries)
-    size = np.asarray(of_texts.sum(axis=1)).ravel()
-    for number in range(len(queries)):
-        shared = (of_texts @ of_queries[number].T).toarray().ravel()
-        yield shared / (size + of_queries[number].sum() - shared)
+    Args:
+        lists: the candidate lists.
+        pairs: labelled pairs whose positives connect texts as well, if there are any.
+
+    Returns:
+        One row a suspect: `number` (of the list), `query`, `candidate`, `reason`: `equal` to the
+        query or to a positive once case, width, punctuation and white space are set aside; or
+        `group`, connected to the query through positives.
+    """
+    texts = list(dict.fromkeys(text for one in lists for text in (one.query, *one.candidates)))
+    rows = [(one.query, text, 1.0) for one in lists for text in one.positives()]
+    positive = pd.DataFrame(rows, columns=["sentence_0", "sentence_1", "label"])
+    if pairs is not None:
+        positive = pd.concat([positive, pairs[pairs["label"] >= 0.5]], ignore_index=True)
+    known = dict.fromkeys([*texts, *positive["sentence_0"], *positive["sentence_1"]])
+    meaning = dict(zip(known, _meaning_groups(list(known), positive), strict=True))
+    suspects = []
+    for number, one in enumerate(lists):
+        same = {normalised(text) for text in (one.query, *one.positives())}
+        for text, gain in zip(one.candidates, one.relevance, strict=True):
+            if gain > 0:
+                continue
+            equal = normalised(text) in same
+            if equal or meaning[text] == meaning[one.query]:
+                suspects.append((number, one.query, text, "equal" if equal else "group"))
+    return pd.DataFrame(suspects, columns=["number", "query", "candidate", "reason"])
 
 
-def _meaning_groups(place: Mapping[str, int], positive: pd.DataFrame) -> np.ndarray:
+def query_groups(lists: Sequence[CandidateList]) -> NDArray[np.int64]:
+    """The group of each list, shape (lists,): lists that share a query or a positive share it.
+
+    Such queries are not independent observations, so intervals draw them together. Shared negatives
+    do not connect, or else every list would hang on every other.
+    """
+    rows = [(str(number), text) for number, one in enumerate(lists)
+            for text in ("q" + one.query, *("q" + t for t in one.positives()))]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=["sentence_0", "sentence_1"])
+    groups = dict(zip(frame["sentence_0"], text_groups(frame), strict=True))
+    return np.array([groups[str(number)] for number in range(len(lists))], dtype=np.int64)
+
+
+def normalised(text: str) -> str:
+    """The text without case, width, punctuation and white space; the text itself if none is left.
+
+    Width and compatibility forms follow Unicode's NFKC.
+    """
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(sign for sign in folded if sign.isalnum()) or text
+
+
+def seen_queries(lists: Sequence[CandidateList], train: pd.DataFrame) -> int:
+    """How many lists' queries also stand among the training texts, which flatters the model."""
+    known = {*train["sentence_0"], *train["sentence_1"]}
+    return sum(one.query in known for one in lists)
+
+
+def look_alikes(query: str, texts: Sequence[str], count: int = 50) -> list[str]:
+    """The `count` distinct texts nearest to `query` by character overlap, the nearest first."""
+    distinct = [text for text in dict.fromkeys(texts) if text != query]
+    overlap = np.zeros(len(distinct))
+    places, shared = next(OverlapIndex(distinct).overlaps([query]))
+    overlap[places] = shared
+    return [distinct[place] for place in np.argsort(-overlap, kind="stable")[:count]]
+
+
+def _meaning_groups(texts: Sequence[str], positive: pd.DataFrame) -> NDArray[np.int64]:
     """A number for each text, shape (texts,); texts connected by positive pairs share it."""
+    place = {text: number for number, text in enumerate(texts)}
     groups = -1 - np.arange(len(place))
     for group, first, second in zip(
         text_groups(positive), positive["sentence_0"], positive["sentence_1"], strict=True
     ):
         groups[[place[first], place[second]]] = group
     return groups
-
-
-def look_alikes(query: str, texts: Sequence[str], count: int = 50) -> list[str]:
-    """The `count` distinct texts nearest to `query` by character overlap, the nearest first."""
-    distinct = [text for text in dict.fromkeys(texts) if text != query]
-    overlap = next(character_overlap([query], distinct)) if distinct else np.empty(0)
-    return [distinct[place] for place in np.argsort(-overlap, kind="stable")[:count]]

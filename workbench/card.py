@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from workbench.claims import format_estimate, left_out_finding, ranking_finding, ties_finding
 from workbench.files import project_path, read_json, write_text
-from workbench.findings import format_estimate, ranking_finding, vocabulary_finding
+from workbench.findings import vocabulary_finding
 
 USAGE = """```python
 from sentence_transformers import CrossEncoder
@@ -60,13 +61,15 @@ def _evaluation(path: Path) -> str:
     names = [name for name in metrics["rows"][0] if name != "scorer"]
     lines = ["| scorer | " + " | ".join(names) + " |", "|" + " --- |" * (len(names) + 1)]
     for row in metrics["rows"]:
-        values = (format_estimate(row[name]) for name in names)
+        values = (format_estimate(row.get(name)) for name in names)
         lines.append(f"| {row['scorer']} | " + " | ".join(values) + " |")
     about = (
-        f"{metrics['queries']:,} queries with {metrics['candidates']:,} candidates; `ap` and "
-        f"`roc_auc` over {metrics['pairs']:,} labelled pairs. In brackets: {metrics['interval']} "
-        "intervals. Ties count against the scorer."
+        f"{metrics['queries']:,} queries with {metrics['candidates']:,} candidates; `roc_auc` "
+        f"and what stands after it over {metrics['pairs']:,} labelled pairs. In brackets: "
+        f"{metrics['interval']} intervals. {ties_finding(metrics)}"
     )
+    if metrics.get("left_out"):
+        about += " " + left_out_finding(metrics["left_out"]) + "."
     return "\n\n".join([ranking_finding(metrics), "\n".join(lines), about])
 
 

@@ -1,26 +1,30 @@
-"""Rank candidate lists with several scorers, and say what may be claimed from the result."""
+"""Rank candidate lists with several scorers and measure each, with intervals and paired tests."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from workbench.candidates import CandidateList
-from workbench.files import project_path, replacing, write_json
-from workbench.findings import format_estimate
-from workbench.metrics import (
-    RANKING_METRICS,
-    Estimate,
-    bootstrap_mean,
-    bootstrap_pair_metrics,
-    rank_metrics,
-)
+from workbench.candidates import query_groups, suspect_negatives
+from workbench.claims import format_estimate
+from workbench.lists import CandidateList, count_lists
+from workbench.metrics import RANKING_METRICS, FloatArray, fit_threshold, rank_metrics
 from workbench.scoring import Scorer
+from workbench.splits import text_groups
+from workbench.uncertainty import (
+    LEVEL,
+    Estimate,
+    bootstrap_draws,
+    bootstrap_pairs,
+    holm,
+    randomisation_test,
+)
 
 MAIN_METRIC = "ndcg@10"
+POSITIVE = 0.5  # labels at or above it count as positive
+PAIR_RESAMPLES = 1000  # the most draws for pair metrics, which cannot be had by one product
 
 
 @dataclass(frozen=True)
@@ -29,14 +33,17 @@ class Evaluation:
 
     Attributes:
         metrics: the content of `metrics.json`.
-        per_query: one row a scorer and query: `scorer`, `query`, and each ranking metric.
-        ranked: one row a scorer, query and candidate: `scorer`, `number` (of the query), `query`,
-            `candidate`, `relevance`, `score`, `rank` (1 is best).
+        per_query: one row a scorer and query: `scorer`, `number` (of the list), `query`, and each
+            ranking metric.
+        ranked: one row a scorer, query and candidate: `scorer`, `number`, `query`, `candidate`,
+            `relevance`, `kind`, `score`, `rank` (1 is best; in a tie the irrelevant come first).
+        pairs: one row a scorer and labelled pair: `scorer`, `positive`, `score`.
     """
 
     metrics: dict[str, Any]
     per_query: pd.DataFrame
     ranked: pd.DataFrame
+    pairs: pd.DataFrame
 
     def table(self) -> pd.DataFrame:
         """One row a scorer, best first; each metric as its mean with the interval beside it."""
@@ -49,6 +56,41 @@ class Evaluation:
             rows.append((-row[MAIN_METRIC]["mean"], shown))
         rows.sort(key=lambda row: row[0])
         return pd.DataFrame([shown for _, shown in rows]).set_index("scorer")
+
+    def differences(self) -> pd.DataFrame:
+        """One row a scorer but the model: nDCG@10 of the model minus its own, interval, p-values.
+
+        The scorer that the model gains least on comes first.
+        """
+        rows = [
+            {"scorer": name, "model minus it": format_estimate(gap), "p": gap["p"],
+             "p (Holm)": gap["p_holm"]}
+            for name, gap in sorted(self.metrics["model_minus"].items(),
+                                    key=lambda item: item[1]["mean"])
+        ]  # fmt: skip
+        columns = ["scorer", "model minus it", "p", "p (Holm)"]
+        return pd.DataFrame(rows, columns=columns).set_index("scorer")
+
+    def best_other(self) -> str | None:
+        """The scorer with the highest nDCG@10 that is not `model`; None if there is no other."""
+        means = {row["scorer"]: row[MAIN_METRIC]["mean"] for row in self.metrics["rows"]}
+        means.pop("model", None)
+        return max(means, key=lambda name: means[name]) if means else None
+
+    def values(self, scorer: str) -> FloatArray:
+        """nDCG@10 of each query under a scorer, shape (queries,)."""
+        rows = self.per_query[self.per_query["scorer"] == scorer]
+        return rows[MAIN_METRIC].to_numpy(dtype=float)
+
+    def scored(self, scorer: str = "model") -> pd.DataFrame:
+        """`positive` and `score` of the labelled pairs, or of the candidates where there are none.
+
+        One row a pair, under the given scorer.
+        """
+        if len(self.pairs):
+            return self.pairs[self.pairs["scorer"] == scorer][["positive", "score"]]
+        ranked = self.ranked[self.ranked["scorer"] == scorer]
+        return pd.DataFrame({"positive": ranked["relevance"] > 0, "score": ranked["score"]})
 
 
 def score_lists(scorer: Scorer, lists: Sequence[CandidateList]) -> list[np.ndarray]:
@@ -63,144 +105,190 @@ def evaluate(
     lists: Sequence[CandidateList],
     pairs: pd.DataFrame,
     seed: int = 42,
+    ties: str = "expected",
+    resamples: int = 10_000,
+    dev: pd.DataFrame | None = None,
+    **stated: Any,
 ) -> Evaluation:
     """Measure every scorer on the same candidate lists and on the same labelled pairs.
 
-    Ranking metrics are means over the lists with 95 % bootstrap intervals over queries; `ap` and
-    `roc_auc` are over `pairs`. Differences of nDCG@10 to the scorer named `model`, if there is
-    one, come from the same resampled queries.
+    Ranking metrics are means over the lists with 95 % bootstrap intervals, whole text groups drawn
+    (`query_groups`). Each scorer's nDCG@10 is compared with that of the one named `model`, if there
+    is one: the difference from the same draws, and a paired randomisation test, Holm-corrected.
+
+    Pair metrics are over `pairs`. The threshold of `accuracy` and `f1` is the one with the highest
+    F1 on `dev`; without dev pairs of both classes the two are not defined, for a threshold fitted
+    on the test pairs themselves would flatter. `brier` and `ece` are defined for scorers that
+    give log-odds (`log_odds` is true of them).
 
     Args:
         scorers: by name.
         lists: the ranking test; at least one.
         pairs: labelled test pairs, columns `sentence_0`, `sentence_1`, `label`; may be empty.
-        seed: of the bootstrap.
+        seed: of every draw.
+        ties: `expected` or `worst`; see `workbench.metrics`.
+        resamples: draws of the bootstrap and flips of the test.
+        dev: labelled pairs of the dev side.
+        stated: anything else that `metrics.json` is to say, such as the recipe of the lists.
 
     Raises:
         ValueError: there is no list, or a score is not finite (names scorer and query).
     """
     if not lists:
         raise ValueError("there is no candidate list to rank")
-    relevance = [np.asarray(one.relevance) for one in lists]
-    labelled = list(zip(pairs["sentence_0"], pairs["sentence_1"], strict=True))
-    rows, per_query, ranked = [], [], []
+    names, labelled = list(scorers), _Pairs(pairs, dev, ties, min(resamples, PAIR_RESAMPLES), seed)
+    values, per_query, ranked, tied = [], [], [], {}
+    of_pairs: list[pd.DataFrame] = []
+    pair_rows: list[dict[str, Any]] = []
+    thresholds: dict[str, float | None] = {}
     for name, scorer in scorers.items():
         scores = score_lists(scorer, lists)
         try:
-            values = rank_metrics(scores, relevance)
+            found = rank_metrics(
+                scores,
+                [one.relevance for one in lists],
+                ties,
+                [one.missed for one in lists],
+                [one.query for one in lists],
+            )
         except ValueError as error:
             raise ValueError(f"scorer {name!r}: {error}") from error
-        row: dict[str, Any] = {"scorer": name}
-        for metric in RANKING_METRICS:
-            row[metric] = _plain(bootstrap_mean(values[metric], seed=seed))
-        if labelled:
-            estimates = bootstrap_pair_metrics(scorer.score(labelled), pairs["label"], seed=seed)
-            row |= {metric: _plain(estimate) for metric, estimate in estimates.items()}
-        rows.append(row)
-        values.insert(0, "query", [one.query for one in lists])
-        values.insert(0, "scorer", name)
-        per_query.append(values)
+        values.append(np.column_stack(list(found.values())))
+        frame = pd.DataFrame({"scorer": name, "number": range(len(lists)),
+                              "query": [one.query for one in lists], **found})  # fmt: skip
+        per_query.append(frame)
         ranked.append(_ranked(name, lists, scores))
-    table = pd.concat(per_query, ignore_index=True)
+        tied[name] = float(np.mean([len(s) > 1 and s.min() == s.max() for s in scores]))
+        thresholds[name], estimates = labelled.measure(name, scorer, of_pairs)
+        pair_rows.append(estimates)
+    groups = query_groups(lists)
+    every = np.column_stack(values)
+    draws = bootstrap_draws(every, groups, resamples, seed)
+    rows = _rows(names, every, draws, pair_rows)
+    counts = count_lists(lists)
     metrics = {
         "schema": 1,
-        "ties": "worst",
+        "ties": ties,
         "interval": "95 % bootstrap",
+        "resamples": resamples,
         "queries": len(lists),
-        "queries_without_positive": sum(not any(one.relevance) for one in lists),
-        "candidates": sum(len(one.candidates) for one in lists),
-        "pairs": len(labelled),
+        "query_groups": len(np.unique(groups)),
+        "candidates": counts["candidates"],
+        "odd_queries": counts["odd_queries"],
+        "suspect_negatives": suspect_negatives(lists)["reason"].value_counts().to_dict(),
+        "pairs": len(pairs),
+        "dev_pairs": 0 if dev is None else len(dev),
+        "thresholds": thresholds,
+        "queries_all_tied": tied,
+        **stated,
         "rows": rows,
-        "model_minus": _differences(table, seed),
+        "model_minus": _differences(names, every, draws, groups, resamples, seed),
     }
-    return Evaluation(metrics, table, pd.concat(ranked, ignore_index=True))
+    columns = ["scorer", "positive", "score"]
+    scored = pd.concat(of_pairs, ignore_index=True) if of_pairs else pd.DataFrame(columns=columns)
+    queries = pd.concat(per_query, ignore_index=True)
+    return Evaluation(metrics, queries, pd.concat(ranked, ignore_index=True), scored)
 
 
-def save_evaluation(run_dir: str | Path, evaluation: Evaluation, worst: int = 20) -> Path:
-    """Write `evaluation/` of a run: metrics.json, per_query.parquet, errors.parquet."""
-    folder = project_path(run_dir) / "evaluation"
-    errors = worst_queries(evaluation, worst)
-    for name, frame in (("per_query", evaluation.per_query), ("errors", errors)):
-        with replacing(folder / f"{name}.parquet") as temporary:
-            frame.to_parquet(temporary, index=False)
-    write_json(folder / "metrics.json", evaluation.metrics)
-    return folder
+class _Pairs:
+    """The labelled pairs, and how to measure a scorer on them."""
+
+    def __init__(
+        self, test: pd.DataFrame, dev: pd.DataFrame | None, ties: str, resamples: int, seed: int
+    ) -> None:
+        self.test, self.dev = _texts(test), _texts(dev) if dev is not None else []
+        self.positive = (test["label"] >= POSITIVE).to_numpy(dtype=bool)
+        self.dev_positive = (dev["label"] >= POSITIVE).to_numpy(bool) if dev is not None else None
+        self.groups = text_groups(test)
+        self.ties, self.resamples, self.seed = ties, resamples, seed
+
+    def measure(
+        self, name: str, scorer: Scorer, scored: list[pd.DataFrame]
+    ) -> tuple[float | None, dict[str, Any]]:
+        """The threshold and the pair metrics; the scores are added to `scored`."""
+        if not self.test:
+            return None, {}
+        threshold = float("nan")
+        if self.dev and self.dev_positive is not None:
+            threshold = fit_threshold(_finite(name, scorer, self.dev), self.dev_positive)
+        score = _finite(name, scorer, self.test)
+        scored.append(pd.DataFrame({"scorer": name, "positive": self.positive, "score": score}))
+        estimates = bootstrap_pairs(
+            score, self.positive, self.ties, threshold, bool(getattr(scorer, "log_odds", False)),
+            self.groups, self.resamples, self.seed,
+        )  # fmt: skip
+        plain = {metric: estimate.plain() for metric, estimate in estimates.items()}
+        return None if np.isnan(threshold) else threshold, plain
 
 
-def worst_queries(evaluation: Evaluation, count: int = 20, scorer: str = "model") -> pd.DataFrame:
-    """The queries that a scorer ranks worst by nDCG@10, then by the rank of the first positive.
-
-    Returns:
-        One row a query, the worst first: `query`, `ndcg@10`, `best_positive` and its `rank`, and
-        `ranked_first`, the candidate that the scorer put on top.
-    """
-    ranked = evaluation.ranked[evaluation.ranked["scorer"] == scorer]
-    values = evaluation.per_query[evaluation.per_query["scorer"] == scorer][MAIN_METRIC].to_numpy()
-    top = ranked[ranked["rank"] == 1].set_index("number")["candidate"]
-    positive = ranked[ranked["relevance"] > 0].sort_values("rank").groupby("number").first()
-    table = pd.DataFrame(
-        {
-            "query": ranked.groupby("number")["query"].first(),
-            MAIN_METRIC: values,
-            "best_positive": positive["candidate"],
-            "rank": positive["rank"].astype("Int64"),
-            "ranked_first": top,
-        }
-    )
-    ordered = table.sort_values([MAIN_METRIC, "rank"], ascending=[True, False], kind="stable")
-    return ordered.head(count).reset_index(drop=True)
+def _texts(pairs: pd.DataFrame) -> list[tuple[str, str]]:
+    return list(zip(pairs["sentence_0"], pairs["sentence_1"], strict=True))
 
 
-def rank_query(
-    scorers: Mapping[str, Scorer], query: str, candidates: Iterable[str]
-) -> pd.DataFrame:
-    """Rank candidates for one query: a row a candidate, a column a scorer's scores.
-
-    The order is that of the first scorer, the best candidate first.
-    """
-    texts = list(dict.fromkeys(candidates))
-    columns = {n: scorer.score([(query, text) for text in texts]) for n, scorer in scorers.items()}
-    table = pd.DataFrame({"candidate": texts, **columns})
-    return table.sort_values(next(iter(scorers)), ascending=False, ignore_index=True)
+def _finite(name: str, scorer: Scorer, pairs: list[tuple[str, str]]) -> np.ndarray:
+    score = np.asarray(scorer.score(pairs), dtype=float)
+    if not np.isfinite(score).all():
+        place = int(np.flatnonzero(~np.isfinite(score))[0])
+        raise ValueError(
+            f"scorer {name!r}: the score of the pair {pairs[place]} is {score[place]}; it must be "
+            "finite"
+        )
+    return score
 
 
-def seen_queries(lists: Sequence[CandidateList], train: pd.DataFrame) -> int:
-    """How many lists' queries also stand among the training texts, which flatters the model."""
-    known = {*train["sentence_0"], *train["sentence_1"]}
-    return sum(one.query in known for one in lists)
-
-
-def _plain(estimate: Estimate) -> dict[str, float | None]:
-    return {n: None if np.isnan(v) else v for n, v in estimate._asdict().items()}
+def _rows(
+    names: Sequence[str], values: FloatArray, draws: FloatArray, pair_rows: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    low, high = np.percentile(draws, LEVEL, axis=0)
+    plain = iter(map(Estimate, values.mean(axis=0).tolist(), low.tolist(), high.tolist()))
+    return [
+        {"scorer": name, **{metric: next(plain).plain() for metric in RANKING_METRICS}, **pairs}
+        for name, pairs in zip(names, pair_rows, strict=True)
+    ]
 
 
 def _ranked(name: str, lists: Sequence[CandidateList], scores: list[np.ndarray]) -> pd.DataFrame:
-    frames = []
-    for number, (one, score) in enumerate(zip(lists, scores, strict=True)):
+    lengths = [len(score) for score in scores]
+    ranks = []
+    for one, score in zip(lists, scores, strict=True):
         order = np.lexsort((np.asarray(one.relevance), -score))
-        rank = np.empty(len(order), dtype=int)
-        rank[order] = np.arange(1, len(order) + 1)
-        frames.append((number, one, score, rank))
+        place = np.empty(len(order), dtype=int)
+        place[order] = np.arange(1, len(order) + 1)
+        ranks.append(place)
     return pd.DataFrame(
         {
             "scorer": name,
-            "number": np.repeat([f[0] for f in frames], [len(f[2]) for f in frames]),
-            "query": [f[1].query for f in frames for _ in f[2]],
-            "candidate": [text for f in frames for text in f[1].candidates],
-            "relevance": np.concatenate([f[1].relevance for f in frames]),
-            "score": np.concatenate([f[2] for f in frames]),
-            "rank": np.concatenate([f[3] for f in frames]),
+            "number": np.repeat(np.arange(len(lists)), lengths),
+            "query": np.repeat(np.array([one.query for one in lists], dtype=object), lengths),
+            "candidate": [text for one in lists for text in one.candidates],
+            "relevance": np.concatenate([one.relevance for one in lists]),
+            "kind": [k for one in lists for k in one.kinds or ("given",) * len(one.candidates)],
+            "score": np.concatenate(scores),
+            "rank": np.concatenate(ranks),
         }
     )
 
 
-def _differences(per_query: pd.DataFrame, seed: int) -> dict[str, dict[str, float | None]]:
+def _differences(
+    names: Sequence[str],
+    values: FloatArray,
+    draws: FloatArray,
+    groups: np.ndarray,
+    resamples: int,
+    seed: int,
+) -> dict[str, dict[str, Any]]:
     """nDCG@10 of `model` minus that of every other scorer, query by query."""
-    values = {name: rows[MAIN_METRIC].to_numpy() for name, rows in per_query.groupby("scorer")}
-    model = values.pop("model", None)
-    if model is None:
+    others = [name for name in names if name != "model"]
+    if "model" not in names or not others:
         return {}
+    step, main = len(RANKING_METRICS), list(RANKING_METRICS).index(MAIN_METRIC)
+    column = {name: number * step + main for number, name in enumerate(names)}
+    places = [column[name] for name in others]
+    gaps, gap_draws = (a[:, [column["model"]]] - a[:, places] for a in (values, draws))
+    p = randomisation_test(gaps, groups, resamples, seed + 1)
+    low, high = np.percentile(gap_draws, LEVEL, axis=0)
     return {
-        str(name): _plain(bootstrap_mean(model - other, seed=seed))
-        for name, other in values.items()
-    }
+        name: {**Estimate(gaps[:, n].mean(), low[n], high[n]).plain(), "p": float(p[n]),
+               "p_holm": float(adjusted)}
+        for n, (name, adjusted) in enumerate(zip(others, holm(p), strict=True))
+    }  # fmt: skip

@@ -12,15 +12,6 @@ import pandas as pd
 UNK_BAD, UNK_SOME = 0.3, 0.05  # shares of unknown tokens from which we call it bad, or worth a look
 
 
-def format_estimate(estimate: Mapping[str, float | None]) -> str:
-    """`0.584 [0.555, 0.612]`, or "not defined" where there was nothing to average."""
-    if estimate["mean"] is None:
-        return "not defined"
-    if estimate["low"] is None:
-        return f"{estimate['mean']:.3f}"
-    return f"{estimate['mean']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
-
-
 def bad_rows_finding(manifest: Mapping[str, Any]) -> str:
     """What was read and what could not be used."""
     rows = manifest["rows"]
@@ -189,52 +180,4 @@ def gradient_finding(log: pd.DataFrame, limit: float = 1.0) -> str:
         f"The gradient norm at the logged steps lay between {train['grad_norm'].min():.2f} and "
         f"{train['grad_norm'].max():.2f}; {clipped:.0%} of them were above {limit:g}, where it is "
         f"clipped. The learning rate ran from {rate.iloc[0]:.2e} to {rate.iloc[-1]:.2e}."
-    )
-
-
-def ranking_finding(metrics: Mapping[str, Any]) -> str:
-    """What may be claimed about the model: it against the best of the others, query by query."""
-    means = {row["scorer"]: row["ndcg@10"]["mean"] for row in metrics["rows"]}
-    model = means.pop("model", None)
-    if model is None or not means:
-        return "There is nothing to compare: the table needs a model and at least one baseline."
-    best = max(means, key=lambda name: means[name])
-    gap = metrics["model_minus"][best]
-    interval = f"{gap['mean']:+.3f}, 95 % interval {gap['low']:+.3f} to {gap['high']:+.3f}"
-    facts = (
-        f"Over {metrics['queries']:,} queries the model has nDCG@10 {model:.3f}; the best of the "
-        f"others is `{best}` with {means[best]:.3f} (difference {interval}). "
-    )
-    if gap["low"] > 0:
-        claim = "**The model ranks better than every baseline here.**"
-    elif gap["high"] < 0:
-        claim = f"**The model ranks worse than `{best}`: do not publish it as an improvement.**"
-    else:
-        claim = f"**The model and `{best}` cannot be told apart with so many queries.**"
-    if metrics["queries"] < 100:
-        claim += " There are few queries; treat this as a rehearsal, not as a result."
-    return facts + claim
-
-
-def agreement_finding(metrics: Mapping[str, Any]) -> str:
-    """Whether nDCG@10 and MRR@10 put the scorers in the same order."""
-    orders = [
-        [row["scorer"] for row in sorted(metrics["rows"], key=lambda row: -row[name]["mean"])]
-        for name in ("ndcg@10", "mrr@10")
-    ]
-    if orders[0] == orders[1]:
-        return "MRR@10 puts the scorers in the same order as nDCG@10, so the picture is stable."
-    return (
-        f"By nDCG@10 the order is {', '.join(orders[0])}; by MRR@10 it is {', '.join(orders[1])}. "
-        "Where the two disagree, do not build a claim on one of them."
-    )
-
-
-def leak_finding(seen: int, queries: int) -> str:
-    """Whether ranking queries were trained on."""
-    if not seen:
-        return f"None of the {queries:,} queries stands among the training texts."
-    return (
-        f"**{seen:,} of the {queries:,} queries stand among the training texts.** Their figures "
-        "flatter whatever was trained on them."
     )

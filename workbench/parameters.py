@@ -41,11 +41,14 @@ class Parameters(BaseModel):
     learning_rate: float = Field(5e-5, gt=0, le=1, description="at the start, falling to 0")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: int = Field(42, ge=0, lt=2**32, description="of sample, split, head and order")
+    snapshots: int = Field(0, ge=0, le=100, description="models kept along the training")
     resume: bool = Field(False, description="go on from the last checkpoint")
     compare_runs: str = Field("", description="other run folders to overlay, comma-separated")
     window: int = Field(5, ge=1, description="log lines in the moving average of the loss")
-    candidates: str = Field("", description="JSONL candidate lists; empty: from the test split")
+    candidates: str = Field("", description="JSONL, table, or TREC folder; empty: test split")
     list_size: int = Field(30, ge=2, description="candidates in a list built from the test split")
+    ties: Literal["expected", "worst"] = "expected"
+    resamples: int = Field(10_000, ge=100, le=1_000_000, description="draws of an interval")
     query: str = Field("怎么开通会员", min_length=1, description="one query to rank by hand")
 
     @property

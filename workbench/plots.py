@@ -185,24 +185,5 @@ def running_step(log: pd.DataFrame) -> pd.Series:
     return log["step"] + log["stage"].map(ends)
 
 
-def ladder(metrics: Mapping[str, Any], metric: str = "ndcg@10", ax: Axes | None = None) -> Axes:
-    """Bars with 95 % intervals: one metric of every scorer, the best on top."""
-    rows = [row for row in metrics["rows"] if row[metric]["mean"] is not None]
-    rows.sort(key=lambda row: row[metric]["mean"])
-    ax = new_axes(ax, (7.5, 0.8 + 0.45 * len(rows)))
-    means = np.array([row[metric]["mean"] for row in rows])
-    low, high = (np.array([row[metric][end] for row in rows]) for end in ("low", "high"))
-    colors = [ORANGE if row["scorer"] == "model" else GREY for row in rows]
-    ax.barh([row["scorer"] for row in rows], means, color=colors)
-    spread = np.clip([means - low, high - means], 0, None)
-    ax.errorbar(means, range(len(rows)), xerr=spread, fmt="none", ecolor="#374151", capsize=3)
-    for place, (mean, end) in enumerate(zip(means, high, strict=True)):
-        ax.text(end + 0.01, place, f"{mean:.3f}", va="center")
-    ax.set(xlabel=f"{metric} (95 % interval)", ylabel="scorer", xlim=(0, 1.08))
-    if rows:
-        ax.set_title(f"{rows[-1]['scorer']} is first by {metric}")
-    return ax
-
-
 def _colors(count: int) -> list[str]:
     return [CYCLE[place % len(CYCLE)] for place in range(count)]

@@ -11,8 +11,8 @@ import bleach
 import nbformat
 from jinja2 import DictLoader
 
+from workbench.claims import ranking_finding
 from workbench.files import packaged_font, project_path, read_json, write_text
-from workbench.findings import ranking_finding
 
 # The page forbids every script by its policy; on top of that, nbconvert cleans the outputs' HTML.
 PAGE = """<!DOCTYPE html>

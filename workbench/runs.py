@@ -64,7 +64,9 @@ def request_problems(
                 if act not in ACTS]  # fmt: skip
     for name in ("pairs", "candidates"):
         value = getattr(parameters, name)
-        if value and not value.startswith("hub:") and not project_path(value).is_file():
+        there = (project_path(value).is_file() or
+                 (name == "candidates" and project_path(value).is_dir()))  # fmt: skip
+        if value and not value.startswith("hub:") and not there:
             found = Path(value).resolve()
             hint = f"; did you mean {found}?" if found.is_file() else ""
             problems.append(f"{name}: there is no file {value!r} (relative paths start at the "

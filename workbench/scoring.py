@@ -59,6 +59,8 @@ def load_cross_encoder(
 class ModelScorer:
     """A cross-encoder as a scorer; the score is the logit, before any sigmoid."""
 
+    log_odds = True  # the score has a probability, so calibration can be measured
+
     def __init__(self, model: "CrossEncoder", batch_size: int = 64) -> None:
         self.model = model
         self.batch_size = batch_size

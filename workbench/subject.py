@@ -1,0 +1,142 @@
+"""What an evaluation is about: the model to test, what it was before, and the data around it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from workbench.baselines import (
+    Bm25,
+    CandidateOrder,
+    CharacterJaccard,
+    NgramRegression,
+    RandomScorer,
+    TfidfCosine,
+)
+from workbench.files import display_path, project_path
+from workbench.lists import CandidateList
+from workbench.models import ModelError, ModelLocation, find_model, read_lineage
+from workbench.scoring import ModelScorer, Scorer
+from workbench.splits import SIDES, DataError, read_side
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model under test with its surroundings.
+
+    Attributes:
+        model: what is evaluated as `model`.
+        base: what it was before its last training; None if that is not known or not here.
+        own: whether it is the model that this run has trained.
+        sides: `train`, `dev` and `test` pairs; empty frames where there are none.
+        data_from: the run folder that the sides come from; empty if there is none.
+        left_out: rungs of the ladder that cannot be had, with the reason.
+    """
+
+    model: ModelLocation
+    base: ModelLocation | None
+    own: bool
+    sides: dict[str, pd.DataFrame]
+    data_from: str
+    left_out: dict[str, str]
+
+    def __str__(self) -> str:
+        """What is tested, in four lines."""
+        own = (
+            "the model that this run has trained"
+            if self.own
+            else ("NOT trained in this run, which has no model of its own; evaluated as it is")
+        )
+        counts = ", ".join(f"{name} {len(side):,}" for name, side in self.sides.items())
+        return "\n".join([
+            f"Model: {self.model}", f"       {own}",
+            f"Base: {self.base or 'left out, because ' + self.left_out['base']}",
+            f"Pairs: {counts}" + (f" (from {self.data_from})" if self.data_from else ""),
+        ])  # fmt: skip
+
+    def record(self) -> dict[str, Any]:
+        """The same as plain values, for `metrics.json`."""
+        return {"model": self.model.record(), "trained_in_this_run": self.own,
+                "data_from": self.data_from, "left_out": self.left_out}  # fmt: skip
+
+
+def find_subject(
+    run_dir: str | Path, base_model: str, base_revision: str = "", fallback: str = ""
+) -> Subject:
+    """The run's own model if it has one, else `base_model` as it is.
+
+    The pairs are those of the run; without any, those of the run that `base_model` is. The base is
+    the model that the last stage of training started from, as the lineage tells.
+
+    Raises:
+        ModelError: there is no model to evaluate, or its files are not what they should be.
+    """
+    own = (project_path(run_dir) / "model").is_dir()
+    asked = (str(run_dir),) if own else (base_model, base_revision, fallback)
+    model = find_model(*asked)
+    left_out: dict[str, str] = {}
+    base, stages = None, read_lineage(model)
+    if not stages:
+        left_out["base"] = f"{model.name} tells of no training, so nothing is known to be before it"
+    else:
+        before = stages[-1]["base"]
+        try:
+            base = find_model(before["name"], before["revision"])
+        except ModelError as error:
+            left_out["base"] = f"it cannot be had any more ({error})"
+    sources = [str(run_dir)] if own else [str(run_dir), str(model.path.parent)]
+    sides, data_from = {}, ""
+    for source in sources:
+        sides = _sides(source)
+        if any(len(side) for side in sides.values()):
+            data_from = display_path(source)
+            break
+    return Subject(model, base, own, sides, data_from, left_out)
+
+
+def ladder_scorers(
+    subject: Subject, lists: list[CandidateList], max_length: int = 512, seed: int = 42
+) -> tuple[dict[str, Scorer], dict[str, str]]:
+    """Every rung: the model, its base, and the scorers that need no neural network.
+
+    `tfidf_cosine` takes document frequencies from the training texts, or from the candidates where
+    there are none; `bm25` from the candidates. `ngram_regression` is trained on the training pairs.
+
+    Args:
+        subject: from `find_subject`.
+        lists: the candidate lists, for the collection of `bm25`.
+        max_length: tokens of a pair for the models.
+        seed: of random scores, of a new head, and of the regression.
+
+    Returns:
+        The scorers by name, and what is left out with the reason.
+    """
+    train, left_out = subject.sides["train"], dict(subject.left_out)
+    collection = dict.fromkeys(text for one in lists for text in one.candidates)
+    scorers: dict[str, Scorer] = {"model": ModelScorer.load(subject.model, max_length, seed=seed)}
+    if subject.base is not None:
+        scorers["base"] = ModelScorer.load(subject.base, max_length, seed=seed)
+    try:
+        scorers["ngram_regression"] = NgramRegression(seed).fit(train)
+    except ValueError as error:
+        left_out["ngram_regression"] = str(error)
+    scorers["bm25"] = Bm25(collection)
+    scorers["tfidf_cosine"] = TfidfCosine(
+        [*train["sentence_0"], *train["sentence_1"]] if len(train) else collection
+    )
+    scorers["char_jaccard"] = CharacterJaccard()
+    scorers["candidate_order"] = CandidateOrder()
+    scorers["random"] = RandomScorer(seed)
+    return scorers, left_out
+
+
+def _sides(run_dir: str) -> dict[str, pd.DataFrame]:
+    sides = {}
+    for name in SIDES:
+        try:
+            sides[name] = read_side(run_dir, name)
+        except DataError:
+            columns = {"sentence_0": str, "sentence_1": str, "label": float}
+            sides[name] = pd.DataFrame({n: pd.Series(dtype=kind) for n, kind in columns.items()})
+    return sides
