@@ -16,8 +16,8 @@ FLOORS = [
     {"splits", "vocabulary", "coverage", "repair", "embeddings", "ceiling", "scoring", "baselines",
      "mining", "metrics", "uncertainty", "candidates", "lists", "list_formats", "trec", "logs",
      "recipes", "trainer"},
-    {"audit", "training", "evaluation", "card", "plots", "findings", "claims", "errors", "subject",
-     "slices", "charts", "browser", "snapshots", "curve"},
+    {"audit", "training", "evaluation", "card", "plots", "findings", "remarks", "claims", "errors",
+     "subject", "slices", "charts", "browser", "snapshots", "curve"},
     {"parameters", "report", "runs"},
     {"__main__"},
 ]  # fmt: skip

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from workbench import findings
+from workbench import findings, remarks
 from workbench.audit import (
     contradictory_rows,
     inspect_pairs,
@@ -91,11 +91,11 @@ def test_the_inspection_is_saved_as_json(tmp_path, inspection):
 
 
 def test_findings_follow_the_numbers(inspection):
-    assert "cannot read this data" in findings.vocabulary_finding(inspection)
-    good = {**inspection, "tokens": {"unk_share": 0.0}}
-    assert "covers the data" in findings.vocabulary_finding(good)
-    some = {**inspection, "tokens": {"unk_share": 0.1}}
-    assert "Part of the meaning" in findings.vocabulary_finding(some)
+    assert "cannot read this data" in remarks.vocabulary_finding(inspection)
+    good = {**inspection, "verdict": {"colour": "green"}}
+    assert "covers the data" in remarks.vocabulary_finding(good)
+    some = {**inspection, "verdict": {"colour": "amber"}}
+    assert "Part of the meaning" in remarks.vocabulary_finding(some)
     assert "Nothing is cut" in findings.lengths_finding(inspection)
     cut = {**inspection, "truncation": {"max_length": 16, "share": 0.5}}
     assert "50.0% of the pairs are cut" in findings.lengths_finding(cut)

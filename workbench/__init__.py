@@ -10,8 +10,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 _MODULES = {
-    "audit": ("contradictory_rows", "inspect_pairs", "pair_tokens", "sample_rows",
-              "save_inspection", "token_view"),
+    "audit": ("contradictory_rows", "inspect_pairs", "lists_for_ceiling", "pair_tokens",
+              "sample_rows", "save_inspection", "token_view"),
     "baselines": ("Bm25", "CandidateOrder", "CharacterJaccard", "NgramRegression", "RandomScorer",
                   "TfidfCosine"),
     "browser": ("browser_records", "error_browser", "live_ranking", "save_browser"),
@@ -29,7 +29,7 @@ _MODULES = {
     "files": ("display_path", "project_path"),
     "findings": ("bad_rows_finding", "contradictions_finding", "dev_finding", "gradient_finding",
                  "labels_finding", "lengths_finding", "loss_finding", "reuse_finding",
-                 "split_finding", "vocabulary_finding"),
+                 "split_finding"),
     "list_formats": ("read_candidates", "read_test"),
     "lists": ("CandidateList", "RankingTest", "write_candidates"),
     "logs": ("read_training_log",),
@@ -42,6 +42,8 @@ _MODULES = {
     "scoring": ("ModelScorer", "Scorer"),
     "slices": ("negative_couples", "query_features", "slice_table"),
     "splits": ("prepare_data", "read_manifest", "read_side", "split_pairs", "text_groups"),
+    "remarks": ("missing_finding", "recipe_finding", "repair_finding", "repair_table",
+                "training_finding", "vocabulary_finding"),
     "recipes": ("Recipe",),
     "subject": ("find_subject", "ladder_scorers"),
     "training": ("Recipe", "fine_tune"),

@@ -1,13 +1,17 @@
 """Inspect labelled pairs: labels, lengths, repetition, and the texts as the model sees them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from workbench.coverage import Lists, missing_characters, repair_outlook, vocabulary_verdict
+from workbench.candidates import build_candidates
+from workbench.coverage import missing_characters, repair_outlook, vocabulary_verdict
 from workbench.files import project_path, write_json
+from workbench.list_formats import read_candidates
+from workbench.lists import CandidateError, CandidateList
 from workbench.vocabulary import count_tokens, tokenize
 
 if TYPE_CHECKING:
@@ -21,7 +25,7 @@ def inspect_pairs(
     tokenizer: "Tokenizer",
     max_length: int = 512,
     train: pd.DataFrame | None = None,
-    lists: Lists = (),
+    lists: Sequence[CandidateList] = (),
 ) -> dict[str, Any]:
     """Everything that notebook 1 shows, as plain values.
 
@@ -30,7 +34,7 @@ def inspect_pairs(
         tokenizer: the base model's, without truncation.
         max_length: tokens of a pair, special tokens included, beyond which it is truncated.
         train: the training side, from which a repair would learn; all `pairs` if None.
-        lists: candidate lists, for the ceiling of ranking; rows of query, candidates, relevance.
+        lists: the ranking test, for its ceiling.
 
     Returns:
         `labels`, `lengths.characters` and `lengths.tokens` (each `min`, `mean`, `median`, `p95`,
@@ -63,6 +67,28 @@ def save_inspection(run_dir: str | Path, inspection: dict[str, Any]) -> Path:
     path = project_path(run_dir) / "inspection.json"
     write_json(path, inspection)
     return path
+
+
+def lists_for_ceiling(
+    candidates: str, test: pd.DataFrame, size: int = 30, seed: int = 42
+) -> list[CandidateList]:
+    """The lists that notebook 4 will rank; none where the test side has no positive.
+
+    Args:
+        candidates: a file of lists; empty to build them from `test`.
+        test: the test side.
+        size: candidates a list that is built.
+        seed: of what is drawn.
+
+    Raises:
+        CandidateError: the file cannot be used.
+    """
+    if candidates:
+        return read_candidates(candidates, seed)
+    try:
+        return build_candidates(test, size, seed)
+    except CandidateError:
+        return []
 
 
 def pair_tokens(

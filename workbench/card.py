@@ -6,7 +6,7 @@ from typing import Any
 
 from workbench.claims import format_estimate, left_out_finding, ranking_finding, ties_finding
 from workbench.files import project_path, read_json, write_text
-from workbench.findings import vocabulary_finding
+from workbench.remarks import vocabulary_finding
 
 USAGE = """```python
 from sentence_transformers import CrossEncoder

@@ -6,12 +6,14 @@ here give the best value that any assignment of scores to classes reaches, so no
 and no amount of data can exceed it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from workbench.lists import CandidateList
 from workbench.metrics import FloatArray
 
 
@@ -65,7 +67,9 @@ def best_ndcg(classes: ArrayLike, relevance: ArrayLike, k: int = 10) -> float:
     return float(np.sort(mean[place])[::-1] @ discount) / ideal if ideal > 0 else 0.0
 
 
-def pair_ceilings(pairs: pd.DataFrame, counts: pd.DataFrame, threshold: float = 0.5) -> dict:
+def pair_ceilings(
+    pairs: pd.DataFrame, counts: pd.DataFrame, threshold: float = 0.5
+) -> dict[str, Any]:
     """The best accuracy and ROC AUC on labelled pairs.
 
     Args:
@@ -92,23 +96,20 @@ def pair_ceilings(pairs: pd.DataFrame, counts: pd.DataFrame, threshold: float = 
     }
 
 
-def list_ceiling(
-    lists: Iterable[tuple[str, Sequence[str], Sequence[float]]], counts: pd.DataFrame, k: int = 10
-) -> float:
+def list_ceiling(lists: Iterable[CandidateList], counts: pd.DataFrame, k: int = 10) -> float:
     """The best mean nDCG at k on candidate lists; NaN without any list.
 
     Each list is taken at its own best. Where the *queries* of two lists look the same as well, one
     model may not reach both at once: then this is an upper bound, otherwise it is exact.
 
     Args:
-        lists: rows of query, candidates and relevance.
+        lists: the ranking test.
         counts: what `count_tokens` gave for the candidates.
         k: the last rank that counts.
     """
     sequence = counts["sequence"].to_dict()
     values = [
-        best_ndcg([sequence[text] for text in candidates], relevance, k)
-        for _, candidates, relevance in lists
+        best_ndcg([sequence[text] for text in one.candidates], one.relevance, k) for one in lists
     ]
     return float(np.mean(values)) if values else float("nan")
 
@@ -128,4 +129,5 @@ def _counts(
     """The class of each item as a place from 0, and positives and negatives of each class."""
     _, place = np.unique(np.asarray(classes), return_inverse=True)
     hit = np.asarray(positive, dtype=bool)
-    return place, np.bincount(place, weights=hit), np.bincount(place, weights=~hit)
+    hits, misses = (np.bincount(place, weights=side).astype(float) for side in (hit, ~hit))
+    return place, hits, misses

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from workbench.ceiling import list_ceiling, pair_ceilings
+from workbench.lists import CandidateList
 from workbench.models import ModelError
 from workbench.repair import REPAIRS, repair_vocabulary, training_texts
 from workbench.vocabulary import count_tokens, unknown_pieces
@@ -21,8 +22,6 @@ CHARACTERS_LISTED = 50
 RED = {"unknown": 0.20, "lost": 0.05}
 AMBER = {"unknown": 0.01, "lost": 0.005}
 COLOURS = {"green": "#009E73", "amber": "#E69F00", "red": "#D55E00"}
-
-Lists = Sequence[tuple[str, Sequence[str], Sequence[float]]]  # query, candidates, relevance
 
 
 def missing_characters(pairs: pd.DataFrame, tokenizer: "Tokenizer") -> dict[str, Any]:
@@ -76,13 +75,15 @@ def missing_characters(pairs: pd.DataFrame, tokenizer: "Tokenizer") -> dict[str,
     }  # fmt: skip
 
 
-def readability(counts: pd.DataFrame, pairs: pd.DataFrame, lists: Lists = ()) -> dict[str, Any]:
+def readability(
+    counts: pd.DataFrame, pairs: pd.DataFrame, lists: Sequence[CandidateList] = ()
+) -> dict[str, Any]:
     """What a model can tell apart behind a tokenizer, and how well it could do at best.
 
     Args:
         counts: what `count_tokens` gave for all these texts.
         pairs: columns `sentence_0`, `sentence_1`, `label`.
-        lists: candidate lists, rows of query, candidates, relevance.
+        lists: the ranking test, for its ceiling.
 
     Returns:
         `unk_share` over all tokens of the pairs; `lost_share` of the distinct texts, which share
@@ -102,7 +103,10 @@ def readability(counts: pd.DataFrame, pairs: pd.DataFrame, lists: Lists = ()) ->
 
 
 def repair_outlook(
-    pairs: pd.DataFrame, train: pd.DataFrame, tokenizer: "Tokenizer", lists: Lists = ()
+    pairs: pd.DataFrame,
+    train: pd.DataFrame,
+    tokenizer: "Tokenizer",
+    lists: Sequence[CandidateList] = (),
 ) -> dict[str, Any]:
     """What each choice of the parameter `vocabulary` would give, learned from training texts only.
 
@@ -110,7 +114,7 @@ def repair_outlook(
         pairs: all pairs in use; the figures are of these.
         train: the training side; the new tokens are learned from its texts.
         tokenizer: the base model's.
-        lists: candidate lists, rows of query, candidates, relevance.
+        lists: the ranking test, for its ceiling.
 
     Returns:
         By choice: `readability`, `added` and `left_out` tokens; or `refused`, a sentence, where the
@@ -151,12 +155,10 @@ def vocabulary_verdict(outlook: Mapping[str, Any]) -> dict[str, str]:
             colour = name
     why = (
         f"{shares['unknown']:.1%} of the tokens are unknown to the base model, and "
-        f"{shares['lost']:.1%} of the distinct texts cannot be told from another text because of it"
+        f"{shares['lost']:.1%} of the distinct texts become equal to another text because of it."
     )
     if colour == "green":
-        return {"colour": colour, "why": why + ".", "action": "Keep the vocabulary."}
-    ceiling = keep["ceiling"]["accuracy"]
-    why += f": no model behind this tokenizer gets more than {ceiling:.1%} of these pairs right."
+        return {"colour": colour, "why": why, "action": "Keep the vocabulary."}
     best = min((how for how in ("extend", "unused") if "unk_share" in outlook[how]),
                key=lambda how: outlook[how]["unk_share"], default="")  # fmt: skip
     if not best:
@@ -179,7 +181,7 @@ def verdict_card(verdict: Mapping[str, str]) -> str:
     )
 
 
-def _texts_of(lists: Lists) -> Iterable[str]:
-    for query, candidates, _ in lists:
-        yield query
-        yield from candidates
+def _texts_of(lists: Sequence[CandidateList]) -> Iterable[str]:
+    for one in lists:
+        yield one.query
+        yield from one.candidates

@@ -9,8 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-UNK_BAD, UNK_SOME = 0.3, 0.05  # shares of unknown tokens from which we call it bad, or worth a look
-
 
 def bad_rows_finding(manifest: Mapping[str, Any]) -> str:
     """What was read and what could not be used."""
@@ -40,6 +38,12 @@ def split_finding(manifest: Mapping[str, Any]) -> str:
         f"The {manifest['rows']['used']:,} pairs used form {groups['count']:,} groups of connected "
         f"texts. Sides: {shown}. No text is on two sides."
     )
+    if "test_pairs" in manifest:
+        kept_out = manifest["test_pairs"]["pairs_kept_out_of_train"]
+        text += (
+            f" The test side is a file of its own; {kept_out:,} pairs that share a text with it "
+            "were kept out of train and dev."
+        )
     if groups["largest_share"] > 0.2:
         text += (
             f" One group holds {groups['largest_share']:.0%} of the pairs; it is on the training "
@@ -107,25 +111,6 @@ def contradictions_finding(inspection: Mapping[str, Any]) -> str:
         f"**{rows:,} rows ({share:.2%}) contradict another row**: the same two texts, in either "
         "order, with the opposite label. No model can be right about both."
     )
-
-
-def vocabulary_finding(inspection: Mapping[str, Any]) -> str:
-    """What the model can read of the texts."""
-    unknown, texts = inspection["tokens"]["unk_share"], inspection["texts"]
-    text = (
-        f"**{unknown:.1%} of all tokens are unknown to the vocabulary**; "
-        f"{texts['with_unk_share']:.1%} of the distinct texts have at least one, "
-        f"{texts['only_unk_share']:.1%} are nothing else, "
-        f"and {texts['collapsed_share']:.1%} cannot be told apart from some other text. "
-    )
-    if unknown >= UNK_BAD:
-        return text + (
-            "This base model cannot read this data: whatever it learns, it learns from lengths, "
-            "punctuation and the few characters it knows. Expect character overlap to rank better."
-        )
-    if unknown >= UNK_SOME:
-        return text + "Part of the meaning is lost before the model starts."
-    return text + "The vocabulary covers the data."
 
 
 def loss_finding(log: pd.DataFrame) -> str:

@@ -5,18 +5,19 @@ that share many characters with the query and mean something else. They are foun
 training texts, and only there.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from workbench.baselines import CharacterJaccard, NgramRegression
+from workbench.candidates import OverlapIndex
 from workbench.splits import text_groups
 
 BAND = (0.1, 0.45)  # character Jaccard of a look-alike; what is nearer is often a paraphrase
 POOL = 20_000  # texts that each block of queries is compared with
-BLOCK = 512  # queries compared at a time
+BLOCK = 4096  # queries that share a sample
 LIKELY = 0.6  # a mined pair that the regression holds for positive with more than this is left out
 
 
@@ -36,22 +37,19 @@ def mine_look_alikes(
         Columns `sentence_0` (the query), `sentence_1`, `overlap` (character Jaccard).
     """
     rng = np.random.default_rng(seed)
-    signs: dict[str, int] = {}
-    of_queries, of_texts = _incidence(queries, signs), _incidence(texts, signs)
-    of_queries.resize(len(queries), len(signs))
-    of_texts.resize(len(texts), len(signs))
-    first, second, overlap = [], [], []
+    first, second, overlaps = [], [], []
     for start in range(0, len(queries), BLOCK):
-        pool = np.arange(len(texts))
+        block, pool = queries[start : start + BLOCK], list(texts)
         if len(texts) > POOL:
-            pool = rng.choice(len(texts), POOL, replace=False)
-        for place, near, values in _nearest(
-            of_queries[start : start + BLOCK], of_texts[pool], count
-        ):
-            first += [queries[start + place]] * len(near)
-            second += [texts[number] for number in pool[near]]
-            overlap += values.tolist()
-    return pd.DataFrame({"sentence_0": first, "sentence_1": second, "overlap": overlap})
+            pool = [texts[n] for n in rng.choice(len(texts), POOL, replace=False)]
+        for query, (near, overlap) in zip(block, OverlapIndex(pool).overlaps(block), strict=True):
+            inside = (overlap >= BAND[0]) & (overlap <= BAND[1])
+            near, overlap = near[inside], overlap[inside]
+            best = np.lexsort((near, -overlap))[:count]
+            first += [query] * len(best)
+            second += [pool[place] for place in near[best]]
+            overlaps += overlap[best].tolist()
+    return pd.DataFrame({"sentence_0": first, "sentence_1": second, "overlap": overlaps})
 
 
 def hard_negatives(train: pd.DataFrame, each: int, seed: int = 42) -> pd.DataFrame:
@@ -129,30 +127,3 @@ def _sigmoid(logits: Any) -> np.ndarray:
     from scipy.special import expit
 
     return np.asarray(expit(logits), dtype=float)
-
-
-def _incidence(texts: Sequence[str], signs: dict[str, int]) -> Any:
-    """Which text holds which character; sparse, shape (texts, characters), grows `signs`."""
-    from scipy.sparse import csr_matrix
-
-    columns, ends = [], [0]
-    for text in texts:
-        columns += [signs.setdefault(sign, len(signs)) for sign in set(text) if not sign.isspace()]
-        ends.append(len(columns))
-    ones = np.ones(len(columns), dtype=np.float32)
-    return csr_matrix((ones, columns, ends), shape=(len(texts), max(len(signs), 1)))
-
-
-def _nearest(queries: Any, texts: Any, count: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Of each query: its place, the places of its nearest texts within `BAND`, their overlaps."""
-    query_size = np.asarray(queries.sum(axis=1)).ravel()
-    text_size = np.asarray(texts.sum(axis=1)).ravel()
-    shared = (queries @ texts.T.tocsr()).tocsr()
-    for place in range(shared.shape[0]):
-        span = slice(shared.indptr[place], shared.indptr[place + 1])
-        found, common = shared.indices[span], shared.data[span]
-        overlap = common / (query_size[place] + text_size[found] - common)
-        inside = (overlap >= BAND[0]) & (overlap <= BAND[1])
-        found, overlap = found[inside], overlap[inside]
-        best = np.lexsort((found, -overlap))[:count]
-        yield place, found[best], overlap[best]

@@ -29,6 +29,7 @@ class Parameters(BaseModel):
     sentence_1_column: str = Field("sentence_1", min_length=1, description="of the candidate")
     label_column: str = Field("label", min_length=1, description="column of the label")
     on_bad_rows: Literal["report", "fail"] = "report"
+    test_pairs: str = Field("", description="labelled pairs to test on; empty: a share of pairs")
     max_pairs: int = Field(0, ge=0, description="random sample of so many pairs; 0 for all")
     dev_share: float = Field(0.1, ge=0, lt=1, description="share of the pairs for dev")
     test_share: float = Field(0.1, ge=0, lt=1, description="share of the pairs for test")
@@ -38,8 +39,17 @@ class Parameters(BaseModel):
     max_length: int = Field(512, ge=8, description="tokens of a pair; longer ones are cut")
     epochs: float = Field(1.0, gt=0, le=1000, description="passes over the training pairs")
     batch_size: int = Field(8, ge=1, le=65536, description="pairs a step")
-    learning_rate: float = Field(5e-5, gt=0, le=1, description="at the start, falling to 0")
+    learning_rate: float = Field(5e-5, gt=0, le=1, description="the highest, falling to 0")
+    warmup_ratio: float = Field(0.0, ge=0, lt=1, description="share of steps in which it rises")
+    embedding_learning_rate: float = Field(0.0, ge=0, le=1, description="0: as all else")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    speed: Literal["exact", "fast"] = "exact"
+    vocabulary: Literal["keep", "unused", "extend"] = "keep"
+    new_embeddings: Literal["spectral", "random", "mean"] = "spectral"
+    lexical_pairs: int = Field(0, ge=0, description="pairs of a warm-up on soft lexical targets")
+    lexical_learning_rate: float = Field(2e-4, gt=0, le=1, description="of that warm-up")
+    hard_negatives: int = Field(0, ge=0, le=100, description="mined for each text of a positive")
+    symmetric: bool = Field(False, description="add each positive pair in the other order too")
     seed: int = Field(42, ge=0, lt=2**32, description="of sample, split, head and order")
     snapshots: int = Field(0, ge=0, le=100, description="models kept along the training")
     resume: bool = Field(False, description="go on from the last checkpoint")

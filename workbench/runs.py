@@ -62,7 +62,7 @@ def request_problems(
     """What would make this request fail before any work is done; empty if nothing would."""
     problems = [f"--only {act}: the notebooks are {', '.join(ACTS)}" for act in only
                 if act not in ACTS]  # fmt: skip
-    for name in ("pairs", "candidates"):
+    for name in ("pairs", "test_pairs", "candidates"):
         value = getattr(parameters, name)
         there = (project_path(value).is_file() or
                  (name == "candidates" and project_path(value).is_dir()))  # fmt: skip

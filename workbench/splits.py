@@ -89,6 +89,7 @@ def prepare_data(
     dev_share: float = 0.1,
     test_share: float = 0.1,
     seed: int = 42,
+    test_pairs: str = "",
 ) -> dict[str, Any]:
     """Read, check and split the pairs into `run_dir/data`, with a manifest that accounts for all.
 
@@ -104,24 +105,39 @@ def prepare_data(
         dev_share: the most of the rows used that dev may hold.
         test_share: the same for test.
         seed: of the sample and of the split.
+        test_pairs: a source of its own for the test side, in place of a share of `pairs`. Pairs
+            that have a text in common with it are kept out of train and dev, and counted.
 
     Returns:
         The manifest, as written to `data/manifest.json`.
     """
     folder = project_path(run_dir)
     source = read_pairs(pairs, columns, on_bad_rows)
-    used = source.frame
+    apart = read_pairs(test_pairs, columns, on_bad_rows) if test_pairs else None
+    used, shared = source.frame, 0
+    if apart is not None:
+        texts = {*apart.frame["sentence_0"], *apart.frame["sentence_1"]}
+        touched = used["sentence_0"].isin(texts) | used["sentence_1"].isin(texts)
+        used, shared = used[~touched].reset_index(drop=True), int(touched.sum())
+        if used.empty:
+            raise DataError(f"{source.source}: every pair has a text that stands in {test_pairs}")
     if 0 < max_pairs < len(used):
         chosen = np.random.default_rng(seed).choice(len(used), max_pairs, replace=False)
         used = used.iloc[np.sort(chosen)].reset_index(drop=True)
-    sides = split_pairs(used, dev_share, test_share, seed)
-    settings = {
+    sides = split_pairs(used, dev_share, 0.0 if apart else test_share, seed)
+    settings: dict[str, Any] = {
         "columns": dict(columns or {}),
         "max_pairs": max_pairs,
         "dev_share": dev_share,
         "test_share": test_share,
         "seed": seed,
     }
+    if apart is not None:
+        sides["test"] = apart.frame
+        settings["test_pairs"] = {
+            "source": apart.source, "sha256": apart.sha256, "rows": apart.rows_read,
+            "bad": len(apart.bad_rows), "pairs_kept_out_of_train": shared,
+        }  # fmt: skip
     manifest = _manifest(source, used, sides, settings)
     file = folder / "data" / "manifest.json"
     if file.is_file() and read_json(file) == manifest:

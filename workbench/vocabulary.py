@@ -29,7 +29,8 @@ def unknown_token(tokenizer: "Tokenizer") -> str | None:
 def unknown_id(tokenizer: "Tokenizer") -> int:
     """The number of the unknown token; -1 where there is none."""
     name = unknown_token(tokenizer)
-    return -1 if name is None else tokenizer.token_to_id(name)
+    number = None if name is None else tokenizer.token_to_id(name)
+    return -1 if number is None else number
 
 
 def tokenize(tokenizer: "Tokenizer", text: str) -> list[Token]:
