@@ -159,7 +159,7 @@ def vocabulary_verdict(outlook: Mapping[str, Any]) -> dict[str, str]:
     )
     if colour == "green":
         return {"colour": colour, "why": why, "action": "Keep the vocabulary."}
-    best = min((how for how in ("extend", "unused") if "unk_share" in outlook[how]),
+    best = min((how for how in ("extend", "unused") if "unk_share" in outlook.get(how, {})),
                key=lambda how: outlook[how]["unk_share"], default="")  # fmt: skip
     if not best:
         return {"colour": colour, "why": why, "action": "Choose a base model that has the "

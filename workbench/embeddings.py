@@ -86,7 +86,7 @@ def _company(
 ) -> tuple[np.ndarray, Float32Array]:
     """Token numbers that occur, and for each a vector of length one, shape (tokens, width)."""
     from scipy.sparse import coo_array, csr_array
-    from scipy.sparse.linalg import svds
+    from sklearn.utils.extmath import randomized_svd
 
     distinct = list(dict.fromkeys(texts))
     left, right, weight = [], [], []
@@ -112,7 +112,7 @@ def _company(
     information = np.log(together.data / total[row] / smooth[column])
     positive = csr_array((np.maximum(information, 0), (row, column)), shape=together.shape)
     rank = min(width, len(used) - 1)
-    factors, values, _ = svds(positive.astype(np.float64), k=rank, rng=seed)
+    factors, values, _ = randomized_svd(positive, rank, random_state=seed)
     vectors = np.zeros((len(used), width), dtype=np.float32)
     vectors[:, :rank] = factors * np.sqrt(values)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-9

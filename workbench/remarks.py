@@ -7,6 +7,13 @@ import pandas as pd
 
 from workbench.recipes import Recipe
 
+READS = {
+    "red": "This base model cannot read this data: whatever it learns, it learns from lengths, "
+    "punctuation and the few characters it knows. Expect character overlap to rank better.",
+    "amber": "Part of the meaning is lost before the model starts.",
+    "green": "The vocabulary covers the data.",
+}
+
 
 def vocabulary_finding(inspection: Mapping[str, Any]) -> str:
     """What the model can read of the texts."""
@@ -17,15 +24,7 @@ def vocabulary_finding(inspection: Mapping[str, Any]) -> str:
         f"{texts['only_unk_share']:.1%} are nothing else, "
         f"and {texts['collapsed_share']:.1%} cannot be told apart from some other text. "
     )
-    return (
-        text
-        + {
-            "red": "This base model cannot read this data: whatever it learns, it learns from "
-            "lengths, punctuation and the few characters it knows. Expect character overlap to rank better.",
-            "amber": "Part of the meaning is lost before the model starts.",
-            "green": "The vocabulary covers the data.",
-        }[inspection["verdict"]["colour"]]
-    )
+    return text + READS[inspection["verdict"]["colour"]]
 
 
 def missing_finding(inspection: Mapping[str, Any]) -> str:

@@ -106,8 +106,9 @@ def hyperparameters(arguments: CrossEncoderTrainingArguments) -> dict[str, Any]:
     """The trainer's arguments as plain values, without places on this machine."""
     skipped = {"output_dir", "logging_dir", "hub_token", "run_name"}
     values = {k: v for k, v in arguments.to_dict().items() if k not in skipped}
-    sampler = values.get("batch_sampler")
-    return values | {"batch_sampler": getattr(sampler, "__name__", sampler)}
+    if isinstance(arguments.batch_sampler, type):  # classes are left out of the dictionary
+        values["batch_sampler"] = arguments.batch_sampler.__name__
+    return values
 
 
 class LikeLengthBatchSampler(DefaultBatchSampler):

@@ -1,5 +1,6 @@
 """Texts as the model sees them: tokens, unknown tokens, and texts it cannot tell apart."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -23,7 +24,10 @@ class Token(NamedTuple):
 
 def unknown_token(tokenizer: "Tokenizer") -> str | None:
     """The token that stands for what the vocabulary lacks; None where there is no such token."""
-    return getattr(tokenizer.model, "unk_token", None)
+    if hasattr(tokenizer.model, "unk_token"):
+        return tokenizer.model.unk_token
+    number = json.loads(tokenizer.to_str())["model"].get("unk_id")  # Unigram keeps its number only
+    return None if number is None else tokenizer.id_to_token(number)
 
 
 def unknown_id(tokenizer: "Tokenizer") -> int:
