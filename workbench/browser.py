@@ -204,8 +204,8 @@ def _order(rows: pd.DataFrame) -> list[dict[str, Any]]:
 def _pieces(tokenizer: "Tokenizer", text: str) -> list[list[Any]]:
     encoding = tokenizer.encode(text, add_special_tokens=False)
     unknown = unknown_token(tokenizer)
-    return [[token, start, end, token == unknown]
-            for token, (start, end) in zip(encoding.tokens, encoding.offsets, strict=True)]  # fmt: skip
+    places = zip(encoding.tokens, encoding.offsets, strict=True)
+    return [[token, start, end, token == unknown] for token, (start, end) in places]
 
 
 def _tokens(text: str, tokens: Mapping[str, Any]) -> str:

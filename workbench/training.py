@@ -26,6 +26,7 @@ from workbench.logs import LOG_NAME, TrainingLog
 from workbench.metrics import pair_metrics
 from workbench.models import ModelLocation, read_lineage
 from workbench.scoring import ModelScorer, load_cross_encoder
+from workbench.snapshots import SnapshotCallback
 from workbench.splits import DataError, read_manifest, read_side
 
 CHECKPOINT_STEPS = 500  # steps between checkpoints
@@ -74,6 +75,7 @@ def fine_tune(
     recipe: Recipe | None = None,
     resume: bool = False,
     stage: str = "",
+    snapshots: int = 0,
 ) -> dict[str, Any]:
     """Train on `run_dir/data/train.parquet` and write `run_dir/model`, log and lineage.
 
@@ -86,6 +88,7 @@ def fine_tune(
         recipe: how to train; the reference card's values if None.
         resume: continue an interrupted training of the same run.
         stage: the name of this stage in logs and lineage; "stage N" if empty.
+        snapshots: models to keep along the way under `snapshots/`, for a learning curve.
 
     Returns:
         The record of this stage, as appended to `model/lineage.json`.
@@ -105,13 +108,15 @@ def fine_tune(
     checkpoints = folder / "checkpoints"
     checkpoint = get_last_checkpoint(str(checkpoints)) if resume and checkpoints.is_dir() else None
     if checkpoint is None:
-        set_aside(folder, ["model", "checkpoints", LOG_NAME, "evaluation"])
+        set_aside(folder, ["model", "checkpoints", LOG_NAME, "evaluation", "snapshots"])
     log = TrainingLog(folder, stage or f"stage {len(earlier) + 1}")
     if checkpoint is not None:
         log.rewind(int(Path(checkpoint).name.rpartition("-")[2]))
 
     model = load_cross_encoder(base, recipe.max_length, recipe.seed)
     trainer = _trainer(model, folder, train, dev, recipe, log)
+    if snapshots:
+        trainer.add_callback(SnapshotCallback(model, folder / "snapshots", snapshots, len(train)))
     result = trainer.train(resume_from_checkpoint=checkpoint)
     record = {
         "stage": log.stage,
