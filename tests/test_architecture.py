@@ -17,7 +17,7 @@ FLOORS = [
      "mining", "metrics", "uncertainty", "candidates", "lists", "list_formats", "trec", "logs",
      "recipes", "trainer"},
     {"audit", "training", "evaluation", "card", "plots", "findings", "remarks", "claims", "errors",
-     "subject", "slices", "charts", "browser", "snapshots", "curve"},
+     "subject", "slices", "charts", "browser", "searchable", "snapshots", "curve"},
     {"parameters", "report", "runs"},
     {"__main__"},
 ]  # fmt: skip

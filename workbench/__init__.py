@@ -24,6 +24,7 @@ _MODULES = {
     "claims": ("agreement_finding", "calibration_finding", "curve_finding", "leak_finding",
                "left_out_finding", "lists_finding", "negatives_finding", "pairs_finding",
                "ranking_finding", "scatter_finding", "slices_finding", "ties_finding"),
+    "curve": ("find_snapshots", "snapshot_curve"),
     "errors": ("rank_query", "save_evaluation", "worst_queries"),
     "evaluation": ("evaluate",),
     "files": ("display_path", "project_path"),

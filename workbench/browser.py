@@ -35,7 +35,8 @@ SORTS = {
 STYLE = """.wb-orders{display:flex;gap:1.5rem;flex-wrap:wrap}.wb-orders table{font-size:.9em}
 .wb-orders td{text-align:left;vertical-align:top;padding:.15rem .5rem}
 mark{background:#fde68a;color:inherit}.wb-unk{border-bottom:2px solid #d55e00}
-.wb-tokens{color:#6b7280;font-size:.85em}.wb-relevant{font-weight:bold}"""
+.wb-orders>table{flex:1 1 20rem}.wb-slices{color:#6b7280;font-size:.8em}
+.wb-unfold{padding-top:0!important}.wb-tokens{color:#6b7280;font-size:.85em}.wb-relevant{font-weight:bold}"""
 
 
 def browser_records(
@@ -204,8 +205,8 @@ def _order(rows: pd.DataFrame) -> list[dict[str, Any]]:
 def _pieces(tokenizer: "Tokenizer", text: str) -> list[list[Any]]:
     encoding = tokenizer.encode(text, add_special_tokens=False)
     unknown = unknown_token(tokenizer)
-    return [[token, start, end, token == unknown]
-            for token, (start, end) in zip(encoding.tokens, encoding.offsets, strict=True)]  # fmt: skip
+    places = zip(encoding.tokens, encoding.offsets, strict=True)
+    return [[token, start, end, token == unknown] for token, (start, end) in places]
 
 
 def _tokens(text: str, tokens: Mapping[str, Any]) -> str:

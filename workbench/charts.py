@@ -113,7 +113,7 @@ def reliability_plot(scored: pd.DataFrame, bins: int = 10, ax: Axes | None = Non
     ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
     gap = float(np.nansum(sizes * (meant - found)) / sizes.sum())
     way = "too high" if gap > 0 else "too low"
-    ax.set_title(f"Probabilities are {abs(gap):.1%} {way} on average")
+    ax.set_title(f"Probabilities are {100 * abs(gap):.1f} points {way} on average")
     ax.legend(loc="upper left", markerscale=0.6)
     return ax
 
@@ -123,14 +123,14 @@ def slices_plot(slices: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = new_axes(ax, (7.5, 1.2 + 0.36 * len(slices)))
     rows = slices.iloc[::-1].reset_index(drop=True)
     other = str(rows["other"].iloc[0])
-    for shift, name, mean, color in ((0.14, "model", "model", ORANGE),
-                                     (-0.14, "other", "other_mean", BLUE)):  # fmt: skip
+    looks = ((0.14, "model", "model", ORANGE, "o"), (-0.14, "other", "other_mean", BLUE, "s"))
+    for shift, name, mean, color, marker in looks:
         for small in (False, True):
             part = rows[rows["small"] == small]
             spread = np.clip([part[mean] - part[f"{name}_low"],
                               part[f"{name}_high"] - part[mean]], 0, None)  # fmt: skip
             label = {"model": "model", "other": other}[name] if not small else None
-            ax.errorbar(part[mean], part.index + shift, xerr=spread, fmt="o", markersize=5,
+            ax.errorbar(part[mean], part.index + shift, xerr=spread, fmt=marker, markersize=5,
                         capsize=2, color="#D1D5DB" if small else color, label=label)  # fmt: skip
     names = [f"{row.dimension}: {row.slice}  ({row.queries:,})" for row in rows.itertuples()]
     ax.set_yticks(range(len(rows)), names)
@@ -139,7 +139,7 @@ def slices_plot(slices: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set(xlabel="nDCG@10 (95 % interval)", ylabel="slice (queries)", xlim=(0, 1.02))
     whole = rows[~rows["small"]]
     behind = int((whole["gap_high"] < 0).sum())
-    ax.set_title(f"Behind {other} in {behind} of {len(whole)} slices that are large enough")
+    ax.set_title(f"Behind {other} in {behind} of {len(whole)} slices")
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.06), ncols=2)
     return ax
 

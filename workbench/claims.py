@@ -238,10 +238,12 @@ def scatter_finding(model: Sequence[float], other: Sequence[float], name: str) -
 
 def curve_finding(curve: pd.DataFrame) -> str:
     """Whether more training pairs would probably help."""
+    if curve.empty:
+        return "This training kept no snapshots, so there is no learning curve."
     first, last = curve.iloc[0], curve.iloc[-1]
     text = (
-        f"nDCG@10 went from {first['mean']:.3f} after {first['pairs']:,} pairs to "
-        f"{last['mean']:.3f} after {last['pairs']:,}. "
+        f"nDCG@10 went from {first['mean']:.3f} after {int(first['pairs']):,} pairs to "
+        f"{last['mean']:.3f} after {int(last['pairs']):,}. "
     )
     if len(curve) > 2 and last["low"] > curve.iloc[-2]["mean"]:
         return text + "It was still rising at the end: more pairs would probably help."

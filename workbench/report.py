@@ -1,4 +1,4 @@
-"""One self-contained page of a run's executed notebooks; no script can run in it."""
+"""One self-contained page of a run's executed notebooks; nothing from the data can run in it."""
 
 import base64
 import html
@@ -11,15 +11,18 @@ import bleach
 import nbformat
 from jinja2 import DictLoader
 
+from workbench.browser import STYLE as BROWSER_STYLE
 from workbench.claims import ranking_finding
 from workbench.files import packaged_font, project_path, read_json, write_text
+from workbench.searchable import queries_section, script_hash
 
-# The page forbids every script by its policy; on top of that, nbconvert cleans the outputs' HTML.
+# The page's policy forbids every script but ours, known by its hash; on top of that, nbconvert
+# cleans the outputs' HTML.
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy"
  content="default-src 'none'; img-src data:; font-src data:; style-src 'unsafe-inline';
- base-uri 'none'">
+ script-src {script}; base-uri 'none'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><style>{style}</style></head>
 <body><header><h1>{title}</h1>{summary}<nav>{links}</nav></header>
@@ -40,12 +43,17 @@ details pre{background:#f3f4f6;padding:.7rem;border-radius:6px}
 .output{overflow-x:auto}table{border-collapse:collapse;font-size:.88rem;margin:.8rem 0}
 th,td{padding:.28rem .7rem;border-bottom:1px solid #e5e7eb;text-align:left;vertical-align:top}
 thead th{border-bottom:2px solid #9ca3af}.anchor-link{display:none}
+#queries th{cursor:pointer}#search{font:inherit;padding:.25rem .5rem;width:18rem}
+#queries>tbody>tr:has(+tr)>td{border-bottom:0}
+@media print{#searching{display:none!important}section{border:0}}
 .traceback{background:#fef2f2;border:1px solid #fecaca;padding:.7rem;border-radius:6px}
 """
 TAGS = {"a", "b", "blockquote", "br", "code", "details", "div", "em", "h1", "h2", "h3", "h4", "hr",
         "img", "li", "ol", "p", "pre", "span", "strong", "summary", "table", "tbody", "td", "tfoot",
         "th", "thead", "tr", "ul"}  # fmt: skip
 ATTRIBUTES = {"*": ["class", "id", "colspan", "rowspan"], "a": ["href"], "img": ["src", "alt"]}
+WIDGET = "application/vnd.jupyter.widget-view+json"
+NO_WIDGET = "*(Interactive in JupyterLab; on this page see [Query by query](#query-table).)*"
 TEMPLATE = """{%- extends 'basic/index.html.j2' -%}
 {% block in_prompt %}{% endblock %}{% block output_prompt %}{% endblock %}
 {% block output_area_prompt %}{% endblock %}
@@ -70,9 +78,15 @@ def write_report(run_dir: str | Path) -> Path:
         title = _title(notebook, path.stem)
         links.append(f'<a href="#{path.stem}">{html.escape(title)}</a>')
         sections.append(f'<section id="{path.stem}">{_body(notebook)}</section>')
+    browser = folder / "evaluation" / "browser.json"
+    if browser.is_file():
+        links.append('<a href="#query-table">Query by query</a>')
+        table = queries_section(read_json(browser))
+        sections.append(f'<section id="query-table">{table}</section>')
     page = PAGE.format(
+        script=script_hash(),
         title=f"Run {html.escape(folder.name)}",
-        style=STYLE + _font_face("".join(sections)),
+        style=STYLE + BROWSER_STYLE + _font_face("".join(sections)),
         summary=_summary(folder),
         links=" ".join(links),
         sections="\n".join(sections),
@@ -85,8 +99,11 @@ def write_report(run_dir: str | Path) -> Path:
 def _body(notebook: nbformat.NotebookNode) -> str:
     from nbconvert import HTMLExporter
 
+    notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
+            if WIDGET in output.get("data", {}):  # needs a kernel; the table below does not
+                output.data = {"text/markdown": NO_WIDGET}
             if "text/html" in output.get("data", {}):  # style sheets of tables: we have our own
                 found = output.data["text/html"]
                 output.data["text/html"] = re.sub(r"(?s)<style.*?</style>", "", "".join(found))

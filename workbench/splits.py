@@ -17,7 +17,7 @@ SIDES = ("train", "dev", "test")
 LINES_LISTED = 10_000  # line numbers of bad rows that a manifest lists for each reason
 EXAMPLES_LISTED = 50
 MADE_FROM_DATA = ("data", "inspection.json", "model", "checkpoints", "training_log.jsonl",
-                  "evaluation")  # fmt: skip
+                  "evaluation", "snapshots")  # fmt: skip
 
 
 class DataError(ValueError):

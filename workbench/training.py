@@ -18,6 +18,7 @@ from workbench.models import ModelLocation, load_tokenizer, read_lineage
 from workbench.recipes import Recipe
 from workbench.repair import apply_repair, repair_vocabulary, training_texts
 from workbench.scoring import load_cross_encoder
+from workbench.snapshots import SnapshotCallback
 from workbench.splits import DataError, read_manifest, read_side
 from workbench.trainer import hyperparameters, make_trainer
 
@@ -31,6 +32,7 @@ def fine_tune(
     recipe: Recipe | None = None,
     resume: bool = False,
     stage: str = "",
+    snapshots: int = 0,
 ) -> dict[str, Any]:
     """Train on `run_dir/data/train.parquet` and write `run_dir/model`, log and lineage.
 
@@ -45,6 +47,7 @@ def fine_tune(
         recipe: how to train; the reference card's values if None.
         resume: continue an interrupted training of the same run.
         stage: the name of this stage in logs and lineage; "stage N" if empty.
+        snapshots: models to keep along the way under `snapshots/`, for a learning curve.
 
     Returns:
         The record of this stage, as appended to `model/lineage.json`.
@@ -64,7 +67,7 @@ def fine_tune(
         return read_lineage(own)[-1]
     checkpoints = folder / "checkpoints"
     if not (resume and checkpoints.is_dir()):
-        set_aside(folder, ["model", "checkpoints", LOG_NAME, "evaluation"])
+        set_aside(folder, ["model", "checkpoints", LOG_NAME, "evaluation", "snapshots"])
     name = stage or f"stage {len(earlier) + 1}"
 
     model, repaired = _start(base, recipe, train)
@@ -73,6 +76,8 @@ def fine_tune(
         model, warm_up = _warm_up(model, checkpoints, train, recipe, TrainingLog(folder, LEXICAL))
     pairs, added = _with_mined(train, recipe)
     trainer = make_trainer(model, checkpoints, pairs, dev, recipe, log := TrainingLog(folder, name))
+    if snapshots:
+        trainer.add_callback(SnapshotCallback(model, folder / "snapshots", snapshots, len(pairs)))
     result = trainer.train(resume_from_checkpoint=_last(checkpoints, log))
     record = {
         "stage": name,

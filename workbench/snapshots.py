@@ -1,0 +1,48 @@
+"""Snapshots of the model along a training, from which notebook 4 draws a learning curve."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from workbench.files import write_json
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
+
+
+class SnapshotCallback(TrainerCallback):
+    """Saves the model (weights and tokenizer, no optimizer) at equally spaced steps.
+
+    Args:
+        model: the model in training.
+        folder: where the snapshots go, each as `step-000123/`; one that is there already is kept.
+        count: how many; the last is the end of the training.
+        pairs: the number of training pairs, to say how many have been seen.
+    """
+
+    def __init__(self, model: "CrossEncoder", folder: Path, count: int, pairs: int) -> None:
+        self.model, self.folder, self.count, self.pairs = model, folder, count, pairs
+        self.steps: set[int] = set()
+
+    def on_train_begin(
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Choose the steps."""
+        total = state.max_steps
+        self.steps = {max(1, round(total * n / self.count)) for n in range(1, self.count + 1)}
+
+    def on_step_end(
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Save if it is time: written beside its place and renamed once it is whole."""
+        target = self.folder / f"step-{state.global_step:06d}"
+        if state.global_step not in self.steps or target.exists():
+            return
+        unfinished = self.folder / ".snapshot.tmp"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        self.model.save_pretrained(str(unfinished), create_model_card=False)
+        seen = round((state.epoch or 0.0) * self.pairs)
+        write_json(unfinished / "snapshot.json", {"step": state.global_step, "pairs": seen})
+        unfinished.rename(target)
