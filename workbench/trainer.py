@@ -62,6 +62,7 @@ def make_trainer(
     steps = math.ceil(math.ceil(len(train) / recipe.batch_size) * recipe.epochs)
     every = logging_steps(steps)
     show_bar = watched()
+    half = recipe.resolved_precision() == "bfloat16"
     rate = recipe.embedding_learning_rate
     arguments = CrossEncoderTrainingArguments(
         output_dir=str(checkpoints),
@@ -76,7 +77,8 @@ def make_trainer(
         max_grad_norm=1.0,
         optim="adamw_torch_fused",
         seed=recipe.seed,
-        bf16=recipe.resolved_precision() == "bfloat16",
+        bf16=half,
+        use_cpu=half and not torch.cuda.is_available(),  # else bf16 is refused without a GPU
         batch_sampler=LikeLengthBatchSampler if recipe.speed == "fast" else "batch_sampler",
         logging_steps=every,
         eval_strategy="steps" if len(dev) else "no",
