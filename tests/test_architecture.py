@@ -13,38 +13,13 @@ PACKAGE = Path(workbench.__file__).parent
 FLOORS = [
     {"files"},
     {"formats", "pairs", "models"},
-    {
-        "splits",
-        "vocabulary",
-        "scoring",
-        "baselines",
-        "metrics",
-        "candidates",
-        "logs",
-        "lists",
-        "list_formats",
-        "trec",
-        "uncertainty",
-    },
-    {
-        "audit",
-        "training",
-        "evaluation",
-        "card",
-        "plots",
-        "findings",
-        "claims",
-        "errors",
-        "subject",
-        "slices",
-        "charts",
-        "browser",
-        "snapshots",
-        "curve",
-    },
+    {"splits", "vocabulary", "scoring", "baselines", "metrics", "candidates", "logs", "lists",
+     "list_formats", "trec", "uncertainty"},
+    {"audit", "training", "evaluation", "card", "plots", "findings", "claims", "errors", "subject",
+     "slices", "charts", "browser", "searchable", "snapshots", "curve"},
     {"parameters", "report", "runs"},
     {"__main__"},
-]
+]  # fmt: skip
 FLOOR = {module: number for number, modules in enumerate(FLOORS) for module in modules}
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 
