@@ -55,7 +55,7 @@ def chain(tmp_path_factory, tiny_model):
     run_dir = tmp_path_factory.mktemp("runs") / "chain"
     values = {
         "run_dir": str(run_dir), "base_model": str(tiny_model), "max_pairs": 300,
-        "test_share": 0.3, "max_length": 64, "learning_rate": 1e-3,
+        "test_share": 0.3, "max_length": 64, "learning_rate": 1e-3, "snapshots": 3,
     }  # fmt: skip
     out = run_dir / "notebooks"
     out.mkdir(parents=True)

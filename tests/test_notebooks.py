@@ -104,12 +104,32 @@ def test_notebook_4_leaves_metrics_with_intervals(chain):
     metrics = read_json(chain / "evaluation/metrics.json")
     assert metrics["schema"] == 1
     for row in metrics["rows"]:
-        for name in ("ndcg@10", "mrr@10", "map", "ap", "roc_auc"):
+        for name in ("ndcg@10", "mrr@10", "map", "recall@10", "precision@1", "success@5",
+                     "ap", "roc_auc", "accuracy", "f1"):  # fmt: skip
             value = row[name]
             assert 0 <= value["low"] <= value["mean"] <= value["high"] <= 1
     random = next(row for row in metrics["rows"] if row["scorer"] == "random")
     jaccard = next(row for row in metrics["rows"] if row["scorer"] == "char_jaccard")
     assert jaccard["ndcg@10"]["mean"] > random["ndcg@10"]["mean"]
+
+
+def test_notebook_4_measures_the_whole_ladder_with_tests_and_says_what_may_be_claimed(chain):
+    metrics = read_json(chain / "evaluation/metrics.json")
+    names = {row["scorer"] for row in metrics["rows"]}
+    assert names == {"model", "base", "random", "candidate_order", "char_jaccard", "tfidf_cosine",
+                     "bm25", "ngram_regression"}  # fmt: skip
+    assert set(metrics["model_minus"]) == names - {"model"}
+    for gap in metrics["model_minus"].values():
+        assert gap["low"] <= gap["mean"] <= gap["high"]
+        assert 0 < gap["p"] <= gap["p_holm"] <= 1
+    assert (metrics["ties"], metrics["resamples"]) == ("expected", 10_000)
+    assert metrics["recipe"]["source"] == "built from the test split"
+    for figure in ("ladder", "ladder_mrr", "scatter", "scores", "reliability", "slices",
+                   "negatives", "learning_curve"):  # fmt: skip
+        assert (chain / f"figures/{figure}.png").stat().st_size > 5000
+    card = (chain / "model/README.md").read_text(encoding="utf-8")
+    assert "Ties count as the average" in card
+    assert "| ngram_regression |" in card
 
 
 def test_notebook_3_overlays_runs_and_reads_a_running_one(chain, tmp_path):

@@ -66,7 +66,8 @@ def test_a_run_folder_holds_what_the_plan_says(finished):
     assert status["state"] == "done"
     assert [entry["state"] for entry in status["acts"].values()] == ["done"] * 4
     rows = read_json(run / "evaluation/metrics.json")["rows"]
-    names = {"model", "base", "char_jaccard", "tfidf_cosine", "random"}
+    names = {"model", "base", "ngram_regression", "bm25", "tfidf_cosine", "char_jaccard",
+             "candidate_order", "random"}  # fmt: skip
     assert {row["scorer"] for row in rows} == names
     assert not list(run.rglob("*.tmp"))
 

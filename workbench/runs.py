@@ -72,10 +72,9 @@ def request_problems(
             problems.append(f"{name}: there is no file {value!r} (relative paths start at the "
                             f"project's root){hint}")  # fmt: skip
     try:
-        if parameters.base_model.startswith("bundled:") or (
-            project_path(parameters.base_model).is_dir()
-        ):
-            find_model(parameters.base_model)
+        base = parameters.base_model  # what can only be a name on the Hub is looked up later
+        if base.count("/") != 1 or base.startswith(".") or project_path(base).is_dir():
+            find_model(base)
     except ModelError as error:
         problems.append(str(error))
     exists = (run_dir / "parameters.yaml").is_file()
