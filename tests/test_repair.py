@@ -112,7 +112,9 @@ def test_missing_characters_by_hand(tokenizer):
     pairs = pairs_of(
         ("谁说", "谁", 1.0), ("谁谁", "hi", 0.0), ("hi", "yo", 0.0), ("ﾊﾛｰ", "yo", 1.0)
     )
-    found = missing_characters(pairs, tokenizer)
+    found = missing_characters(
+        pairs, unknown_pieces(tokenizer, [*pairs["sentence_0"], *pairs["sentence_1"]])
+    )
     assert found["distinct"] == 5
     assert found["pairs"] == 3
     assert found["characters"][0] == {

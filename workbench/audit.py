@@ -12,7 +12,7 @@ from workbench.coverage import missing_characters, repair_outlook, vocabulary_ve
 from workbench.files import project_path, write_json
 from workbench.list_formats import read_candidates
 from workbench.lists import CandidateError, CandidateList
-from workbench.vocabulary import count_tokens, tokenize
+from workbench.vocabulary import count_tokens, tokenize, unknown_pieces
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -46,7 +46,8 @@ def inspect_pairs(
     texts = pd.concat([pairs["sentence_0"], pairs["sentence_1"]], ignore_index=True)
     counts = count_tokens(tokenizer, texts)
     tokens = pair_tokens(pairs, tokenizer, counts)
-    outlook = repair_outlook(pairs, pairs if train is None else train, tokenizer, lists)
+    pieces = unknown_pieces(tokenizer, texts)
+    outlook = repair_outlook(pairs, pairs if train is None else train, tokenizer, lists, pieces)
     return {
         "schema": 1,
         "labels": _labels(pairs["label"]),
@@ -55,7 +56,7 @@ def inspect_pairs(
         "contradictions": _contradictions(pairs),
         "reuse": _reuse(texts),
         **_vocabulary(texts, counts),
-        "missing": missing_characters(pairs, tokenizer),
+        "missing": missing_characters(pairs, pieces),
         "ceiling": outlook["keep"]["ceiling"],
         "repairs": outlook,
         "verdict": vocabulary_verdict(outlook),

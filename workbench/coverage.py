@@ -24,12 +24,14 @@ AMBER = {"unknown": 0.01, "lost": 0.005}
 COLOURS = {"green": "#009E73", "amber": "#E69F00", "red": "#D55E00"}
 
 
-def missing_characters(pairs: pd.DataFrame, tokenizer: "Tokenizer") -> dict[str, Any]:
+def missing_characters(
+    pairs: pd.DataFrame, pieces: Mapping[str, Mapping[str, int]]
+) -> dict[str, Any]:
     """The characters behind the unknown tokens, by frequency and by Unicode block.
 
     Args:
         pairs: columns `sentence_0`, `sentence_1`.
-        tokenizer: the model's, without truncation.
+        pieces: what `unknown_pieces` gave for their texts.
 
     Returns:
         `distinct`; `pairs`, how many pairs hold any of them; `characters`, the most frequent ones,
@@ -37,11 +39,14 @@ def missing_characters(pairs: pd.DataFrame, tokenizer: "Tokenizer") -> dict[str,
     """
     from fontTools import unicodedata as blocks
 
-    texts = training_texts(pairs)
-    inside = {
-        text: Counter({c: n for piece, n in pieces.items() for c in piece})
-        for text, pieces in unknown_pieces(tokenizer, texts).items()
-    }
+    inside: dict[str, Counter[str]] = {}
+    for text in training_texts(pairs):
+        if text in pieces:
+            counts: Counter[str] = Counter()
+            for piece, n in pieces[text].items():
+                for character in piece:
+                    counts[character] += n
+            inside[text] = counts
     occurrences: Counter[str] = Counter()
     in_texts: Counter[str] = Counter()
     for counts in inside.values():
@@ -107,6 +112,7 @@ def repair_outlook(
     train: pd.DataFrame,
     tokenizer: "Tokenizer",
     lists: Sequence[CandidateList] = (),
+    pieces: Mapping[str, Mapping[str, int]] | None = None,
 ) -> dict[str, Any]:
     """What each choice of the parameter `vocabulary` would give, learned from training texts only.
 
@@ -115,18 +121,22 @@ def repair_outlook(
         train: the training side; the new tokens are learned from its texts.
         tokenizer: the base model's.
         lists: the ranking test, for its ceiling.
+        pieces: what `unknown_pieces` gave for the texts of all pairs, if it is there already.
 
     Returns:
         By choice: `readability`, `added` and `left_out` tokens; or `refused`, a sentence, where the
         tokenizer cannot be repaired.
     """
     texts = [*training_texts(pairs), *_texts_of(lists)]
+    learned = training_texts(train)
+    if pieces is None:
+        pieces = unknown_pieces(tokenizer, learned)
     outlook: dict[str, Any] = {}
     for how in REPAIRS:
         reader, added, left_out = tokenizer, 0, 0
         if how != "keep":
             try:
-                repair = repair_vocabulary(tokenizer, training_texts(train), how)
+                repair = repair_vocabulary(tokenizer, learned, how, pieces)
             except ModelError as error:
                 outlook[how] = {"refused": str(error)}
                 continue

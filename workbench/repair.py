@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +49,12 @@ class Repair:
         }
 
 
-def repair_vocabulary(tokenizer: "Tokenizer", texts: Iterable[str], how: str) -> Repair:
+def repair_vocabulary(
+    tokenizer: "Tokenizer",
+    texts: Iterable[str],
+    how: str,
+    pieces: Mapping[str, Mapping[str, int]] | None = None,
+) -> Repair:
     """Give every character that the texts need and the vocabulary lacks a token of its own.
 
     The tokens go into the WordPiece vocabulary itself, so the result is an ordinary tokenizer. A
@@ -61,6 +66,7 @@ def repair_vocabulary(tokenizer: "Tokenizer", texts: Iterable[str], how: str) ->
         texts: training texts only; distinct ones are counted once.
         how: `unused` renames the `[unused###]` tokens, so that the model keeps its size and shape,
             and takes the most frequent tokens if there are too few of them; `extend` appends.
+        pieces: what `unknown_pieces` gave for these texts or more, if it is there already.
 
     Raises:
         ModelError: the tokenizer is not WordPiece, or `how` is neither of the two.
@@ -75,10 +81,13 @@ def repair_vocabulary(tokenizer: "Tokenizer", texts: Iterable[str], how: str) ->
             "vocabulary can be repaired by adding characters; use vocabulary 'keep', or another "
             "base model"
         )
-    pieces: Counter[str] = Counter()
-    for found in unknown_pieces(tokenizer, texts).values():
-        pieces.update(found)
-    wanted = missing_tokens(tokenizer, pieces)
+    distinct = dict.fromkeys(texts)
+    if pieces is None:
+        pieces = unknown_pieces(tokenizer, distinct)
+    needed: Counter[str] = Counter()
+    for text in distinct:
+        needed.update(pieces.get(text, {}))
+    wanted = missing_tokens(tokenizer, needed)
     tokens = sorted(wanted, key=lambda token: (-wanted[token], token))
     vocabulary: dict[str, int] = state["model"]["vocab"]
     if how == "unused":
