@@ -148,6 +148,11 @@ def negatives_plot(couples: pd.DataFrame, other: str = "", ax: Axes | None = Non
     """Bars with intervals: how often a positive beats a negative, by the negative's kind."""
     shown = [name for name in ("model", other) if name in set(couples["scorer"])]
     kinds = list(dict.fromkeys(couples["kind"]))
+    if not shown:
+        ax = new_axes(ax, (7.5, 1.2))
+        ax.set(xlabel="positive above the negative (share of couples)", ylabel="kind of negative")
+        ax.set_title("No list has both a positive and a negative")
+        return ax
     ax = new_axes(ax, (7.5, 0.9 + 0.75 * len(kinds)))
     for place, name in enumerate(shown):
         part = couples[couples["scorer"] == name].set_index("kind").reindex(kinds)

@@ -157,7 +157,10 @@ def ties_finding(metrics: Mapping[str, Any]) -> str:
 def pairs_finding(metrics: Mapping[str, Any]) -> str:
     """What the pair metrics say of the model, and what could not be defined."""
     if not metrics["pairs"]:
-        return "There are no labelled test pairs, so there are no pair metrics."
+        return (
+            "There are no labelled test pairs, so there are no pair metrics; the scores above are "
+            "those of the candidates."
+        )
     row = next((row for row in metrics["rows"] if row["scorer"] == "model"), metrics["rows"][0])
     name = row["scorer"]
     if row["roc_auc"]["mean"] is None:
