@@ -76,8 +76,13 @@ def agreement_finding(metrics: Mapping[str, Any]) -> str:
     )
 
 
-def leak_finding(seen: int, queries: int) -> str:
-    """Whether ranking queries were trained on."""
+def leak_finding(seen: int, queries: int, training_pairs: int) -> str:
+    """Whether ranking queries were trained on, as far as the training pairs are known."""
+    if not training_pairs:
+        return (
+            "**No training pairs are known here, so whether the model was trained on these "
+            f"{queries:,} queries cannot be told.** If it was, its figures flatter."
+        )
     if not seen:
         return f"None of the {queries:,} queries stands among the training texts."
     return (
