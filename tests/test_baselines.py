@@ -29,7 +29,7 @@ def test_bm25_prefers_rare_shared_characters_and_takes_candidates_it_does_not_kn
         [("怎么开通", "怎么开通会员"), ("怎么开通", "怎么借钱"), ("怎么开通", "今天天气")]
     )
     assert rare > common > none == 0
-    fresh = scorer.score([("abc", "abd"), ("abc", "怎么还款"), ("好", "怎么还款")])
+    fresh = scorer.score([("abc", "abx"), ("abc", "怎么还款"), ("好", "怎么还款")])
     assert fresh[0] > 0
     assert fresh[1:].tolist() == [0, 0]
     assert scorer.score([("怎么开通", "怎么借钱")])[0] == common  # no call changes the next one

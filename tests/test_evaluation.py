@@ -237,8 +237,9 @@ def test_the_finding_about_lists_names_what_is_odd():
 
 
 def test_small_findings_follow_their_numbers():
-    assert "1 of the 2 queries" in claims.leak_finding(1, 2)
-    assert "None of the 2" in claims.leak_finding(0, 2)
+    assert "1 of the 2 queries" in claims.leak_finding(1, 2, 9)
+    assert "None of the 2" in claims.leak_finding(0, 2, 9)
+    assert "cannot be told" in claims.leak_finding(0, 2, 0)
     assert claims.left_out_finding({}) == "No rung of the ladder is missing."
     assert "`base`, because x" in claims.left_out_finding({"base": "x"})
     assert "better than `a` on 1 queries, worse on 2, equal on 1" in claims.scatter_finding(

@@ -165,6 +165,24 @@ def test_small_slices_are_grey(evaluation, features, lists):
     assert [color == "#9CA3AF" for color in colors] == slices["small"].tolist()[::-1]
 
 
+def test_lists_with_nothing_to_compare_are_drawn_and_said_all_the_same():
+    """One query with one candidate, one without a positive: every figure and sentence exists."""
+    lists = [CandidateList("ab", ("abc",), (1.0,)), CandidateList("cd", ("x", "y"), (0.0, 0.0))]
+    nothing = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
+    scorers = {"model": CharacterJaccard(), "random": RandomScorer(1)}
+    result = evaluate(scorers, lists, nothing, resamples=100)
+    couples = negative_couples(result, lists)
+    assert couples.empty
+    title = charts.negatives_plot(couples, "random").get_title(loc="left")
+    assert title == "No list has both a positive and a negative"
+    assert "one kind of negative only" in claims.negatives_finding(couples)
+    slices = slice_table(result, query_features(lists), lists, resamples=100)
+    assert charts.slices_plot(slices).get_title(loc="left") == "Behind random in 0 of 0 slices"
+    assert "too small" in claims.slices_finding(slices)
+    assert charts.model_against(result, "random").get_title(loc="left")
+    assert "cannot be told apart" in claims.ranking_finding(result.metrics)
+
+
 def test_one_label_only_is_said():
     scored = pd.DataFrame({"positive": [True, True], "score": [1.0, 1.0]})
     assert charts.score_distributions(scored).get_title(loc="left") == "There is one label only"

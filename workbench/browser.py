@@ -5,6 +5,7 @@ JupyterLab and by the table in the report. Texts are data: every one is escaped 
 """
 
 import html
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import pandas as pd
 from workbench.baselines import characters
 from workbench.errors import rank_query
 from workbench.evaluation import Evaluation
-from workbench.files import project_path, write_json
+from workbench.files import project_path, write_text
 from workbench.scoring import Scorer
 from workbench.slices import BINS
 from workbench.vocabulary import unknown_token
@@ -92,7 +93,8 @@ def browser_records(
 def save_browser(run_dir: str | Path, records: Sequence[Mapping[str, Any]]) -> Path:
     """Write `evaluation/browser.json`, from which the report makes its table."""
     path = project_path(run_dir) / "evaluation" / "browser.json"
-    write_json(path, list(records))
+    text = json.dumps(list(records), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    write_text(path, text + "\n")
     return path
 
 

@@ -52,11 +52,12 @@ def model_against(
     # Names stand apart from one another, beside the place where the model loses most.
     losing = [place for place in np.argsort(gaps, kind="stable")[:NAMED] if gaps[place] < 0]
     for line, place in enumerate(losing):
+        point = (against[place] + moved[0][place], model[place] + moved[1][place])
         ax.annotate(
-            plain(queries[place], 18), (against[place] + moved[0][place],
-                                        model[place] + moved[1][place]),
-            xytext=(0.97, 0.36 - 0.08 * line), textcoords="axes fraction", ha="right",
-            fontsize="small", arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.8},
+            plain(queries[place], 18), point, xytext=(0.86, 0.33 - 0.08 * line),
+            textcoords="axes fraction", ha="right", va="center", fontsize="small",
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5},
+            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.8, "relpos": (1, 0.5)},
         )  # fmt: skip
     ax.set(xlabel=f"nDCG@10 of {other}, a query", ylabel="nDCG@10 of the model, a query")
     ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
@@ -148,6 +149,11 @@ def negatives_plot(couples: pd.DataFrame, other: str = "", ax: Axes | None = Non
     """Bars with intervals: how often a positive beats a negative, by the negative's kind."""
     shown = [name for name in ("model", other) if name in set(couples["scorer"])]
     kinds = list(dict.fromkeys(couples["kind"]))
+    if not shown:
+        ax = new_axes(ax, (7.5, 1.2))
+        ax.set(xlabel="positive above the negative (share of couples)", ylabel="kind of negative")
+        ax.set_title("No list has both a positive and a negative")
+        return ax
     ax = new_axes(ax, (7.5, 0.9 + 0.75 * len(kinds)))
     for place, name in enumerate(shown):
         part = couples[couples["scorer"] == name].set_index("kind").reindex(kinds)

@@ -76,8 +76,13 @@ def agreement_finding(metrics: Mapping[str, Any]) -> str:
     )
 
 
-def leak_finding(seen: int, queries: int) -> str:
-    """Whether ranking queries were trained on."""
+def leak_finding(seen: int, queries: int, training_pairs: int) -> str:
+    """Whether ranking queries were trained on, as far as the training pairs are known."""
+    if not training_pairs:
+        return (
+            "**No training pairs are known here, so whether the model was trained on these "
+            f"{queries:,} queries cannot be told.** If it was, its figures flatter."
+        )
     if not seen:
         return f"None of the {queries:,} queries stands among the training texts."
     return (
@@ -157,7 +162,10 @@ def ties_finding(metrics: Mapping[str, Any]) -> str:
 def pairs_finding(metrics: Mapping[str, Any]) -> str:
     """What the pair metrics say of the model, and what could not be defined."""
     if not metrics["pairs"]:
-        return "There are no labelled test pairs, so there are no pair metrics."
+        return (
+            "There are no labelled test pairs, so there are no pair metrics; the scores above are "
+            "those of the candidates."
+        )
     row = next((row for row in metrics["rows"] if row["scorer"] == "model"), metrics["rows"][0])
     name = row["scorer"]
     if row["roc_auc"]["mean"] is None:
