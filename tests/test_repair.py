@@ -69,10 +69,8 @@ def test_only_texts_given_are_learned_from(tokenizer):
 
 
 def test_a_word_of_unknown_characters_gets_continuing_tokens(tokenizer):
-    pieces = {piece: n for found in unknown_pieces(tokenizer, ["ﾊﾛｰ"]).values()
-              for piece, n in found.items()}  # fmt: skip
-    assert pieces == {"ﾊﾛｰ": 1}
-    assert set(missing_tokens(tokenizer, pieces)) == {"ﾊ", "##ﾛ", "##ｰ"}
+    assert unknown_pieces(tokenizer, ["ﾊﾛｰ", "hello"]) == {"ﾊﾛｰ": ("ﾊﾛｰ",)}
+    assert set(missing_tokens(tokenizer, {"ﾊﾛｰ": 1})) == {"ﾊ", "##ﾛ", "##ｰ"}
 
 
 def test_other_tokenizers_are_refused_with_a_reason(tokenizer):

@@ -8,7 +8,12 @@ import numpy as np
 import pandas as pd
 
 from workbench.candidates import build_candidates
-from workbench.coverage import missing_characters, repair_outlook, vocabulary_verdict
+from workbench.coverage import (
+    missing_characters,
+    repair_outlook,
+    texts_of,
+    vocabulary_verdict,
+)
 from workbench.files import project_path, write_json
 from workbench.list_formats import read_candidates
 from workbench.lists import CandidateError, CandidateList
@@ -44,10 +49,11 @@ def inspect_pairs(
         as it is) and `verdict` (see `vocabulary_verdict`).
     """
     texts = pd.concat([pairs["sentence_0"], pairs["sentence_1"]], ignore_index=True)
-    counts = count_tokens(tokenizer, texts)
+    counts = count_tokens(tokenizer, [*texts.tolist(), *texts_of(lists)])
     tokens = pair_tokens(pairs, tokenizer, counts)
-    pieces = unknown_pieces(tokenizer, texts)
-    outlook = repair_outlook(pairs, pairs if train is None else train, tokenizer, lists, pieces)
+    pieces = unknown_pieces(tokenizer, texts.tolist())
+    learned = pairs if train is None else train
+    outlook = repair_outlook(pairs, learned, tokenizer, lists, counts, pieces)
     return {
         "schema": 1,
         "labels": _labels(pairs["label"]),
@@ -55,7 +61,7 @@ def inspect_pairs(
         "truncation": {"max_length": max_length, "share": float((tokens > max_length).mean())},
         "contradictions": _contradictions(pairs),
         "reuse": _reuse(texts),
-        **_vocabulary(texts, counts),
+        **_vocabulary(texts, counts.loc[texts.unique()]),
         "missing": missing_characters(pairs, pieces),
         "ceiling": outlook["keep"]["ceiling"],
         "repairs": outlook,

@@ -24,9 +24,7 @@ AMBER = {"unknown": 0.01, "lost": 0.005}
 COLOURS = {"green": "#009E73", "amber": "#E69F00", "red": "#D55E00"}
 
 
-def missing_characters(
-    pairs: pd.DataFrame, pieces: Mapping[str, Mapping[str, int]]
-) -> dict[str, Any]:
+def missing_characters(pairs: pd.DataFrame, pieces: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """The characters behind the unknown tokens, by frequency and by Unicode block.
 
     Args:
@@ -39,25 +37,21 @@ def missing_characters(
     """
     from fontTools import unicodedata as blocks
 
-    inside: dict[str, Counter[str]] = {}
-    for text in training_texts(pairs):
-        if text in pieces:
-            counts: Counter[str] = Counter()
-            for piece, n in pieces[text].items():
-                for character in piece:
-                    counts[character] += n
-            inside[text] = counts
     occurrences: Counter[str] = Counter()
     in_texts: Counter[str] = Counter()
-    for counts in inside.values():
-        occurrences.update(counts)
-        in_texts.update(counts.keys())
+    for text in training_texts(pairs):
+        if text in pieces:
+            characters = "".join(pieces[text])
+            occurrences.update(characters)
+            in_texts.update(set(characters))
     block = {character: str(blocks.block(character)) for character in occurrences}
     in_pairs: Counter[str] = Counter()
     block_pairs: Counter[str] = Counter()
-    broken, nothing = 0, Counter[str]()
-    for first, second in zip(pairs["sentence_0"], pairs["sentence_1"], strict=True):
-        found = inside.get(first, nothing).keys() | inside.get(second, nothing).keys()
+    broken = 0
+    for both in zip(pairs["sentence_0"].tolist(), pairs["sentence_1"].tolist(), strict=True):
+        found = {
+            character for text in both for piece in pieces.get(text, ()) for character in piece
+        }
         broken += bool(found)
         in_pairs.update(found)
         block_pairs.update({block[character] for character in found})
@@ -97,7 +91,7 @@ def readability(
     """
     texts = training_texts(pairs)
     own = counts.reindex(texts)
-    occurring = counts.reindex([*pairs["sentence_0"], *pairs["sentence_1"]])
+    occurring = counts.reindex(pairs["sentence_0"].tolist() + pairs["sentence_1"].tolist())
     sizes = own.groupby("sequence")["tokens"].transform("size")
     ranking = {"ndcg@10": list_ceiling(lists, counts) if lists else None}
     return {
@@ -112,7 +106,8 @@ def repair_outlook(
     train: pd.DataFrame,
     tokenizer: "Tokenizer",
     lists: Sequence[CandidateList] = (),
-    pieces: Mapping[str, Mapping[str, int]] | None = None,
+    counts: pd.DataFrame | None = None,
+    pieces: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """What each choice of the parameter `vocabulary` would give, learned from training texts only.
 
@@ -121,19 +116,20 @@ def repair_outlook(
         train: the training side; the new tokens are learned from its texts.
         tokenizer: the base model's.
         lists: the ranking test, for its ceiling.
-        pieces: what `unknown_pieces` gave for the texts of all pairs, if it is there already.
+        counts: what `count_tokens` gave for the texts of pairs and lists, if it is there already.
+        pieces: the same of `unknown_pieces`.
 
     Returns:
         By choice: `readability`, `added` and `left_out` tokens; or `refused`, a sentence, where the
         tokenizer cannot be repaired.
     """
-    texts = [*training_texts(pairs), *_texts_of(lists)]
+    texts = [*training_texts(pairs), *texts_of(lists)]
     learned = training_texts(train)
     if pieces is None:
         pieces = unknown_pieces(tokenizer, learned)
     outlook: dict[str, Any] = {}
     for how in REPAIRS:
-        reader, added, left_out = tokenizer, 0, 0
+        reader, added, left_out, seen = tokenizer, 0, 0, counts
         if how != "keep":
             try:
                 repair = repair_vocabulary(tokenizer, learned, how, pieces)
@@ -141,7 +137,8 @@ def repair_outlook(
                 outlook[how] = {"refused": str(error)}
                 continue
             reader, added, left_out = repair.tokenizer, len(repair.added), len(repair.left_out)
-        figures = readability(count_tokens(reader, texts), pairs, lists)
+            seen = None
+        figures = readability(count_tokens(reader, texts) if seen is None else seen, pairs, lists)
         outlook[how] = figures | {"added": added, "left_out": left_out}
     return outlook
 
@@ -191,7 +188,8 @@ def verdict_card(verdict: Mapping[str, str]) -> str:
     )
 
 
-def _texts_of(lists: Sequence[CandidateList]) -> Iterable[str]:
+def texts_of(lists: Sequence[CandidateList]) -> Iterable[str]:
+    """Queries and candidates of the lists, with repetitions."""
     for one in lists:
         yield one.query
         yield from one.candidates

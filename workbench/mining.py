@@ -116,11 +116,11 @@ def _mined(train: pd.DataFrame, queries: list[str], each: int, seed: int) -> pd.
 
 
 def _texts(pairs: pd.DataFrame) -> dict[str, None]:
-    return dict.fromkeys([*pairs["sentence_0"], *pairs["sentence_1"]])
+    return dict.fromkeys(pairs["sentence_0"].tolist() + pairs["sentence_1"].tolist())
 
 
 def _rows(pairs: pd.DataFrame) -> list[tuple[str, str]]:
-    return list(zip(pairs["sentence_0"], pairs["sentence_1"], strict=True))
+    return list(zip(pairs["sentence_0"].tolist(), pairs["sentence_1"].tolist(), strict=True))
 
 
 def _sigmoid(logits: Any) -> np.ndarray:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,7 @@ def repair_vocabulary(
     tokenizer: "Tokenizer",
     texts: Iterable[str],
     how: str,
-    pieces: Mapping[str, Mapping[str, int]] | None = None,
+    pieces: Mapping[str, Sequence[str]] | None = None,
 ) -> Repair:
     """Give every character that the texts need and the vocabulary lacks a token of its own.
 
@@ -86,7 +86,7 @@ def repair_vocabulary(
         pieces = unknown_pieces(tokenizer, distinct)
     needed: Counter[str] = Counter()
     for text in distinct:
-        needed.update(pieces.get(text, {}))
+        needed.update(pieces.get(text, ()))
     wanted = missing_tokens(tokenizer, needed)
     tokens = sorted(wanted, key=lambda token: (-wanted[token], token))
     vocabulary: dict[str, int] = state["model"]["vocab"]
@@ -105,7 +105,7 @@ def repair_vocabulary(
 
 def training_texts(pairs: pd.DataFrame) -> list[str]:
     """The distinct texts of both columns, in their order."""
-    return list(dict.fromkeys([*pairs["sentence_0"], *pairs["sentence_1"]]))
+    return list(dict.fromkeys(pairs["sentence_0"].tolist() + pairs["sentence_1"].tolist()))
 
 
 def apply_repair(model: "CrossEncoder", repair: Repair, rows: np.ndarray) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,7 +12,7 @@ import pandas as pd
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-CHUNK = 8192  # texts encoded at a time; bounds the memory whatever the size of the data
+CHUNK = 2048  # texts encoded at a time; bounds the memory whatever the size of the data
 
 
 class Token(NamedTuple):
@@ -68,24 +69,24 @@ def count_tokens(tokenizer: "Tokenizer", texts: Iterable[str]) -> pd.DataFrame:
     return frame.set_index("text")
 
 
-def unknown_pieces(tokenizer: "Tokenizer", texts: Iterable[str]) -> dict[str, Counter[str]]:
+def unknown_pieces(tokenizer: "Tokenizer", texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """What the unknown tokens of each distinct text stand for; texts without any are left out.
 
     Returns:
-        By text: how often each piece occurs in it, normalized as the tokenizer does (lower case,
-        accents), so that these are the very characters a vocabulary would have to hold.
+        By text: the pieces in their order, normalized as the tokenizer does (lower case, accents),
+        so that these are the very characters a vocabulary would have to hold.
     """
     unknown, normalizer = unknown_id(tokenizer), tokenizer.normalizer
-    normalize = normalizer.normalize_str if normalizer else str
-    found: dict[str, Counter[str]] = {}
+    normalize = cache(normalizer.normalize_str if normalizer else str)
+    found: dict[str, tuple[str, ...]] = {}
     for chunk in _chunks(texts):
         for text, encoding in zip(
             chunk, tokenizer.encode_batch(chunk, add_special_tokens=False), strict=True
         ):
-            spans = (s for n, s in zip(encoding.ids, encoding.offsets, strict=True) if n == unknown)
-            pieces = Counter(normalize(text[start:end]).strip() for start, end in spans)
-            if pieces:
-                found[text] = pieces
+            ids = encoding.ids
+            if unknown in ids:
+                spans = (s for n, s in zip(ids, encoding.offsets, strict=True) if n == unknown)
+                found[text] = tuple(normalize(text[start:end]).strip() for start, end in spans)
     return found
 
 

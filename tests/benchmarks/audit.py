@@ -1,0 +1,45 @@
+"""How long notebook 1's audit takes and how much memory it needs.
+
+    python -m tests.benchmarks.audit [PAIRS.csv LISTS.jsonl]
+
+Without files it makes up pairs and lists of the reference size: 97,230 pairs and 1,047 lists of 30.
+It prints figures and asserts nothing: times depend on the machine and on what else runs there.
+"""
+
+import os
+import resource
+import sys
+import time
+
+from tests.benchmarks.ranking import made_up
+from workbench.audit import inspect_pairs
+from workbench.list_formats import read_candidates
+from workbench.models import BUNDLED_MODEL, find_model, load_tokenizer
+from workbench.pairs import read_pairs
+from workbench.vocabulary import count_tokens
+
+
+def main(files):
+    pairs, lists = (read_pairs(files[0]).frame, read_candidates(files[1])) if files else made_up()
+    tokenizer = load_tokenizer(find_model(BUNDLED_MODEL))
+    before = peak()
+    start = time.perf_counter()
+    count_tokens(tokenizer, [*pairs["sentence_0"], *pairs["sentence_1"]])
+    once = time.perf_counter() - start
+    start = time.perf_counter()
+    found = inspect_pairs(pairs, tokenizer, 512, pairs, lists)
+    whole = time.perf_counter() - start
+    print(f"{len(pairs):,} pairs, {len(lists):,} lists, {os.cpu_count()} cores")
+    print(f"the texts through the tokenizer once: {once:6.1f} s")
+    print(f"the whole audit:                      {whole:6.1f} s, {whole / once:.1f} times as long")
+    print(f"peak memory: {peak():.0f} MB, of which {before:.0f} MB before it began")
+    print("verdict:", found["verdict"]["colour"], found["ceiling"])
+
+
+def peak():
+    """Peak resident memory of this process so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
