@@ -112,3 +112,25 @@ def test_a_run_without_data_says_what_to_do(tmp_path):
         read_side(tmp_path, "train")
     with pytest.raises(DataError, match="01_inspect_data"):
         read_manifest(tmp_path)
+
+
+def test_a_test_file_of_its_own_is_kept_apart(tmp_path, sample):
+    own = sample.iloc[:100]
+    rest = sample.iloc[90:]  # ten rows stand in both
+    own.to_csv(tmp_path / "own.csv", index=False)
+    rest.to_csv(tmp_path / "rest.csv", index=False)
+    manifest = prepare_data(
+        tmp_path / "run", str(tmp_path / "rest.csv"), test_pairs=str(tmp_path / "own.csv")
+    )
+    train, dev, test = (read_side(tmp_path / "run", side) for side in ("train", "dev", "test"))
+    assert len(test) == 100
+    texts = [{*side["sentence_0"], *side["sentence_1"]} for side in (train, dev, test)]
+    assert not texts[0] & texts[2]
+    assert not texts[1] & texts[2]
+    apart = manifest["test_pairs"]
+    assert apart["pairs_kept_out_of_train"] == len(rest) - len(train) - len(dev) >= 10
+    assert apart["rows"] == 100
+    with pytest.raises(DataError, match="every pair has a text"):
+        prepare_data(
+            tmp_path / "none", str(tmp_path / "own.csv"), test_pairs=str(tmp_path / "own.csv")
+        )
