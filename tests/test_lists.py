@@ -231,6 +231,13 @@ def test_bad_trec_files_are_named(trec, changes, message):
     assert message in str(error.value)
 
 
+def test_trec_texts_that_are_not_utf8_are_named(trec):
+    folder = trec()
+    (folder / "documents.tsv").write_bytes(b"d1\ta\nd2\t\xff\n")
+    with pytest.raises(CandidateError, match=r"documents.tsv, line 2: not UTF-8 at byte 3"):
+        read_candidates(folder)
+
+
 def test_a_folder_without_the_four_files_says_what_is_absent(trec):
     folder = trec()
     (folder / "run").unlink()

@@ -104,6 +104,49 @@ def test_the_command_evaluates_a_model_without_training(elsewhere, tmp_path, cap
     assert "is neither a folder" in capfd.readouterr().err
 
 
+def test_another_runs_model_is_evaluated_with_a_single_short_command(chain, tmp_path, capsys):
+    """No file of parameters, no lists: the other run's test side is ranked."""
+    arguments = ["run", "--runs-dir", str(tmp_path), "--name", "again", "--only", "04", "-p",
+                 "base_model", str(chain), "-p", "max_length", "64"]  # fmt: skip
+    assert main(arguments) == 0
+    found, before = (read_json(run / "evaluation/metrics.json") for run in
+                     (tmp_path / "again", chain))  # fmt: skip
+    assert found["subject"]["data_from"] == str(chain)
+    assert found["rows"] == before["rows"]  # the same model on the same lists
+    assert found["left_out"] == {}
+
+
+def test_with_nothing_to_rank_nothing_is_started(tmp_path, tiny_model, capsys):
+    arguments = ["run", "--runs-dir", str(tmp_path / "runs"), "--name", "x", "--only", "04",
+                 "-p", "base_model", str(tiny_model)]  # fmt: skip
+    assert main(arguments) == 2
+    assert "nothing to rank" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_snapshots_are_kept_at_equal_steps_and_those_there_already_stay(tmp_path, tiny_model):
+    from types import SimpleNamespace
+
+    from workbench.scoring import load_cross_encoder
+    from workbench.snapshots import SnapshotCallback
+
+    model = load_cross_encoder(find_subject(tmp_path, str(tiny_model)).model, 32)
+    callback = SnapshotCallback(model, tmp_path / "snapshots", 4, pairs=100)
+    state = SimpleNamespace(max_steps=10, global_step=0, epoch=0.0, is_world_process_zero=True)
+    callback.on_train_begin(None, state, None)
+    (tmp_path / "snapshots/step-000005").mkdir(parents=True)
+    for step in range(1, 11):
+        state.global_step, state.epoch = step, step / 10
+        callback.on_step_end(None, state, None)
+    found = {f.name: sorted(p.name for p in f.iterdir()) for f in find_snapshots(tmp_path)}
+    assert list(found) == ["step-000002", "step-000005", "step-000008", "step-000010"]
+    assert found.pop("step-000005") == []
+    for files in found.values():
+        assert {"model.safetensors", "tokenizer.json", "config.json", "snapshot.json"} <= set(files)
+    assert read_json(tmp_path / "snapshots/step-000008/snapshot.json")["pairs"] == 80
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
 def test_a_folder_of_trec_files_may_be_given_and_a_missing_one_is_refused(
     elsewhere, tmp_path, capsys
 ):

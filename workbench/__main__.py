@@ -22,11 +22,11 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run",
         help="execute the notebooks into a run folder",
-        description="Execute notebooks 01 to 04 with the parameters of a YAML file, into "
-        "runs/NAME. Relative paths in parameters start at the project's root.",
+        description="Execute notebooks 01 to 04 with the parameters of a YAML file (without one, "
+        "the defaults), into runs/NAME. Relative paths in parameters start at the project's root.",
         allow_abbrev=False,
     )
-    run.add_argument("parameters", metavar="PARAMS.yaml", help="for example "
+    run.add_argument("parameters", nargs="?", metavar="PARAMS.yaml", help="for example "
                      "notebooks/parameters/quickstart.yaml")  # fmt: skip
     run.add_argument("--name", help="of the run; default: the file's name and the time")
     run.add_argument("-p", dest="overrides", nargs=2, action="append", default=[],
@@ -39,10 +39,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from workbench.parameters import ParameterError, load_parameters
+    from workbench.parameters import ParameterError, check_parameters, load_parameters
 
     try:
-        parameters = load_parameters(options.parameters, map(tuple, options.overrides))
+        overrides = {name: value for name, value in options.overrides}
+        if options.parameters is None:
+            parameters = check_parameters(overrides)
+        else:
+            parameters = load_parameters(options.parameters, overrides.items())
     except ParameterError as error:
         return _refuse(str(error))
     if options.resume and not options.name:
@@ -53,7 +57,8 @@ def _run(options: argparse.Namespace) -> int:
     from workbench.files import display_path
     from workbench.runs import ActError, RequestError, fresh_name, run_chain
 
-    name = options.name or fresh_name(Path(options.parameters).stem, options.runs_dir)
+    stem = Path(options.parameters or "defaults").stem
+    name = options.name or fresh_name(stem, options.runs_dir)
     run_dir = Path(options.runs_dir) / name
     only = [act.strip() for act in options.only.split(",") if act.strip()]
     try:

@@ -77,6 +77,12 @@ def request_problems(
             find_model(base)
     except ModelError as error:
         problems.append(str(error))
+    tests = [project_path(place) / "data" / "test.parquet"
+             for place in (run_dir, parameters.base_model)]  # fmt: skip
+    listed = bool(parameters.candidates) or any(test.is_file() for test in tests)
+    if "04" in only and "01" not in only and not listed:
+        problems.append("--only 04: there is nothing to rank, for this run has no data: give "
+                        "candidates, or have it prepare data as well (--only 01,04)")  # fmt: skip
     exists = (run_dir / "parameters.yaml").is_file()
     if run_dir.exists() and not exists and any(p.name != ".lock" for p in run_dir.iterdir()):
         problems.append(f"{display_path(run_dir)} is not a run folder and not empty")

@@ -38,7 +38,8 @@ class SnapshotCallback(TrainerCallback):
     ) -> None:
         """Save if it is time: written beside its place and renamed once it is whole."""
         target = self.folder / f"step-{state.global_step:06d}"
-        if state.global_step not in self.steps or target.exists():
+        due = state.global_step in self.steps and state.is_world_process_zero
+        if not due or target.exists():
             return
         unfinished = self.folder / ".snapshot.tmp"
         shutil.rmtree(unfinished, ignore_errors=True)
