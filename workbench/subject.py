@@ -20,6 +20,9 @@ from workbench.models import ModelError, ModelLocation, find_model, read_lineage
 from workbench.scoring import ModelScorer, Scorer
 from workbench.splits import SIDES, DataError, read_side
 
+LADDER = ("model", "base", "ngram_regression", "bm25", "tfidf_cosine", "char_jaccard",
+          "candidate_order", "random")  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -129,6 +132,27 @@ def ladder_scorers(
     scorers["candidate_order"] = CandidateOrder()
     scorers["random"] = RandomScorer(seed)
     return scorers, left_out
+
+
+def other_runs(compare_runs: str, max_length: int = 512, seed: int = 42) -> dict[str, Scorer]:
+    """The models of other runs, as further rungs of the ladder; each goes by its folder's name.
+
+    Args:
+        compare_runs: run folders, separated by commas; empty for none.
+        max_length: tokens of a pair.
+        seed: of a new head, should a model lack one.
+
+    Raises:
+        ModelError: a folder has no model.
+        ValueError: two folders go by the same name, or one by that of a scorer of the ladder.
+    """
+    scorers: dict[str, Scorer] = {}
+    for folder in filter(None, map(str.strip, compare_runs.split(","))):
+        name = Path(folder).name
+        if name in scorers or name in LADDER:
+            raise ValueError(f"compare_runs: {folder!r}: the name {name!r} is taken")
+        scorers[name] = ModelScorer.load(find_model(folder), max_length, seed=seed)
+    return scorers
 
 
 def _sides(run_dir: str) -> dict[str, pd.DataFrame]:
