@@ -13,6 +13,7 @@ from workbench.errors import rank_query, save_evaluation, worst_queries
 from workbench.evaluation import evaluate, score_lists
 from workbench.files import read_json
 from workbench.lists import CandidateList
+from workbench.metrics import RANKING_METRICS
 
 LISTS = [
     CandidateList("ab", ("ab!", "cd", "xy"), (1.0, 0.0, 0.0)),
@@ -69,6 +70,8 @@ def test_evaluation_by_hand(tmp_path):
     assert worst.loc[0, ["query", "best_positive", "ranked_first"]].tolist() == ["cd", "c", "zz"]
     assert worst.loc[0, "rank"] == 2
     assert result.table().index[0] == "char_jaccard"
+    assert list(result.table("ranking")) == list(RANKING_METRICS)
+    assert list(result.table("pairs")) == []  # there were no pairs
     assert result.best_other() == "char_jaccard"
     assert result.differences().index.tolist() == ["char_jaccard", "constant"]
 

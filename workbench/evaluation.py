@@ -45,13 +45,18 @@ class Evaluation:
     ranked: pd.DataFrame
     pairs: pd.DataFrame
 
-    def table(self) -> pd.DataFrame:
-        """One row a scorer, best first; each metric as its mean with the interval beside it."""
+    def table(self, part: str = "all") -> pd.DataFrame:
+        """One row a scorer, best first; each metric as its mean with the interval beside it.
+
+        Args:
+            part: `ranking` metrics, metrics of `pairs`, or `all`.
+        """
         rows = []
         for row in self.metrics["rows"]:
             shown = {"scorer": row["scorer"]}
             for name, value in row.items():
-                if name != "scorer":
+                kind = "ranking" if name in RANKING_METRICS else "pairs"
+                if name != "scorer" and part in ("all", kind):
                     shown[name] = format_estimate(value)
             rows.append((-row[MAIN_METRIC]["mean"], shown))
         rows.sort(key=lambda row: row[0])
