@@ -5,12 +5,15 @@ from workbench import findings, remarks
 from workbench.audit import (
     contradictory_rows,
     inspect_pairs,
+    lists_for_ceiling,
     pair_tokens,
     sample_rows,
     save_inspection,
     token_view,
 )
+from workbench.candidates import build_candidates
 from workbench.files import read_json
+from workbench.lists import write_candidates
 from workbench.models import BUNDLED_MODEL, find_model, load_tokenizer
 from workbench.vocabulary import count_tokens, tokenize
 
@@ -107,3 +110,42 @@ def test_findings_follow_the_numbers(inspection):
     unused = {"reuse": {**inspection["reuse"], "reused_share": 0.0}}
     assert "hardly leak" in findings.reuse_finding(unused)
     assert "by group" in findings.reuse_finding(inspection)
+
+
+def test_what_is_missing_and_repaired_in_words(inspection, tokenizer):
+    missing = inspection["missing"]
+    text = remarks.missing_finding(inspection)
+    assert text.startswith(f"{missing['distinct']:,} different characters are missing")
+    table = remarks.repair_table(inspection)
+    assert table.index.tolist() == ["keep", "unused", "extend"]
+    assert table.loc["extend", "unknown tokens"] == "0.00%"
+    assert float(table.loc["keep", "best accuracy"]) < float(table.loc["extend", "best accuracy"])
+    text = remarks.repair_finding(inspection)
+    assert f"`extend` adds {inspection['repairs']['extend']['added']:,} tokens" in text
+    assert inspection["verdict"]["action"] in text
+    english = pd.DataFrame(
+        [("how do I pay", "how to pay", 1.0), ("open it", "close it", 0.0)],
+        columns=["sentence_0", "sentence_1", "label"],
+    )
+    fine = inspect_pairs(english, tokenizer)
+    assert remarks.missing_finding(fine) == "No character is missing from the vocabulary."
+    assert fine["verdict"]["colour"] == "green"
+
+
+def test_a_repair_is_learned_from_the_training_side_alone(sample, tokenizer):
+    train = sample.head(200)
+    found = inspect_pairs(sample, tokenizer, 512, train)
+    assert 0 < found["repairs"]["extend"]["unk_share"] < found["repairs"]["keep"]["unk_share"]
+    assert found["repairs"]["keep"]["ceiling"] == found["ceiling"]
+    assert found["ceiling"]["ndcg@10"] is None  # no lists were given
+
+
+def test_lists_for_the_ceiling_are_those_that_will_be_ranked(sample, tmp_path, tokenizer):
+    lists = lists_for_ceiling("", sample, 10, seed=1)
+    assert lists == build_candidates(sample, 10, seed=1)
+    found = inspect_pairs(sample, tokenizer, 512, sample, lists)
+    assert 0.5 < found["ceiling"]["ndcg@10"] < 1
+    assert found["repairs"]["extend"]["ceiling"]["ndcg@10"] == 1
+    write_candidates(tmp_path / "lists.jsonl", lists)
+    assert len(lists_for_ceiling(str(tmp_path / "lists.jsonl"), sample, 10)) == len(lists)
+    assert lists_for_ceiling("", sample[sample["label"] == 0]) == []

@@ -104,18 +104,32 @@ def test_a_finished_run_resumed_keeps_all_acts(finished, capsys):
     assert (run / "model/model.safetensors").stat().st_mtime_ns == before
 
 
-def test_a_failing_act_leaves_notebook_status_and_earlier_files(tmp_path, request_file, capsys):
+def test_bad_candidates_stop_the_run_before_training(tmp_path, request_file, capsys):
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"query": "q"}\n', encoding="utf-8")
     arguments = ["run", str(request_file), "--runs-dir", str(tmp_path), "--name", "bad",
                  "-p", "candidates", str(bad), "-p", "max_pairs", "60"]  # fmt: skip
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert "01_inspect_data" in error
+    assert "line 1: field 'positive'" in error
+    assert not (tmp_path / "bad/model").exists()
+
+
+def test_a_failing_act_leaves_notebook_status_and_earlier_files(
+    tmp_path, request_file, tiny_model, capsys
+):
+    other = tmp_path / "other"
+    other.mkdir()  # no model in it yet
+    arguments = ["run", str(request_file), "--runs-dir", str(tmp_path), "--name", "bad",
+                 "-p", "compare_runs", str(other), "-p", "max_pairs", "60"]  # fmt: skip
     assert main([*arguments, "--only", "01,02,04"]) == 1
     assert "04_evaluate_ranking" in capsys.readouterr().err
     run = tmp_path / "bad"
     status = read_json(run / "status.json")
     assert (status["state"], status["act"]) == ("failed", "04")
     assert status["cell"] > 0
-    assert "CandidateError" in status["error"]
+    assert "ModelError" in status["error"]
     assert [status["acts"][act]["state"] for act in ("01", "02", "04")] == [
         "done",
         "done",
@@ -123,12 +137,14 @@ def test_a_failing_act_leaves_notebook_status_and_earlier_files(tmp_path, reques
     ]
     assert (run / "model/model.safetensors").is_file()
     executed = (run / "notebooks/04_evaluate_ranking.ipynb").read_text(encoding="utf-8")
-    assert "CandidateError" in executed
+    assert "ModelError" in executed
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "This run failed" in page
-    bad.write_text('{"query": "怎", "positive": ["怎么"], "negative": ["a"]}\n', encoding="utf-8")
-    assert main([*arguments, "--resume"]) == 0
+    shutil.copytree(tiny_model, other, dirs_exist_ok=True)
+    assert main([*arguments, "--only", "01,02,04", "--resume"]) == 0
     assert read_json(run / "status.json")["state"] == "done"
+    rows = read_json(run / "evaluation/metrics.json")["rows"]
+    assert "other" in [row["scorer"] for row in rows]
 
 
 @pytest.mark.parametrize(

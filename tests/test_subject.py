@@ -11,7 +11,7 @@ from workbench.files import read_json
 from workbench.list_formats import read_candidates
 from workbench.lists import CandidateList
 from workbench.models import ModelError
-from workbench.subject import find_subject, ladder_scorers
+from workbench.subject import find_subject, ladder_scorers, other_runs
 
 LISTS = [CandidateList("怎么开通", ("如何开通", "天气", "退货"), (1.0, 0.0, 0.0)),
          CandidateList("借钱", ("还款", "如何借", "会员"), (0.0, 1.0, 0.0))]  # fmt: skip
@@ -202,3 +202,24 @@ class _Zero:
         import numpy as np
 
         return np.zeros(len(pairs), dtype=np.float32)
+
+
+def test_models_of_other_runs_stand_under_their_folders_names(chain, tiny_model, tmp_path):
+    import shutil
+
+    shutil.copytree(tiny_model, tmp_path / "theirs")
+    found = other_runs(f"{chain}, {tmp_path / 'theirs'},", 64)
+    assert list(found) == [chain.name, "theirs"]
+    own, _ = ladder_scorers(find_subject(chain, ""), read_lists(chain), 64)
+    pairs = [("怎么开通", "如何开通"), ("a", "b")]
+    assert (found[chain.name].score(pairs) == own["model"].score(pairs)).all()
+    assert other_runs("") == {}
+    shutil.copytree(tiny_model, tmp_path / "random")
+    with pytest.raises(ValueError, match="the name 'random' is taken"):
+        other_runs(str(tmp_path / "random"))
+    with pytest.raises(ModelError):
+        other_runs(str(tmp_path / "none"))
+
+
+def read_lists(run):
+    return read_candidates(run / "evaluation/candidates.jsonl")
