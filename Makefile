@@ -31,7 +31,8 @@ run: $(STAMP)
 	@name=quickstart-$$(date +%Y%m%d-%H%M%S); \
 	$(BIN)/workbench run notebooks/parameters/quickstart.yaml --name "$$name" && \
 	$(BIN)/workbench run notebooks/parameters/quickstart_repaired.yaml \
-	    -p compare_runs "runs/$$name"
+	    -p compare_runs "runs/$$name" && \
+	echo "report of the model as it is: runs/$$name/report.html"
 
 lab: $(STAMP)
 	@$(BIN)/jupyter lab notebooks/01_inspect_data.ipynb

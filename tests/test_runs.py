@@ -297,3 +297,17 @@ def test_the_report_escapes_texts_and_runs_no_script(tmp_path, finished):
     assert "default-src 'none'" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "src:url(data:font" in (finished[0] / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_run_is_resumed_with_its_own_parameters(finished, capsys):
+    folder, _ = finished
+    arguments = ["run", "--runs-dir", str(folder.parent), "--name", folder.name, "--resume"]
+    assert main(arguments) == 0
+    assert "kept" in capsys.readouterr().out
+
+
+def test_a_run_folder_that_is_not_there_is_no_name_on_the_hub(request_file, tmp_path, capsys):
+    arguments = ["run", str(request_file), "--runs-dir", str(tmp_path), "--name", "one"]
+    assert main([*arguments, "-p", "base_model", "data/nonesuch"]) == 2
+    assert "there is no folder 'data/nonesuch'" in capsys.readouterr().err
+    assert not (tmp_path / "one").exists()

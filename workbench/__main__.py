@@ -32,15 +32,27 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("-p", dest="overrides", nargs=2, action="append", default=[],
                      metavar=("KEY", "VALUE"), help="set a parameter; may be repeated")  # fmt: skip
     run.add_argument("--only", default="", metavar="01,02", help="run these notebooks alone")
-    run.add_argument("--resume", action="store_true", help="continue the run called NAME")
+    run.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the run called NAME, with its own parameters unless PARAMS.yaml is given",
+    )
     run.add_argument("--runs-dir", default="runs", metavar="DIR", help="where runs are (runs)")
     run.set_defaults(command=_run)
     return parser
 
 
 def _run(options: argparse.Namespace) -> int:
+    from workbench.files import display_path, project_path
     from workbench.parameters import ParameterError, check_parameters, load_parameters
 
+    if options.resume and not options.name:
+        return _refuse("--resume: say which run with --name")
+    if options.name and (Path(options.name).name != options.name or options.name.startswith(".")):
+        return _refuse(f"--name {options.name!r}: must be a plain folder name")
+    if options.resume and options.parameters is None:  # as the run was started
+        asked = project_path(options.runs_dir) / options.name / "parameters.yaml"
+        options.parameters = str(asked) if asked.is_file() else None
     try:
         overrides = {name: value for name, value in options.overrides}
         if options.parameters is None:
@@ -49,12 +61,7 @@ def _run(options: argparse.Namespace) -> int:
             parameters = load_parameters(options.parameters, overrides.items())
     except ParameterError as error:
         return _refuse(str(error))
-    if options.resume and not options.name:
-        return _refuse("--resume: say which run with --name")
-    if options.name and (Path(options.name).name != options.name or options.name.startswith(".")):
-        return _refuse(f"--name {options.name!r}: must be a plain folder name")
 
-    from workbench.files import display_path
     from workbench.runs import ActError, RequestError, fresh_name, run_chain
 
     stem = Path(options.parameters or "defaults").stem

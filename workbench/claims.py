@@ -11,6 +11,7 @@ import pandas as pd
 
 SIGNIFICANT = 0.05  # Holm-corrected p-value under which a difference counts
 FEW = 100  # queries under which a result is a rehearsal
+TOO_FEW = 10  # queries below which nothing is claimed at all
 
 
 def format_estimate(estimate: Mapping[str, float | None] | None) -> str:
@@ -57,7 +58,12 @@ def ranking_finding(metrics: Mapping[str, Any]) -> str:
         )
     else:
         claim = "**The model ranks better than every baseline here.**"
-    if metrics["queries"] < FEW:
+    if metrics["queries"] < TOO_FEW:
+        claim = (
+            f"**{metrics['queries']:,} queries are too few to say anything about ranking**: use "
+            "more pairs, a larger test_share, or a file of candidates."
+        )
+    elif metrics["queries"] < FEW:
         claim += " There are few queries; treat this as a rehearsal, not as a result."
     return facts + claim
 

@@ -49,11 +49,11 @@ def split_finding(manifest: Mapping[str, Any]) -> str:
             f" One group holds {groups['largest_share']:.0%} of the pairs; it is on the training "
             "side whole, so dev and test consist of texts that are less interwoven."
         )
-    if sides["test"]["positives"] < 30:
-        text += (
-            f" **The test side has only {sides['test']['positives']} positives**: expect wide "
-            "intervals."
-        )
+    positives = sides["test"]["positives"]
+    if not positives:
+        text += " **The test side has no positive**: ranking cannot be measured on it."
+    elif positives < 30:
+        text += f" **The test side has only {positives} positives**: expect wide intervals."
     return text
 
 

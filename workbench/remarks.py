@@ -37,8 +37,8 @@ def missing_finding(inspection: Mapping[str, Any]) -> str:
     return (
         f"{missing['distinct']:,} different characters are missing; {missing['pairs'] / pairs:.1%} "
         f"of the pairs hold at least one. The {len(missing['characters'])} most frequent make up "
-        f"{top / total:.0%} of what is missing, so a repair need not be large to reach far. The "
-        f"text takes {inspection['tokens']['per_character']:.2f} tokens a character."
+        f"{top / total:.0%} of what is missing. "
+        f"The text takes {inspection['tokens']['per_character']:.2f} tokens a character."
     )
 
 
@@ -96,13 +96,15 @@ def recipe_finding(recipe: Recipe) -> str:
         asked.append(f"add up to {recipe.hard_negatives} look-alikes for each text of a positive")
     if recipe.symmetric:
         asked.append("add each positive in the other order")
+    if recipe.embedding_learning_rate:
+        asked.append(f"give token embeddings a learning rate of {recipe.embedding_learning_rate:g}")
     plain = (
-        f"{recipe.epochs:g} epochs in batches of {recipe.batch_size}, learning rate "
+        f"{recipe.epochs:g} passes over the pairs in batches of {recipe.batch_size}, learning rate "
         f"{recipe.learning_rate:g}, {recipe.resolved_precision()}."
     )
     if not asked:
         return f"Labels only: {plain}"
-    return f"Before the labels are learned: {'; '.join(asked)}. Then {plain}"
+    return f"Beyond the labels: {'; '.join(asked)}. Then {plain}"
 
 
 def training_finding(record: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ PAGE = """<!DOCTYPE html>
 <main>{sections}</main></body></html>
 """
 STYLE = """
-body{font:16px/1.6 system-ui,"Noto Sans",report-chinese,sans-serif;
+body{font:16px/1.6 report-chinese,system-ui,"Noto Sans",sans-serif;
  color:#1f2937;background:#f8fafc;margin:0}
 header,section{max-width:56rem;margin:1.5rem auto;padding:1.5rem 2rem;background:#fff;
  border:1px solid #e5e7eb;border-radius:10px}
@@ -38,7 +38,7 @@ h1{line-height:1.25;margin:.2em 0 .6em}h2{margin-top:1.8em;line-height:1.3}
 .verdict.red{border-color:#d55e00;background:#fef2f2}
 .verdict.green{border-color:#009e73;background:#ecfdf5}
 nav a{display:inline-block;margin:.3rem .8rem .3rem 0;color:#0072b2}
-img{max-width:100%;height:auto}code,pre{font-family:ui-monospace,monospace,report-chinese}
+img{max-width:100%;height:auto}code,pre{font-family:report-chinese,ui-monospace,monospace}
 pre{white-space:pre-wrap;font-size:.84rem;line-height:1.45}
 details{margin:.4rem 0}summary{cursor:pointer;color:#6b7280;font-size:.82rem}
 details pre{background:#f3f4f6;padding:.7rem;border-radius:6px}
@@ -141,7 +141,11 @@ def _font_face(text: str) -> str:
         subsetter.subset(font)
         font.save(packed)
     encoded = base64.b64encode(packed.getvalue()).decode("ascii")
-    return f"@font-face{{font-family:report-chinese;src:url(data:font/ttf;base64,{encoded})}}"
+    return (
+        "@font-face{font-family:report-chinese;font-display:block;"
+        f"src:url(data:font/ttf;base64,{encoded});"
+        "unicode-range:U+2E80-A4CF,U+F900-FAFF,U+FE30-FE4F,U+FF00-FFEF,U+20000-3FFFF}"
+    )
 
 
 def _title(notebook: nbformat.NotebookNode, default: str) -> str:

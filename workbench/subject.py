@@ -47,7 +47,7 @@ class Subject:
     def __str__(self) -> str:
         """What is tested, in four lines."""
         own = (
-            "the model that this run has trained"
+            "trained in this very run"
             if self.own
             else ("NOT trained in this run, which has no model of its own; evaluated as it is")
         )
