@@ -180,9 +180,22 @@ def test_lists_with_nothing_to_compare_are_drawn_and_said_all_the_same():
     assert charts.slices_plot(slices).get_title(loc="left") == "Behind random in 0 of 0 slices"
     assert "too small" in claims.slices_finding(slices)
     assert charts.model_against(result, "random").get_title(loc="left")
-    assert "cannot be told apart" in claims.ranking_finding(result.metrics)
+    assert "too few to say anything" in claims.ranking_finding(result.metrics)
 
 
 def test_one_label_only_is_said():
     scored = pd.DataFrame({"positive": [True, True], "score": [1.0, 1.0]})
     assert charts.score_distributions(scored).get_title(loc="left") == "There is one label only"
+
+
+def test_below_ten_queries_nothing_is_claimed_and_from_ten_on_something_is():
+    gap = {"mean": 0.5, "low": 0.4, "high": 0.6, "p": 0.001, "p_holm": 0.001}
+    metrics = {
+        "queries": 9,
+        "rows": [{"scorer": "model", "ndcg@10": {"mean": 0.9}},
+                 {"scorer": "random", "ndcg@10": {"mean": 0.4}}],
+        "model_minus": {"random": gap},
+    }  # fmt: skip
+    assert "too few to say anything" in claims.ranking_finding(metrics)
+    assert "ranks better" not in claims.ranking_finding(metrics)
+    assert "ranks better" in claims.ranking_finding({**metrics, "queries": 10})

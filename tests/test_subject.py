@@ -24,7 +24,7 @@ def test_a_run_with_a_model_is_its_own_subject(chain, tiny_model):
     assert subject.base.path == tiny_model
     assert len(subject.sides["train"]) > 100
     assert subject.left_out == {}
-    assert "this run has trained" in str(subject)
+    assert "trained in this very run" in str(subject)
 
 
 def test_a_model_made_elsewhere_is_evaluated_as_it_is(tmp_path, tiny_model):

@@ -74,7 +74,7 @@ def request_problems(
     try:
         base = parameters.base_model  # what can only be a name on the Hub is looked up later
         parent, _, rest = base.partition("/")
-        local = bool(rest) and parent != "." and project_path(parent).is_dir()
+        local = bool(parent and rest) and parent != "." and project_path(parent).is_dir()
         if local and not project_path(base).is_dir():
             raise ModelError(f"base_model: there is no folder {base!r}")
         if base.count("/") != 1 or base.startswith(".") or project_path(base).is_dir():
