@@ -13,6 +13,7 @@ import pandas as pd
 
 from workbench.baselines import CharacterJaccard, NgramRegression
 from workbench.candidates import OverlapIndex
+from workbench.repair import training_texts
 from workbench.splits import text_groups
 
 BAND = (0.1, 0.45)  # character Jaccard of a look-alike; what is nearer is often a paraphrase
@@ -67,7 +68,7 @@ def hard_negatives(train: pd.DataFrame, each: int, seed: int = 42) -> pd.DataFra
         Columns `sentence_0`, `sentence_1`, `label`; empty without positives.
     """
     positive = train[train["label"] >= 0.5]
-    mined = _mined(train, list(_texts(positive)), each, seed)
+    mined = _mined(train, training_texts(positive), each, seed)
     likely = _sigmoid(NgramRegression(seed).fit(train).score(_rows(mined)))
     return mined[likely <= LIKELY].assign(label=0.0)[["sentence_0", "sentence_1", "label"]]
 
@@ -88,7 +89,7 @@ def lexical_pairs(train: pd.DataFrame, count: int, seed: int = 42) -> pd.DataFra
         Columns `sentence_0`, `sentence_1`, `label` (the soft target).
     """
     rng = np.random.default_rng(seed)
-    texts = list(_texts(train))
+    texts = training_texts(train)
     asked = [texts[n] for n in rng.permutation(len(texts))[: max(1, count // 2)]]
     mined = _mined(train, asked, 4, seed)
     mined = mined.sample(min(len(mined), int(0.7 * count)), random_state=seed).assign(label=0.0)
@@ -104,19 +105,16 @@ def lexical_pairs(train: pd.DataFrame, count: int, seed: int = 42) -> pd.DataFra
 
 def _mined(train: pd.DataFrame, queries: list[str], each: int, seed: int) -> pd.DataFrame:
     """Look-alikes that neither are labelled with the query nor connected to it by positives."""
-    mined = mine_look_alikes(queries, list(_texts(train)), each, seed)
+    mined = mine_look_alikes(queries, training_texts(train), each, seed)
     positive = train[train["label"] >= 0.5]
-    group = dict(zip(positive["sentence_0"], text_groups(positive), strict=True))
-    group |= dict(zip(positive["sentence_1"], text_groups(positive), strict=True))
+    groups = text_groups(positive)
+    group = dict(zip(positive["sentence_0"], groups, strict=True))
+    group |= dict(zip(positive["sentence_1"], groups, strict=True))
     left, right = (mined[c].map(group).fillna(-1) for c in ("sentence_0", "sentence_1"))
     labelled = set(zip(train["sentence_0"], train["sentence_1"], strict=True))
     given = [(a, b) in labelled or (b, a) in labelled for a, b in _rows(mined)]
     connected = (left == right) & (left >= 0)
     return mined[~connected & ~np.array(given, dtype=bool)]
-
-
-def _texts(pairs: pd.DataFrame) -> dict[str, None]:
-    return dict.fromkeys(pairs["sentence_0"].tolist() + pairs["sentence_1"].tolist())
 
 
 def _rows(pairs: pd.DataFrame) -> list[tuple[str, str]]:
