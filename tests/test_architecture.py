@@ -15,7 +15,7 @@ FLOORS = [
     {"formats", "pairs", "models"},
     {"splits", "vocabulary", "coverage", "repair", "embeddings", "ceiling", "scoring", "baselines",
      "mining", "metrics", "uncertainty", "candidates", "lists", "list_formats", "trec", "logs",
-     "recipes", "trainer"},
+     "recipes", "trainer", "masked"},
     {"audit", "training", "evaluation", "card", "plots", "findings", "remarks", "claims", "errors",
      "subject", "slices", "charts", "browser", "searchable", "snapshots", "curve"},
     {"parameters", "report", "runs"},

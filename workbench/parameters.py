@@ -45,7 +45,7 @@ class Parameters(BaseModel):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     speed: Literal["exact", "fast"] = "exact"
     vocabulary: Literal["keep", "unused", "extend"] = "keep"
-    new_embeddings: Literal["spectral", "random", "mean"] = "spectral"
+    new_embeddings: Literal["spectral", "masked", "random", "mean"] = "spectral"
     lexical_pairs: int = Field(0, ge=0, description="pairs of a warm-up on soft lexical targets")
     lexical_learning_rate: float = Field(2e-4, gt=0, le=1, description="of that warm-up")
     hard_negatives: int = Field(0, ge=0, le=100, description="mined for each text of a positive")

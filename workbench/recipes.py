@@ -22,7 +22,7 @@ class Recipe:
         speed: `exact`, or `fast`: batches of pairs of like length, and attention kernels that are
             quicker for short pairs. The same sums in another order; results differ in noise.
         vocabulary: `keep`, `unused` or `extend` (see `repair_vocabulary`).
-        new_embeddings: `spectral`, `random` or `mean`: where new tokens' embeddings start.
+        new_embeddings: `spectral`, `masked`, `random` or `mean`: where new embeddings start.
         lexical_pairs: pairs of a lexical warm-up before the labels; 0 for none.
         lexical_learning_rate: of that warm-up.
         hard_negatives: mined look-alikes that are added for each text of a positive pair.

@@ -13,6 +13,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from workbench.embeddings import mean_rows, random_rows, spectral_rows
 from workbench.files import project_path, set_aside, write_json
 from workbench.logs import LOG_NAME, TrainingLog
+from workbench.masked import learn_masked
 from workbench.mining import hard_negatives, lexical_pairs
 from workbench.models import ModelLocation, load_tokenizer, read_lineage
 from workbench.recipes import Recipe
@@ -113,12 +114,14 @@ def _start(
     repair = repair_vocabulary(load_tokenizer(base), texts, recipe.vocabulary)
     body: Any = model[0].model
     matrix = body.get_input_embeddings().weight.numpy(force=True)
-    if recipe.new_embeddings == "spectral":
+    if recipe.new_embeddings in ("spectral", "masked"):
         rows = spectral_rows(matrix, repair.tokenizer, texts, repair.ids, recipe.seed)
     else:
         make = {"random": random_rows, "mean": mean_rows}[recipe.new_embeddings]
         rows = make(matrix, len(repair.ids), recipe.seed)
     apply_repair(model, repair, rows)
+    if recipe.new_embeddings == "masked":
+        learn_masked(model, repair, texts, recipe.seed, recipe.resolved_precision() == "bfloat16")
     return model, repair.record() | {"new_embeddings": recipe.new_embeddings}
 
 
