@@ -11,7 +11,7 @@ from workbench.baselines import CharacterJaccard, RandomScorer
 from workbench.candidates import build_candidates
 from workbench.evaluation import evaluate
 from workbench.lists import CandidateList
-from workbench.slices import negative_couples, query_features, slice_table
+from workbench.slices import equal_overlap, negative_couples, query_features, slice_table
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +96,21 @@ def test_negatives_of_unknown_origin_are_told_by_overlap():
     nothing = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
     result = evaluate({"model": CharacterJaccard()}, lists, nothing, resamples=100)
     assert negative_couples(result, lists)["kind"].tolist() == ["look_alike", "random"]
+
+
+def test_couples_of_equal_overlap_by_hand():
+    # Overlaps with the query: 3/4 for p, l and m, 0 for r. So (p, l) and (p, m) count, (p, r) not.
+    lists = [CandidateList("abcd", ("abc", "bcd", "acd", "xyz"), (1.0, 0.0, 0.0, 0.0))]
+    nothing = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
+    scorers = {"model": Fixed([2, 1, 3, 9]), "char_jaccard": CharacterJaccard()}
+    found = equal_overlap(evaluate(scorers, lists, nothing, resamples=100), lists)
+    assert found.set_index("scorer")["mean"].to_dict() == {"model": 0.5, "char_jaccard": 0.5}
+    assert found["couples"].tolist() == [2, 2]
+    text = claims.equal_overlap_finding(found)
+    assert text.startswith("The model is right in 0.500 [0.500, 0.500] of 2 couples")
+    assert "No positive" in claims.equal_overlap_finding(found.head(0))
+    found.loc[found["scorer"] == "char_jaccard", "mean"] = 0.75
+    assert "`char_jaccard` is right most often, in 0.750" in claims.equal_overlap_finding(found)
 
 
 def test_findings_about_slices_and_negatives(evaluation, features, lists):

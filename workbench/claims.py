@@ -240,6 +240,23 @@ def negatives_finding(couples: pd.DataFrame) -> str:
     )
 
 
+def equal_overlap_finding(couples: pd.DataFrame) -> str:
+    """What is left of each scorer where sharing characters with the query decides nothing."""
+    if couples.empty:
+        return "No positive shares as many characters with its query as one of the negatives."
+    first = couples.iloc[couples["mean"].argmax()]
+    model = couples[couples["scorer"] == "model"]
+    own = (
+        f"The model is right in {format_estimate(model.iloc[0])} of "
+        if len(model)
+        else "There are "
+    )
+    text = f"{own}{int(first['couples']):,} couples of equal overlap"
+    if first["scorer"] == "model":
+        return f"{text}, more often than any other scorer."
+    return f"{text}; `{first['scorer']}` is right most often, in {format_estimate(first)}."
+
+
 def scatter_finding(model: Sequence[float], other: Sequence[float], name: str) -> str:
     """How many queries the model wins and loses against the best baseline."""
     gaps = pd.Series(list(model)) - pd.Series(list(other))

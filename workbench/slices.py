@@ -1,6 +1,6 @@
 """Slices of the queries: where the model is better or worse than the best baseline, and on what."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SMALL = 30  # queries under which a slice is too small to say anything
 ALIKE = 0.1  # character overlap from which a negative of unknown origin counts as a look-alike
+EQUAL = 0.03  # difference of two character overlaps that counts as none
 BINS = {
     "length": ([0, 5, 10, 15, 25, np.inf],
                ["1-5 characters", "6-10 characters", "11-15 characters", "16-25 characters",
@@ -128,21 +129,57 @@ def negative_couples(
     Returns:
         One row a scorer and kind: `scorer`, `kind`, `queries`, `couples`, `mean`, `low`, `high`.
     """
+
+    def names(one: CandidateList, right: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(_kinds(one)[~right], (right.sum(), (~right).sum()))
+
+    return _couples(evaluation, lists, names, seed, resamples)
+
+
+def equal_overlap(
+    evaluation: Evaluation, lists: Sequence[CandidateList], seed: int = 42, resamples: int = 2000
+) -> pd.DataFrame:
+    """The same for couples that share equally many characters with the query (within 0.03).
+
+    Counting characters can only guess here. A test whose negatives were mined within a band of
+    overlap rewards whoever finds the band; this does not.
+
+    Returns:
+        As `negative_couples`, with one kind, `equal_overlap`; empty where there is no such couple.
+    """
+
+    def names(one: CandidateList, right: np.ndarray) -> np.ndarray:
+        overlap = np.array([_overlap(one.query, text) for text in one.candidates])
+        near = np.abs(overlap[right][:, None] - overlap[~right][None, :]) <= EQUAL
+        return np.where(near, "equal_overlap", "")
+
+    return _couples(evaluation, lists, names, seed, resamples)
+
+
+def _couples(
+    evaluation: Evaluation,
+    lists: Sequence[CandidateList],
+    names: Callable[[CandidateList, np.ndarray], np.ndarray],
+    seed: int,
+    resamples: int,
+) -> pd.DataFrame:
+    """`names(list, relevant)`: of each couple, shape (positives, negatives); "" leaves it out."""
     half = 0.0 if evaluation.metrics["ties"] == "worst" else 0.5
     groups, rows = query_groups(lists), []
-    kinds = [_kinds(one) for one in lists]
+    relevant = [np.asarray(one.relevance) > 0 for one in lists]
+    named = [names(one, right) for one, right in zip(lists, relevant, strict=True)]
     for scorer, frame in evaluation.ranked.groupby("scorer", sort=False):
         shares: dict[str, list[tuple[int, float]]] = {}
         couples: dict[str, int] = {}
         for number, rows_of in frame.groupby("number"):
+            right, kinds = relevant[int(number)], named[int(number)]
             score = rows_of["score"].to_numpy()
-            kind, right = kinds[int(number)], rows_of["relevance"].to_numpy() > 0
-            for name in dict.fromkeys(kind[~right]):
-                gaps = score[right][:, None] - score[~right & (kind == name)][None, :]
-                if gaps.size:
-                    won = float(((gaps > 0) + half * (gaps == 0)).mean())
-                    shares.setdefault(name, []).append((int(number), won))
-                    couples[name] = couples.get(name, 0) + gaps.size
+            gaps = score[right][:, None] - score[~right][None, :]
+            won = (gaps > 0) + half * (gaps == 0)
+            for name in filter(None, dict.fromkeys(kinds.ravel().tolist())):
+                chosen = won[kinds == name]
+                shares.setdefault(name, []).append((int(number), float(chosen.mean())))
+                couples[name] = couples.get(name, 0) + chosen.size
         for name, found in sorted(shares.items()):
             numbers, values = zip(*found, strict=True)
             interval = bootstrap_mean(values, resamples, seed, groups[list(numbers)])
