@@ -7,12 +7,15 @@ import pytest
 
 from workbench import findings, plots
 from workbench.card import write_card
+from workbench.curve import find_snapshots
 from workbench.files import read_json
 from workbench.logs import TrainingLog, read_training_log
 from workbench.models import find_model, read_lineage
 from workbench.recipes import Recipe
 from workbench.scoring import ModelScorer, load_cross_encoder
 from workbench.splits import DataError, prepare_data, read_side
+from workbench.stages import read_stages, stage_folders
+from workbench.subject import find_subject, stage_scorers
 from workbench.trainer import logging_steps, watched
 from workbench.training import fine_tune
 
@@ -32,7 +35,9 @@ def same(first, second):
     return (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize(("steps", "every"), [(1, 1), (9, 1), (175, 17), (5000, 500), (12154, 500)])
+@pytest.mark.parametrize(
+    ("steps", "every"), [(1, 1), (9, 1), (175, 10), (2500, 250), (5000, 500), (12154, 500)]
+)
 def test_logging_every_500_steps_or_ten_times_a_run(steps, every):
     assert logging_steps(steps) == every
 
@@ -126,13 +131,49 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(trained, tmp_path, 
         patch.setattr(TrainingLog, "append", stop)
         with pytest.raises(KeyboardInterrupt):
             fine_tune(run, find_model(str(tiny_model)), RECIPE)
-    assert (run / "checkpoints/checkpoint-5").is_dir()
+    assert (run / "checkpoints/stage-1/checkpoint-5").is_dir()
     assert not (run / "model").exists()
     fine_tune(run, find_model(str(tiny_model)), RECIPE, resume=True)
     assert same(run / "model", trained[0] / "model")
     steps = read_training_log(run).dropna(subset=["loss"])["step"]
     assert steps.is_monotonic_increasing
     assert steps.is_unique
+
+
+def test_stages_follow_one_another_in_one_run(trained, tmp_path, tiny_model):
+    """Three stages in one run are the same as three runs, each from the result of the last."""
+    run, single = tmp_path / "run", tmp_path / "single"
+    shutil.copytree(trained[0] / "data", run / "data")
+    record = fine_tune(run, find_model(str(tiny_model)), RECIPE, stages="60,0,0", snapshots=2)
+    lineage = read_lineage(find_model(str(run)))
+    train = read_side(run, "train")
+    assert [stage["pairs"] for stage in lineage] == [60, len(train), len(train)]
+    assert [stage["steps"] for stage in lineage] == [8, *[-(-len(train) // 8)] * 2]
+    assert [stage["parent"] for stage in lineage] == [str(tiny_model), "stage 1", "stage 2"]
+    assert lineage[0]["pairs_sha256"] != lineage[1]["pairs_sha256"] == lineage[2]["pairs_sha256"]
+    assert lineage[-1] == json.loads(json.dumps(record))
+    assert [folder.name for folder in stage_folders(run)] == ["1", "2"]
+    assert list(stage_scorers(run, 64)) == ["stage 1", "stage 2"]
+    assert find_subject(run, "unused").base.name == str(tiny_model)
+    log = read_training_log(run)
+    assert log["stage"].unique().tolist() == ["stage 1", "stage 2", "stage 3"]
+    assert log.groupby("stage")["learning_rate"].max().min() > 0.8e-3  # a fresh schedule each
+    steps = [read_json(folder / "snapshot.json")["step"] for folder in find_snapshots(run)]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == sum(stage["steps"] for stage in lineage)
+
+    shutil.copytree(trained[0] / "data", single / "data")
+    fine_tune(single, find_model(str(run / "stages/2")), RECIPE)
+    assert same(single / "model", run / "model")
+    assert not same(run / "stages/2", run / "model")
+
+
+@pytest.mark.parametrize("text", ["2000,", "all", "1.5", "-1", "٣"])
+def test_stages_must_be_whole_numbers(text):
+    with pytest.raises(ValueError, match="whole numbers"):
+        read_stages(text)
+    assert read_stages(" 2000, 0,0 ") == (2000, 0, 0)
+    assert read_stages("") == (0,)
 
 
 def test_without_data_nothing_is_trained(tmp_path, tiny_model):

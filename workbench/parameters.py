@@ -52,6 +52,11 @@ class Parameters(BaseModel):
     symmetric: bool = Field(False, description="add each positive pair in the other order too")
     seed: int = Field(42, ge=0, lt=2**32, description="of sample, split, head and order")
     snapshots: int = Field(0, ge=0, le=100, description="models kept along the training")
+    stages: str = Field(
+        "",
+        pattern=r"^\s*(\d+\s*(,\s*\d+\s*)*)?$",
+        description="training pairs of each stage, such as 2000,0,0 (0: all); empty: one stage",
+    )
     resume: bool = Field(False, description="go on from the last checkpoint")
     compare_runs: str = Field("", description="other run folders to overlay, comma-separated")
     window: int = Field(5, ge=1, description="log lines in the moving average of the loss")

@@ -1,6 +1,7 @@
 """Snapshots of the model along a training, from which notebook 4 draws a learning curve."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,19 @@ class SnapshotCallback(TrainerCallback):
         folder: where the snapshots go, each as `step-000123/`; one that is there already is kept.
         count: how many; the last is the end of the training.
         pairs: the number of training pairs, to say how many have been seen.
+        before: `steps` and `pairs` of earlier stages of the same run, which are counted through.
     """
 
-    def __init__(self, model: "CrossEncoder", folder: Path, count: int, pairs: int) -> None:
+    def __init__(
+        self,
+        model: "CrossEncoder",
+        folder: Path,
+        count: int,
+        pairs: int,
+        before: Mapping[str, int] | None = None,
+    ) -> None:
         self.model, self.folder, self.count, self.pairs = model, folder, count, pairs
+        self.before = {"steps": 0, "pairs": 0, **(before or {})}
         self.steps: set[int] = set()
 
     def on_train_begin(
@@ -37,13 +47,14 @@ class SnapshotCallback(TrainerCallback):
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Save if it is time: written beside its place and renamed once it is whole."""
-        target = self.folder / f"step-{state.global_step:06d}"
+        step = self.before["steps"] + state.global_step
+        target = self.folder / f"step-{step:06d}"
         due = state.global_step in self.steps and state.is_world_process_zero
         if not due or target.exists():
             return
         unfinished = self.folder / ".snapshot.tmp"
         shutil.rmtree(unfinished, ignore_errors=True)
         self.model.save_pretrained(str(unfinished), create_model_card=False)
-        seen = round((state.epoch or 0.0) * self.pairs)
-        write_json(unfinished / "snapshot.json", {"step": state.global_step, "pairs": seen})
+        seen = self.before["pairs"] + round((state.epoch or 0.0) * self.pairs)
+        write_json(unfinished / "snapshot.json", {"step": step, "pairs": seen})
         unfinished.rename(target)

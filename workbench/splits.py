@@ -16,8 +16,8 @@ from workbench.pairs import LabelledPairs, read_pairs
 SIDES = ("train", "dev", "test")
 LINES_LISTED = 10_000  # line numbers of bad rows that a manifest lists for each reason
 EXAMPLES_LISTED = 50
-MADE_FROM_DATA = ("data", "inspection.json", "model", "checkpoints", "training_log.jsonl",
-                  "evaluation", "snapshots")  # fmt: skip
+MADE_FROM_DATA = ("data", "inspection.json", "model", "stages", "checkpoints",
+                  "training_log.jsonl", "evaluation", "snapshots")  # fmt: skip
 
 
 class DataError(ValueError):

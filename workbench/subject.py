@@ -19,6 +19,7 @@ from workbench.lists import CandidateList
 from workbench.models import ModelError, ModelLocation, find_model, read_lineage
 from workbench.scoring import ModelScorer, Scorer
 from workbench.splits import SIDES, DataError, read_side
+from workbench.stages import stage_folders
 
 LADDER = ("model", "base", "ngram_regression", "bm25", "tfidf_cosine", "char_jaccard",
           "candidate_order", "random")  # fmt: skip
@@ -83,7 +84,8 @@ def find_subject(
     if not stages:
         left_out["base"] = f"{model.name} tells of no training, so nothing is known to be before it"
     else:
-        before = stages[-1]["base"]
+        # A run of several stages is one training: the base is what stood before its first stage.
+        before = stages[-stages[-1].get("number", 1)]["base"]
         try:
             base = find_model(before["name"], before["revision"])
         except ModelError as error:
@@ -132,6 +134,20 @@ def ladder_scorers(
     scorers["candidate_order"] = CandidateOrder()
     scorers["random"] = RandomScorer(seed)
     return scorers, left_out
+
+
+def stage_scorers(run_dir: str | Path, max_length: int = 512, seed: int = 42) -> dict[str, Scorer]:
+    """The models of a run's earlier stages by name; empty for a run of one stage.
+
+    They are further rungs of the ladder, so that ranking can be followed stage by stage; the result
+    of the last stage is `model`.
+    """
+    scorers: dict[str, Scorer] = {}
+    for folder in stage_folders(project_path(run_dir)):
+        location = find_model(str(folder))
+        name = str(read_lineage(location)[-1]["stage"])
+        scorers[name] = ModelScorer.load(location, max_length, seed=seed)
+    return scorers
 
 
 def other_runs(compare_runs: str, max_length: int = 512, seed: int = 42) -> dict[str, Scorer]:

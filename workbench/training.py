@@ -1,7 +1,7 @@
 """Fine-tune a cross-encoder on the pairs prepared in a run folder."""
 
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,22 @@ from sentence_transformers.cross_encoder import CrossEncoder
 from transformers.trainer_utils import get_last_checkpoint
 
 from workbench.embeddings import mean_rows, random_rows, spectral_rows
-from workbench.files import project_path, set_aside, write_json
+from workbench.files import display_path, project_path, set_aside, write_json
 from workbench.logs import LOG_NAME, TrainingLog
 from workbench.masked import learn_masked
 from workbench.mining import hard_negatives, lexical_pairs
-from workbench.models import ModelLocation, load_tokenizer, read_lineage
+from workbench.models import ModelLocation, find_model, load_tokenizer, read_lineage
 from workbench.recipes import Recipe
 from workbench.repair import apply_repair, repair_vocabulary, training_texts
 from workbench.scoring import load_cross_encoder
 from workbench.snapshots import SnapshotCallback
 from workbench.splits import DataError, read_manifest, read_side
+from workbench.stages import STAGES, pairs_sha256, read_stages, stage_pairs
 from workbench.trainer import hyperparameters, make_trainer
 
 DEV_PAIRS = 1000  # the most dev pairs looked at each time during training
 LEXICAL = "lexical warm-up"
+MADE_BY_TRAINING = ("model", STAGES, "checkpoints", LOG_NAME, "evaluation", "snapshots")
 
 
 def fine_tune(
@@ -34,60 +36,116 @@ def fine_tune(
     resume: bool = False,
     stage: str = "",
     snapshots: int = 0,
+    stages: str = "",
 ) -> dict[str, Any]:
     """Train on `run_dir/data/train.parquet` and write `run_dir/model`, log and lineage.
 
     In order, each step only if the recipe asks for it: repair the vocabulary with the training
-    texts, warm up on soft lexical targets, train on the labels. A model that already stands in the
-    run folder is set aside under `earlier/`, with its log. With `resume`, training goes on from the
-    last checkpoint instead; a finished model is kept as is.
+    texts, warm up on soft lexical targets, train on the labels, once for each stage. A stage starts
+    from the last one's saved result with a fresh optimiser and schedule. A model that already
+    stands in the run folder is set aside under `earlier/`, with its log. With `resume`, training
+    goes on from the last checkpoint instead; what is finished is kept as is.
 
     Args:
         run_dir: a run folder whose data notebook 1 prepared.
         base: the model to start from.
         recipe: how to train; the reference card's values if None.
         resume: continue an interrupted training of the same run.
-        stage: the name of this stage in logs and lineage; "stage N" if empty.
-        snapshots: models to keep along the way under `snapshots/`, for a learning curve.
+        stage: the name of the first stage in logs and lineage; "stage N" if empty.
+        snapshots: models to keep along each stage under `snapshots/`, for a learning curve.
+        stages: training pairs of each stage, such as `2000,0,0` (0: all); empty: one, with all.
 
     Returns:
-        The record of this stage, as appended to `model/lineage.json`.
+        The record of the last stage, as appended to `model/lineage.json`.
 
     Raises:
         DataError: there are no prepared pairs, or none on the training side.
         ModelError: the base model's vocabulary cannot be repaired.
+        ValueError: `stages` is no list of whole numbers.
     """
-    recipe = recipe or Recipe()
+    recipe, sizes = recipe or Recipe(), read_stages(stages)
     folder = project_path(run_dir)
     train, dev = read_side(folder, "train"), read_side(folder, "dev").head(DEV_PAIRS)
     if train.empty:
         raise DataError(f"{run_dir}: there is no training pair")
-    earlier = read_lineage(base)
-    if resume and (folder / "model" / "lineage.json").is_file():
-        own = ModelLocation(str(run_dir), "run", folder / "model", "", "", str(run_dir))
-        return read_lineage(own)[-1]
     checkpoints = folder / "checkpoints"
-    if not (resume and checkpoints.is_dir()):
-        set_aside(folder, ["model", "checkpoints", LOG_NAME, "evaluation", "snapshots"])
-    name = stage or f"stage {len(earlier) + 1}"
+    if resume and (folder / "model" / "lineage.json").is_file():
+        return read_lineage(_location(folder / "model"))[-1]
+    if not (resume and (checkpoints.is_dir() or (folder / STAGES).is_dir())):
+        set_aside(folder, MADE_BY_TRAINING)
+    seen = {"steps": 0, "pairs": 0}
+    for number, size in enumerate(sizes, 1):
+        last = number == len(sizes)
+        place = folder / "model" if last else folder / STAGES / str(number)
+        if not (place / "lineage.json").is_file():
+            plan = _Plan(
+                name=stage if stage and number == 1 else f"stage {len(read_lineage(base)) + 1}",
+                place=place,
+                checkpoints=checkpoints / f"stage-{number}",
+                pairs=stage_pairs(train, size, recipe.seed),
+                number=number,
+                stages=len(sizes),
+            )
+            first = recipe if number == 1 else replace(recipe, vocabulary="keep", lexical_pairs=0)
+            _train_stage(folder, plan, base, first, train, dev, snapshots, seen)
+        base = _location(place)
+        record = read_lineage(base)[-1]
+        seen = {key: seen[key] + record[key] for key in seen}
+    shutil.rmtree(checkpoints, ignore_errors=True)  # they served resuming; the result is in model/
+    return record
 
+
+@dataclass(frozen=True)
+class _Plan:
+    """One stage: its name, where its model goes, its checkpoints, its pairs, which of how many."""
+
+    name: str
+    place: Path
+    checkpoints: Path
+    pairs: pd.DataFrame
+    number: int
+    stages: int
+
+
+def _train_stage(
+    folder: Path,
+    plan: _Plan,
+    base: ModelLocation,
+    recipe: Recipe,
+    train: pd.DataFrame,
+    dev: pd.DataFrame,
+    snapshots: int,
+    seen: dict[str, int],
+) -> None:
+    """Train one stage and save its model with the lineage up to it."""
+    earlier = read_lineage(base)
     model, repaired = _start(base, recipe, train)
     warm_up = None
     if recipe.lexical_pairs:
-        model, warm_up = _warm_up(model, checkpoints, train, recipe, TrainingLog(folder, LEXICAL))
-    pairs, added = _with_mined(train, recipe)
-    trainer = make_trainer(model, checkpoints, pairs, dev, recipe, log := TrainingLog(folder, name))
+        lexical_log = TrainingLog(folder, LEXICAL)
+        model, warm_up = _warm_up(model, plan.checkpoints, train, recipe, lexical_log)
+    pairs, added = _with_mined(plan.pairs, recipe)
+    log = TrainingLog(folder, plan.name)
+    trainer = make_trainer(model, plan.checkpoints, pairs, dev, recipe, log)
     if snapshots:
-        trainer.add_callback(SnapshotCallback(model, folder / "snapshots", snapshots, len(pairs)))
-    result = trainer.train(resume_from_checkpoint=_last(checkpoints, log))
+        trainer.add_callback(
+            SnapshotCallback(model, folder / "snapshots", snapshots, len(pairs), seen)
+        )
+    result = trainer.train(resume_from_checkpoint=_last(plan.checkpoints, log))
     record = {
-        "stage": name,
+        "stage": plan.name,
+        "number": plan.number,
+        "stages": plan.stages,
         "base": base.record(),
+        "parent": earlier[-1]["stage"] if earlier else base.name,
         "data": read_manifest(folder),
+        "pairs": len(pairs),
+        "pairs_sha256": pairs_sha256(pairs),
+        "label_mean": float(pairs["label"].mean()),
         "recipe": asdict(recipe),
         "vocabulary": repaired,
         "lexical_warm_up": warm_up,
-        "pairs_seen": {"labelled": len(train), **added},
+        "pairs_seen": {"labelled": len(plan.pairs), **added},
         "precision": recipe.resolved_precision(),
         "device": str(model.device),
         "loss": "BinaryCrossEntropyLoss",
@@ -97,9 +155,12 @@ def fine_tune(
         "seconds": result.metrics["train_runtime"],
         "pairs_per_second": result.metrics["train_samples_per_second"],
     }
-    _save(model, folder / "model", [*earlier, record])
-    shutil.rmtree(checkpoints)  # they served resuming; the result is in model/
-    return record
+    _save(model, plan.place, [*earlier, record])
+
+
+def _location(folder: Path) -> ModelLocation:
+    """A model folder of this run, as the base of its next stage."""
+    return find_model(display_path(folder))
 
 
 def _start(
@@ -192,6 +253,7 @@ def _last(checkpoints: Path, log: TrainingLog) -> str | None:
 
 def _save(model: CrossEncoder, folder: Path, stages: list[dict[str, Any]]) -> None:
     """Write a model folder beside its final place and rename it there once it is whole."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.parent / f".{folder.name}.tmp"
     shutil.rmtree(unfinished, ignore_errors=True)
     model.save_pretrained(str(unfinished), create_model_card=False, safe_serialization=True)
