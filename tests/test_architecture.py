@@ -11,15 +11,15 @@ import workbench
 
 PACKAGE = Path(workbench.__file__).parent
 FLOORS = [
-    {"files"},
-    {"formats", "pairs", "models"},
+    {"files", "yaml_files"},
+    {"formats", "rows", "pairs", "weights", "models"},
     {"splits", "vocabulary", "coverage", "repair", "embeddings", "ceiling", "scoring", "baselines",
      "mining", "metrics", "uncertainty", "candidates", "lists", "list_formats", "trec", "logs",
      "recipes", "trainer", "masked",
      "stages"},
     {"audit", "training", "evaluation", "card", "plots", "findings", "remarks", "claims", "errors",
      "subject", "slices", "charts", "browser", "searchable", "snapshots", "curve"},
-    {"parameters", "report", "runs"},
+    {"parameters", "report", "runs", "checks", "estimate", "preflight", "chain"},
     {"__main__"},
 ]  # fmt: skip
 FLOOR = {module: number for number, modules in enumerate(FLOORS) for module in modules}
@@ -58,7 +58,7 @@ def test_importing_the_package_loads_nothing_heavy():
 
 
 def test_inspecting_and_plotting_do_not_load_torch():
-    code = "from workbench import audit, plots, findings, splits, logs, runs, parameters"
+    code = "from workbench import audit, plots, findings, splits, logs, chain, preflight"
     assert not loaded_by(code) & {"torch", "transformers", "sentence_transformers"}
 
 

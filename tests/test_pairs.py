@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.formats import BadRow, PairsError
-from workbench.pairs import parse_label, read_pairs
+from workbench.pairs import read_pairs
+from workbench.rows import parse_label
 
 ROWS = [
     ("怎么开通", "如何开通", 1.0),

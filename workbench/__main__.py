@@ -1,9 +1,11 @@
 """The `workbench` command. Exit codes: 0 done, 1 the work failed, 2 the request was wrong."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,6 +21,29 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_add_run, _add_preflight):
+        add(commands)
+    return parser
+
+
+def _add_request(parser: argparse.ArgumentParser) -> None:
+    """What `run` and `preflight` have in common: which run is asked for."""
+    parser.add_argument("parameters", nargs="?", metavar="PARAMS.yaml", help="for example "
+                        "notebooks/parameters/quickstart.yaml")  # fmt: skip
+    parser.add_argument("--name", help="of the run; default: the file's name and the time")
+    parser.add_argument("-p", dest="overrides", nargs=2, action="append", default=[],
+                        metavar=("KEY", "VALUE"),
+                        help="set a parameter; may be repeated")  # fmt: skip
+    parser.add_argument("--only", default="", metavar="01,02", help="run these notebooks alone")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the run called NAME, with its own parameters unless PARAMS.yaml is given",
+    )
+    parser.add_argument("--runs-dir", default="runs", metavar="DIR", help="where runs are (runs)")
+
+
+def _add_run(commands: Any) -> None:
     run = commands.add_parser(
         "run",
         help="execute the notebooks into a run folder",
@@ -26,61 +51,115 @@ def _parser() -> argparse.ArgumentParser:
         "the defaults), into runs/NAME. Relative paths in parameters start at the project's root.",
         allow_abbrev=False,
     )
-    run.add_argument("parameters", nargs="?", metavar="PARAMS.yaml", help="for example "
-                     "notebooks/parameters/quickstart.yaml")  # fmt: skip
-    run.add_argument("--name", help="of the run; default: the file's name and the time")
-    run.add_argument("-p", dest="overrides", nargs=2, action="append", default=[],
-                     metavar=("KEY", "VALUE"), help="set a parameter; may be repeated")  # fmt: skip
-    run.add_argument("--only", default="", metavar="01,02", help="run these notebooks alone")
-    run.add_argument(
-        "--resume",
-        action="store_true",
-        help="continue the run called NAME, with its own parameters unless PARAMS.yaml is given",
-    )
-    run.add_argument("--runs-dir", default="runs", metavar="DIR", help="where runs are (runs)")
+    _add_request(run)
     run.set_defaults(command=_run)
-    return parser
 
 
-def _run(options: argparse.Namespace) -> int:
-    from workbench.files import display_path, project_path
-    from workbench.parameters import ParameterError, check_parameters, load_parameters
+def _add_preflight(commands: Any) -> None:
+    preflight = commands.add_parser(
+        "preflight",
+        help="say what would make a run fail, without starting it",
+        description="Look at parameters, files, rows, base model, vocabulary and disk without "
+        "starting or writing anything. `workbench run` does the same before it starts.",
+        allow_abbrev=False,
+    )
+    _add_request(preflight)
+    preflight.add_argument(
+        "--trial", action="store_true", help="train for two seconds to tell how long it will take"
+    )
+    preflight.add_argument("--json", action="store_true", help="print the findings as JSON")
+    preflight.set_defaults(command=_preflight)
+
+
+def _request(options: argparse.Namespace) -> Any:
+    """The preflight of what is asked for, with the parameters and the folder it is about."""
+    from workbench.files import project_path
+    from workbench.parameters import given_parameters, sound_parameters
+    from workbench.preflight import preflight
+    from workbench.runs import RequestError, fresh_name, name_problem
 
     if options.resume and not options.name:
-        return _refuse("--resume: say which run with --name")
-    if options.name and (Path(options.name).name != options.name or options.name.startswith(".")):
-        return _refuse(f"--name {options.name!r}: must be a plain folder name")
+        raise RequestError("--resume: say which run with --name")
+    if options.name and (problem := name_problem(options.name)):
+        raise RequestError(problem)
     if options.resume and options.parameters is None:  # as the run was started
         asked = project_path(options.runs_dir) / options.name / "parameters.yaml"
         options.parameters = str(asked) if asked.is_file() else None
-    try:
-        overrides = {name: value for name, value in options.overrides}
-        if options.parameters is None:
-            parameters = check_parameters(overrides)
-        else:
-            parameters = load_parameters(options.parameters, overrides.items())
-    except ParameterError as error:
-        return _refuse(str(error))
-
-    from workbench.runs import ActError, RequestError, fresh_name, run_chain
-
+    given = given_parameters(options.parameters, dict(options.overrides).items())
+    parameters, problems = sound_parameters(given)
     stem = Path(options.parameters or "defaults").stem
-    name = options.name or fresh_name(stem, options.runs_dir)
-    run_dir = Path(options.runs_dir) / name
+    folder = Path(options.runs_dir) / (options.name or fresh_name(stem, options.runs_dir))
     only = [act.strip() for act in options.only.split(",") if act.strip()]
+    trial = getattr(options, "trial", False)
+    found = preflight(parameters, folder, only, options.resume, problems, trial)
+    return found, parameters, folder, only
+
+
+def _run(options: argparse.Namespace) -> int:
+    from workbench.files import display_path
+    from workbench.parameters import ParameterError
+    from workbench.runs import RequestError
+
     try:
-        report = run_chain(parameters, run_dir, only, options.resume)
+        found, parameters, folder, only = _request(options)
+    except (ParameterError, RequestError) as error:
+        return _refuse(str(error))
+    for finding in found.findings:
+        if finding.level != "problem":
+            print(f"{finding.level}: {finding}", flush=True)
+    if found.problems:
+        return _refuse("\n".join(map(str, found.problems)))
+
+    from workbench.chain import run_chain
+    from workbench.runs import ActError
+
+    _end_on_sigterm()
+    name = folder.name
+    try:
+        report = run_chain(parameters, folder, only, options.resume, checked=True)
     except RequestError as error:
         return _refuse(str(error))
-    except ActError as error:
+    except (ActError, OSError) as error:
         print(f"failed: {error}", file=sys.stderr)
-        print(f"see {display_path(run_dir)}/report.html", file=sys.stderr)
+        print(f"see {display_path(folder)}/report.html", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"interrupted; go on with --name {name} --resume", file=sys.stderr)
         return 1
     print(f"report: {display_path(report)}")
     return 0
+
+
+def _preflight(options: argparse.Namespace) -> int:
+    import json
+
+    from workbench.parameters import ParameterError
+    from workbench.runs import RequestError
+
+    try:
+        found, *_ = _request(options)
+    except (ParameterError, RequestError) as error:
+        return _refuse(str(error))
+    if options.json:
+        print(json.dumps([one._asdict() for one in found.findings], ensure_ascii=False, indent=2))
+        return 2 if found.problems else 0
+    for finding in found.findings:
+        if finding.level != "problem":
+            print(f"{finding.level}: {finding}")
+    if found.problems:
+        return _refuse("\n".join(map(str, found.problems)))
+    print("ready: nothing was found that would make the run fail")
+    return 0
+
+
+def _end_on_sigterm() -> None:
+    """Make SIGTERM end the command as Ctrl-C does: the status is written, the kernel ended."""
+    from workbench.runs import Terminated
+
+    def end(*_: Any) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def _refuse(reason: str) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.files import display_path, project_path, read_json, sha256
+from workbench.weights import misfit
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -179,6 +180,36 @@ def _hub(name: str, revision: str) -> ModelLocation:
     return _checked(name, "hub", Path(folder), revision=Path(folder).name)
 
 
+def hub_state(name: str, revision: str = "", seconds: float = 1.5) -> str:
+    """`cached`, `reachable` or `unreachable`: what is known of a Hub model without fetching it.
+
+    Raises:
+        ModelError: the Hub answers that there is no such model or revision.
+    """
+    from huggingface_hub import HfApi, constants, errors, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(name, "config.json", revision=revision or None), str):
+        return "cached"
+    if constants.HF_HUB_OFFLINE:
+        return "unreachable"
+    try:
+        HfApi().model_info(name, revision=revision or None, timeout=seconds)
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        at = f" at revision {revision!r}" if revision else ""
+        raise ModelError(f"{name}: the Hub has no such model{at}, or keeps it closed") from error
+    except Exception:  # no network, a time-out, a server in trouble: each in a kind of its own
+        return "unreachable"
+    return "reachable"
+
+
+def is_hub_name(base_model: str) -> bool:
+    """Whether it can only be a name on the Hub: no folder of this machine, nothing bundled."""
+    parent, _, rest = base_model.partition("/")
+    plain = re.fullmatch(r"[\w.-]+/[\w.-]+", base_model) and not base_model.startswith(".")
+    near = bool(parent and rest) and project_path(parent).is_dir()
+    return bool(plain) and not near
+
+
 def _checked(name: str, kind: str, folder: Path, revision: str = "") -> ModelLocation:
     if not (folder / "config.json").is_file():
         raise ModelError(f"{name}: {display_path(folder)} has no config.json, so it is no model")
@@ -190,4 +221,6 @@ def _checked(name: str, kind: str, folder: Path, revision: str = "") -> ModelLoc
             f"{name}: {display_path(folder)} has {why or 'no weights: '}"
             "save the model as .safetensors"
         )
+    if reason := misfit(folder):
+        raise ModelError(f"{name}: {display_path(folder)} cannot be used: {reason}")
     return ModelLocation(name, kind, folder, revision, sha256(weights[0]), asked=name)

@@ -8,10 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from workbench.files import display_path, project_path
+from workbench.yaml_files import SettingsError, read_settings
 
 
 class ParameterError(ValueError):
@@ -79,18 +78,22 @@ def load_parameters(path: str | Path, overrides: Iterable[tuple[str, str]] = ())
     Raises:
         ParameterError: the file cannot be read, or names or values are wrong; all are named.
     """
-    file = Path(path) if Path(path).is_file() else project_path(path)
-    if not file.is_file():
-        raise ParameterError(f"{path}: there is no such file")
+    return check_parameters(given_parameters(path, overrides))
+
+
+def given_parameters(
+    path: str | Path | None, overrides: Iterable[tuple[str, str]] = ()
+) -> dict[str, Any]:
+    """What a YAML file and the overrides over it ask for, names and values unchecked.
+
+    Raises:
+        ParameterError: the file cannot be read.
+    """
     try:
-        given = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        shown = display_path(file.resolve())
-        raise ParameterError(f"{shown}: not readable YAML: {error}") from error
-    if not isinstance(given, dict):
-        kind = type(given).__name__
-        raise ParameterError(f"{path}: must hold lines of `name: value`, not a {kind}")
-    return check_parameters({str(k): v for k, v in given.items()} | dict(overrides))
+        given = read_settings(path) if path is not None else {}
+    except SettingsError as error:
+        raise ParameterError(str(error)) from error
+    return given | dict(overrides)
 
 
 def check_parameters(given: Mapping[str, Any]) -> Parameters:
@@ -99,14 +102,45 @@ def check_parameters(given: Mapping[str, Any]) -> Parameters:
     Raises:
         ParameterError: with one line for each parameter at fault.
     """
-    try:
-        parameters = Parameters(**given)
-    except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors()]
-        raise ParameterError("\n".join(lines)) from None
-    if parameters.dev_share + parameters.test_share >= 1:
-        raise ParameterError("dev_share and test_share: together they must stay below 1")
+    parameters, problems = sound_parameters(given)
+    if problems:
+        raise ParameterError("\n".join(problems))
     return parameters
+
+
+def sound_parameters(given: Mapping[str, Any]) -> tuple[Parameters, list[str]]:
+    """The parameters that can be taken as given, and a line for each that cannot.
+
+    What is wrong has its default in the result, so that the rest can be looked at all the same.
+    """
+    problems: list[str] = []
+    wrong: set[str] = set()
+    for name, value in given.items():
+        if reason := _never_meant(name, value):
+            problems.append(reason)
+            wrong.add(name)
+    rest = {name: value for name, value in given.items() if name not in wrong}
+    try:
+        parameters = Parameters(**rest)
+    except ValidationError as error:
+        problems += [_explain(problem) for problem in error.errors()]
+        faulty = {problem["loc"][0] for problem in error.errors()}
+        parameters = Parameters(**{n: value for n, value in rest.items() if n not in faulty})
+    if parameters.dev_share + parameters.test_share >= 1:
+        problems.append("dev_share and test_share: together they must stay below 1")
+    return parameters, problems
+
+
+def _never_meant(name: str, value: Any) -> str:
+    """Why a value cannot have been meant, though a type might take it; empty if it can."""
+    field = Parameters.model_fields.get(name)
+    if field is None:
+        return ""
+    if isinstance(value, bool) and field.annotation in (int, float):  # True would count as 1
+        return f"{name}: must be a number; it is {str(value).lower()}"
+    if isinstance(value, str) and name != "query" and any(ord(sign) < 32 for sign in value):
+        return f"{name}: holds a line break or another control character; it is {value!r}"
+    return ""
 
 
 def _explain(problem: Any) -> str:
@@ -114,6 +148,13 @@ def _explain(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, Parameters.model_fields, 1, cutoff=0.4)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"{name}: there is no such parameter{hint}"
+        shown = name[:80] if name.isprintable() else ascii(name)[:80]
+        return f"{shown}: there is no such parameter{hint}"
     text = problem["msg"][:1].lower() + problem["msg"][1:]
-    return f"{name}: {text}; it is {value!r}"
+    return f"{name}: {text}; it is {shortened(value)}"
+
+
+def shortened(value: Any) -> str:
+    """The value as Python writes it, cut after 80 signs; lone surrogates escaped."""
+    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"

@@ -1,0 +1,199 @@
+"""The chain: the notebooks executed one after another into a run folder that records everything."""
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from workbench.files import display_path, project_path, project_root, write_json
+from workbench.parameters import Parameters
+from workbench.preflight import preflight
+from workbench.runs import (
+    ACTS,
+    SCHEMA,
+    ActError,
+    RequestError,
+    folder_problems,
+    now,
+    read_status,
+    record_request,
+)
+
+
+def run_chain(
+    parameters: Parameters,
+    run_dir: str | Path,
+    only: Sequence[str] = (),
+    resume: bool = False,
+    checked: bool = False,
+) -> Path:
+    """Execute the notebooks into a run folder, one after another, and write the report.
+
+    Args:
+        parameters: checked parameters; `run_dir` and `resume` in them are set from here.
+        run_dir: the run's folder, made if absent.
+        only: acts to run ("01" ... "04"); empty for all.
+        resume: skip the acts already done and continue an interrupted training.
+        checked: the caller has looked at the request (see `preflight`) and found no problem.
+
+    Returns:
+        The path of `report.html`.
+
+    Raises:
+        RequestError: the request is wrong or the run is being written by another process.
+        ActError: a notebook failed. The report is written nevertheless.
+    """
+    folder = project_path(run_dir)
+    if not checked:
+        found = preflight(parameters, folder, only, resume)
+        if found.problems:
+            raise RequestError("\n".join(map(str, found.problems)))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise RequestError(f"{display_path(folder)} is in use by another process") from None
+    except OSError as error:
+        raise RequestError(f"{display_path(folder)} cannot be written ({error})") from error
+    try:
+        # another process may have been here between the look at the folder and the lock
+        if problems := folder_problems(parameters, folder, only, resume):
+            raise RequestError("\n".join(problems))
+        values = parameters.model_copy(update={"run_dir": display_path(folder), "resume": resume})
+        return _run_acts(values, folder, list(only) or list(ACTS), resume)
+    finally:
+        lock.release()
+
+
+def _run_acts(parameters: Parameters, folder: Path, acts: list[str], resume: bool) -> Path:
+    status = read_status(folder) if resume else {}
+    done = [act for act, entry in status.get("acts", {}).items() if entry.get("state") == "done"]
+    record_request(parameters, folder)
+    status = {
+        "schema": SCHEMA,
+        "state": "running",
+        "started": now(),
+        "acts": status.get("acts", {}),
+    }
+    write_json(folder / "status.json", status)
+    try:
+        for act in acts:
+            if act in done:
+                print(f"[{act}] done earlier, kept", flush=True)
+                continue
+            _run_act(act, parameters, folder, status)
+        status |= {"state": "done", "finished": now()}
+    except ActError as error:
+        status["acts"][error.act]["state"] = "failed"
+        status |= {"state": "failed", "act": error.act, "cell": error.cell, "error": error.error,
+                   "finished": now()}  # fmt: skip
+        raise
+    except BaseException as error:  # Ctrl-C and the like: say so, then let it through
+        act = next((a for a, e in status["acts"].items() if e["state"] == "running"), acts[0])
+        status["acts"].setdefault(act, {})["state"] = "interrupted"
+        status |= {"state": "failed", "act": act, "cell": None, "error": type(error).__name__,
+                   "finished": now()}  # fmt: skip
+        raise
+    finally:
+        report = _close(folder, status)
+    return report
+
+
+def _close(folder: Path, status: dict[str, Any]) -> Path:
+    """Write the status and the report; on a full disk what failed before is still what is told."""
+    from workbench.report import write_report
+
+    try:
+        write_json(folder / "status.json", status)
+        return write_report(folder)
+    except OSError as error:
+        if status["state"] == "done":
+            raise
+        print(f"neither could the status be written: {error}", file=sys.stderr)
+        return folder / "report.html"
+
+
+def _run_act(act: str, parameters: Parameters, folder: Path, status: dict[str, Any]) -> None:
+    from papermill.exceptions import PapermillExecutionError
+
+    source = project_root() / "notebooks" / f"{ACTS[act]}.ipynb"
+    status["acts"][act] = {"state": "running", "started": now()}
+    write_json(folder / "status.json", status)
+    print(f"[{act}] {ACTS[act]}", flush=True)
+    start = time.monotonic()
+    try:
+        execute(source, folder / "notebooks" / source.name, parameters.model_dump())
+    except PapermillExecutionError as error:
+        raise ActError(act, error.cell_index, f"{error.ename}: {error.evalue}") from error
+    except Exception as error:  # the kernel died or could not start; the notebook is broken
+        raise ActError(act, None, _reason(error)) from error
+    seconds = round(time.monotonic() - start, 1)
+    status["acts"][act] |= {"state": "done", "seconds": seconds}
+    write_json(folder / "status.json", status)
+    print(f"[{act}] done in {seconds:.0f} s", flush=True)
+
+
+def execute(source: Path, target: Path, values: dict[str, Any]) -> None:
+    """Execute a notebook with those of the values that its parameters cell declares."""
+    import papermill
+    from traitlets.config import Config
+
+    declared = papermill.inspect_notebook(str(source))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sockets = Config()
+    if os.name == "posix":
+        # Files instead of TCP ports: two kernels that start at once can be given the same port.
+        sockets.KernelManager.transport = "ipc"
+    with _kernel_place():
+        papermill.execute_notebook(
+            str(source),
+            str(target),
+            {name: value for name, value in values.items() if name in declared},
+            kernel_name="python3",
+            cwd=str(source.parent),
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            extra_arguments=["--IPKernelApp.log_level=40"],  # its errors, not its remarks
+            config=sockets,
+        )
+
+
+@contextmanager
+def _kernel_place() -> Iterator[None]:
+    """A folder of its own for what a kernel leaves: sockets, history, start-up files.
+
+    Runs at the same time share nothing there, and nobody's own start-up files change a run. The
+    folder is as near the root as may be, since a socket's path is at most about 100 characters.
+    """
+    near = Path("/tmp")
+    place = tempfile.mkdtemp(prefix="wb-", dir=near if near.is_dir() else None)
+    names = ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, place))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _reason(error: Exception) -> str:
+    text = f"{type(error).__name__}: {error}"
+    if type(error).__name__ == "DeadKernelError":
+        text += (
+            ". Nothing in the notebook did this: the system may have ended it for want of memory; "
+            "try a smaller batch_size, max_length or max_pairs, and go on with --resume"
+        )
+    return text

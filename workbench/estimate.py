@@ -1,0 +1,117 @@
+"""What a run will take: optimizer steps, bytes on the disk, and, if asked, pairs a second."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from workbench.models import ModelLocation
+from workbench.parameters import Parameters
+from workbench.recipes import Recipe
+from workbench.rows import GoodRow
+
+CHECKPOINTS_KEPT = 2  # and each holds the weights and two numbers a weight for the optimizer
+CHECKPOINT_STEPS = 500
+OTHER_BYTES = 20_000_000  # notebooks, figures, report, evaluation
+
+
+class Estimate(NamedTuple):
+    """What a run will take at most.
+
+    Attributes:
+        pairs: training pairs in one epoch, mined ones included.
+        steps: optimizer steps, a lexical warm-up included.
+        disk: bytes that the run folder holds at its fullest.
+        kept: bytes that stay when it is done.
+    """
+
+    pairs: int
+    steps: int
+    disk: int
+    kept: int
+
+
+def estimate(
+    parameters: Parameters, rows: int, positive_share: float, model_bytes: int, data_bytes: int
+) -> Estimate:
+    """The most a run will take, from what is known before it.
+
+    Args:
+        parameters: of the run.
+        rows: usable pairs in the file.
+        positive_share: of them, in [0, 1].
+        model_bytes: the base model's weights.
+        data_bytes: the file of pairs.
+    """
+    used = min(rows, parameters.max_pairs or rows)
+    test_share = 0.0 if parameters.test_pairs else parameters.test_share
+    train = math.ceil(used * (1 - parameters.dev_share - test_share))
+    positives = math.ceil(train * positive_share)
+    pairs = train + positives * parameters.symmetric + 2 * positives * parameters.hard_negatives
+    steps = math.ceil(math.ceil(pairs / parameters.batch_size) * parameters.epochs)
+    warm_up = math.ceil(parameters.lexical_pairs / parameters.batch_size)
+    kept = model_bytes * (1 + parameters.snapshots) + data_bytes + OTHER_BYTES
+    phases = (steps, warm_up)
+    checkpoints = max(min(CHECKPOINTS_KEPT, phase // CHECKPOINT_STEPS) for phase in phases)
+    spare = model_bytes * (3 * checkpoints + bool(warm_up))
+    return Estimate(pairs, steps + warm_up, kept + spare + model_bytes, kept)
+
+
+def weight_bytes(folder: Path) -> int:
+    """Bytes of the safetensors files in a model folder."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def trial_rate(
+    location: ModelLocation, recipe: Recipe, rows: list[GoodRow], seconds: float = 2.0
+) -> float:
+    """Training pairs a second: real steps on real pairs for `seconds`, on a model thrown away."""
+    import torch
+
+    from workbench.scoring import load_cross_encoder
+
+    attention = "eager" if recipe.speed == "fast" else None
+    model = load_cross_encoder(location, recipe.max_length, recipe.seed, attention)
+    half = recipe.resolved_precision() == "bfloat16"
+    optimizer = torch.optim.AdamW(model.parameters(), recipe.learning_rate, fused=True)
+    device = str(model.device)
+    if recipe.speed == "fast":  # batches of like length, as the training will have them
+        rows = sorted(rows, key=lambda row: len(row[1]) + len(row[2]))
+    batches = [rows[i : i + recipe.batch_size] for i in range(0, len(rows), recipe.batch_size)]
+    order = torch.randperm(len(batches), generator=torch.Generator().manual_seed(0)).tolist()
+    body: Any = model[0].model
+    model.train()
+    done, step, start = 0, 0, time.perf_counter()
+    while True:
+        batch = batches[order[step % len(order)]]
+        step += 1
+        tokens = model.tokenizer(
+            [row[1] for row in batch], [row[2] for row in batch], padding=True, truncation=True,
+            max_length=recipe.max_length, return_tensors="pt",
+        ).to(device)  # fmt: skip
+        labels = torch.tensor([row[3] for row in batch], device=device)
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=half):
+            logits = body(**tokens).logits.view(-1)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if step == 1:  # the first step pays for what is set up once
+            start = time.perf_counter()
+            continue
+        done += len(batch)
+        taken = time.perf_counter() - start
+        if taken >= seconds:
+            return done / taken
+
+
+def in_words(count: float) -> str:
+    """Bytes as `12 MB` or `1.2 GB`."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{math.ceil(count / 1e6)} MB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `40 s`, `12 min` or `3.4 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
