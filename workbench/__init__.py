@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "audit": ("contradictory_rows", "inspect_pairs", "lists_for_ceiling", "pair_tokens",
               "sample_rows", "save_inspection", "token_view"),
+    "backends": ("backends_finding",),
     "baselines": ("Bm25", "CandidateOrder", "CharacterJaccard", "NgramRegression", "RandomScorer",
                   "TfidfCosine"),
     "browser": ("browser_records", "error_browser", "live_ranking", "save_browser"),

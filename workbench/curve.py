@@ -26,6 +26,7 @@ def snapshot_curve(
     evaluation: Evaluation,
     max_length: int = 512,
     seed: int = 42,
+    backend: str = "predict",
 ) -> pd.DataFrame:
     """nDCG@10 of every snapshot of a run on the same lists, and of the base before them.
 
@@ -35,6 +36,7 @@ def snapshot_curve(
         evaluation: of the same lists; it tells ties and resamples, and the base's values.
         max_length: tokens of a pair.
         seed: of the intervals.
+        backend: how to run the models; see `ModelScorer`.
 
     Returns:
         `step`, `pairs` (training pairs seen), `mean`, `low`, `high`, one row a snapshot; empty
@@ -47,7 +49,8 @@ def snapshot_curve(
         interval = bootstrap_mean(evaluation.values("base"), resamples, seed, groups)
         rows.append({"step": 0, "pairs": 0, **interval._asdict()})
     for folder in found:
-        scorer = ModelScorer.load(find_model(str(folder)), max_length, seed=seed)
+        found_model = find_model(str(folder))
+        scorer = ModelScorer.load(found_model, max_length, seed=seed, backend=backend)
         values = rank_metrics(
             score_lists(scorer, lists),
             [one.relevance for one in lists],

@@ -11,7 +11,7 @@ from workbench.candidates import query_groups, suspect_negatives
 from workbench.claims import format_estimate
 from workbench.lists import CandidateList, count_lists
 from workbench.metrics import RANKING_METRICS, FloatArray, fit_threshold, rank_metrics
-from workbench.scoring import Scorer
+from workbench.scoring import Scorer, backends_used
 from workbench.splits import text_groups
 from workbench.uncertainty import (
     LEVEL,
@@ -185,6 +185,7 @@ def evaluate(
         "dev_pairs": 0 if dev is None else len(dev),
         "thresholds": thresholds,
         "queries_all_tied": tied,
+        "backends": backends_used(scorers),
         **stated,
         "rows": rows,
         "model_minus": _differences(names, every, draws, groups, resamples, seed),

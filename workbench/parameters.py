@@ -62,6 +62,7 @@ class Parameters(BaseModel):
     candidates: str = Field("", description="JSONL, table, or TREC folder; empty: test split")
     list_size: int = Field(30, ge=2, description="candidates in a list built from the test split")
     ties: Literal["expected", "worst"] = "expected"
+    backend: Literal["auto", "predict", "torch-float32", "torch-bfloat16"] = "auto"
     resamples: int = Field(10_000, ge=100, le=1_000_000, description="draws of an interval")
     query: str = Field("怎么开通会员", min_length=1, description="one query to rank by hand")
 

@@ -1,10 +1,11 @@
 """Scorers: anything with `score(pairs)`, higher is better. Here the ones that run a model."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from workbench.backends import CHECK_PAIRS, Run, choose_backend, open_backend
 from workbench.baselines import Float32Array, TextPair
 from workbench.models import ModelLocation
 
@@ -57,35 +58,61 @@ def load_cross_encoder(
 
 
 class ModelScorer:
-    """A cross-encoder as a scorer; the score is the logit, before any sigmoid."""
+    """A cross-encoder as a scorer; the score is the logit, before any sigmoid.
+
+    Args:
+        model: the cross-encoder. A backend other than `predict` takes its weights at first use.
+        batch_size: of the backend `predict`.
+        backend: one of `BACKENDS`, or `auto`: the quickest that ranks as float32 does, chosen at
+            the first call with more than `CHECK_PAIRS` distinct pairs. Until then, `predict`.
+    """
 
     log_odds = True  # the score has a probability, so calibration can be measured
 
-    def __init__(self, model: "CrossEncoder", batch_size: int = 64) -> None:
-        self.model = model
-        self.batch_size = batch_size
+    def __init__(
+        self, model: "CrossEncoder", batch_size: int = 64, backend: str = "predict"
+    ) -> None:
+        self.model, self.batch_size = model, batch_size
+        self.backend_record: dict[str, Any] = {"backend": backend, "asked": backend}
+        self._run: Run | None = None
+        if backend == "auto":
+            self.backend_record["backend"] = "predict"
+        else:
+            self._run = open_backend(backend, model, batch_size)
 
     @classmethod
     def load(
-        cls, location: ModelLocation, max_length: int = 512, batch_size: int = 64, seed: int = 42
+        cls,
+        location: ModelLocation,
+        max_length: int = 512,
+        batch_size: int = 64,
+        seed: int = 42,
+        backend: str = "predict",
     ) -> "ModelScorer":
-        """Load the model at `location`; see `load_cross_encoder`."""
-        return cls(load_cross_encoder(location, max_length, seed), batch_size)
+        """Load the model at `location`; see `load_cross_encoder`.
+
+        Raises:
+            BackendError: the backend does not exist or cannot run this model.
+        """
+        return cls(load_cross_encoder(location, max_length, seed), batch_size, backend)
 
     def score(self, pairs: Sequence[TextPair]) -> Float32Array:
         """Logits, float32 of shape (n,); equal pairs are scored once, in batches of like length."""
-        from torch.nn import Identity
-
         if not len(pairs):
             return np.empty(0, dtype=np.float32)
-        distinct = sorted({(first, second) for first, second in pairs})
-        distinct.sort(key=lambda pair: len(pair[0]) + len(pair[1]))
-        logits = self.model.predict(
-            distinct,
-            batch_size=self.batch_size,
-            activation_fn=Identity(),
-            show_progress_bar=False,
-        )
-        score = dict(zip(distinct, np.asarray(logits, dtype=np.float32).ravel(), strict=True))
-        ordered = (score[first, second] for first, second in pairs)
-        return np.fromiter(ordered, np.float32, count=len(pairs))
+        place = {(first, second): 0 for first, second in pairs}
+        for number, pair in enumerate(place):
+            place[pair] = number
+        distinct = list(place)
+        if self._run is None and len(distinct) > CHECK_PAIRS:
+            first = distinct[:CHECK_PAIRS]
+            self._run, self.backend_record = choose_backend(self.model, first, self.batch_size)
+        run = self._run or open_backend("predict", self.model, self.batch_size)
+        logits = run(distinct)
+        return logits[np.fromiter((place[a, b] for a, b in pairs), np.int64, count=len(pairs))]
+
+
+def backends_used(scorers: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """By which backend each model among the scorers has scored, as far as it has."""
+    found = {name: getattr(scorer, "backend_record", None) for name, scorer in scorers.items()}
+    return {name: dict(record) for name, record in found.items() if record}

@@ -101,7 +101,11 @@ def find_subject(
 
 
 def ladder_scorers(
-    subject: Subject, lists: list[CandidateList], max_length: int = 512, seed: int = 42
+    subject: Subject,
+    lists: list[CandidateList],
+    max_length: int = 512,
+    seed: int = 42,
+    backend: str = "predict",
 ) -> tuple[dict[str, Scorer], dict[str, str]]:
     """Every rung: the model, its base, and the scorers that need no neural network.
 
@@ -113,15 +117,17 @@ def ladder_scorers(
         lists: the candidate lists, for the collection of `bm25`.
         max_length: tokens of a pair for the models.
         seed: of random scores, of a new head, and of the regression.
+        backend: how to run the models; see `ModelScorer`.
 
     Returns:
         The scorers by name, and what is left out with the reason.
     """
     train, left_out = subject.sides["train"], dict(subject.left_out)
     collection = dict.fromkeys(text for one in lists for text in one.candidates)
-    scorers: dict[str, Scorer] = {"model": ModelScorer.load(subject.model, max_length, seed=seed)}
+    how: dict[str, Any] = {"max_length": max_length, "seed": seed, "backend": backend}
+    scorers: dict[str, Scorer] = {"model": ModelScorer.load(subject.model, **how)}
     if subject.base is not None:
-        scorers["base"] = ModelScorer.load(subject.base, max_length, seed=seed)
+        scorers["base"] = ModelScorer.load(subject.base, **how)
     try:
         scorers["ngram_regression"] = NgramRegression(seed).fit(train)
     except ValueError as error:
@@ -136,7 +142,9 @@ def ladder_scorers(
     return scorers, left_out
 
 
-def stage_scorers(run_dir: str | Path, max_length: int = 512, seed: int = 42) -> dict[str, Scorer]:
+def stage_scorers(
+    run_dir: str | Path, max_length: int = 512, seed: int = 42, backend: str = "predict"
+) -> dict[str, Scorer]:
     """The models of a run's earlier stages by name; empty for a run of one stage.
 
     They are further rungs of the ladder, so that ranking can be followed stage by stage; the result
@@ -146,17 +154,20 @@ def stage_scorers(run_dir: str | Path, max_length: int = 512, seed: int = 42) ->
     for folder in stage_folders(project_path(run_dir)):
         location = find_model(str(folder))
         name = str(read_lineage(location)[-1]["stage"])
-        scorers[name] = ModelScorer.load(location, max_length, seed=seed)
+        scorers[name] = ModelScorer.load(location, max_length, seed=seed, backend=backend)
     return scorers
 
 
-def other_runs(compare_runs: str, max_length: int = 512, seed: int = 42) -> dict[str, Scorer]:
+def other_runs(
+    compare_runs: str, max_length: int = 512, seed: int = 42, backend: str = "predict"
+) -> dict[str, Scorer]:
     """The models of other runs, as further rungs of the ladder; each goes by its folder's name.
 
     Args:
         compare_runs: run folders, separated by commas; empty for none.
         max_length: tokens of a pair.
         seed: of a new head, should a model lack one.
+        backend: how to run the models; see `ModelScorer`.
 
     Raises:
         ModelError: a folder has no model.
@@ -167,7 +178,7 @@ def other_runs(compare_runs: str, max_length: int = 512, seed: int = 42) -> dict
         name = Path(folder).name
         if name in scorers or name in LADDER:
             raise ValueError(f"compare_runs: {folder!r}: the name {name!r} is taken")
-        scorers[name] = ModelScorer.load(find_model(folder), max_length, seed=seed)
+        scorers[name] = ModelScorer.load(find_model(folder), max_length, seed=seed, backend=backend)
     return scorers
 
 

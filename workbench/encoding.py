@@ -1,0 +1,127 @@
+"""Token ids of text pairs for a model: each text is tokenized once and joined to its partners."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+IntArray = NDArray[np.int64]
+BATCH_TOKENS = 2048  # of a batch: small enough that a layer's activations stay in the cache
+ROWS_STEP = 8  # rows of a batch come in these steps, so that few shapes occur
+
+
+class Batch(NamedTuple):
+    """Pairs of one length, which need neither padding nor a mask.
+
+    Attributes:
+        rows: the places of the pairs among those encoded, int array of shape (n,).
+        ids: token ids, shape (m, length), m >= n: the last row may be repeated (see `batches`).
+        types: 0 for the tokens of the first text and 1 for those of the second, shape (m, length).
+    """
+
+    rows: IntArray
+    ids: IntArray
+    types: IntArray
+
+
+class PairEncoder:
+    """Encodes text pairs as the tokenizer does, truncation (longest first) included.
+
+    Args:
+        tokenizer: a fast tokenizer; a copy of it is used.
+        max_length: tokens of a pair, special tokens included.
+        typed: whether the model is told which text a token belongs to; else all types are 0.
+
+    Raises:
+        ValueError: the tokenizer's post-processor does not simply put special tokens before,
+            between and after the two texts, or `max_length` leaves no room for a text.
+    """
+
+    def __init__(self, tokenizer: "Tokenizer", max_length: int, typed: bool = True) -> None:
+        self.tokenizer = type(tokenizer).from_str(tokenizer.to_str())
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+        self._read_template(typed)
+        special = len(self.before) + len(self.between) + len(self.after)
+        self.room = max_length - special
+        if self.room < 2:
+            raise ValueError(
+                f"max_length is {max_length}, but the special tokens of a pair alone are {special}"
+            )
+
+    def _read_template(self, typed: bool) -> None:
+        """How the special tokens stand around two texts, read off an example."""
+        probe = self.tokenizer.encode("a", "b")
+        first, second = (self.tokenizer.encode(text, add_special_tokens=False).ids for text in "ab")
+        marks, ids = probe.special_tokens_mask, probe.ids
+        kinds = probe.type_ids if typed else [0] * len(ids)
+        start = marks.index(0) if 0 in marks else 0
+        middle = start + len(first)
+        end = len(ids) - marks[::-1].index(0) if 0 in marks else 0
+        self.before, self.after = ids[:start], ids[end:]
+        self.between = ids[middle : end - len(second)]
+        expected = [*self.before, *first, *self.between, *second, *self.after]
+        self.first_type, self.second_type = kinds[start], kinds[end - 1]
+        self.between_types, self.after_types = kinds[middle : end - len(second)], kinds[end:]
+        if ids != expected or not first or not second or set(kinds[:middle]) != {self.first_type}:
+            raise ValueError("the tokenizer joins pairs in a way that is not known here")
+
+    def lengths_kept(self, first: int, second: int) -> tuple[int, int]:
+        """How many tokens of two texts of so many tokens are kept: the longer one is cut first."""
+        if first + second <= self.room:
+            return first, second
+        short = min(first, second)
+        long = short if short > self.room else max(short, self.room - short)
+        if short + long > self.room:  # both are long: half each, the odd one to the longer
+            short, long = self.room // 2, self.room // 2 + self.room % 2
+        return (short, long) if first <= second else (long, short)
+
+    def encode(self, pairs: Sequence[tuple[str, str]]) -> "EncodedPairs":
+        """Tokenize the texts of the pairs, each once."""
+        texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+        found = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        ids = {text: one.ids for text, one in zip(texts, found, strict=True)}
+        return EncodedPairs(self, [(ids[first], ids[second]) for first, second in pairs])
+
+
+class EncodedPairs:
+    """Pairs as token ids, to be had in batches of equal length."""
+
+    def __init__(self, encoder: PairEncoder, tokens: list[tuple[list[int], list[int]]]) -> None:
+        self.encoder, self.tokens = encoder, tokens
+        special = len(encoder.before) + len(encoder.between) + len(encoder.after)
+        kept = (encoder.lengths_kept(len(first), len(second)) for first, second in tokens)
+        self.lengths = np.fromiter((a + b + special for a, b in kept), np.int64, len(tokens))
+
+    def row(self, place: int) -> tuple[list[int], list[int]]:
+        """The token ids and the token types of one pair, special tokens included."""
+        own = self.encoder
+        first, second = self.tokens[place]
+        keep, keep_second = own.lengths_kept(len(first), len(second))
+        ids = [*own.before, *first[:keep], *own.between, *second[:keep_second], *own.after]
+        types = [own.first_type] * (len(own.before) + keep) + own.between_types
+        return ids, types + [own.second_type] * keep_second + own.after_types
+
+    def batches(self, tokens: int = BATCH_TOKENS) -> Iterator[Batch]:
+        """All pairs, the longest first, in batches of equal length and about `tokens` tokens.
+
+        A length's last batch is filled up to a multiple of `ROWS_STEP` rows by repeating a row:
+        kernels are prepared for each shape, and kept, so that many shapes cost time and memory.
+        """
+        order = np.argsort(-self.lengths, kind="stable")
+        ends = np.flatnonzero(np.diff(self.lengths[order])) + 1
+        for group in np.split(order, ends) if len(order) else []:
+            length = int(self.lengths[group[0]])
+            most = max(1, tokens // length)
+            most -= most % ROWS_STEP if most > ROWS_STEP else 0
+            for start in range(0, len(group), most):
+                rows = group[start : start + most]
+                encoded = [self.row(place) for place in rows]
+                missing = min(most, -(-len(rows) // ROWS_STEP) * ROWS_STEP) - len(rows)
+                encoded += encoded[-1:] * missing
+                ids, types = np.array(encoded, dtype=np.int64).transpose(1, 0, 2)
+                yield Batch(rows, ids, types)

@@ -1,0 +1,146 @@
+"""A BERT cross-encoder's logits without what training and padding need; in float32 or bfloat16.
+
+The same sums as the library's forward pass, but: batches hold pairs of one length, so there is no
+mask; query, key and value are one product; and the last layer, of which only the first position is
+ever used, computes no other. In bfloat16 only the products with weights are: sums along the
+residual path, normalisation, softmax, pooler and head stay in float32, since the head's logits
+rounded to bfloat16 would be ties.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from workbench.encoding import Batch, EncodedPairs
+
+Linear = Callable[[Tensor], Tensor]
+MakeLinear = Callable[[Tensor, Tensor], Linear]
+
+
+def float32_linear(weight: Tensor, bias: Tensor) -> Linear:
+    """`x @ weight.T + bias`."""
+    return lambda x: functional.linear(x, weight, bias)
+
+
+def bfloat16_linear(weight: Tensor, bias: Tensor) -> Linear:
+    """The same with weights, input and output rounded to bfloat16."""
+    weight, bias = weight.bfloat16(), bias.bfloat16()
+    return lambda x: functional.linear(x.bfloat16(), weight, bias)
+
+
+def is_supported(model: nn.Module) -> bool:
+    """Whether the forward pass here is the model's: a plain BERT with one output."""
+    config: Any = getattr(model, "config", None)
+    return (
+        type(model).__name__ == "BertForSequenceClassification"
+        and config.num_labels == 1
+        and not config.is_decoder
+        and getattr(config, "position_embedding_type", "absolute") == "absolute"
+        and all(type(part) is nn.Linear for part in model.modules() if isinstance(part, nn.Linear))
+    )
+
+
+class FastBert:
+    """The logits of a BERT cross-encoder for batches of equal length.
+
+    Args:
+        model: for which `is_supported`; its weights are copied as they are now.
+        linear: makes the products with weights from weight and bias.
+    """
+
+    def __init__(self, model: Any, linear: MakeLinear) -> None:
+        bert = model.bert
+        self.embeddings, self.pooler, self.head = bert.embeddings, bert.pooler, model.classifier
+        self.heads = model.config.num_attention_heads
+        self.device = model.device
+        last = len(bert.encoder.layer) - 1
+        with torch.no_grad():
+            self.layers = [
+                _Layer(layer, linear, self.heads, is_last=number == last)
+                for number, layer in enumerate(bert.encoder.layer)
+            ]
+
+    def __call__(self, batch: Batch) -> NDArray[np.float32]:
+        """The logits of a batch, float32 of shape (n,)."""
+        ids = torch.from_numpy(np.ascontiguousarray(batch.ids)).to(self.device)
+        types = torch.from_numpy(np.ascontiguousarray(batch.types)).to(self.device)
+        own = self.embeddings
+        x = own.word_embeddings(ids) + own.token_type_embeddings(types)
+        x = own.LayerNorm(x + own.position_embeddings.weight[: ids.shape[1]])
+        for layer in self.layers:
+            x = layer(x)
+        logits = self.head(self.pooler(x)).float()
+        return logits[: len(batch.rows), 0].cpu().numpy()
+
+    def score(self, pairs: EncodedPairs) -> NDArray[np.float32]:
+        """The logits of all pairs, float32 of shape (n,), on as many threads as torch may use.
+
+        Each thread works on batches of its own: that scales, where splitting the small products
+        of one batch among threads does not.
+        """
+        scores = np.empty(len(pairs.tokens), dtype=np.float32)
+
+        def work(batch: Batch) -> None:
+            with torch.inference_mode():
+                scores[batch.rows] = self(batch)
+
+        with one_thread_each() as threads:
+            if threads == 1 or self.device.type != "cpu":
+                for batch in pairs.batches():
+                    work(batch)
+            else:
+                with ThreadPoolExecutor(threads) as pool:
+                    list(pool.map(work, pairs.batches()))
+        return scores
+
+
+@contextmanager
+def one_thread_each() -> Iterator[int]:
+    """Within the block torch's operations use one thread; yields how many it had."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
+
+
+class _Layer:
+    def __init__(self, layer: Any, linear: MakeLinear, heads: int, is_last: bool) -> None:
+        attention = layer.attention.self
+        self.heads, self.is_last = heads, is_last
+        rest: MakeLinear = linear
+        scale = attention.attention_head_size**-0.5
+        query = attention.query.weight * scale, attention.query.bias * scale
+        parts = [(part.weight, part.bias) for part in (attention.key, attention.value)]
+        if is_last:  # hardly any rows are left: their products need not be quick, but exact
+            self.query = float32_linear(*query)
+            rest = float32_linear
+        else:
+            parts = [query, *parts]
+        weights, biases = zip(*parts, strict=True)
+        self.joint = linear(torch.cat(weights), torch.cat(biases))
+        dense = layer.attention.output.dense, layer.intermediate.dense, layer.output.dense
+        self.out, self.up, self.down = (rest(part.weight.detach(), part.bias) for part in dense)
+        self.norm, self.last_norm = layer.attention.output.LayerNorm, layer.output.LayerNorm
+        self.activation = layer.intermediate.intermediate_act_fn
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """From (rows, length, width) to the same; the last layer gives (rows, 1, width)."""
+        rows, length, width = x.shape
+        joint = self.joint(x).view(rows, length, -1, self.heads, width // self.heads)
+        *query, key, value = joint.permute(2, 0, 3, 1, 4).float()
+        if self.is_last:
+            x = x[:, :1]
+            query = [self.query(x).view(rows, 1, self.heads, -1).transpose(1, 2)]
+        weights = torch.softmax(query[0] @ key.transpose(2, 3), dim=-1)
+        context = (weights @ value).transpose(1, 2).reshape(rows, -1, width)
+        x = self.norm(x + self.out(context))
+        return self.last_norm(x + self.down(self.activation(self.up(x))))
