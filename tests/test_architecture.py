@@ -19,8 +19,10 @@ FLOORS = [
      "backends", "encoding", "inference"},
     {"audit", "training", "evaluation", "card", "plots", "findings", "remarks", "claims", "errors",
      "subject", "slices", "charts", "browser", "searchable", "snapshots", "curve"},
-    {"parameters", "report", "runs", "checks", "estimate", "preflight", "chain"},
-    {"__main__"},
+    {"parameters", "report", "runs", "checks", "estimate", "preflight", "chain",
+     "identity", "catalog", "comparison", "overview"},
+    {"engines", "ray_engine", "sweep_plan", "sweeps", "sweep_table", "search", "worker"},
+    {"__main__", "batch"},
 ]  # fmt: skip
 FLOOR = {module: number for number, modules in enumerate(FLOORS) for module in modules}
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")

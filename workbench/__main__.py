@@ -21,7 +21,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_run, _add_preflight):
+    for add in (_add_run, _add_preflight, _add_sweep):
         add(commands)
     return parser
 
@@ -69,6 +69,43 @@ def _add_preflight(commands: Any) -> None:
     )
     preflight.add_argument("--json", action="store_true", help="print the findings as JSON")
     preflight.set_defaults(command=_preflight)
+
+
+def _add_sweep(commands: Any) -> None:
+    sweep = commands.add_parser(
+        "sweep",
+        help="make many runs: grids, lists, seeds, or a search",
+        description="Make the runs that SWEEP.yaml asks for, each a run folder in runs/NAME. Runs "
+        "that are done already are not made again.",
+        allow_abbrev=False,
+    )
+    sweep.add_argument("sweep", nargs="?", metavar="SWEEP.yaml", help="for example "
+                       "notebooks/sweeps/vocabularies.yaml")  # fmt: skip
+    sweep.add_argument("--name", help="of the sweep; default: the file's name and the time")
+    sweep.add_argument("-p", dest="overrides", nargs=2, action="append", default=[],
+                       metavar=("KEY", "VALUE"), help="set a parameter of all runs")  # fmt: skip
+    sweep.add_argument("--engine", choices=("local", "ray"), default="local")
+    sweep.add_argument("--address", default="", metavar="HOST:PORT",
+                       help="of a running Ray cluster; without it, one is started")  # fmt: skip
+    sweep.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (1)")
+    sweep.add_argument("--resume", action="store_true", help="go on with the sweep called NAME")
+    sweep.add_argument("--dry-run", action="store_true", help="say what would be done")
+    sweep.add_argument("--max-failures", type=int, default=0, metavar="N",
+                       help="start no further run after N have failed (0: no limit)")  # fmt: skip
+    sweep.add_argument("--runs-dir", default="runs", metavar="DIR", help="where runs are (runs)")
+    sweep.set_defaults(command=_sweep)
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from workbench.batch import sweep
+    from workbench.parameters import ParameterError
+    from workbench.runs import RequestError
+
+    _end_on_sigterm()
+    try:
+        return sweep(options)
+    except (ParameterError, RequestError) as error:
+        return _refuse(str(error))
 
 
 def _request(options: argparse.Namespace) -> Any:

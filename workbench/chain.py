@@ -12,7 +12,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from workbench.files import display_path, project_path, project_root, write_json
+from workbench.files import display_path, project_path, project_root, read_json, write_json
+from workbench.identity import run_identity
 from workbench.parameters import Parameters
 from workbench.preflight import preflight
 from workbench.runs import (
@@ -33,6 +34,8 @@ def run_chain(
     only: Sequence[str] = (),
     resume: bool = False,
     checked: bool = False,
+    prepared: str | Path = "",
+    patience: float = 0,
 ) -> Path:
     """Execute the notebooks into a run folder, one after another, and write the report.
 
@@ -42,6 +45,9 @@ def run_chain(
         only: acts to run ("01" ... "04"); empty for all.
         resume: skip the acts already done and continue an interrupted training.
         checked: the caller has looked at the request (see `preflight`) and found no problem.
+        prepared: a run folder with the same data settings in which act 01 is done: what it left is
+            copied in place of running that act.
+        patience: seconds to wait for another process that writes into the folder.
 
     Returns:
         The path of `report.html`.
@@ -57,7 +63,7 @@ def run_chain(
             raise RequestError("\n".join(map(str, found.problems)))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0)
+        lock = FileLock(folder / ".lock", timeout=patience)
         lock.acquire()
     except Timeout:
         raise RequestError(f"{display_path(folder)} is in use by another process") from None
@@ -68,15 +74,36 @@ def run_chain(
         if problems := folder_problems(parameters, folder, only, resume):
             raise RequestError("\n".join(problems))
         values = parameters.model_copy(update={"run_dir": display_path(folder), "resume": resume})
-        return _run_acts(values, folder, list(only) or list(ACTS), resume)
+        record_request(values, folder, run_identity(values))
+        if prepared:
+            adopt(project_path(prepared), folder)
+        return _run_acts(values, folder, list(only) or list(ACTS), resume or bool(prepared))
     finally:
         lock.release()
+
+
+def adopt(prepared: Path, folder: Path) -> None:
+    """Take over what act 01 left in another run folder, unless it is done here already."""
+    status = read_status(folder)
+    acts = status.setdefault("acts", {})
+    if acts.get("01", {}).get("state") == "done":
+        return
+    source = read_status(prepared).get("acts", {}).get("01", {})
+    if source.get("state") != "done":
+        raise RequestError(f"{display_path(prepared)}: notebook 01 is not done there")
+    for part in ("data", "figures"):
+        shutil.rmtree(folder / part, ignore_errors=True)  # half a copy of an earlier attempt
+        shutil.copytree(prepared / part, folder / part)
+    (folder / "notebooks").mkdir(exist_ok=True)
+    for file in ("inspection.json", f"notebooks/{ACTS['01']}.ipynb"):
+        shutil.copy2(prepared / file, folder / file)
+    acts["01"] = source | {"shared": display_path(prepared)}
+    write_json(folder / "status.json", {"schema": SCHEMA, "state": "running", **status})
 
 
 def _run_acts(parameters: Parameters, folder: Path, acts: list[str], resume: bool) -> Path:
     status = read_status(folder) if resume else {}
     done = [act for act, entry in status.get("acts", {}).items() if entry.get("state") == "done"]
-    record_request(parameters, folder)
     status = {
         "schema": SCHEMA,
         "state": "running",
@@ -90,6 +117,8 @@ def _run_acts(parameters: Parameters, folder: Path, acts: list[str], resume: boo
                 print(f"[{act}] done earlier, kept", flush=True)
                 continue
             _run_act(act, parameters, folder, status)
+            if act == "01" and "04" in acts and not parameters.candidates:
+                _check_test_side(folder)
         status |= {"state": "done", "finished": now()}
     except ActError as error:
         status["acts"][error.act]["state"] = "failed"
@@ -141,6 +170,13 @@ def _run_act(act: str, parameters: Parameters, folder: Path, status: dict[str, A
     print(f"[{act}] done in {seconds:.0f} s", flush=True)
 
 
+def _check_test_side(folder: Path) -> None:
+    """Stop before the training if notebook 4 would find nothing to rank."""
+    if not read_json(folder / "data" / "manifest.json")["sides"]["test"]["positives"]:
+        raise ActError("01", None, "the test side got no positive pair, so notebook 04 would have "
+                       "nothing to rank: raise test_share, or give candidates")  # fmt: skip
+
+
 def execute(source: Path, target: Path, values: dict[str, Any]) -> None:
     """Execute a notebook with those of the values that its parameters cell declares."""
     import papermill
@@ -148,11 +184,11 @@ def execute(source: Path, target: Path, values: dict[str, Any]) -> None:
 
     declared = papermill.inspect_notebook(str(source))
     target.parent.mkdir(parents=True, exist_ok=True)
-    sockets = Config()
-    if os.name == "posix":
+    with _kernel_place() as place:
         # Files instead of TCP ports: two kernels that start at once can be given the same port.
+        sockets = Config()
         sockets.KernelManager.transport = "ipc"
-    with _kernel_place():
+        sockets.KernelManager.ip = f"{place}/socket"
         papermill.execute_notebook(
             str(source),
             str(target),
@@ -167,7 +203,7 @@ def execute(source: Path, target: Path, values: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _kernel_place() -> Iterator[None]:
+def _kernel_place() -> Iterator[str]:
     """A folder of its own for what a kernel leaves: sockets, history, start-up files.
 
     Runs at the same time share nothing there, and nobody's own start-up files change a run. The
@@ -179,7 +215,7 @@ def _kernel_place() -> Iterator[None]:
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, place))
     try:
-        yield
+        yield place
     finally:
         for name, value in before.items():
             if value is None:

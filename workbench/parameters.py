@@ -64,6 +64,10 @@ class Parameters(BaseModel):
     ties: Literal["expected", "worst"] = "expected"
     backend: Literal["auto", "predict", "torch-float32", "torch-bfloat16"] = "auto"
     resamples: int = Field(10_000, ge=100, le=1_000_000, description="draws of an interval")
+    metric: Literal[
+        "ndcg@10", "mrr@10", "map", "recall@10", "precision@1", "success@5", "roc_auc", "ap",
+        "accuracy", "f1", "brier", "ece",
+    ] = "ndcg@10"  # fmt: skip
     query: str = Field("怎么开通会员", min_length=1, description="one query to rank by hand")
 
     @property

@@ -34,7 +34,11 @@ ACTS = {
 RECORDED = ("torch", "sentence-transformers", "transformers", "datasets", "accelerate",
             "scikit-learn", "numpy", "pandas", "papermill", "reranker-workbench")  # fmt: skip
 SCHEMA = 1  # of status.json; a folder with a higher one was written by a newer workbench
-NOT_RECORDED = {"run_dir", "resume"}  # what of the parameters says nothing about the result
+NOT_RECORDED = {
+    "run_dir",
+    "resume",
+    "metric",
+}  # what of the parameters says nothing about the result
 LONGEST_NAME = 200  # bytes
 
 
@@ -147,14 +151,14 @@ def read_status(run_dir: str | Path) -> dict[str, Any]:
     return dict(status)
 
 
-def record_request(parameters: Parameters, folder: Path) -> None:
+def record_request(parameters: Parameters, folder: Path, identity: str = "") -> None:
     """Write `parameters.yaml` and `environment.json`; parameters that stood there are set aside."""
     text = yaml.safe_dump(parameters.model_dump(), allow_unicode=True, sort_keys=False)
     target = folder / "parameters.yaml"
     if target.is_file() and target.read_text(encoding="utf-8") != text:
         set_aside(folder, ["parameters.yaml"])
     write_text(target, text)
-    write_json(folder / "environment.json", environment())
+    write_json(folder / "environment.json", environment() | {"identity": identity})
 
 
 def environment() -> dict[str, Any]:

@@ -1,0 +1,82 @@
+"""How long notebook 5 takes to compare many runs.
+
+    python -m tests.benchmarks.comparing [RUNS]
+
+It makes up run folders (200 unless told otherwise: settings crossed with seeds, 300 queries each, a
+training log of 100 lines), executes notebook 5 on them, and prints the seconds of the whole and of
+the cells alone, and where the executed copy and the figures are. It asserts nothing: times depend
+on the machine and on what else runs there.
+"""
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from workbench.chain import execute
+from workbench.files import project_root, write_json, write_text
+from workbench.parameters import Parameters
+
+
+def make_runs(folder, count, queries=300, seeds=4):
+    """Write `count` run folders as finished runs leave them, as far as a comparison reads them."""
+    rng = np.random.default_rng(0)
+    defaults = {name: field.default for name, field in Parameters.model_fields.items()}
+    ability = rng.normal(0, 0.05, count // seeds + 1)
+    for number in range(count):
+        setting, seed = divmod(number, seeds)
+        run = folder / f"run-{number:03d}"
+        asked = {"vocabulary": ("keep", "unused", "extend")[setting % 3],
+                 "learning_rate": round(1e-5 * (1 + setting // 3), 6), "seed": seed}  # fmt: skip
+        text = yaml.safe_dump(defaults | asked, allow_unicode=True, sort_keys=False)
+        write_text(run / "parameters.yaml", text)
+        acts = {act: {"state": "done", "seconds": 10.0} for act in ("01", "02", "03", "04")}
+        write_json(run / "status.json", {"schema": 1, "state": "done", "acts": acts})
+        packages = {"torch": "2.13.0", "numpy": "2.4.6"}
+        write_json(
+            run / "environment.json", {"python": "3.11.7", "packages": packages, "code": "c"}
+        )
+        write_json(run / "data/manifest.json", {"source": "pairs.csv", "sha256": "0" * 64})
+        lists = [{"query": f"{seed} {place}", "positive": [f"yes {seed} {place}"],
+                  "negative": [f"no {n}" for n in range(9)], "order": list(range(10))}
+                 for place in range(queries)]  # fmt: skip
+        write_text(run / "evaluation/candidates.jsonl",
+                   "".join(json.dumps(row) + "\n" for row in lists))  # fmt: skip
+        values = np.clip(rng.normal(0.5 + ability[setting], 0.25, queries), 0, 1)
+        frame = pd.DataFrame({"scorer": "model", "number": range(queries), "ndcg@10": values})
+        frame.to_parquet(run / "evaluation/per_query.parquet", index=False)
+        mean, half = values.mean(), 1.96 * values.std() / queries**0.5
+        row = {"scorer": "model",
+               "ndcg@10": {"mean": mean, "low": mean - half, "high": mean + half}}  # fmt: skip
+        write_json(run / "evaluation/metrics.json", {"schema": 1, "rows": [row]})
+        log = [{"stage": "stage 1", "step": step, "steps": 1000, "loss": 0.7 * 0.97**place + 0.1}
+               for place, step in enumerate(range(10, 1001, 10))]  # fmt: skip
+        write_text(run / "training_log.jsonl", "".join(json.dumps(one) + "\n" for one in log))
+
+
+def main(count=200):
+    folder = Path(tempfile.mkdtemp(prefix="runs-"))
+    make_runs(folder, count)
+    out = folder / "notebooks" / "05_compare_runs.ipynb"
+    source = project_root() / "notebooks" / "05_compare_runs.ipynb"
+    start, used = time.perf_counter(), time.process_time()
+    execute(source, out, {"run_dir": str(folder)})
+    took = time.perf_counter() - start
+    cells = json.loads(out.read_text(encoding="utf-8"))["cells"]
+    alone = sum(cell["metadata"].get("papermill", {}).get("duration") or 0 for cell in cells)
+    print(f"{count} runs: {took:.1f} s with the kernel's start, {alone:.1f} s in the cells "
+          f"({time.process_time() - used:.1f} s of processor time outside the kernel)")  # fmt: skip
+    for cell in cells:
+        seconds = cell["metadata"].get("papermill", {}).get("duration") or 0
+        if seconds >= 0.2:
+            print(f"  {seconds:5.2f} s  {''.join(cell['source']).splitlines()[0][:70]}")
+    print(f"see {out} and {folder / 'figures'}")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

@@ -1,0 +1,83 @@
+"""Runs of a sweep as tasks on a Ray cluster, one here or one that is there already.
+
+A task starts the same worker process as the local engine does. If the process that carries a task
+is killed, or its machine is lost, Ray starts the task again, and the run goes on from its last
+checkpoint. All machines must see the project, its inputs and the runs under the same paths.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from workbench.engines import POLL, EngineError, Work, close_input, start_worker
+
+RETRIES = 3  # of a task whose process was lost; a run that failed is not tried again
+
+
+class RayEngine:
+    """Runs jobs as Ray tasks, `slots` at a time.
+
+    Args:
+        slots: jobs at a time.
+        address: of a running cluster, such as `auto` or `10.0.0.1:6379`; empty to start one here.
+
+    Raises:
+        EngineError: Ray is not installed, or no cluster answers there.
+    """
+
+    def __init__(self, slots: int = 1, address: str = "") -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise EngineError("--engine ray: install it with pip install 'ray>=2.40'") from error
+        self.slots, self.ray = slots, ray
+        own: dict[str, Any] = {"num_cpus": slots, "include_dashboard": False}
+        try:
+            ray.init(
+                address=address or "local", log_to_driver=False, logging_level="error",
+                ignore_reinit_error=True, **({} if address else own),
+            )  # fmt: skip
+        except Exception as error:  # many kinds: no cluster, another version, no room in /tmp
+            raise EngineError(f"--engine ray: no cluster at {address!r} ({error})") from error
+        # Retried only if the process or its machine is lost: an exit code is an answer.
+        self.carry_out = ray.remote(num_cpus=1, max_retries=RETRIES)(run_task)
+        self.tasks: dict[Any, str] = {}
+
+    def start(self, name: str, work: Work, log: Path) -> None:
+        """Hand a task to the cluster."""
+        self.tasks[self.carry_out.remote(work, str(log))] = name
+
+    def ended(self) -> dict[str, int]:
+        """See `Engine`."""
+        if not self.tasks:
+            return {}
+        ready, _ = self.ray.wait(list(self.tasks), num_returns=1, timeout=POLL)
+        codes = {}
+        for task in ready:
+            try:
+                code = self.ray.get(task)
+            except self.ray.exceptions.RayError:  # cancelled, or lost more often than is retried
+                code = -9
+            codes[self.tasks.pop(task)] = code
+        return codes
+
+    def stop(self, name: str) -> None:
+        """Cancel a task; its worker process stops when the input from it ends."""
+        for task, other in self.tasks.items():
+            if other == name:
+                self.ray.cancel(task, force=True)
+
+    def close(self) -> None:
+        """Cancel all tasks and let go of the cluster; one that was started here ends with it."""
+        for task in self.tasks:
+            self.ray.cancel(task, force=True)
+        self.tasks.clear()
+        self.ray.shutdown()
+
+
+def run_task(work: Work, log: str) -> int:
+    """One task: a worker process, waited for."""
+    process = start_worker(work, Path(log), 1)
+    try:
+        return process.wait()
+    finally:
+        close_input(process)
