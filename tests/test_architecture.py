@@ -11,13 +11,15 @@ import workbench
 
 PACKAGE = Path(workbench.__file__).parent
 FLOORS = [
-    {"files", "yaml_files"},
+    {"files", "yaml_files", "processes", "energy"},
     {"formats", "rows", "pairs", "weights", "models"},
     {"splits", "vocabulary", "coverage", "repair", "embeddings", "ceiling", "scoring", "baselines",
      "mining", "metrics", "uncertainty", "candidates", "lists", "list_formats", "trec", "logs",
      "recipes", "trainer", "masked", "stages",
+     "checkpoints", "resumable", "reference",
      "backends", "encoding", "inference"},
     {"audit", "training", "evaluation", "card", "plots", "findings", "remarks", "claims", "errors",
+     "starts",
      "subject", "slices", "charts", "browser", "searchable", "snapshots", "curve"},
     {"parameters", "report", "runs", "checks", "estimate", "preflight", "chain",
      "identity", "catalog", "comparison", "overview"},

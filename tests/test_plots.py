@@ -22,7 +22,8 @@ def inspection():
 def log():
     import pandas as pd
 
-    columns = {"stage": "stage 1", "step": [1, 2, 2], "steps": 2, "loss": [0.5, 0.4, None],
+    columns = {"stage": "stage 1", "step": [1, 2, 2], "steps": 2, "epoch": [0.5, 1, 1],
+               "loss": [0.5, 0.4, None],
                "dev_loss": [None, None, 0.6], "learning_rate": [1e-5, 0, None]}  # fmt: skip
     return pd.DataFrame(columns)
 
@@ -34,12 +35,13 @@ def draw(name, inspection, log):
         "text_reuse": lambda ax: plots.text_reuse(inspection, ax),
         "frequent_texts": lambda ax: plots.frequent_texts(inspection, ax),
         "loss_curve": lambda ax: plots.loss_curve({"a": log, "b": log}, 2, ax),
+        "against_the_card": lambda ax: plots.against_the_card(log, ax),
         "log_values": lambda ax: plots.log_values({"a": log}, "learning_rate", "rate", ax),
     }[name]  # fmt: skip
 
 
 NAMES = ["label_balance", "length_histogram", "text_reuse", "frequent_texts", "loss_curve",
-         "log_values"]  # fmt: skip
+         "against_the_card", "log_values"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -50,6 +52,19 @@ def test_a_figure_uses_the_axes_given_labels_them_and_has_a_title(name, inspecti
     assert ax.get_ylabel()
     assert ax.get_title(loc="left")
     assert draw(name, inspection, log)(None) is not ax
+
+
+def test_stages_are_labelled_where_they_begin_and_not_joined(log):
+    import pandas as pd
+
+    both = pd.concat([log, log.assign(stage="stage 2", loss=[0.3, 0.2, None])], ignore_index=True)
+    ax = plots.loss_curve({"a": both}, 2)
+    assert [text.get_text().strip() for text in ax.texts] == ["stage 1", "stage 2"]
+    assert [text.get_position()[0] for text in ax.texts] == [0, 2]
+    raw = [line.get_ydata().tolist() for line in ax.lines if line.get_marker() == "."]
+    assert raw == [[0.5, 0.4], [0.3, 0.2]]
+    assert not plots.loss_curve({"a": log}).texts
+    assert "this run has none" in plots.against_the_card(log).get_title(loc="left")
 
 
 def test_the_figure_is_saved_and_chinese_text_has_glyphs(tmp_path, inspection):

@@ -259,7 +259,6 @@ def test_rows_that_do_not_fit_are_refused(tokenizer):
 
 
 def test_the_whole_recipe_runs_is_recorded_and_resumes_the_same(tmp_path, tiny_model, monkeypatch):
-    from workbench import trainer
     from workbench.logs import TrainingLog, read_training_log
 
     recipe = Recipe(
@@ -286,8 +285,6 @@ def test_the_whole_recipe_runs_is_recorded_and_resumes_the_same(tmp_path, tiny_m
     assert remarks.recipe_finding(Recipe(precision="float32")).startswith("Labels only")
 
     # Killed in the second phase, it goes on there and ends with the very same weights.
-    monkeypatch.setattr(trainer, "CHECKPOINT_STEPS", 5)
-
     def stop(self, row, append=TrainingLog.append):
         append(self, row)
         if self.stage == "stage 1" and row["step"] >= 8:
@@ -296,8 +293,8 @@ def test_the_whole_recipe_runs_is_recorded_and_resumes_the_same(tmp_path, tiny_m
     with monkeypatch.context() as patch:
         patch.setattr(TrainingLog, "append", stop)
         with pytest.raises(KeyboardInterrupt):
-            fine_tune(tmp_path / "cut", base, recipe)
-    assert (tmp_path / "cut/checkpoints/lexical/model").is_dir()
+            fine_tune(tmp_path / "cut", base, recipe, checkpoint_steps=5)
+    assert (tmp_path / "cut/checkpoints/stage-1/lexical/model").is_dir()
     fine_tune(tmp_path / "cut", base, recipe, resume=True)
     weights = [(tmp_path / n / "model/model.safetensors").read_bytes() for n in ("whole", "cut")]
     assert weights[0] == weights[1]

@@ -116,11 +116,8 @@ def test_resume_keeps_a_finished_model_and_a_new_training_sets_it_aside(trained,
 
 def test_an_interrupted_training_goes_on_from_its_checkpoint(trained, tmp_path, tiny_model,
                                                              monkeypatch):  # fmt: skip
-    from workbench import trainer
-
     run = tmp_path / "run"
     shutil.copytree(trained[0] / "data", run / "data")
-    monkeypatch.setattr(trainer, "CHECKPOINT_STEPS", 5)
 
     def stop(self, row, append=TrainingLog.append):
         append(self, row)
@@ -130,7 +127,7 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(trained, tmp_path, 
     with monkeypatch.context() as patch:
         patch.setattr(TrainingLog, "append", stop)
         with pytest.raises(KeyboardInterrupt):
-            fine_tune(run, find_model(str(tiny_model)), RECIPE)
+            fine_tune(run, find_model(str(tiny_model)), RECIPE, checkpoint_steps=5)
     assert (run / "checkpoints/stage-1/checkpoint-5").is_dir()
     assert not (run / "model").exists()
     fine_tune(run, find_model(str(tiny_model)), RECIPE, resume=True)

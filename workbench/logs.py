@@ -29,6 +29,12 @@ class TrainingLog:
             file.flush()
             os.fsync(file.fileno())
 
+    def rows(self) -> list[dict[str, Any]]:
+        """This stage's rows so far, without their stage and clock."""
+        rows = _rows(self.path) if self.path.is_file() else []
+        return [{name: value for name, value in row.items() if name not in ("stage", "seconds")}
+                for row in rows if row.get("stage") == self.stage]  # fmt: skip
+
     def rewind(self, step: int) -> None:
         """Drop this stage's rows of steps after `step`, which a resumed training takes again."""
         if self.path.is_file():

@@ -56,6 +56,7 @@ class Parameters(BaseModel):
         pattern=r"^\s*(\d+\s*(,\s*\d+\s*)*)?$",
         description="training pairs of each stage, such as 2000,0,0 (0: all); empty: one stage",
     )
+    checkpoint_steps: int = Field(500, ge=1, description="steps between two checkpoints")
     resume: bool = Field(False, description="go on from the last checkpoint")
     compare_runs: str = Field("", description="other run folders to overlay, comma-separated")
     window: int = Field(5, ge=1, description="log lines in the moving average of the loss")

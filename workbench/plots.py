@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from workbench.files import packaged_font, project_path, replacing
+from workbench.reference import reference_log, step_means
 
 BLUE, ORANGE, GREEN, GREY, RED = "#0072B2", "#E69F00", "#009E73", "#8A8F98", "#D55E00"
 CYCLE = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9")
@@ -144,15 +145,18 @@ def loss_curve(logs: Mapping[str, pd.DataFrame], window: int = 5, ax: Axes | Non
     for (name, log), color in zip(logs.items(), _colors(len(logs)), strict=True):
         step = running_step(log)
         train, dev = log["loss"].notna(), log["dev_loss"].notna()
-        loss = log.loc[train, "loss"]
-        ax.plot(step[train], loss, color=color, alpha=0.3, marker=".", label=f"{name}: raw")
-        smooth = loss.rolling(window, min_periods=1).mean()
-        ax.plot(step[train], smooth, color=color, linewidth=2, label=f"{name}: mean of {window}")
+        for place, (_, rows) in enumerate(log[train].groupby("stage", sort=False)):
+            x, loss = step[rows.index], rows["loss"]  # each stage by itself, no line to the next
+            smooth = loss.rolling(window, min_periods=1).mean()
+            labels = (f"{name}: raw", f"{name}: mean of {window}") if place == 0 else (None, None)
+            ax.plot(x, loss, color=color, alpha=0.3, marker=".", label=labels[0])
+            ax.plot(x, smooth, color=color, linewidth=2, label=labels[1])
         if dev.any():
             ax.plot(step[dev], log.loc[dev, "dev_loss"], color=color, linestyle="--", marker="o",
                     markersize=3, label=f"{name}: dev")  # fmt: skip
     ax.set(xlabel="step", ylabel="binary cross-entropy (nats)", ylim=(0, None))
     ax.set_title("Loss by step")
+    _mark_stages(logs, ax)
     ax.legend(fontsize="small", ncols=2)
     return ax
 
@@ -175,8 +179,53 @@ def log_values(
         ax.plot(running_step(log)[there], values, color=color, marker=".", label=name)
     ax.set(xlabel="step", ylabel=label, ylim=(0, None))
     ax.set_title(f"{label[:1].upper()}{label[1:]} by step")
+    _mark_stages(logs, ax)
     ax.legend(fontsize="small")
     return ax
+
+
+def against_the_card(log: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Lines: mean loss of every 500 steps, ours and the reference card's, stage after stage.
+
+    Epochs lie on the horizontal axis, so that stages of unlike numbers of pairs can be compared.
+
+    Args:
+        log: of one run, as `read_training_log` gives it.
+        ax: where to draw.
+    """
+    ax = new_axes(ax, (7.5, 3.8))
+    card, ours = reference_log(), step_means(log)
+    stages = list(dict.fromkeys(card["stage"]))
+    for lines, color, label in ((card, GREY, "reference card"), (ours, BLUE, "this run")):
+        for place, stage in enumerate(stages):
+            part = lines[lines["stage"] == stage]
+            named = label if place == 0 else None
+            ax.plot(place + part["epoch"], part["loss"], color=color, marker=".", label=named)
+    for place, stage in enumerate(stages):
+        ax.axvline(place, color=GREY, linestyle=":", linewidth=1)
+        ax.text(place + 0.02, 0.98, stage, transform=ax.get_xaxis_transform(), va="top")
+    ax.set(xlabel="epochs since the beginning of stage 2 (one a stage)")
+    ax.set(ylabel="cross-entropy (nats), 500 steps", ylim=(0, None))
+    compared = sorted(set(ours["stage"]) & set(stages))
+    ax.set_title(
+        f"500-step means of the loss in {' and '.join(compared)}, and the card's"
+        if compared
+        else "The card's 500-step means of the loss; this run has none of these stages"
+    )
+    ax.legend(loc="upper right")
+    return ax
+
+
+def _mark_stages(logs: Mapping[str, pd.DataFrame], ax: Axes) -> None:
+    """Lines where a stage of the first run begins, with its name, if there are several."""
+    log = next(iter(logs.values()))
+    ends = log.groupby("stage", sort=False)["steps"].max().cumsum()
+    for stage, start in ends.shift(fill_value=0).items() if len(ends) > 1 else ():
+        ax.axvline(start, color=GREY, linestyle=":", linewidth=1)
+        ax.text(start, 1.0, f" {stage}", transform=ax.get_xaxis_transform(), va="bottom",
+                fontsize="x-small", color=GREY)  # fmt: skip
+    if len(ends) > 1:
+        ax.set_title(ax.get_title(loc="left"), pad=16)
 
 
 def running_step(log: pd.DataFrame) -> pd.Series:

@@ -3,7 +3,6 @@
 import math
 import os
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,22 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers.base.sampler import DefaultBatchSampler
 from sentence_transformers.cross_encoder import (
     CrossEncoder,
-    CrossEncoderTrainer,
     CrossEncoderTrainingArguments,
 )
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
-from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+)
 
 from workbench.logs import TrainingLog
 from workbench.metrics import pair_metrics
+from workbench.processes import process_count
 from workbench.recipes import Recipe
+from workbench.resumable import ResumableTrainer
 from workbench.scoring import ModelScorer
 
 CHECKPOINT_STEPS = 500  # steps between checkpoints
@@ -51,7 +57,8 @@ def make_trainer(
     dev: pd.DataFrame,
     recipe: Recipe,
     log: TrainingLog,
-) -> CrossEncoderTrainer:
+    checkpoint_steps: int = CHECKPOINT_STEPS,
+) -> ResumableTrainer:
     """A trainer for binary cross-entropy on labelled pairs.
 
     Args:
@@ -61,7 +68,16 @@ def make_trainer(
         dev: the same, looked at each time the log gets a line; may be empty.
         recipe: of this phase.
         log: where the values go.
+        checkpoint_steps: steps between two checkpoints.
+
+    Raises:
+        ValueError: several processes train, and they cannot share a batch equally.
     """
+    processes = process_count()
+    if recipe.batch_size % processes:
+        raise ValueError(
+            f"batch_size {recipe.batch_size}: must be divisible by the {processes} processes"
+        )
     steps = math.ceil(math.ceil(len(train) / recipe.batch_size) * recipe.epochs)
     every = logging_steps(steps)
     show_bar = watched()
@@ -70,8 +86,8 @@ def make_trainer(
     arguments = CrossEncoderTrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=recipe.epochs,
-        per_device_train_batch_size=recipe.batch_size,
-        per_device_eval_batch_size=64,
+        per_device_train_batch_size=recipe.batch_size // processes,
+        per_device_eval_batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate,
         learning_rate_mapping={r".*word_embeddings\.weight": rate} if rate else {},
         lr_scheduler_type="linear",
@@ -87,23 +103,22 @@ def make_trainer(
         eval_strategy="steps" if len(dev) else "no",
         eval_steps=every,
         save_strategy="steps",
-        save_steps=CHECKPOINT_STEPS,
-        save_total_limit=2,
+        save_steps=checkpoint_steps,
         report_to="none",
-        dataloader_pin_memory=torch.cuda.is_available(),  # of no use, and a warning, without a GPU
-        disable_tqdm=not show_bar,
     )
     texts = list(zip(dev["sentence_0"], dev["sentence_1"], strict=True))
-    trainer = CrossEncoderTrainer(
+    trainer = ResumableTrainer(
         model=model,
         args=arguments,
         train_dataset=_dataset(train),
         eval_dataset=_dataset(dev) if len(dev) else None,
         evaluator=PairEvaluator(texts, list(dev["label"])) if len(dev) else None,
         loss=BinaryCrossEntropyLoss(model),
-        callbacks=[LogCallback(log, recipe.batch_size, lines=not show_bar)],
     )
+    trainer.add_callback(LogCallback(log, recipe.batch_size, trainer, lines=not show_bar))
     trainer.remove_callback(PrinterCallback)  # our log lines say the same, and more readably
+    if not show_bar:
+        trainer.remove_callback(ProgressCallback)
     return trainer
 
 
@@ -156,16 +171,10 @@ class PairEvaluator(BaseEvaluator):
 class LogCallback(TrainerCallback):
     """Writes each log line to the run's training log and, in batch, prints it."""
 
-    def __init__(self, log: TrainingLog, batch_size: int, lines: bool) -> None:
-        self.log, self.batch_size, self.lines = log, batch_size, lines
-        self.started = time.monotonic()
-        self.first_step = 0
-
-    def on_train_begin(
-        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
+    def __init__(
+        self, log: TrainingLog, batch_size: int, trainer: ResumableTrainer, lines: bool
     ) -> None:
-        """Start the clock."""
-        self.started, self.first_step = time.monotonic(), state.global_step
+        self.log, self.batch_size, self.trainer, self.lines = log, batch_size, trainer, lines
 
     def on_log(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -175,18 +184,18 @@ class LogCallback(TrainerCallback):
         names = {"loss": "loss", "learning_rate": "learning_rate", "grad_norm": "grad_norm",
                  "eval_loss": "dev_loss", "eval_ap": "dev_ap"}  # fmt: skip
         values = {ours: float(given[name]) for name, ours in names.items() if name in given}
-        if not values:
+        if not values or not state.is_world_process_zero:
             return
-        seconds = time.monotonic() - self.started
+        self.trainer.meter.joules()  # often enough to notice when a counter starts again
+        seconds = self.trainer.seconds()
         place = {"step": state.global_step, "steps": state.max_steps, "epoch": state.epoch}
         self.log.append({**place, "seconds": round(seconds, 3), **values})
         if self.lines:
             print(self._line(state, values, seconds), flush=True)
 
     def _line(self, state: TrainerState, values: dict[str, float], seconds: float) -> str:
-        done = state.global_step - self.first_step
-        left = seconds / max(1, done) * (state.max_steps - state.global_step)
-        rate = done * self.batch_size / max(seconds, 1e-9)
+        left = seconds / max(1, state.global_step) * (state.max_steps - state.global_step)
+        rate = state.global_step * self.batch_size / max(seconds, 1e-9)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         place = f"step {state.global_step}/{state.max_steps}"
         return f"{place}  {shown}  {rate:.0f} pairs/s  {left:.0f} s left"

@@ -6,26 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
-from sentence_transformers.cross_encoder import CrossEncoder
-from transformers.trainer_utils import get_last_checkpoint
 
-from workbench.embeddings import mean_rows, random_rows, spectral_rows
-from workbench.files import display_path, project_path, set_aside, write_json
+from workbench.checkpoints import ASKED, check_asked, save_model
+from workbench.files import display_path, project_path, read_json, set_aside, write_json
 from workbench.logs import LOG_NAME, TrainingLog
-from workbench.masked import learn_masked
-from workbench.mining import hard_negatives, lexical_pairs
-from workbench.models import ModelLocation, find_model, load_tokenizer, read_lineage
+from workbench.models import ModelLocation, find_model, read_lineage
+from workbench.processes import is_main, process_count, wait_for_all
 from workbench.recipes import Recipe
-from workbench.repair import apply_repair, repair_vocabulary, training_texts
-from workbench.scoring import load_cross_encoder
 from workbench.snapshots import SnapshotCallback
 from workbench.splits import DataError, read_manifest, read_side
 from workbench.stages import STAGES, pairs_sha256, read_stages, stage_pairs
-from workbench.trainer import hyperparameters, make_trainer
+from workbench.starts import LEXICAL, rewound, start_model, warm_up, with_mined
+from workbench.trainer import CHECKPOINT_STEPS, hyperparameters, make_trainer
 
 DEV_PAIRS = 1000  # the most dev pairs looked at each time during training
-LEXICAL = "lexical warm-up"
 MADE_BY_TRAINING = ("model", STAGES, "checkpoints", LOG_NAME, "evaluation", "snapshots")
 
 
@@ -37,6 +31,7 @@ def fine_tune(
     stage: str = "",
     snapshots: int = 0,
     stages: str = "",
+    checkpoint_steps: int = CHECKPOINT_STEPS,
 ) -> dict[str, Any]:
     """Train on `run_dir/data/train.parquet` and write `run_dir/model`, log and lineage.
 
@@ -54,6 +49,7 @@ def fine_tune(
         stage: the name of the first stage in logs and lineage; "stage N" if empty.
         snapshots: models to keep along each stage under `snapshots/`, for a learning curve.
         stages: training pairs of each stage, such as `2000,0,0` (0: all); empty: one, with all.
+        checkpoint_steps: steps between two checkpoints.
 
     Returns:
         The record of the last stage, as appended to `model/lineage.json`.
@@ -61,6 +57,8 @@ def fine_tune(
     Raises:
         DataError: there are no prepared pairs, or none on the training side.
         ModelError: the base model's vocabulary cannot be repaired.
+        ResumeError: data or parameters are not those of the training to resume.
+        TrainingStoppedError: SIGTERM came; a checkpoint was written.
         ValueError: `stages` is no list of whole numbers.
     """
     recipe, sizes = recipe or Recipe(), read_stages(stages)
@@ -68,15 +66,16 @@ def fine_tune(
     train, dev = read_side(folder, "train"), read_side(folder, "dev").head(DEV_PAIRS)
     if train.empty:
         raise DataError(f"{run_dir}: there is no training pair")
-    checkpoints = folder / "checkpoints"
-    if resume and (folder / "model" / "lineage.json").is_file():
-        return read_lineage(_location(folder / "model"))[-1]
-    if not (resume and (checkpoints.is_dir() or (folder / STAGES).is_dir())):
-        set_aside(folder, MADE_BY_TRAINING)
+    request = _request(base, recipe, sizes, train, dev)
+    checkpoints, model = folder / "checkpoints", folder / "model"
+    if is_main():
+        _make_room(folder, run_dir, request, resume)
+    wait_for_all()
+    if (model / "lineage.json").is_file():  # only if resumed: it is finished
+        return read_lineage(find_model(display_path(model)))[-1]
     seen = {"steps": 0, "pairs": 0}
     for number, size in enumerate(sizes, 1):
-        last = number == len(sizes)
-        place = folder / "model" if last else folder / STAGES / str(number)
+        place = model if number == len(sizes) else folder / STAGES / str(number)
         if not (place / "lineage.json").is_file():
             plan = _Plan(
                 name=stage if stage and number == 1 else f"stage {len(read_lineage(base)) + 1}",
@@ -85,14 +84,51 @@ def fine_tune(
                 pairs=stage_pairs(train, size, recipe.seed),
                 number=number,
                 stages=len(sizes),
+                request=request,
             )
             first = recipe if number == 1 else replace(recipe, vocabulary="keep", lexical_pairs=0)
-            _train_stage(folder, plan, base, first, train, dev, snapshots, seen)
-        base = _location(place)
+            _train_stage(folder, plan, base, first, train, dev, snapshots, seen, checkpoint_steps)
+        wait_for_all()
+        if is_main():  # they served resuming; the result is saved
+            shutil.rmtree(checkpoints / f"stage-{number}", ignore_errors=True)
+        base = find_model(display_path(place))
         record = read_lineage(base)[-1]
         seen = {key: seen[key] + record[key] for key in seen}
-    shutil.rmtree(checkpoints, ignore_errors=True)  # they served resuming; the result is in model/
+    if is_main():
+        shutil.rmtree(checkpoints, ignore_errors=True)
     return record
+
+
+def _request(
+    base: ModelLocation,
+    recipe: Recipe,
+    sizes: tuple[int, ...],
+    train: pd.DataFrame,
+    dev: pd.DataFrame,
+) -> dict[str, Any]:
+    """All that decides what comes out: the same request gives the same model, bit for bit."""
+    return {
+        "base_model (sha256 of its weights)": base.sha256,
+        "pairs (sha256 of the training side)": pairs_sha256(train),
+        "dev pairs (sha256)": pairs_sha256(dev),
+        "stages": list(sizes),
+        **asdict(recipe),
+        "precision": recipe.resolved_precision(),
+        "processes": process_count(),
+    }
+
+
+def _make_room(folder: Path, run_dir: str | Path, request: dict[str, Any], resume: bool) -> None:
+    """Set aside what an earlier training left, or see that it can be gone on with."""
+    asked, model = folder / "checkpoints" / ASKED, folder / "model" / "lineage.json"
+    if resume and model.is_file():
+        check_asked(read_json(model)["stages"][-1].get("request"), request, str(run_dir))
+    elif resume and asked.is_file():
+        check_asked(read_json(asked), request, str(run_dir))
+    else:
+        set_aside(folder, MADE_BY_TRAINING)
+    if not model.is_file():
+        write_json(asked, request)
 
 
 @dataclass(frozen=True)
@@ -105,6 +141,7 @@ class _Plan:
     pairs: pd.DataFrame
     number: int
     stages: int
+    request: dict[str, Any]
 
 
 def _train_stage(
@@ -116,22 +153,26 @@ def _train_stage(
     dev: pd.DataFrame,
     snapshots: int,
     seen: dict[str, int],
+    checkpoint_steps: int,
 ) -> None:
     """Train one stage and save its model with the lineage up to it."""
     earlier = read_lineage(base)
-    model, repaired = _start(base, recipe, train)
-    warm_up = None
+    model, repaired = start_model(base, recipe, train)
+    warmed = None
     if recipe.lexical_pairs:
         lexical_log = TrainingLog(folder, LEXICAL)
-        model, warm_up = _warm_up(model, plan.checkpoints, train, recipe, lexical_log)
-    pairs, added = _with_mined(plan.pairs, recipe)
+        model, warmed = warm_up(model, plan.checkpoints, train, recipe, lexical_log)
+    pairs, added = with_mined(plan.pairs, recipe)
     log = TrainingLog(folder, plan.name)
-    trainer = make_trainer(model, plan.checkpoints, pairs, dev, recipe, log)
+    trainer = make_trainer(model, plan.checkpoints, pairs, dev, recipe, log, checkpoint_steps)
     if snapshots:
         trainer.add_callback(
             SnapshotCallback(model, folder / "snapshots", snapshots, len(pairs), seen)
         )
-    result = trainer.train(resume_from_checkpoint=_last(plan.checkpoints, log))
+    trainer.train(resume_from_checkpoint=rewound(plan.checkpoints, log))
+    loss = trainer.mean_loss()
+    if not is_main():
+        return
     record = {
         "stage": plan.name,
         "number": plan.number,
@@ -144,118 +185,17 @@ def _train_stage(
         "label_mean": float(pairs["label"].mean()),
         "recipe": asdict(recipe),
         "vocabulary": repaired,
-        "lexical_warm_up": warm_up,
+        "lexical_warm_up": warmed,
         "pairs_seen": {"labelled": len(plan.pairs), **added},
         "precision": recipe.resolved_precision(),
         "device": str(model.device),
         "loss": "BinaryCrossEntropyLoss",
         "hyperparameters": hyperparameters(trainer.args),
         "steps": trainer.state.global_step,
-        "train_loss": result.training_loss,
-        "seconds": result.metrics["train_runtime"],
-        "pairs_per_second": result.metrics["train_samples_per_second"],
+        "train_loss": loss,
+        **trainer.spent(),
+        "pairs_per_second": len(pairs) * recipe.epochs / max(trainer.seconds(), 1e-9),
+        "log": log.rows(),
+        "request": plan.request,
     }
-    _save(model, plan.place, [*earlier, record])
-
-
-def _location(folder: Path) -> ModelLocation:
-    """A model folder of this run, as the base of its next stage."""
-    return find_model(display_path(folder))
-
-
-def _start(
-    base: ModelLocation, recipe: Recipe, train: pd.DataFrame
-) -> tuple[CrossEncoder, dict[str, Any]]:
-    """The base model, its vocabulary repaired if the recipe says so, and what was done."""
-    fast = recipe.speed == "fast"
-    model = load_cross_encoder(base, recipe.max_length, recipe.seed, "eager" if fast else None)
-    if recipe.vocabulary == "keep":
-        return model, {"vocabulary": "keep"}
-    texts = training_texts(train)
-    repair = repair_vocabulary(load_tokenizer(base), texts, recipe.vocabulary)
-    body: Any = model[0].model
-    matrix = body.get_input_embeddings().weight.numpy(force=True)
-    if recipe.new_embeddings in ("spectral", "masked"):
-        rows = spectral_rows(matrix, repair.tokenizer, texts, repair.ids, recipe.seed)
-    else:
-        make = {"random": random_rows, "mean": mean_rows}[recipe.new_embeddings]
-        rows = make(matrix, len(repair.ids), recipe.seed)
-    apply_repair(model, repair, rows)
-    if recipe.new_embeddings == "masked":
-        learn_masked(model, repair, texts, recipe.seed, recipe.resolved_precision() == "bfloat16")
-    return model, repair.record() | {"new_embeddings": recipe.new_embeddings}
-
-
-def _warm_up(
-    model: CrossEncoder,
-    checkpoints: Path,
-    train: pd.DataFrame,
-    recipe: Recipe,
-    log: TrainingLog,
-) -> tuple[CrossEncoder, dict[str, Any]]:
-    """Train on soft lexical targets; a warm-up that an interrupted run finished is taken over."""
-    place = checkpoints / "lexical"
-    done = place / "model"
-    if not done.is_dir():
-        pairs = lexical_pairs(train, recipe.lexical_pairs, recipe.seed)
-        rate = recipe.lexical_learning_rate
-        scale = rate / recipe.learning_rate
-        settings = replace(
-            recipe,
-            epochs=1.0,
-            learning_rate=rate,
-            embedding_learning_rate=scale * recipe.embedding_learning_rate,
-            warmup_ratio=max(recipe.warmup_ratio, 0.06),
-        )
-        dropouts = [module for module in model.modules() if isinstance(module, torch.nn.Dropout)]
-        shares = [module.p for module in dropouts]
-        for module in dropouts:  # the targets are a function of the texts: nothing to overfit
-            module.p = 0.0
-        trainer = make_trainer(model, place, pairs, pairs.head(0), settings, log)
-        result = trainer.train(resume_from_checkpoint=_last(place, log))
-        for module, share in zip(dropouts, shares, strict=True):
-            module.p = share
-        record = {
-            "pairs": len(pairs),
-            "steps": trainer.state.global_step,
-            "learning_rate": rate,
-            "train_loss": result.training_loss,
-            "seconds": result.metrics["train_runtime"],
-        }
-        _save(model, done, [record])
-        return model, record
-    location = ModelLocation(LEXICAL, "folder", done, "", "", LEXICAL)
-    attention = "eager" if recipe.speed == "fast" else None
-    finished = load_cross_encoder(location, recipe.max_length, recipe.seed, attention)
-    return finished, read_lineage(location)[-1]
-
-
-def _with_mined(train: pd.DataFrame, recipe: Recipe) -> tuple[pd.DataFrame, dict[str, int]]:
-    """The labelled pairs and what the recipe adds to them, with the counts of what was added."""
-    parts, added = [train[["sentence_0", "sentence_1", "label"]]], {}
-    if recipe.symmetric:
-        positive = parts[0][parts[0]["label"] >= 0.5]
-        swapped = {"sentence_0": "sentence_1", "sentence_1": "sentence_0"}
-        parts.append(positive.rename(columns=swapped))
-        added["swapped_positives"] = len(positive)
-    if recipe.hard_negatives:
-        parts.append(hard_negatives(train, recipe.hard_negatives, recipe.seed))
-        added["hard_negatives"] = len(parts[-1])
-    return pd.concat(parts, ignore_index=True), added
-
-
-def _last(checkpoints: Path, log: TrainingLog) -> str | None:
-    """The last checkpoint of a phase, the log set back to it; None where there is none."""
-    found = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-    log.rewind(int(Path(found).name.rpartition("-")[2]) if found else 0)
-    return found
-
-
-def _save(model: CrossEncoder, folder: Path, stages: list[dict[str, Any]]) -> None:
-    """Write a model folder beside its final place and rename it there once it is whole."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = folder.parent / f".{folder.name}.tmp"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    model.save_pretrained(str(unfinished), create_model_card=False, safe_serialization=True)
-    write_json(unfinished / "lineage.json", {"schema": 1, "stages": stages})
-    unfinished.rename(folder)
+    save_model(model, plan.place, [*earlier, record])

@@ -1,0 +1,124 @@
+"""What a stage of training starts from: the model, its repair and warm-up, and the pairs."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from sentence_transformers.cross_encoder import CrossEncoder
+
+from workbench.checkpoints import last_checkpoint, save_model, step_of
+from workbench.embeddings import mean_rows, random_rows, spectral_rows
+from workbench.logs import TrainingLog
+from workbench.masked import learn_masked
+from workbench.mining import hard_negatives, lexical_pairs
+from workbench.models import ModelLocation, load_tokenizer, read_lineage
+from workbench.processes import is_main, wait_for_all
+from workbench.recipes import Recipe
+from workbench.repair import apply_repair, repair_vocabulary, training_texts
+from workbench.scoring import load_cross_encoder
+from workbench.trainer import make_trainer
+
+LEXICAL = "lexical warm-up"
+
+
+def start_model(
+    base: ModelLocation, recipe: Recipe, train: pd.DataFrame
+) -> tuple[CrossEncoder, dict[str, Any]]:
+    """The base model, its vocabulary repaired if the recipe says so, and what was done."""
+    fast = recipe.speed == "fast"
+    model = load_cross_encoder(base, recipe.max_length, recipe.seed, "eager" if fast else None)
+    if recipe.vocabulary == "keep":
+        return model, {"vocabulary": "keep"}
+    texts = training_texts(train)
+    repair = repair_vocabulary(load_tokenizer(base), texts, recipe.vocabulary)
+    body: Any = model[0].model
+    matrix = body.get_input_embeddings().weight.numpy(force=True)
+    if recipe.new_embeddings in ("spectral", "masked"):
+        rows = spectral_rows(matrix, repair.tokenizer, texts, repair.ids, recipe.seed)
+    else:
+        make = {"random": random_rows, "mean": mean_rows}[recipe.new_embeddings]
+        rows = make(matrix, len(repair.ids), recipe.seed)
+    apply_repair(model, repair, rows)
+    if recipe.new_embeddings == "masked":
+        learn_masked(model, repair, texts, recipe.seed, recipe.resolved_precision() == "bfloat16")
+    return model, repair.record() | {"new_embeddings": recipe.new_embeddings}
+
+
+def warm_up(
+    model: CrossEncoder,
+    checkpoints: Path,
+    train: pd.DataFrame,
+    recipe: Recipe,
+    log: TrainingLog,
+) -> tuple[CrossEncoder, dict[str, Any]]:
+    """Train on soft lexical targets; a warm-up that an interrupted run finished is taken over.
+
+    Args:
+        model: changed in place.
+        checkpoints: of the stage; the warm-up has a folder of its own in it.
+        train: the training side.
+        recipe: of the stage.
+        log: where the values go.
+
+    Returns:
+        The model as it was saved after the warm-up, and the warm-up's record.
+    """
+    place = checkpoints / "lexical"
+    done = place / "model"
+    if not done.is_dir():
+        pairs = lexical_pairs(train, recipe.lexical_pairs, recipe.seed)
+        rate = recipe.lexical_learning_rate
+        scale = rate / recipe.learning_rate
+        settings = replace(
+            recipe,
+            epochs=1.0,
+            learning_rate=rate,
+            embedding_learning_rate=scale * recipe.embedding_learning_rate,
+            warmup_ratio=max(recipe.warmup_ratio, 0.06),
+        )
+        dropouts = [module for module in model.modules() if isinstance(module, torch.nn.Dropout)]
+        shares = [module.p for module in dropouts]
+        for module in dropouts:  # the targets are a function of the texts: nothing to overfit
+            module.p = 0.0
+        trainer = make_trainer(model, place, pairs, pairs.head(0), settings, log)
+        trainer.train(resume_from_checkpoint=rewound(place, log))
+        for module, share in zip(dropouts, shares, strict=True):
+            module.p = share
+        record = {
+            "pairs": len(pairs),
+            "steps": trainer.state.global_step,
+            "learning_rate": rate,
+            "train_loss": trainer.mean_loss(),
+            "seconds": trainer.seconds(),
+        }
+        if is_main():
+            save_model(model, done, [record])
+        wait_for_all()
+    location = ModelLocation(LEXICAL, "folder", done, "", "", LEXICAL)
+    attention = "eager" if recipe.speed == "fast" else None
+    finished = load_cross_encoder(location, recipe.max_length, recipe.seed, attention)
+    return finished, read_lineage(location)[-1]
+
+
+def with_mined(train: pd.DataFrame, recipe: Recipe) -> tuple[pd.DataFrame, dict[str, int]]:
+    """The labelled pairs and what the recipe adds to them, with the counts of what was added."""
+    parts, added = [train[["sentence_0", "sentence_1", "label"]]], {}
+    if recipe.symmetric:
+        positive = parts[0][parts[0]["label"] >= 0.5]
+        swapped = {"sentence_0": "sentence_1", "sentence_1": "sentence_0"}
+        parts.append(positive.rename(columns=swapped))
+        added["swapped_positives"] = len(positive)
+    if recipe.hard_negatives:
+        parts.append(hard_negatives(train, recipe.hard_negatives, recipe.seed))
+        added["hard_negatives"] = len(parts[-1])
+    return pd.concat(parts, ignore_index=True), added
+
+
+def rewound(checkpoints: Path, log: TrainingLog) -> str | None:
+    """The last whole checkpoint of a phase, the log set back to it; None where there is none."""
+    found = last_checkpoint(checkpoints)
+    if is_main():
+        log.rewind(step_of(found) if found else 0)
+    return str(found) if found else None
