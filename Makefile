@@ -15,13 +15,14 @@ CUDA_PACKAGES := cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run lab test check fix lock clean
+.PHONY: help run lab test check nightly fix lock clean
 
 help:
 	@echo "make run    run the four notebooks on the sample, as it is and repaired; prints the reports"
 	@echo "make lab    open the first notebook in JupyterLab"
 	@echo "make test   run the tests, with coverage"
-	@echo "make check  lint, formatting, types, stripped notebooks, spelling"
+	@echo "make check  lint, formatting, types, stripped notebooks, spelling, pins and licences"
+	@echo "make nightly  the fuzz tests with 10,000 examples each, and 8 runs at once, 5 times over"
 	@echo "make fix    mend what make check can mend by itself"
 	@echo "make lock   pin all dependencies anew into requirements.lock (LOCK_FLAGS=--upgrade: newest)"
 	@echo "make clean  remove .venv, caches and build outputs; runs/ stays"
@@ -47,6 +48,11 @@ check: $(STAMP)
 	@test -n "$(NOTEBOOKS)" || { echo "no notebooks found" >&2; exit 1; }
 	$(BIN)/nbstripout --verify $(NOTEBOOKS)
 	$(BIN)/codespell
+	$(BIN)/python -m tests.audit_lock
+
+nightly: $(STAMP)
+	FUZZ_EXAMPLES=10000 $(BIN)/python -m pytest tests/test_fuzz.py
+	$(BIN)/python -m tests.benchmarks.at_once 8 5
 
 fix: $(STAMP)
 	$(BIN)/nbstripout $(NOTEBOOKS)

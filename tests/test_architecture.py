@@ -11,7 +11,7 @@ import workbench
 
 PACKAGE = Path(workbench.__file__).parent
 FLOORS = [
-    {"files", "yaml_files", "processes", "energy"},
+    {"files", "yaml_files", "processes", "energy", "cells"},
     {"formats", "rows", "pairs", "weights", "models"},
     {"splits", "vocabulary", "coverage", "repair", "embeddings", "ceiling", "scoring", "baselines",
      "mining", "metrics", "uncertainty", "candidates", "lists", "list_formats", "trec", "logs",
@@ -23,8 +23,9 @@ FLOORS = [
      "subject", "slices", "charts", "browser", "searchable", "snapshots", "curve"},
     {"parameters", "report", "runs", "checks", "estimate", "preflight", "chain",
      "identity", "catalog", "comparison", "overview"},
-    {"engines", "ray_engine", "sweep_plan", "sweeps", "sweep_table", "search", "worker"},
-    {"__main__", "batch"},
+    {"engines", "ray_engine", "tracking", "sweep_plan", "sweeps", "sweep_table", "search",
+     "worker"},
+    {"__main__", "batch", "listing"},
 ]  # fmt: skip
 FLOOR = {module: number for number, modules in enumerate(FLOORS) for module in modules}
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")

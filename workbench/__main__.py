@@ -21,7 +21,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_run, _add_preflight, _add_sweep):
+    for add in (_add_run, _add_preflight, _add_sweep, _add_runs):
         add(commands)
     return parser
 
@@ -94,6 +94,39 @@ def _add_sweep(commands: Any) -> None:
                        help="start no further run after N have failed (0: no limit)")  # fmt: skip
     sweep.add_argument("--runs-dir", default="runs", metavar="DIR", help="where runs are (runs)")
     sweep.set_defaults(command=_sweep)
+
+
+def _add_runs(commands: Any) -> None:
+    runs = commands.add_parser(
+        "runs",
+        help="list, compare, export or remove runs",
+        description="list (the default), diff A B, or rm RUN... of the run folders in runs/ and in "
+        "the sweeps there.",
+        allow_abbrev=False,
+    )
+    runs.add_argument("action", nargs="?", choices=("list", "diff", "rm"), default="list")
+    runs.add_argument("names", nargs="*", metavar="RUN", help="of diff and rm")
+    runs.add_argument("--filter", dest="filters", action="append", default=[], metavar="CONDITION",
+                      help="such as state=done, ndcg@10>0.5, vocabulary!=keep")  # fmt: skip
+    runs.add_argument("--sort", default="", metavar="COLUMN",
+                      help="such as seconds; --sort=-ndcg@10 for falling order")  # fmt: skip
+    runs.add_argument("--json", action="store_true", help="print everything as JSON")
+    runs.add_argument("--csv", action="store_true", help="print everything as CSV")
+    runs.add_argument("--export", choices=("mlflow", "trackio"), help="hand the runs to a tracker")
+    runs.add_argument("--uri", default="", help="of the tracker; default: a store in runs/")
+    runs.add_argument("--yes", action="store_true", help="rm: do not ask")
+    runs.add_argument("--runs-dir", default="runs", metavar="DIR", help="where runs are (runs)")
+    runs.set_defaults(command=_runs)
+
+
+def _runs(options: argparse.Namespace) -> int:
+    from workbench.listing import runs
+    from workbench.runs import RequestError
+
+    try:
+        return runs(options)
+    except RequestError as error:
+        return _refuse(str(error))
 
 
 def _sweep(options: argparse.Namespace) -> int:

@@ -183,6 +183,8 @@ def execute(source: Path, target: Path, values: dict[str, Any]) -> None:
     from traitlets.config import Config
 
     declared = papermill.inspect_notebook(str(source))
+    if "run_dir" not in declared:
+        raise ValueError(f"{source.name} has no cell tagged 'parameters' that declares run_dir")
     target.parent.mkdir(parents=True, exist_ok=True)
     with _kernel_place() as place:
         # Files instead of TCP ports: two kernels that start at once can be given the same port.

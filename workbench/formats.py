@@ -8,6 +8,7 @@ import difflib
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -92,7 +93,7 @@ def file_records(path: Path, names: dict[str, str]) -> Iterator[Record | BadRow]
                 delimiter = "," if kind[0] == ".csv" else "\t"
                 with _text(file, path.name) as text:
                     yield from _delimited_records(text, path.name, delimiter, names)
-        except (gzip.BadGzipFile, EOFError) as error:
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise PairsError(f"{path.name}: not a complete gzip file ({error})") from error
 
 
@@ -109,7 +110,10 @@ def _delimited_records(
 ) -> Iterator[Record | BadRow]:
     csv.field_size_limit(2**31 - 1)
     reader = csv.reader(file, delimiter=delimiter, strict=True)
-    header = [printable(field).strip() for field in next(reader, [])]
+    try:
+        header = [printable(field).strip() for field in next(reader, [])]
+    except csv.Error as error:
+        raise PairsError(f"{name}, line 1: the header cannot be read: {error}") from error
     places = _columns(header, name, names)
     width = len(header)
     while True:
@@ -134,7 +138,8 @@ def _columns(header: list[str], name: str, names: dict[str, str]) -> list[int]:
         raise PairsError(f"{name}, line 1: column {repeated[0]!r} stands there twice")
     for role, column in names.items():
         if column not in header:
-            near = difflib.get_close_matches(column, header, 1)
+            free = [name for name in header if name not in names.values()]
+            near = difflib.get_close_matches(column, free, 1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise PairsError(
                 f"{name}, line 1: there is no column {column!r}{hint}; the columns are {header}. "
@@ -149,7 +154,7 @@ def _jsonl_records(file: io.TextIOWrapper, names: dict[str, str]) -> Iterator[Re
             continue
         try:
             row = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
             yield BadRow(line, "invalid_json", "", printable(text.rstrip("\n")))

@@ -5,9 +5,9 @@ judged on a sample of them; where that is not the whole file, the finding says s
 """
 
 import itertools
-import os
 import random
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -86,10 +86,13 @@ def preflight(
 
 def _writable(folder: Path) -> list[Finding]:
     parent = _existing(folder)
-    if os.access(parent, os.W_OK | os.X_OK) and not os.statvfs(parent).f_flag & os.ST_RDONLY:
-        return []
-    return [Finding("problem", f"{display_path(parent)} cannot be written to",
-                    "change its permissions, or choose another --runs-dir")]  # fmt: skip
+    try:
+        with tempfile.TemporaryFile(dir=parent):  # has no name where the system can do without
+            return []
+    except OSError as error:
+        text = f"{display_path(parent)} cannot be written to ({error.strerror})"
+        fix = "change its permissions, make room, or choose another --runs-dir"
+        return [Finding("problem", text, fix)]
 
 
 def _existing(folder: Path) -> Path:

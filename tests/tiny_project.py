@@ -1,0 +1,116 @@
+"""A project with four notebooks that take a moment each, to try what strikes while they run.
+
+The package is copied, so that it finds these notebooks and not the real ones; the command, the
+chain, the kernels, the locks and the report are the real ones.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import yaml
+
+import workbench
+
+ACTS = {"01": "01_inspect_data", "02": "02_fine_tune", "03": "03_plot_loss",
+        "04": "04_evaluate_ranking"}  # fmt: skip
+PARAMETERS = 'run_dir: str = "runs/notebook"  # the folder\nseed: int = 42  # of all\n'
+# Waits in the act named in the file `wait`, after it has said that it is there.
+BODY = """
+import json, os, signal, time
+from pathlib import Path
+run, here = Path(run_dir), Path(run_dir).parent
+(run / "data").mkdir(parents=True, exist_ok=True)
+(run / "figures").mkdir(exist_ok=True)
+(run / "at-{act}").touch()
+while (here / "wait").exists() and "{act}" in (here / "wait").read_text():
+    time.sleep(0.05)
+if (here / "die").exists() and "{act}" in (here / "die").read_text():
+    os.kill(os.getpid(), signal.SIGKILL)
+if (here / "fill").exists() and "{act}" in (here / "fill").read_text():
+    (run / "large.bin").write_bytes(b"x" * 3_000_000)
+"""
+LAST = {
+    "01": '(run / "data/manifest.json").write_text(json.dumps('
+    '{"sides": {"test": {"positives": 9}}}))\n(run / "inspection.json").write_text("{}")',
+    "02": '(run / "data/seed.txt").write_text(str(seed))',
+    "03": "from matplotlib.figure import Figure\n"
+    'ax = Figure().subplots()\nax.set_title("怎么")\nax.figure.savefig(run / "figures/a.png")',
+    "04": '(run / "result.txt").write_text("seed " + (run / "data/seed.txt").read_text())',
+}
+
+
+class TinyProject:
+    """The project in a folder; `start` and `run` give the command to a process of its own."""
+
+    def __init__(self, folder, model):
+        self.root, self.site, self.runs = folder / "project", folder / "site", folder / "runs"
+        shutil.copytree(Path(workbench.__file__).parent, self.site / "workbench",
+                        ignore=shutil.ignore_patterns("__pycache__"))  # fmt: skip
+        (self.root / "notebooks").mkdir(parents=True)
+        self.runs.mkdir()
+        for act, name in ACTS.items():
+            self.write(name, BODY.format(act=act) + LAST[act])
+        rows = "".join(f"问{n},答{n},{n % 2}\n" for n in range(60))
+        pairs = self.root / "pairs.csv"
+        pairs.write_text("sentence_0,sentence_1,label\n" + rows, encoding="utf-8")
+        values = {"pairs": str(pairs), "base_model": str(model), "test_share": 0.4}
+        self.request = self.root / "request.yaml"
+        self.request.write_text(yaml.safe_dump(values), encoding="utf-8")
+
+    def write(self, name, source, parameters=PARAMETERS):
+        cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+                 nbformat.v4.new_code_cell(source)]  # fmt: skip
+        kernel = {"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
+        notebook = nbformat.v4.new_notebook(cells=cells, metadata=kernel)
+        nbformat.write(notebook, self.root / "notebooks" / f"{name}.ipynb")
+
+    def start(self, *arguments, **options):
+        environment = {**os.environ, "PYTHONPATH": str(self.site)}
+        environment.pop("PYTEST_CURRENT_TEST", None)
+        return subprocess.Popen(
+            [sys.executable, "-m", "workbench", *map(str, arguments)], cwd=self.root, text=True,
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+        )  # fmt: skip
+
+    def ask(self, *arguments, runs=None, **options):
+        return self.start(*arguments, "--runs-dir", runs or self.runs, **options)
+
+    def run(self, *arguments, **options):
+        process = self.ask(*arguments, **options)
+        out, error = process.communicate(timeout=300)
+        return process.returncode, out, error
+
+    def status(self, name):
+        return json.loads((self.runs / name / "status.json").read_text(encoding="utf-8"))
+
+
+def await_file(path, process=None, seconds=120):
+    """Wait until a file is there; fail if the process that should write it has ended."""
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert process is None or process.poll() is None, process.communicate()
+        assert time.monotonic() < end, f"{path} did not come"
+        time.sleep(0.05)
+
+
+def await_end(pids, seconds=60):
+    """Wait until none of these processes is left; the ones that are."""
+    import psutil
+
+    end = time.monotonic() + seconds
+    while left := [pid for pid in pids if psutil.pid_exists(pid)
+                   and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]:  # fmt: skip
+        if time.monotonic() > end:
+            break
+        time.sleep(0.1)
+    return left
+
+
+SIGNALS = {"Ctrl-C": signal.SIGINT, "SIGTERM": signal.SIGTERM, "SIGKILL": signal.SIGKILL}
