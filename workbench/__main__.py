@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from workbench.commands import add_export, refuse
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
@@ -21,7 +23,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_run, _add_preflight, _add_sweep, _add_runs):
+    for add in (_add_run, _add_preflight, _add_sweep, _add_runs, add_export):
         add(commands)
     return parser
 
@@ -126,7 +128,7 @@ def _runs(options: argparse.Namespace) -> int:
     try:
         return runs(options)
     except RequestError as error:
-        return _refuse(str(error))
+        return refuse(str(error))
 
 
 def _sweep(options: argparse.Namespace) -> int:
@@ -138,7 +140,7 @@ def _sweep(options: argparse.Namespace) -> int:
     try:
         return sweep(options)
     except (ParameterError, RequestError) as error:
-        return _refuse(str(error))
+        return refuse(str(error))
 
 
 def _request(options: argparse.Namespace) -> Any:
@@ -173,12 +175,12 @@ def _run(options: argparse.Namespace) -> int:
     try:
         found, parameters, folder, only = _request(options)
     except (ParameterError, RequestError) as error:
-        return _refuse(str(error))
+        return refuse(str(error))
     for finding in found.findings:
         if finding.level != "problem":
             print(f"{finding.level}: {finding}", flush=True)
     if found.problems:
-        return _refuse("\n".join(map(str, found.problems)))
+        return refuse("\n".join(map(str, found.problems)))
 
     from workbench.chain import run_chain
     from workbench.runs import ActError
@@ -188,7 +190,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         report = run_chain(parameters, folder, only, options.resume, checked=True)
     except RequestError as error:
-        return _refuse(str(error))
+        return refuse(str(error))
     except (ActError, OSError) as error:
         print(f"failed: {error}", file=sys.stderr)
         print(f"see {display_path(folder)}/report.html", file=sys.stderr)
@@ -209,7 +211,7 @@ def _preflight(options: argparse.Namespace) -> int:
     try:
         found, *_ = _request(options)
     except (ParameterError, RequestError) as error:
-        return _refuse(str(error))
+        return refuse(str(error))
     if options.json:
         print(json.dumps([one._asdict() for one in found.findings], ensure_ascii=False, indent=2))
         return 2 if found.problems else 0
@@ -217,7 +219,7 @@ def _preflight(options: argparse.Namespace) -> int:
         if finding.level != "problem":
             print(f"{finding.level}: {finding}")
     if found.problems:
-        return _refuse("\n".join(map(str, found.problems)))
+        return refuse("\n".join(map(str, found.problems)))
     print("ready: nothing was found that would make the run fail")
     return 0
 
@@ -230,12 +232,6 @@ def _end_on_sigterm() -> None:
         raise Terminated
 
     signal.signal(signal.SIGTERM, end)
-
-
-def _refuse(reason: str) -> int:
-    lines = reason.splitlines()
-    print("nothing was started:", *(f"  {line}" for line in lines), sep="\n", file=sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":

@@ -3,20 +3,25 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from workbench.baselines import Float32Array, TextPair
+from workbench.encoding import PairEncoder
+from workbench.onnx_models import OnnxError, OnnxModel
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
+    from workbench.inference import FastBert
+
 Run = Callable[[Sequence[TextPair]], Float32Array]
 
-BACKENDS = ("predict", "torch-float32", "torch-bfloat16")
+BACKENDS = ("predict", "torch-float32", "torch-bfloat16", "onnx", "onnx-int8")
 CHECK_PAIRS = 256  # the first so many distinct pairs are what a backend is checked on
-MOST_SWAPPED = 0.005  # the largest share of couples of those pairs that may change their order
+MOST_SWAPPED = 0.002  # the largest share of couples of those pairs that may change their order
 MOST_SHIFTED = 0.02  # and the largest change of a probability
 
 
@@ -76,11 +81,14 @@ def check(name: str, exact: Float32Array, run: Run, pairs: Sequence[TextPair]) -
     return Check(name, passed, swapped, shifted, furthest, len(pairs) / max(seconds, 1e-9))
 
 
-def open_backend(name: str, model: "CrossEncoder", batch_size: int = 64) -> Run:
+def open_backend(
+    name: str, model: "CrossEncoder", batch_size: int = 64, folder: Path | None = None
+) -> Run:
     """What gives the logits of pairs, float32 of shape (n,), by one of `BACKENDS`.
 
-    `predict` is the library's own way and runs every model. The others run a plain BERT with one
-    output (see `inference.py`) with the weights that `model` has now.
+    `predict` is the library's own way and runs every model. `torch-` runs a plain BERT with one
+    output (see `inference.py`) with the weights that `model` has now. `onnx` runs what
+    `workbench export` has written into the model's `folder`.
 
     Raises:
         BackendError: there is no such backend, or it cannot run this model.
@@ -89,25 +97,43 @@ def open_backend(name: str, model: "CrossEncoder", batch_size: int = 64) -> Run:
         raise BackendError(f"backend {name!r} is none of auto, {', '.join(BACKENDS)}")
     if name == "predict":
         return lambda pairs: _predict(model, pairs, batch_size)
-    from workbench.encoding import PairEncoder
+    try:
+        encoder = pair_encoder(model)
+        inner = open_onnx(folder, name) if name.startswith("onnx") else _fast_bert(name, model)
+    except ValueError as error:
+        raise BackendError(f"backend {name!r}: {error}") from error
+    return lambda pairs: inner.score(encoder.encode(pairs))
+
+
+def pair_encoder(model: "CrossEncoder") -> PairEncoder:
+    """The encoder of a model's pairs, by its own tokenizer and maximal length."""
+    tokenizer = model.tokenizer
+    typed = "token_type_ids" in tokenizer.model_input_names
+    return PairEncoder(tokenizer.backend_tokenizer, tokenizer.model_max_length, typed)
+
+
+def open_onnx(folder: Path | None, name: str) -> OnnxModel:
+    """The exported model in a model's folder; `OnnxError` where there is none."""
+    if folder is None:
+        raise OnnxError("this model is in no folder")
+    return OnnxModel(folder, name)
+
+
+def _fast_bert(name: str, model: "CrossEncoder") -> "FastBert":
     from workbench.inference import FastBert, bfloat16_linear, float32_linear, is_supported
 
     inner = model.model
     if inner is None or not is_supported(inner):
         kind = type(inner).__name__
-        raise BackendError(f"backend {name!r} runs BERT with one output, not {kind}; use 'predict'")
-    tokenizer = model.tokenizer
-    typed = "token_type_ids" in tokenizer.model_input_names
-    try:
-        encoder = PairEncoder(tokenizer.backend_tokenizer, tokenizer.model_max_length, typed)
-    except ValueError as error:
-        raise BackendError(f"backend {name!r}: {error}; use 'predict'") from error
-    fast = FastBert(inner, bfloat16_linear if name == "torch-bfloat16" else float32_linear)
-    return lambda pairs: fast.score(encoder.encode(pairs))
+        raise BackendError(f"it runs BERT with one output, not {kind}; use 'predict'")
+    return FastBert(inner, bfloat16_linear if name == "torch-bfloat16" else float32_linear)
 
 
 def choose_backend(
-    model: "CrossEncoder", pairs: Sequence[TextPair], batch_size: int = 64
+    model: "CrossEncoder",
+    pairs: Sequence[TextPair],
+    batch_size: int = 64,
+    folder: Path | None = None,
 ) -> tuple[Run, dict[str, Any]]:
     """The quickest backend that ranks `pairs` as float32 does, and the record of the choice.
 
@@ -122,7 +148,7 @@ def choose_backend(
     checks = [check("predict", logits, exact, pairs)]
     for name in BACKENDS[1:]:
         try:
-            run[name] = open_backend(name, model, batch_size)
+            run[name] = open_backend(name, model, batch_size, folder)
         except BackendError:
             continue
         checks.append(check(name, logits, run[name], pairs))

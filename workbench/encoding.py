@@ -1,6 +1,7 @@
 """Token ids of text pairs for a model: each text is tokenized once and joined to its partners."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -125,3 +126,24 @@ class EncodedPairs:
                 encoded += encoded[-1:] * missing
                 ids, types = np.array(encoded, dtype=np.int64).transpose(1, 0, 2)
                 yield Batch(rows, ids, types)
+
+    def score(
+        self, run: Callable[[Batch], NDArray[np.float32]], threads: int = 1
+    ) -> NDArray[np.float32]:
+        """What `run` gives for each pair, float32 of shape (n,).
+
+        Each thread has batches of its own: that scales, where splitting the small products of
+        one batch among threads does not.
+        """
+        scores = np.empty(len(self.tokens), dtype=np.float32)
+
+        def work(batch: Batch) -> None:
+            scores[batch.rows] = run(batch)[: len(batch.rows)]
+
+        if threads == 1:
+            for batch in self.batches():
+                work(batch)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(work, self.batches()))
+        return scores

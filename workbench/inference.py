@@ -8,7 +8,6 @@ rounded to bfloat16 would be ties.
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -68,7 +67,7 @@ class FastBert:
             ]
 
     def __call__(self, batch: Batch) -> NDArray[np.float32]:
-        """The logits of a batch, float32 of shape (n,)."""
+        """The logits of a batch's rows, those repeated included; float32 of shape (m,)."""
         ids = torch.from_numpy(np.ascontiguousarray(batch.ids)).to(self.device)
         types = torch.from_numpy(np.ascontiguousarray(batch.types)).to(self.device)
         own = self.embeddings
@@ -76,29 +75,17 @@ class FastBert:
         x = own.LayerNorm(x + own.position_embeddings.weight[: ids.shape[1]])
         for layer in self.layers:
             x = layer(x)
-        logits = self.head(self.pooler(x)).float()
-        return logits[: len(batch.rows), 0].cpu().numpy()
+        return self.head(self.pooler(x))[:, 0].float().cpu().numpy()
 
     def score(self, pairs: EncodedPairs) -> NDArray[np.float32]:
-        """The logits of all pairs, float32 of shape (n,), on as many threads as torch may use.
+        """The logits of all pairs, float32 of shape (n,), on as many threads as torch may use."""
 
-        Each thread works on batches of its own: that scales, where splitting the small products
-        of one batch among threads does not.
-        """
-        scores = np.empty(len(pairs.tokens), dtype=np.float32)
-
-        def work(batch: Batch) -> None:
+        def run(batch: Batch) -> NDArray[np.float32]:
             with torch.inference_mode():
-                scores[batch.rows] = self(batch)
+                return self(batch)
 
         with one_thread_each() as threads:
-            if threads == 1 or self.device.type != "cpu":
-                for batch in pairs.batches():
-                    work(batch)
-            else:
-                with ThreadPoolExecutor(threads) as pool:
-                    list(pool.map(work, pairs.batches()))
-        return scores
+            return pairs.score(run, threads if self.device.type == "cpu" else 1)
 
 
 @contextmanager

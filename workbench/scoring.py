@@ -1,6 +1,7 @@
 """Scorers: anything with `score(pairs)`, higher is better. Here the ones that run a model."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -65,20 +66,25 @@ class ModelScorer:
         batch_size: of the backend `predict`.
         backend: one of `BACKENDS`, or `auto`: the quickest that ranks as float32 does, chosen at
             the first call with more than `CHECK_PAIRS` distinct pairs. Until then, `predict`.
+        folder: of the model, for what has been exported there.
     """
 
     log_odds = True  # the score has a probability, so calibration can be measured
 
     def __init__(
-        self, model: "CrossEncoder", batch_size: int = 64, backend: str = "predict"
+        self,
+        model: "CrossEncoder",
+        batch_size: int = 64,
+        backend: str = "predict",
+        folder: Path | None = None,
     ) -> None:
-        self.model, self.batch_size = model, batch_size
+        self.model, self.batch_size, self.folder = model, batch_size, folder
         self.backend_record: dict[str, Any] = {"backend": backend, "asked": backend}
         self._run: Run | None = None
         if backend == "auto":
             self.backend_record["backend"] = "predict"
         else:
-            self._run = open_backend(backend, model, batch_size)
+            self._run = open_backend(backend, model, batch_size, folder)
 
     @classmethod
     def load(
@@ -94,7 +100,8 @@ class ModelScorer:
         Raises:
             BackendError: the backend does not exist or cannot run this model.
         """
-        return cls(load_cross_encoder(location, max_length, seed), batch_size, backend)
+        model = load_cross_encoder(location, max_length, seed)
+        return cls(model, batch_size, backend, location.path)
 
     def score(self, pairs: Sequence[TextPair]) -> Float32Array:
         """Logits, float32 of shape (n,); equal pairs are scored once, in batches of like length."""
@@ -106,7 +113,9 @@ class ModelScorer:
         distinct = list(place)
         if self._run is None and len(distinct) > CHECK_PAIRS:
             first = distinct[:CHECK_PAIRS]
-            self._run, self.backend_record = choose_backend(self.model, first, self.batch_size)
+            self._run, self.backend_record = choose_backend(
+                self.model, first, self.batch_size, self.folder
+            )
         run = self._run or open_backend("predict", self.model, self.batch_size)
         logits = run(distinct)
         return logits[np.fromiter((place[a, b] for a, b in pairs), np.int64, count=len(pairs))]
