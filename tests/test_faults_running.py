@@ -33,7 +33,7 @@ def done_before(act):
 @pytest.mark.parametrize("act", ACTS)
 def test_a_signal_in_each_act(project, act, name):
     """Ended in any act, in any way: no kernel is left, earlier acts stand, --resume finishes."""
-    (project.runs / "wait").write_text(act)
+    (project.root / "wait").write_text(act)
     process = project.ask("run", project.request, "--name", "x", "-p", "seed", "5")
     await_file(project.runs / "x" / f"at-{act}", process)
     kernels = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
@@ -53,7 +53,7 @@ def test_a_signal_in_each_act(project, act, name):
         assert "interrupted; go on with --name x --resume" in error
         assert (status["state"], status["act"]) == ("failed", act)
     assert "interrupted" in project.run("runs")[1]
-    (project.runs / "wait").unlink()
+    (project.root / "wait").unlink()
     code, out, error = project.run("run", "--name", "x", "--resume")
     assert code == 0, error
     assert out.count("done earlier, kept") == len(done_before(act))
@@ -62,7 +62,7 @@ def test_a_signal_in_each_act(project, act, name):
 
 
 def test_a_kernel_that_is_killed_as_if_for_its_memory(project):
-    (project.runs / "die").write_text("02")
+    (project.root / "die").write_text("02")
     code, _, error = project.run("run", project.request, "--name", "x")
     assert code == 1
     assert "notebook 02_fine_tune: DeadKernelError" in error
@@ -79,19 +79,19 @@ def limited_files():
 
 def test_a_disk_that_is_full_in_mid_run(project):
     """A file may grow to a megabyte and no further: what a full disk does, by the same OSError."""
-    (project.runs / "fill").write_text("02")
+    (project.root / "fill").write_text("02")
     code, _, error = project.run("run", project.request, "--name", "x", preexec_fn=limited_files)
     assert code == 1
     assert "notebook 02_fine_tune, cell" in error
     assert "OSError" in error
     assert project.status("x")["acts"]["01"]["state"] == "done"
     assert project.status("x")["state"] == "failed"
-    (project.runs / "fill").unlink()
+    (project.root / "fill").unlink()
     assert project.run("run", "--name", "x", "--resume")[0] == 0
 
 
 def test_two_runs_with_one_name_at_once(project):
-    (project.runs / "wait").write_text("01")
+    (project.root / "wait").write_text("01")
     first = project.ask("run", project.request, "--name", "x")
     await_file(project.runs / "x" / "at-01", first)
     before = snapshot(project.runs / "x")
@@ -103,7 +103,7 @@ def test_two_runs_with_one_name_at_once(project):
     assert code == 2
     assert "in use by another process" in error
     assert snapshot(project.runs / "x") == before
-    (project.runs / "wait").unlink()
+    (project.root / "wait").unlink()
     _, error = first.communicate(timeout=120)
     assert first.returncode == 0, error
     assert project.status("x")["state"] == "done"

@@ -25,21 +25,34 @@ PARAMETERS = 'run_dir: str = "runs/notebook"  # the folder\nseed: int = 42  # of
 BODY = """
 import json, os, signal, time
 from pathlib import Path
-run, here = Path(run_dir), Path(run_dir).parent
+run, here = Path(run_dir), Path.cwd().parent
 (run / "data").mkdir(parents=True, exist_ok=True)
 (run / "figures").mkdir(exist_ok=True)
 (run / "at-{act}").touch()
-while (here / "wait").exists() and "{act}" in (here / "wait").read_text():
+with open(here / "log.txt", "a") as told:
+    told.write(f"{act} {{run.name}} {{seed}}" + chr(10))
+while (here / "wait").exists() and "{act}" in (here / "wait").read_text().split():
     time.sleep(0.05)
-if (here / "die").exists() and "{act}" in (here / "die").read_text():
+if (here / "die").exists() and "{act}" in (here / "die").read_text().split():
     os.kill(os.getpid(), signal.SIGKILL)
-if (here / "fill").exists() and "{act}" in (here / "fill").read_text():
+if (here / "fail").exists() and f"{{seed}}" in (here / "fail").read_text().split():
+    raise RuntimeError("this seed fails")
+if (here / "fill").exists():
     (run / "large.bin").write_bytes(b"x" * 3_000_000)
 """
 LAST = {
     "01": '(run / "data/manifest.json").write_text(json.dumps('
     '{"sides": {"test": {"positives": 9}}}))\n(run / "inspection.json").write_text("{}")',
-    "02": '(run / "data/seed.txt").write_text(str(seed))',
+    # A training whose figure on dev is best at seed 7, and which is slow where it is told to be.
+    "02": """(run / "data/seed.txt").write_text(str(seed))
+with open(run / "training_log.jsonl", "w") as log:
+    for step in range(1, 11):
+        value = 1 / (1 + abs(seed - 7)) * step / 10
+        row = {"stage": "s", "step": step, "steps": 10, "loss": 1.0, "dev_ap": value}
+        log.write(json.dumps(row) + chr(10))
+        log.flush()
+        while step == 5 and (here / "slow").exists() and seed > 15:
+            time.sleep(0.05)""",
     "03": "from matplotlib.figure import Figure\n"
     'ax = Figure().subplots()\nax.set_title("怎么")\nax.figure.savefig(run / "figures/a.png")',
     "04": '(run / "result.txt").write_text("seed " + (run / "data/seed.txt").read_text())',

@@ -91,9 +91,8 @@ def runs_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.Data
         rows.append({"run": record.name, "state": record.state, **values,
                      metric: found.get("mean"), "low": found.get("low"), "high": found.get("high"),
                      "seconds": record.seconds, "problem": record.problem[:80]})  # fmt: skip
-    table = pd.DataFrame(rows, columns=list(rows[0]) if rows else ["run"])
-    if metric not in table:
-        return table
+    columns = ["run", "state", *names, metric, "low", "high", "seconds", "problem"]
+    table = pd.DataFrame(rows, columns=columns)
     for name in (metric, "low", "high"):
         table[name] = table[name].astype(float)
     up = metric in LOWER_IS_BETTER

@@ -71,7 +71,7 @@ class LocalEngine:
             close_input(process)
         for process in self.processes.values():
             try:
-                process.wait(timeout=40)
+                process.wait(timeout=80)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

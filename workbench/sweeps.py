@@ -177,12 +177,14 @@ class Sweep:
 
     def _prepared(self, job: Job) -> str:
         """`done`, `running`, an empty text, or why it failed."""
+        if job.identity in self.known:  # it will be kept, so it needs nothing
+            return "done"
         if job.data not in self.shared:
             try:
                 acts = read_status(self._shared(job)).get("acts", {})
             except RequestError:
                 acts = {}
-            if job.identity in self.known or acts.get("01", {}).get("state") == "done":
+            if acts.get("01", {}).get("state") == "done":
                 self.shared[job.data] = "done"
         return self.shared.get(job.data, "")
 

@@ -13,7 +13,7 @@ import threading
 import time
 from typing import Any
 
-GRACE = 20.0  # seconds that a run has to stop cleanly
+GRACE = 60.0  # seconds that a run has to stop cleanly
 PATIENCE = 60.0  # seconds to wait for the process of an earlier attempt to let go of the folder
 
 
