@@ -12,22 +12,22 @@ import workbench
 PACKAGE = Path(workbench.__file__).parent
 FLOORS = [
     {"files", "yaml_files", "processes", "energy", "cells"},
-    {"formats", "rows", "pairs", "weights", "models"},
+    {"formats", "rows", "pairs", "weights", "models", "card_text"},
     {"splits", "vocabulary", "coverage", "repair", "embeddings", "ceiling", "scoring", "baselines",
      "mining", "metrics", "uncertainty", "candidates", "lists", "list_formats", "trec", "logs",
      "recipes", "trainer", "masked", "stages",
      "checkpoints", "resumable", "reference",
      "backends", "encoding", "inference", "onnx_models"},
     {"audit", "training", "evaluation", "card", "plots", "findings", "remarks", "claims", "errors",
-     "starts",
+     "starts", "card_training", "card_limits",
      "export",
      "subject", "slices", "charts", "browser", "searchable", "snapshots", "curve"},
     {"parameters", "report", "runs", "checks", "estimate", "preflight", "chain",
-     "commands",
+     "commands", "direct",
      "identity", "catalog", "comparison", "overview"},
     {"engines", "ray_engine", "tracking", "sweep_plan", "sweeps", "sweep_table", "search",
      "worker"},
-    {"__main__", "batch", "listing"},
+    {"__main__", "teaching", "batch", "listing"},
 ]  # fmt: skip
 FLOOR = {module: number for number, modules in enumerate(FLOORS) for module in modules}
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")

@@ -55,6 +55,7 @@ _MODULES = {
     "remarks": ("missing_finding", "recipe_finding", "repair_finding", "repair_table",
                 "training_finding", "vocabulary_finding"),
     "recipes": ("Recipe",),
+    "stages": ("record_figures",),
     "subject": ("find_subject", "ladder_scorers", "other_runs", "stage_scorers"),
     "training": ("Recipe", "fine_tune"),
     "uncertainty": ("bootstrap_mean",),

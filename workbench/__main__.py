@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.commands import add_export, refuse
+from workbench.teaching import add_card, add_train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +24,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_run, _add_preflight, _add_sweep, _add_runs, add_export):
+    for add in (_add_run, _add_preflight, _add_sweep, _add_runs, add_export, add_train, add_card):
         add(commands)
     return parser
 

@@ -40,6 +40,7 @@ class ResumableTrainer(CrossEncoderTrainer):
         self.before: dict[str, Any] = {"seconds": 0.0, "processor_seconds": 0.0, "joules": 0.0}
         self.started, self.processor_started = time.monotonic(), time.process_time()
         self.told_to_stop = False
+        self.given: dict[str, Any] = {}  # the arguments as they were asked for
         self.add_callback(_StopWhenTold(self))
 
     def train(  # type: ignore[override]

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from workbench.files import project_path, read_json, write_json
+
 STAGES = "stages"  # the folder of a run with the models of all stages but the last
 
 
@@ -38,6 +40,35 @@ def stage_folders(run_dir: Path) -> list[Path]:
     """The models of a run's finished stages but the last, in order; the last is `model/`."""
     found = (run_dir / STAGES).glob("[0-9]*/lineage.json")
     return sorted((file.parent for file in found), key=lambda folder: int(folder.name))
+
+
+def describe_pairs(pairs: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """`min`, `mean` and `max` over all rows: characters of each column of texts, and labels."""
+    measured = {name: pairs[name].str.len() for name in ("sentence_0", "sentence_1")}
+    measured["label"] = pairs["label"].astype(float)
+    return {
+        name: {"min": values.min().item(), "mean": float(values.mean()), "max": values.max().item()}
+        for name, values in measured.items()
+    }
+
+
+def record_figures(run_dir: str | Path) -> None:
+    """Write into the lineage how the result of each stage ranked, as the evaluation found it.
+
+    Nothing is written for a stage that was not evaluated.
+    """
+    folder = project_path(run_dir)
+    file, metrics = folder / "model" / "lineage.json", folder / "evaluation" / "metrics.json"
+    lineage, found = read_json(file), read_json(metrics)
+    rows = {row["scorer"]: row for row in found["rows"]}
+    stages = lineage["stages"]
+    for stage in stages:
+        row = rows.get("model" if stage is stages[-1] else stage["stage"])
+        if row is not None:
+            stage["evaluation"] = {"queries": found["queries"], "ties": found["ties"],
+                                   "test": found.get("recipe", {}).get("source"),
+                                   "ndcg@10": row["ndcg@10"], "mrr@10": row["mrr@10"]}  # fmt: skip
+    write_json(file, lineage)
 
 
 def pairs_sha256(pairs: pd.DataFrame) -> str:

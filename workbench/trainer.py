@@ -1,9 +1,12 @@
 """One phase of training: pairs and labels in, a changed model out, by the library's own trainer."""
 
+import dataclasses
 import math
 import os
+import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,8 @@ from workbench.resumable import ResumableTrainer
 from workbench.scoring import ModelScorer
 
 CHECKPOINT_STEPS = 500  # steps between checkpoints
+CADENCE = {"output_dir", "report_to", "logging_steps", "eval_strategy", "eval_steps",
+           "save_strategy", "save_steps"}  # fmt: skip
 MEGABATCH = 100  # batches among which pairs of like length are put together
 
 
@@ -83,7 +88,7 @@ def make_trainer(
     show_bar = watched()
     half = recipe.resolved_precision() == "bfloat16"
     rate = recipe.embedding_learning_rate
-    arguments = CrossEncoderTrainingArguments(
+    given: dict[str, Any] = dict(
         output_dir=str(checkpoints),
         num_train_epochs=recipe.epochs,
         per_device_train_batch_size=recipe.batch_size // processes,
@@ -106,6 +111,7 @@ def make_trainer(
         save_steps=checkpoint_steps,
         report_to="none",
     )
+    arguments = CrossEncoderTrainingArguments(**given)
     texts = list(zip(dev["sentence_0"], dev["sentence_1"], strict=True))
     trainer = ResumableTrainer(
         model=model,
@@ -115,6 +121,7 @@ def make_trainer(
         evaluator=PairEvaluator(texts, list(dev["label"])) if len(dev) else None,
         loss=BinaryCrossEntropyLoss(model),
     )
+    trainer.given = given
     trainer.add_callback(LogCallback(log, recipe.batch_size, trainer, lines=not show_bar))
     trainer.remove_callback(PrinterCallback)  # our log lines say the same, and more readably
     if not show_bar:
@@ -129,6 +136,37 @@ def hyperparameters(arguments: CrossEncoderTrainingArguments) -> dict[str, Any]:
     if isinstance(arguments.batch_sampler, type):  # classes are left out of the dictionary
         values["batch_sampler"] = arguments.batch_sampler.__name__
     return values
+
+
+def non_default(given: Mapping[str, Any]) -> list[str]:
+    """The names of arguments given to the trainer whose values are not the library's defaults.
+
+    How often it logs, looks at dev pairs and saves is left out: nothing in the result hangs on it.
+    """
+    names = []
+    for field in dataclasses.fields(CrossEncoderTrainingArguments):
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        value = given.get(field.name, default)
+        if field.name not in CADENCE and value not in (default, getattr(default, "value", default)):
+            names.append(field.name)
+    return names
+
+
+def framework_versions() -> dict[str, str]:
+    """The versions of what a training depends on, by the names that people know them by."""
+    packages = {
+        "Sentence Transformers": "sentence-transformers",
+        "Transformers": "transformers",
+        "PyTorch": "torch",
+        "Accelerate": "accelerate",
+        "Datasets": "datasets",
+        "Tokenizers": "tokenizers",
+        "Reranker Workbench": "reranker-workbench",
+    }
+    installed = {name: metadata.version(package) for name, package in packages.items()}
+    return {"Python": platform.python_version(), **installed}
 
 
 class LikeLengthBatchSampler(DefaultBatchSampler):

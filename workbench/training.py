@@ -15,9 +15,15 @@ from workbench.processes import is_main, process_count, wait_for_all
 from workbench.recipes import Recipe
 from workbench.snapshots import SnapshotCallback
 from workbench.splits import DataError, read_manifest, read_side
-from workbench.stages import STAGES, pairs_sha256, read_stages, stage_pairs
+from workbench.stages import STAGES, describe_pairs, pairs_sha256, read_stages, stage_pairs
 from workbench.starts import LEXICAL, rewound, start_model, warm_up, with_mined
-from workbench.trainer import CHECKPOINT_STEPS, hyperparameters, make_trainer
+from workbench.trainer import (
+    CHECKPOINT_STEPS,
+    framework_versions,
+    hyperparameters,
+    make_trainer,
+    non_default,
+)
 
 DEV_PAIRS = 1000  # the most dev pairs looked at each time during training
 MADE_BY_TRAINING = ("model", STAGES, "checkpoints", LOG_NAME, "evaluation", "snapshots")
@@ -113,7 +119,7 @@ def _request(
         "dev pairs (sha256)": pairs_sha256(dev),
         "stages": list(sizes),
         **asdict(recipe),
-        "precision": recipe.resolved_precision(),
+        "precision used": recipe.resolved_precision(),
         "processes": process_count(),
     }
 
@@ -122,7 +128,12 @@ def _make_room(folder: Path, run_dir: str | Path, request: dict[str, Any], resum
     """Set aside what an earlier training left, or see that it can be gone on with."""
     asked, model = folder / "checkpoints" / ASKED, folder / "model" / "lineage.json"
     if resume and model.is_file():
-        check_asked(read_json(model)["stages"][-1].get("request"), request, str(run_dir))
+        # It is finished, so it no longer matters which machine goes on.
+        before = read_json(model)["stages"][-1].get("request")
+        if before is not None:
+            here = ("precision used", "processes")
+            request = request | {name: before[name] for name in here}
+        check_asked(before, request, str(run_dir))
     elif resume and asked.is_file():
         check_asked(read_json(asked), request, str(run_dir))
     else:
@@ -183,6 +194,7 @@ def _train_stage(
         "pairs": len(pairs),
         "pairs_sha256": pairs_sha256(pairs),
         "label_mean": float(pairs["label"].mean()),
+        "statistics": describe_pairs(pairs),
         "recipe": asdict(recipe),
         "vocabulary": repaired,
         "lexical_warm_up": warmed,
@@ -191,6 +203,8 @@ def _train_stage(
         "device": str(model.device),
         "loss": "BinaryCrossEntropyLoss",
         "hyperparameters": hyperparameters(trainer.args),
+        "non_default": non_default(trainer.given),
+        "versions": framework_versions(),
         "steps": trainer.state.global_step,
         "train_loss": loss,
         **trainer.spent(),
