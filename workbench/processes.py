@@ -16,6 +16,8 @@ def is_main() -> bool:
 def wait_for_all() -> None:
     """Return once every process is here; at once where there is only one."""
     if process_count() > 1:
+        import torch
         from accelerate import PartialState
 
-        PartialState().wait_for_everyone()
+        # without a GPU it must be told so, or it takes each process for the only one
+        PartialState(cpu=not torch.cuda.is_available()).wait_for_everyone()

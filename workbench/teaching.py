@@ -27,6 +27,7 @@ def _train(options: argparse.Namespace) -> int:
     from workbench.direct import train_run
     from workbench.models import ModelError
     from workbench.parameters import ParameterError
+    from workbench.processes import is_main
     from workbench.runs import RequestError
 
     try:
@@ -36,7 +37,8 @@ def _train(options: argparse.Namespace) -> int:
     except TrainingStoppedError as error:
         print(f"stopped: {error}", file=sys.stderr)
         return 1
-    print(f"trained: {record['stage']}, {record['steps']:,} steps, {record['seconds']:,.0f} s")
+    if is_main():
+        print(f"trained: {record['stage']}, {record['steps']:,} steps, {record['seconds']:,.0f} s")
     return 0
 
 

@@ -102,13 +102,16 @@ def make_trainer(
         optim="adamw_torch_fused",
         seed=recipe.seed,
         bf16=half,
-        use_cpu=half and not torch.cuda.is_available(),  # else bf16 is refused without a GPU
+        # else bfloat16, and several processes, are taken to be for a GPU
+        use_cpu=(half or processes > 1) and not torch.cuda.is_available(),
         batch_sampler=LikeLengthBatchSampler if recipe.speed == "fast" else "batch_sampler",
         logging_steps=every,
         eval_strategy="steps" if len(dev) else "no",
         eval_steps=every,
         save_strategy="steps",
         save_steps=checkpoint_steps,
+        # it looks for them in the model's output, which the library hides from it
+        ddp_find_unused_parameters=False if processes > 1 else None,
         report_to="none",
     )
     arguments = CrossEncoderTrainingArguments(**given)
@@ -195,15 +198,17 @@ class LikeLengthBatchSampler(DefaultBatchSampler):
 
 
 class PairEvaluator(BaseEvaluator):
-    """Average precision of the model on dev pairs, for the trainer to call."""
+    """Average precision and loss of the model on dev pairs, for the trainer to call."""
 
     def __init__(self, sentences: list[tuple[str, str]], labels: list[float]) -> None:
         super().__init__()
         self.sentences, self.labels = sentences, labels
 
     def __call__(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Score the pairs and return `ap`."""
-        return {"ap": pair_metrics(ModelScorer(model).score(self.sentences), self.labels)["ap"]}
+        """Score the pairs and return `ap`, and `loss`, which several processes would not log."""
+        logits = ModelScorer(model).score(self.sentences).astype(float)
+        loss = np.mean(np.logaddexp(0.0, logits) - np.asarray(self.labels) * logits)
+        return {"ap": pair_metrics(logits, self.labels)["ap"], "loss": float(loss)}
 
 
 class LogCallback(TrainerCallback):
