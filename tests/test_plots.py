@@ -60,7 +60,7 @@ def test_stages_are_labelled_where_they_begin_and_not_joined(log):
     both = pd.concat([log, log.assign(stage="stage 2", loss=[0.3, 0.2, None])], ignore_index=True)
     ax = plots.loss_curve({"a": both}, 2)
     assert [text.get_text().strip() for text in ax.texts] == ["stage 1", "stage 2"]
-    assert [text.get_position()[0] for text in ax.texts] == [0, 2]
+    assert [text.xy[0] for text in ax.texts] == [0, 2]
     raw = [line.get_ydata().tolist() for line in ax.lines if line.get_marker() == "."]
     assert raw == [[0.5, 0.4], [0.3, 0.2]]
     assert not plots.loss_curve({"a": log}).texts

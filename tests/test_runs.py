@@ -11,7 +11,7 @@ import yaml
 
 from workbench import chain, runs
 from workbench.__main__ import main
-from workbench.files import read_json, replacing, set_aside, write_json
+from workbench.files import read_json, replacing, set_aside, sha256, write_json
 from workbench.parameters import ParameterError, Parameters, check_parameters, load_parameters
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -309,3 +309,16 @@ def test_a_run_folder_that_is_not_there_is_no_name_on_the_hub(request_file, tmp_
     assert main([*arguments, "-p", "base_model", "data/nonesuch"]) == 2
     assert "there is no folder 'data/nonesuch'" in capsys.readouterr().err
     assert not (tmp_path / "one").exists()
+
+
+def test_resuming_with_changed_pairs_is_refused_and_says_which(tmp_path):
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("sentence_0,sentence_1,label\na,b,1\n", encoding="utf-8")
+    run = tmp_path / "run"
+    parameters = check_parameters({"pairs": str(pairs)})
+    write_json(run / "data/manifest.json", {"sha256": sha256(pairs)})
+    (run / "parameters.yaml").write_text(yaml.safe_dump(parameters.model_dump()), encoding="utf-8")
+    assert runs.changed_parameters(parameters, run) == []
+    pairs.write_text("sentence_0,sentence_1,label\na,b,0\n", encoding="utf-8")
+    (problem,) = runs.changed_parameters(parameters, run)
+    assert "pairs.csv has changed since the run was started" in problem

@@ -212,10 +212,11 @@ def _evaluation(metrics: Mapping[str, Any] | None) -> str:
     names = [name for name in metrics["rows"][0] if name != "scorer"]
     rows = [[safe_text(row["scorer"]), *(format_estimate(row.get(name)) for name in names)]
             for row in metrics["rows"]]  # fmt: skip
+    pairs = f"; `roc_auc` and what stands after it over {metrics['pairs']:,} labelled pairs"
     about = (
-        f"{metrics['queries']:,} queries with {metrics['candidates']:,} candidates; `roc_auc` "
-        f"and what stands after it over {metrics['pairs']:,} labelled pairs. In brackets: "
-        f"{metrics['interval']} intervals. {ties_finding(metrics)}"
+        f"{metrics['queries']:,} queries with {metrics['candidates']:,} candidates"
+        f"{pairs if metrics['pairs'] else ''}. In brackets: {metrics['interval']} intervals. "
+        f"{ties_finding(metrics)}"
     )
     if metrics.get("left_out"):
         about += " " + left_out_finding(metrics["left_out"]) + "."

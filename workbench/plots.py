@@ -1,6 +1,7 @@
 """The figures: each function draws on the axes it is given, labels them, and returns them."""
 
 import logging
+import math
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -212,7 +213,8 @@ def against_the_card(log: pd.DataFrame, ax: Axes | None = None) -> Axes:
         if compared
         else "The card's 500-step means of the loss; this run has none of these stages"
     )
-    ax.legend(loc="upper right")
+    ax.set_ylim(0, 1.2 * max(card["loss"].max(), ours["loss"].max() if len(ours) else 0))
+    ax.legend(loc="upper right", ncols=2)
     return ax
 
 
@@ -220,12 +222,17 @@ def _mark_stages(logs: Mapping[str, pd.DataFrame], ax: Axes) -> None:
     """Lines where a stage of the first run begins, with its name, if there are several."""
     log = next(iter(logs.values()))
     ends = log.groupby("stage", sort=False)["steps"].max().cumsum()
-    for stage, start in ends.shift(fill_value=0).items() if len(ends) > 1 else ():
+    if len(ends) < 2:
+        return
+    last, height = -math.inf, 0
+    for stage, start in ends.shift(fill_value=0).items():
+        height = 1 - height if start - last < 0.15 * ends.iloc[-1] else 0  # names side by side
+        last = start
         ax.axvline(start, color=GREY, linestyle=":", linewidth=1)
-        ax.text(start, 1.0, f" {stage}", transform=ax.get_xaxis_transform(), va="bottom",
-                fontsize="x-small", color=GREY)  # fmt: skip
-    if len(ends) > 1:
-        ax.set_title(ax.get_title(loc="left"), pad=16)
+        ax.annotate(f" {stage}", (start, 1), xycoords=("data", "axes fraction"), va="bottom",
+                    xytext=(0, 9 * height), textcoords="offset points", fontsize="x-small",
+                    color=GREY)  # fmt: skip
+    ax.set_title(ax.get_title(loc="left"), pad=26)
 
 
 def running_step(log: pd.DataFrame) -> pd.Series:

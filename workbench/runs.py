@@ -19,6 +19,7 @@ from workbench.files import (
     project_root,
     read_json,
     set_aside,
+    sha256,
     write_json,
     write_text,
 )
@@ -125,12 +126,35 @@ def changed_parameters(parameters: Parameters, run_dir: Path) -> list[str]:
         return [str(error)]
     # a parameter that is newer than the run had its default
     defaults = {name: field.default for name, field in Parameters.model_fields.items()}
-    return [
+    changed = [
         f"{name}: the run was started with {recorded.get(name, defaults[name])!r}, not {value!r}; "
         "--resume continues with the same parameters"
         for name, value in parameters.model_dump().items()
         if name not in NOT_RECORDED and recorded.get(name, defaults[name]) != value
     ]
+    return changed or changed_data(parameters, run_dir)
+
+
+def changed_data(parameters: Parameters, run_dir: Path) -> list[str]:
+    """Which files of pairs are no longer those that the run's data was made from."""
+    file = run_dir / "data" / "manifest.json"
+    if not file.is_file():
+        return []
+    try:
+        manifest = read_json(file)
+    except ValueError:
+        return []  # half of one; notebook 1 makes it anew
+    before = {"pairs": manifest, "test_pairs": manifest.get("test_pairs", {})}
+    problems = []
+    for name, record in before.items():
+        path = project_path(getattr(parameters, name))
+        was = record.get("sha256")
+        if was and path.is_file() and (now_is := sha256(path)) != was:
+            problems.append(
+                f"{name}: {display_path(path)} has changed since the run was started (sha256 "
+                f"{now_is[:12]}…, it was {was[:12]}…); --resume continues with the same data"
+            )
+    return problems
 
 
 def read_status(run_dir: str | Path) -> dict[str, Any]:
