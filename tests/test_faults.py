@@ -471,3 +471,20 @@ def test_a_large_file_is_looked_at_for_a_second_and_this_is_said(place, capsys, 
         ask(place, place / "ok.yaml", "-p", "pairs", place / "large.csv", command="preflight") == 0
     )
     assert "rows of" in capsys.readouterr().out
+
+
+def test_the_estimate_counts_steps_and_bytes():
+    from workbench.estimate import estimate
+    from workbench.parameters import Parameters
+
+    asked = {"batch_size": 10, "dev_share": 0.1, "test_share": 0.1}
+    one = estimate(Parameters(**asked), 1000, 0.5, 10**8, 10**6)
+    assert (one.pairs, one.steps) == (800, 80)
+    assert one.kept == 10**8 + 10**6 + 20_000_000
+    more = estimate(Parameters(**asked, symmetric=True, epochs=2), 1000, 0.5, 10**8, 10**6)
+    assert (more.pairs, more.steps) == (1200, 240)
+    staged = estimate(Parameters(**asked, stages="400,0"), 1000, 0.5, 10**8, 10**6)
+    assert staged.steps == 40 + 80
+    assert staged.kept == one.kept + 10**8
+    long = estimate(Parameters(**asked, checkpoint_steps=40), 1000, 0.5, 10**8, 10**6)
+    assert long.disk == one.disk + 2 * 3 * 10**8

@@ -83,7 +83,9 @@ def threads(slots: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // slots) if hasattr(os, "sched_getaffinity") else 1
 
 
-def start_worker(work: Work, log: Path, cores: int) -> "subprocess.Popen[str]":
+def start_worker(
+    work: Work, log: Path, cores: int, root: Path | None = None
+) -> "subprocess.Popen[str]":
     """Start `python -m workbench.worker` with a job; its input stays open for as long as we live.
 
     It has a session of its own, so that a Ctrl-C at the terminal reaches only the sweep, which then
@@ -96,7 +98,7 @@ def start_worker(work: Work, log: Path, cores: int) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
             [sys.executable, "-m", "workbench.worker"],
             stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, text=True,
-            cwd=project_root(), env=environment, start_new_session=True,
+            cwd=root or project_root(), env=environment, start_new_session=True,
         )  # fmt: skip
     assert process.stdin is not None
     process.stdin.write(json.dumps(work) + "\n")

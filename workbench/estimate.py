@@ -9,9 +9,9 @@ from workbench.models import ModelLocation
 from workbench.parameters import Parameters
 from workbench.recipes import Recipe
 from workbench.rows import GoodRow
+from workbench.stages import read_stages
 
 CHECKPOINTS_KEPT = 2  # and each holds the weights and two numbers a weight for the optimizer
-CHECKPOINT_STEPS = 500
 OTHER_BYTES = 20_000_000  # notebooks, figures, report, evaluation
 
 
@@ -48,11 +48,16 @@ def estimate(
     train = math.ceil(used * (1 - parameters.dev_share - test_share))
     positives = math.ceil(train * positive_share)
     pairs = train + positives * parameters.symmetric + 2 * positives * parameters.hard_negatives
-    steps = math.ceil(math.ceil(pairs / parameters.batch_size) * parameters.epochs)
+    sizes = [min(size, train) or train for size in read_stages(parameters.stages)]
+    stages = [
+        math.ceil(math.ceil(pairs * size / train / parameters.batch_size) * parameters.epochs)
+        for size in sizes
+    ]
+    steps = sum(stages)
     warm_up = math.ceil(parameters.lexical_pairs / parameters.batch_size)
-    kept = model_bytes * (1 + parameters.snapshots) + data_bytes + OTHER_BYTES
-    phases = (steps, warm_up)
-    checkpoints = max(min(CHECKPOINTS_KEPT, phase // CHECKPOINT_STEPS) for phase in phases)
+    kept = model_bytes * (len(stages) + parameters.snapshots) + data_bytes + OTHER_BYTES
+    longest = max(*stages, warm_up)
+    checkpoints = min(CHECKPOINTS_KEPT, longest // parameters.checkpoint_steps)
     spare = model_bytes * (3 * checkpoints + bool(warm_up))
     return Estimate(pairs, steps + warm_up, kept + spare + model_bytes, kept)
 

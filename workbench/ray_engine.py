@@ -5,10 +5,12 @@ is killed, or its machine is lost, Ray starts the task again, and the run goes o
 checkpoint. All machines must see the project, its inputs and the runs under the same paths.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
 from workbench.engines import POLL, EngineError, Work, close_input, start_worker
+from workbench.files import project_root
 
 RETRIES = 3  # of a task whose process was lost; a run that failed is not tried again
 
@@ -34,7 +36,7 @@ class RayEngine:
         try:
             ray.init(
                 address=address or "local", log_to_driver=False, logging_level="error",
-                ignore_reinit_error=True, **({} if address else own),
+                ignore_reinit_error=True, runtime_env=same_package(), **({} if address else own),
             )  # fmt: skip
         except Exception as error:  # many kinds: no cluster, another version, no room in /tmp
             raise EngineError(f"--engine ray: no cluster at {address!r} ({error})") from error
@@ -44,7 +46,7 @@ class RayEngine:
 
     def start(self, name: str, work: Work, log: Path) -> None:
         """Hand a task to the cluster."""
-        self.tasks[self.carry_out.remote(work, str(log))] = name
+        self.tasks[self.carry_out.remote(work, str(log), str(project_root()))] = name
 
     def ended(self) -> dict[str, int]:
         """See `Engine`."""
@@ -74,9 +76,15 @@ class RayEngine:
         self.ray.shutdown()
 
 
-def run_task(work: Work, log: str) -> int:
-    """One task: a worker process, waited for."""
-    process = start_worker(work, Path(log), 1)
+def same_package() -> dict[str, Any]:
+    """What makes the cluster's processes use this very package, wherever they were started."""
+    paths = [str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")]
+    return {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, paths))}}
+
+
+def run_task(work: Work, log: str, root: str) -> int:
+    """One task: a worker process in the project's folder, waited for."""
+    process = start_worker(work, Path(log), 1, Path(root))
     try:
         return process.wait()
     finally:
