@@ -6,6 +6,7 @@ machine. A run that the tracker has already, by its identity and time, is not ha
 """
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,9 @@ def to_mlflow(records: Sequence[RunRecord], uri: str = "") -> int:
     from mlflow.entities import Metric, Param, RunTag
     from mlflow.exceptions import MlflowException
 
-    client = MlflowClient(tracking_uri=uri or f"sqlite:///{project_path('runs')}/mlflow.db")
+    # Without a server: plain files, which newer versions allow only if told so.
+    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+    client = MlflowClient(tracking_uri=uri or (project_path("runs") / "mlruns").as_uri())
     try:
         found = client.get_experiment_by_name(PROJECT)
         experiment = found.experiment_id if found else client.create_experiment(PROJECT)
