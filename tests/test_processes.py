@@ -75,3 +75,23 @@ def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch, tmp_path):
 def test_a_folder_without_data_is_refused(tmp_path, capsys):
     assert main(["train", str(tmp_path)]) == 2
     assert "has no data" in capsys.readouterr().err
+
+
+def test_sigterm_is_handed_on_to_children_and_then_ends_the_parent():
+    code = """
+import signal, subprocess, sys
+from workbench.processes import handing_on_sigterm
+wait = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7));"
+child = subprocess.Popen([sys.executable, "-c", wait + "print(1, flush=True); time.sleep(60)"],
+                         stdout=subprocess.PIPE)
+child.stdout.readline()
+before = signal.getsignal(signal.SIGTERM)
+try:
+    with handing_on_sigterm(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+        child.wait()
+except KeyboardInterrupt:
+    print("ended", child.returncode, signal.getsignal(signal.SIGTERM) is before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "ended 7 True\n", done.stderr

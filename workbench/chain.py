@@ -16,11 +16,13 @@ from workbench.files import display_path, project_path, project_root, read_json,
 from workbench.identity import run_identity
 from workbench.parameters import Parameters
 from workbench.preflight import preflight
+from workbench.processes import handing_on_sigterm
 from workbench.runs import (
     ACTS,
     SCHEMA,
     ActError,
     RequestError,
+    Terminated,
     folder_problems,
     now,
     read_status,
@@ -159,7 +161,8 @@ def _run_act(act: str, parameters: Parameters, folder: Path, status: dict[str, A
     print(f"[{act}] {ACTS[act]}", flush=True)
     start = time.monotonic()
     try:
-        execute(source, folder / "notebooks" / source.name, parameters.model_dump())
+        with handing_on_sigterm(Terminated):
+            execute(source, folder / "notebooks" / source.name, parameters.model_dump())
     except PapermillExecutionError as error:
         raise ActError(act, error.cell_index, f"{error.ename}: {error.evalue}") from error
     except Exception as error:  # the kernel died or could not start; the notebook is broken

@@ -1,6 +1,13 @@
 """Several processes that train together: which one this is, and waiting for the others."""
 
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+PATIENCE = 30.0  # seconds in which a child that was told to stop may write a checkpoint
 
 
 def process_count() -> int:
@@ -21,3 +28,43 @@ def wait_for_all() -> None:
 
         # without a GPU it must be told so, or it takes each process for the only one
         PartialState(cpu=not torch.cuda.is_available()).wait_for_everyone()
+
+
+@contextmanager
+def handing_on_sigterm(stopped: type[BaseException]) -> Iterator[None]:
+    """Hand SIGTERM on to the child processes, so that a training there can write a checkpoint.
+
+    A child that is not training ends at once. When it has ended or stopped, or after `PATIENCE`
+    seconds, `stopped` is raised. Outside of the main thread, which alone gets signals, this does
+    nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    told = False
+
+    def hand_on(*_: Any) -> None:
+        import psutil
+
+        nonlocal told
+        told = True
+        for child in psutil.Process().children():
+            child.terminate()
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+
+    def give_up(*_: Any) -> None:
+        raise stopped
+
+    before = [signal.signal(signal.SIGTERM, hand_on), signal.signal(signal.SIGALRM, give_up)]
+    try:
+        yield
+    except Exception:
+        if told:
+            raise stopped from None
+        raise
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for name, handler in zip((signal.SIGTERM, signal.SIGALRM), before, strict=True):
+            signal.signal(name, handler)
+    if told:
+        raise stopped
