@@ -95,7 +95,7 @@ WRONG = [
     ({"grid": {"epochs": [1, "many"], "seed": [-1]}}, "epochs: input should be a valid number"),
     ({"grid": {"epochs": []}}, "the list is empty"),
     ({"grid": {"epochs": 3}}, "grid.epochs: input should be a valid list"),
-    ({"gird": {"epochs": [1]}}, "gird: extra inputs are not permitted"),
+    ({"grids": {"epochs": [1]}}, "grids: extra inputs are not permitted"),
     ({}, "nothing to sweep over"),
     ({"grid": {"seed": list(range(200))}, "seeds": list(range(200))}, "40,000 runs are asked for"),
     ({"search": {"space": {"epochs": {"low": 1}}}}, "give either choices, or low and high"),
