@@ -37,7 +37,7 @@ if (here / "die").exists() and "{act}" in (here / "die").read_text().split():
     os.kill(os.getpid(), signal.SIGKILL)
 if (here / "fail").exists() and f"{{seed}}" in (here / "fail").read_text().split():
     raise RuntimeError("this seed fails")
-if (here / "fill").exists():
+if (here / "fill").exists() and "{act}" in (here / "fill").read_text().split():
     (run / "large.bin").write_bytes(b"x" * 3_000_000)
 """
 LAST = {

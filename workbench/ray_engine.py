@@ -5,14 +5,29 @@ is killed, or its machine is lost, Ray starts the task again, and the run goes o
 checkpoint. All machines must see the project, its inputs and the runs under the same paths.
 """
 
+import logging
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
 from workbench.engines import POLL, EngineError, Work, close_input, start_worker
 from workbench.files import project_root
 
+ANSWER = 5.0  # seconds within which a cluster takes a connection
 RETRIES = 3  # of a task whose process was lost; a run that failed is not tried again
+
+
+def unanswered(address: str) -> str:
+    """Why nothing answers at `host:port`; empty if something does, or if it is no such address."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "/" in host:
+        return ""  # Ray's own words, such as `auto`
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER).close()
+    except (OSError, OverflowError) as error:
+        return str(error)
+    return ""
 
 
 class RayEngine:
@@ -31,11 +46,13 @@ class RayEngine:
             import ray
         except ImportError as error:
             raise EngineError("--engine ray: install it with pip install 'ray>=2.40'") from error
+        if problem := unanswered(address):  # Ray itself would try for minutes
+            raise EngineError(f"--engine ray: no cluster at {address!r} ({problem})")
         self.slots, self.ray = slots, ray
         own: dict[str, Any] = {"num_cpus": slots, "include_dashboard": False}
         try:
             ray.init(
-                address=address or "local", log_to_driver=False, logging_level="error",
+                address=address or "local", log_to_driver=False, logging_level=logging.ERROR,
                 ignore_reinit_error=True, runtime_env=same_package(), **({} if address else own),
             )  # fmt: skip
         except Exception as error:  # many kinds: no cluster, another version, no room in /tmp
