@@ -39,7 +39,7 @@ lab: $(STAMP)
 	@$(BIN)/jupyter lab notebooks/01_inspect_data.ipynb
 
 test: $(STAMP)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --cov=workbench
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --cov
 
 check: $(STAMP)
 	$(BIN)/ruff check .
