@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from workbench.commands import add_export, refuse
-from workbench.teaching import add_card, add_train
+from workbench.commands import add_card, add_export, add_train, refuse
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -177,11 +176,8 @@ def _run(options: argparse.Namespace) -> int:
         found, parameters, folder, only = _request(options)
     except (ParameterError, RequestError) as error:
         return refuse(str(error))
-    for finding in found.findings:
-        if finding.level != "problem":
-            print(f"{finding.level}: {finding}", flush=True)
-    if found.problems:
-        return refuse("\n".join(map(str, found.problems)))
+    if code := _tell(found):
+        return code
 
     from workbench.chain import run_chain
     from workbench.runs import ActError
@@ -216,13 +212,18 @@ def _preflight(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([one._asdict() for one in found.findings], ensure_ascii=False, indent=2))
         return 2 if found.problems else 0
-    for finding in found.findings:
-        if finding.level != "problem":
-            print(f"{finding.level}: {finding}")
-    if found.problems:
-        return refuse("\n".join(map(str, found.problems)))
+    if code := _tell(found):
+        return code
     print("ready: nothing was found that would make the run fail")
     return 0
+
+
+def _tell(found: Any) -> int:
+    """Print what a preflight found; the exit code for a wrong request, 0 if there is no problem."""
+    for finding in found.findings:
+        if finding.level != "problem":
+            print(f"{finding.level}: {finding}", flush=True)
+    return refuse("\n".join(map(str, found.problems))) if found.problems else 0
 
 
 def _end_on_sigterm() -> None:

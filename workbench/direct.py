@@ -1,6 +1,5 @@
 """Training without a notebook: for a cluster, or for several processes that `torchrun` starts."""
 
-import dataclasses
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -40,8 +39,7 @@ def train_run(run_dir: str | Path, resume: bool = False) -> dict[str, Any]:
             f"{folder.name} --only 01`"
         )
     given = load_parameters(folder / "parameters.yaml").model_dump()
-    names = {field.name for field in dataclasses.fields(Recipe)}
-    recipe = Recipe(**{name: value for name, value in given.items() if name in names})
+    recipe = Recipe.of(given)
     base = find_model(given["base_model"], given["base_revision"], given["fallback_model"])
     try:
         with FileLock(folder / ".lock", timeout=0) if is_main() else nullcontext():

@@ -174,8 +174,7 @@ def _size(
         fix = "make room, choose another --runs-dir, or ask for fewer snapshots"
         found.append(Finding("problem", text, fix))
     if trial:
-        names = Recipe.__dataclass_fields__
-        recipe = Recipe(**{n: value for n, value in parameters.model_dump().items() if n in names})
+        recipe = Recipe.of(parameters.model_dump())
         sample = list(itertools.islice(rows.good, SAMPLE))
         rate = size.trial_rate(location, recipe, sample)
         seconds = need.steps * parameters.batch_size / rate

@@ -1,6 +1,8 @@
 """How to train: the settings of a stage, with the reference card's values as defaults."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 SPEEDS = ("exact", "fast")
@@ -44,6 +46,12 @@ class Recipe:
     lexical_learning_rate: float = 2e-4
     hard_negatives: int = 0
     symmetric: bool = False
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Recipe":
+        """The recipe within the parameters of a run; what else they hold is left out."""
+        names = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in names})
 
     def resolved_precision(self) -> str:
         """`float32` or `bfloat16`.
