@@ -15,7 +15,7 @@ CUDA_PACKAGES := cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run lab test check nightly fix lock clean
+.PHONY: help run lab test check bench nightly fix lock clean
 
 help:
 	@echo "make run    run the four notebooks on the sample, as it is and repaired; prints the reports"
@@ -23,6 +23,7 @@ help:
 	@echo "make test   run the tests, with coverage"
 	@echo "make check  lint, formatting, types, stripped notebooks, spelling, pins and licences"
 	@echo "make nightly  the fuzz tests with 10,000 examples each, and 8 runs at once, 5 times over"
+	@echo "make bench  measure the usual way and ours in turns (BENCH_FLAGS=...), print one table"
 	@echo "make fix    mend what make check can mend by itself"
 	@echo "make lock   pin all dependencies anew into requirements.lock (LOCK_FLAGS=--upgrade: newest)"
 	@echo "make clean  remove .venv, caches and build outputs; runs/ stays"
@@ -53,6 +54,9 @@ check: $(STAMP)
 nightly: $(STAMP)
 	FUZZ_EXAMPLES=10000 $(BIN)/python -m pytest tests/test_fuzz.py
 	$(BIN)/python -m tests.benchmarks.at_once 8 5
+
+bench: $(STAMP)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.benchmarks.bench $(BENCH_FLAGS)
 
 fix: $(STAMP)
 	$(BIN)/nbstripout $(NOTEBOOKS)

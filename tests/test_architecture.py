@@ -20,14 +20,14 @@ FLOORS = [
      "backends", "encoding", "inference", "onnx_models"},
     {"audit", "training", "evaluation", "card", "plots", "findings", "remarks", "claims", "errors",
      "starts", "card_training", "card_limits",
-     "export",
+     "export", "stream", "parts", "pool", "progress",
      "subject", "slices", "charts", "browser", "searchable", "snapshots", "curve"},
     {"parameters", "report", "runs", "checks", "estimate", "preflight", "chain",
-     "commands", "direct",
+     "direct",
      "identity", "catalog", "comparison", "overview"},
     {"engines", "ray_engine", "tracking", "sweep_plan", "sweeps", "sweep_table", "search",
-     "worker"},
-    {"__main__", "batch", "listing"},
+     "worker", "bulk", "ray_scoring"},
+    {"__main__", "batch", "listing", "commands"},
 ]  # fmt: skip
 FLOOR = {module: number for number, modules in enumerate(FLOORS) for module in modules}
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")

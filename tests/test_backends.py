@@ -152,6 +152,7 @@ def test_the_check_fires_only_where_order_or_probability_is_lost(spoil, passes, 
     found = check("spoiled", exact, lambda _: spoil(exact), pairs)
     assert found.passed is passes
     assert ("passes" if passes else "fails") in str(found)
+    assert np.isfinite([found.swapped, found.shifted, found.logits]).all()  # so JSON can hold it
 
 
 def test_auto_takes_the_quickest_that_passes_and_says_so(model, pairs, exact, monkeypatch):

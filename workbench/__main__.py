@@ -1,13 +1,19 @@
 """The `workbench` command. Exit codes: 0 done, 1 the work failed, 2 the request was wrong."""
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from workbench.commands import add_card, add_export, add_train, refuse
+from workbench.commands import (
+    add_card,
+    add_export,
+    add_score,
+    add_train,
+    end_on_sigterm,
+    refuse,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +29,16 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_run, _add_preflight, _add_sweep, _add_runs, add_export, add_train, add_card):
+    for add in (
+        _add_run,
+        _add_preflight,
+        _add_sweep,
+        _add_runs,
+        add_score,
+        add_export,
+        add_train,
+        add_card,
+    ):
         add(commands)
     return parser
 
@@ -136,7 +151,7 @@ def _sweep(options: argparse.Namespace) -> int:
     from workbench.parameters import ParameterError
     from workbench.runs import RequestError
 
-    _end_on_sigterm()
+    end_on_sigterm()
     try:
         return sweep(options)
     except (ParameterError, RequestError) as error:
@@ -182,7 +197,7 @@ def _run(options: argparse.Namespace) -> int:
     from workbench.chain import run_chain
     from workbench.runs import ActError
 
-    _end_on_sigterm()
+    end_on_sigterm()
     name = folder.name
     try:
         report = run_chain(parameters, folder, only, options.resume, checked=True)
@@ -224,16 +239,6 @@ def _tell(found: Any) -> int:
         if finding.level != "problem":
             print(f"{finding.level}: {finding}", flush=True)
     return refuse("\n".join(map(str, found.problems))) if found.problems else 0
-
-
-def _end_on_sigterm() -> None:
-    """Make SIGTERM end the command as Ctrl-C does: the status is written, the kernel ended."""
-    from workbench.runs import Terminated
-
-    def end(*_: Any) -> None:
-        raise Terminated
-
-    signal.signal(signal.SIGTERM, end)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The commands that take a run or a model as it is: `export`, `train` and `card`."""
+"""The commands that take a run or a model as it is: `export`, `train`, `card` and `score`."""
 
 import argparse
 import sys
@@ -107,8 +107,96 @@ def _card(options: argparse.Namespace) -> int:
     return 0
 
 
+def add_score(commands: Any) -> None:
+    """Add `workbench score` to the commands of a parser."""
+    score = commands.add_parser(
+        "score",
+        help="score a file of any size with a model",
+        description="Score the pairs of a CSV, TSV, JSONL or Parquet file (or one in gzip), or "
+        "candidate lists in JSONL, into Parquet parts in the folder OUT. The same command goes on "
+        "after a kill.",
+        allow_abbrev=False,
+    )
+    score.add_argument("model", metavar="RUN", help="a run folder, or another model")
+    score.add_argument("source", metavar="IN", help="the file")
+    score.add_argument("out", metavar="OUT", help="the folder for the parts")
+    score.add_argument("--sentence-0-column", default="sentence_0", metavar="NAME",
+                       help="of the queries (sentence_0)")  # fmt: skip
+    score.add_argument("--sentence-1-column", default="sentence_1", metavar="NAME",
+                       help="of the candidates (sentence_1)")  # fmt: skip
+    score.add_argument("--top-k", type=int, default=0, metavar="K",
+                       help="keep the best K candidates of each query: of a list, or of rows with "
+                       "equal first texts that follow one another")  # fmt: skip
+    score.add_argument("--backend", default="auto", metavar="NAME",
+                       help="auto, predict, torch-float32, torch-bfloat16, onnx, onnx-int8"
+                       )  # fmt: skip
+    score.add_argument("--max-length", type=int, default=512, metavar="N",
+                       help="tokens of a pair (512)")  # fmt: skip
+    score.add_argument("--part-rows", type=int, default=10_000, metavar="N",
+                       help="rows of a part (10000)")  # fmt: skip
+    score.add_argument("--workers", type=int, default=1, metavar="N", help="processes (1)")
+    score.add_argument("--engine", choices=("local", "ray"), default="local")
+    score.add_argument("--address", default="", metavar="HOST:PORT",
+                       help="of a running Ray cluster; without it, one is started")  # fmt: skip
+    score.set_defaults(command=_score)
+
+
+def _score(options: argparse.Namespace) -> int:
+    from workbench.backends import BackendError
+    from workbench.bulk import BulkError, ChangedError, score_file
+    from workbench.engines import EngineError
+    from workbench.files import display_path
+    from workbench.formats import PairsError, printable
+    from workbench.models import ModelError
+    from workbench.onnx_models import OnnxError
+    from workbench.parts import Job
+    from workbench.pool import CutShortError
+
+    job = Job(
+        options.model, options.source, options.sentence_0_column, options.sentence_1_column,
+        options.backend, options.max_length, options.part_rows, options.top_k,
+    )  # fmt: skip
+    end_on_sigterm()
+    try:
+        done = score_file(job, options.out, options.workers, options.engine, options.address)
+    except (BackendError, BulkError, EngineError, ModelError, OnnxError, PairsError) as error:
+        return refuse(str(error))
+    except (CutShortError, KeyboardInterrupt) as error:
+        print(f"cut short: {str(error) or 'interrupted'}; the same command goes on",
+              file=sys.stderr)  # fmt: skip
+        return 1
+    except (ChangedError, OSError) as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+    source = printable(display_path(options.source))
+    for problem in done["bad_row_examples"]:
+        print(f"{source}, {problem}", file=sys.stderr)
+    more = done["bad_rows"] - len(done["bad_row_examples"])
+    if more > 0:
+        print(f"and {more:,} rows more without a score: see `problem`", file=sys.stderr)
+    print(
+        f"{printable(display_path(options.out))}: {done['rows']:,} rows in {done['parts']} parts, "
+        f"{done['bad_rows']:,} without a score, by {done['backend']['backend']}"
+    )
+    return 0
+
+
+def end_on_sigterm() -> None:
+    """Make SIGTERM end the command as Ctrl-C does: what is under way is ended in good order."""
+    import signal
+
+    from workbench.runs import Terminated
+
+    def end(*_: Any) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, end)
+
+
 def refuse(reason: str) -> int:
     """Print why nothing was started; the exit code for a wrong request."""
-    lines = reason.splitlines()
+    from workbench.formats import printable
+
+    lines = printable(reason).splitlines()
     print("nothing was started:", *(f"  {line}" for line in lines), sep="\n", file=sys.stderr)
     return 2

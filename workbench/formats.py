@@ -10,6 +10,7 @@ import io
 import json
 import zlib
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -52,7 +53,7 @@ class BadRow(NamedTuple):
         return f"{where}: {REASONS[self.reason]}: {self.value[:80]!r}"
 
 
-Record = tuple[int, Any, Any, Any]  # line, sentence_0, sentence_1, label
+Record = tuple[Any, ...]  # line, sentence_0, sentence_1, label
 
 
 def printable(value: Any) -> str:
@@ -66,7 +67,7 @@ def file_records(path: Path, names: dict[str, str]) -> Iterator[Record | BadRow]
 
     Args:
         path: its suffixes tell the format.
-        names: the source's column for each of `COLUMNS`, in that order.
+        names: the source's column for each of `COLUMNS`, in that order, or for the first two.
 
     Raises:
         PairsError: no such file or format, a column is missing, or the file is damaged.
@@ -114,7 +115,7 @@ def _delimited_records(
         header = [printable(field).strip() for field in next(reader, [])]
     except csv.Error as error:
         raise PairsError(f"{name}, line 1: the header cannot be read: {error}") from error
-    places = _columns(header, name, names)
+    pick = itemgetter(*_columns(header, name, names))
     width = len(header)
     while True:
         line = reader.line_num + 1
@@ -127,7 +128,7 @@ def _delimited_records(
             yield BadRow(line, "broken_quotes", "", swallowed)
             continue
         if len(row) == width:
-            yield line, row[places[0]], row[places[1]], row[places[2]]
+            yield line, *pick(row)
         elif row:  # a blank line is no row
             yield BadRow(line, "ragged_line", "", printable(delimiter.join(row)))
 

@@ -8,6 +8,7 @@ checkpoint. All machines must see the project, its inputs and the runs under the
 import logging
 import os
 import socket
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,39 @@ def unanswered(address: str) -> str:
     return ""
 
 
+def check_cluster(address: str = "") -> None:
+    """Make sure that Ray is installed and that something answers at an address, if one is given.
+
+    Raises:
+        EngineError: it is not so.
+    """
+    if find_spec("ray") is None:
+        raise EngineError("--engine ray needs Ray: pip install '.[cluster]' in the project's "
+                          "folder")  # fmt: skip
+    if problem := unanswered(address):  # Ray itself would try for minutes
+        raise EngineError(f"--engine ray: no cluster at {address!r} ({problem})")
+
+
+def connect(address: str, slots: int) -> Any:
+    """Ray, connected to a cluster; without an address to one started here with so many slots.
+
+    Raises:
+        EngineError: Ray is not installed, or no cluster answers there.
+    """
+    check_cluster(address)
+    import ray
+
+    own: dict[str, Any] = {"num_cpus": slots, "include_dashboard": False}
+    try:
+        ray.init(
+            address=address or "local", log_to_driver=False, logging_level=logging.ERROR,
+            ignore_reinit_error=True, runtime_env=same_package(), **({} if address else own),
+        )  # fmt: skip
+    except Exception as error:  # many kinds: no cluster, another version, no room in /tmp
+        raise EngineError(f"--engine ray: no cluster at {address!r} ({error})") from error
+    return ray
+
+
 class RayEngine:
     """Runs jobs as Ray tasks, `slots` at a time.
 
@@ -42,23 +76,9 @@ class RayEngine:
     """
 
     def __init__(self, slots: int = 1, address: str = "") -> None:
-        try:
-            import ray
-        except ImportError as error:
-            raise EngineError("--engine ray: install it with pip install 'ray>=2.40'") from error
-        if problem := unanswered(address):  # Ray itself would try for minutes
-            raise EngineError(f"--engine ray: no cluster at {address!r} ({problem})")
-        self.slots, self.ray = slots, ray
-        own: dict[str, Any] = {"num_cpus": slots, "include_dashboard": False}
-        try:
-            ray.init(
-                address=address or "local", log_to_driver=False, logging_level=logging.ERROR,
-                ignore_reinit_error=True, runtime_env=same_package(), **({} if address else own),
-            )  # fmt: skip
-        except Exception as error:  # many kinds: no cluster, another version, no room in /tmp
-            raise EngineError(f"--engine ray: no cluster at {address!r} ({error})") from error
+        self.slots, self.ray = slots, connect(address, slots)
         # Retried only if the process or its machine is lost: an exit code is an answer.
-        self.carry_out = ray.remote(num_cpus=1, max_retries=RETRIES)(run_task)
+        self.carry_out = self.ray.remote(num_cpus=1, max_retries=RETRIES)(run_task)
         self.tasks: dict[Any, str] = {}
 
     def start(self, name: str, work: Work, log: Path) -> None:

@@ -25,7 +25,8 @@ def parse_label(value: Any) -> float | str:
     return number if 0.0 <= number <= 1.0 else "label_out_of_range"
 
 
-def _text_problem(value: Any) -> str:
+def text_problem(value: Any) -> str:
+    """Why the value is no usable text (a key of `REASONS`); empty if it is one."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "empty_text"
     if not isinstance(value, str):
@@ -68,7 +69,7 @@ def check_rows(records: Iterable[Record | BadRow]) -> tuple[list[GoodRow], list[
 
 def _row_problem(first: Any, second: Any, label: Any) -> tuple[str, str, Any] | None:
     for column, text in (("sentence_0", first), ("sentence_1", second)):
-        if reason := _text_problem(text):
+        if reason := text_problem(text):
             return reason, column, text
     try:
         parsed = parse_label(label)
