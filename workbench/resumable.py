@@ -90,8 +90,12 @@ class ResumableTrainer(CrossEncoderTrainer):
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """As the library's; the loss is remembered."""
         loss = super().training_step(*args, **kwargs)
-        self.fresh.append(loss.detach().clone())
+        self.remember(loss)
         return loss
+
+    def remember(self, loss: torch.Tensor) -> None:
+        """Keep the loss of a step until it is logged."""
+        self.fresh.append(loss.detach().clone())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As the library's, with the mean loss since the last line, whatever happened between."""

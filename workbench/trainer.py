@@ -29,6 +29,7 @@ from transformers import (
     TrainerState,
 )
 
+from workbench.fast_trainer import FastTrainer, can_train_fast
 from workbench.logs import TrainingLog
 from workbench.metrics import pair_metrics
 from workbench.processes import process_count
@@ -116,12 +117,15 @@ def make_trainer(
     )
     arguments = CrossEncoderTrainingArguments(**given)
     texts = list(zip(dev["sentence_0"], dev["sentence_1"], strict=True))
-    trainer = ResumableTrainer(
+    fast = recipe.speed == "fast" and can_train_fast(model)
+    backend = ("torch-bfloat16" if half else "torch-float32") if fast else "predict"
+    trainer = (FastTrainer if fast else ResumableTrainer)(
         model=model,
         args=arguments,
         train_dataset=_dataset(train),
-        eval_dataset=_dataset(dev) if len(dev) else None,
-        evaluator=PairEvaluator(texts, list(dev["label"])) if len(dev) else None,
+        # with the evaluator alone, whose loss is the same, dev pairs are looked at once, not twice
+        eval_dataset=_dataset(dev) if len(dev) and not fast else None,
+        evaluator=PairEvaluator(texts, list(dev["label"]), backend) if len(dev) else None,
         loss=BinaryCrossEntropyLoss(model),
     )
     trainer.given = given
@@ -200,13 +204,15 @@ class LikeLengthBatchSampler(DefaultBatchSampler):
 class PairEvaluator(BaseEvaluator):
     """Average precision and loss of the model on dev pairs, for the trainer to call."""
 
-    def __init__(self, sentences: list[tuple[str, str]], labels: list[float]) -> None:
+    def __init__(
+        self, sentences: list[tuple[str, str]], labels: list[float], backend: str = "predict"
+    ) -> None:
         super().__init__()
-        self.sentences, self.labels = sentences, labels
+        self.sentences, self.labels, self.backend = sentences, labels, backend
 
     def __call__(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Score the pairs and return `ap`, and `loss`, which several processes would not log."""
-        logits = ModelScorer(model).score(self.sentences).astype(float)
+        logits = ModelScorer(model, backend=self.backend).score(self.sentences).astype(float)
         loss = np.mean(np.logaddexp(0.0, logits) - np.asarray(self.labels) * logits)
         return {"ap": pair_metrics(logits, self.labels)["ap"], "loss": float(loss)}
 

@@ -1,0 +1,269 @@
+"""Gradients of a BERT cross-encoder, each thread with a share of the batch; float32 or bfloat16.
+
+The same sums as the library's forward and backward pass, arranged for a processor:
+
+- A batch is cut into shares, and each share is worked on by a thread of its own. Splitting every
+  small product among threads, as torch does by itself, leaves them waiting for each other.
+- Weights are rounded to bfloat16 once a step, not once a thread; the float32 ones are updated.
+- Query, key and value are one product; the last layer, of which only the first position is used,
+  computes no other.
+- Dropout compares random 16-bit numbers, four to each number drawn.
+- Only the embeddings of tokens that occur in the training pairs are learned: without weight decay
+  AdamW does not move the others, whose gradient is always zero.
+- Lengths come in steps (`rounded_length`). For each shape of a product the library behind torch
+  makes a kernel and keeps it: about 20 MB for each length and number of rows.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from workbench.encoding import EncodedPairs
+
+ROWS_A_SHARE = 8  # at least: of fewer rows the products are too small to be quick
+HIGHEST = 2**16
+
+
+class BertGradients:
+    """Computes a step's gradients into `.grad` of what is learned.
+
+    Args:
+        model: for which `inference.is_supported`, on the CPU.
+        token_ids: those that occur in the training pairs, int64 of shape (n,).
+        dtype: of the products with weights, `torch.float32` or `torch.bfloat16`.
+
+    Attributes:
+        tokens: the embeddings of `token_ids`, a parameter of shape (n, width); it is learned in
+            place of the model's matrix, which `write_back` brings up to date.
+        learned: all parameters that get a gradient, `tokens` among them.
+    """
+
+    def __init__(self, model: Any, token_ids: NDArray[np.int64], dtype: torch.dtype) -> None:
+        self.model, self.bert = model, model.bert
+        self.matrix: Tensor = self.bert.embeddings.word_embeddings.weight
+        self.token_ids = torch.from_numpy(token_ids)
+        self.places = np.zeros(len(self.matrix), dtype=np.int64)
+        self.places[token_ids] = np.arange(len(token_ids))
+        self.tokens = nn.Parameter(self.matrix.detach()[self.token_ids])
+        self.weights = _Weights(self, dtype)
+        self.learned = [self.tokens, *self.weights.masters()]
+        self.buffers = {parameter: torch.empty_like(parameter) for parameter in self.learned}
+        threads = torch.get_num_threads()
+        self.pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+        self.threads = threads
+
+    def read(self) -> None:
+        """Take the token embeddings from the model's matrix, which has been loaded anew."""
+        with torch.no_grad():
+            self.tokens.copy_(self.matrix[self.token_ids])
+
+    def write_back(self) -> None:
+        """Bring the model's matrix up to date with `tokens`."""
+        with torch.no_grad():
+            self.matrix[self.token_ids] = self.tokens
+
+    def step(self, pairs: EncodedPairs, labels: Tensor, seed: Sequence[int]) -> Tensor:
+        """Set `.grad` of all that is learned for the mean binary cross-entropy of a batch.
+
+        Args:
+            pairs: of the batch, n.
+            labels: in [0, 1], float of shape (n,).
+            seed: of the dropout; the same seed and number of threads give the same gradients.
+
+        Returns:
+            The loss, a scalar.
+        """
+        self.weights.refresh()
+        order = np.argsort(-pairs.lengths, kind="stable")
+        count = max(1, min(self.threads, len(order) // ROWS_A_SHARE))
+        shares = [
+            _Share(pairs, rows, self.places, labels[rows], len(order), [*seed, number])
+            for number, rows in enumerate(np.array_split(order, count))
+        ]
+        results = list(self.pool.map(self._gradients, shares))
+        torch.set_num_threads(self.threads)  # the pool's threads have one each, this one all
+        for leaf, *found in zip(self.weights.leaves, *(g for _, g in results), strict=True):
+            for parameter, *parts in zip(leaf.masters, *map(leaf.split, found), strict=True):
+                total = self.buffers[parameter]
+                total.copy_(parts[0])
+                for part in parts[1:]:
+                    total += part
+                parameter.grad = total
+        return torch.stack([loss for loss, _ in results]).sum()
+
+    def _gradients(self, share: "_Share") -> tuple[Tensor, tuple[Tensor, ...]]:
+        loss = functional.binary_cross_entropy_with_logits(
+            self._logits(share), share.labels, reduction="sum"
+        )
+        loss = loss / share.batch_size
+        return loss.detach(), torch.autograd.grad(
+            loss, [leaf.value for leaf in self.weights.leaves]
+        )
+
+    def _logits(self, share: "_Share") -> Tensor:
+        weights, embeddings = self.weights, self.bert.embeddings
+        x = functional.embedding(share.ids, weights.tokens.value)
+        x = x + functional.embedding(share.types, weights.types.value)
+        x = x + weights.positions.value[: share.ids.shape[1]]
+        x = share.dropout(_normalised(x, weights.norm, embeddings.LayerNorm), embeddings.dropout.p)
+        for layer in weights.layers:
+            x = layer(x, share)
+        pooled = torch.tanh(functional.linear(x[:, 0], *_values(weights.pooler)))
+        share_of_head = getattr(self.model.dropout, "p", 0.0)
+        return functional.linear(share.dropout(pooled, share_of_head), *_values(weights.head))[:, 0]
+
+
+def rounded_length(length: int) -> int:
+    """The length to which a share is padded: few different ones, and little padding."""
+    step = 2 if length <= 32 else 4 if length <= 64 else 8
+    return -(-length // step) * step
+
+
+class _Share:
+    """The part of a batch that one thread works on: its token ids, and its random numbers."""
+
+    def __init__(
+        self,
+        pairs: EncodedPairs,
+        rows: NDArray[np.int64],
+        places: NDArray[np.int64],
+        labels: Tensor,
+        batch_size: int,
+        seed: Sequence[int],
+    ) -> None:
+        lengths = pairs.lengths[rows]
+        longest = rounded_length(int(lengths.max()))
+        ids = np.zeros((len(rows), longest), dtype=np.int64)
+        types = np.zeros_like(ids)
+        for number, row in enumerate(rows):
+            own, kinds = pairs.row(int(row))
+            ids[number, : len(own)], types[number, : len(own)] = places[own], kinds
+        self.ids, self.types = torch.from_numpy(ids), torch.from_numpy(types)
+        self.labels, self.batch_size = labels.float(), batch_size
+        padded = torch.from_numpy(np.arange(longest) >= lengths[:, None])
+        self.hidden = torch.zeros(padded.shape).masked_fill_(padded, -torch.inf)[:, None, None]
+        state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
+        self.generator = torch.Generator().manual_seed(int(state))
+
+    def dropout(self, x: Tensor, share: float) -> Tensor:
+        """`x` with a random `share` of it zero and the rest scaled to keep the mean."""
+        dropped = round(share * HIGHEST)
+        if not dropped:
+            return x
+        count = x.numel()
+        random = torch.empty(-(-count // 4), dtype=torch.int64)
+        random.random_(-(2**63), None, generator=self.generator)
+        kept = random.view(torch.int16)[:count].view(x.shape) >= dropped - HIGHEST // 2
+        return x * kept.to(x.dtype).mul_(HIGHEST / (HIGHEST - dropped))
+
+
+class _Leaf:
+    """Weights as the forward pass takes them: parameters joined, in the dtype of the products."""
+
+    def __init__(self, masters: Sequence[Tensor], dtype: torch.dtype) -> None:
+        self.masters = list(masters)
+        self.sizes = [len(master) for master in masters]
+        joined = torch.cat([master.detach() for master in masters])
+        self.same = len(self.masters) == 1 and joined.dtype == dtype
+        self.value = (masters[0].detach() if self.same else joined.to(dtype)).requires_grad_()
+
+    def refresh(self) -> None:
+        """Take the parameters' values anew."""
+        if not self.same:
+            with torch.no_grad():
+                for part, master in zip(self.split(self.value), self.masters, strict=True):
+                    part.copy_(master)
+
+    def split(self, joined: Tensor) -> Sequence[Tensor]:
+        """The parameters' parts of what has the shape of `value`."""
+        return joined.split(self.sizes)
+
+
+class _Weights:
+    """All that is learned, as leaves of the graph of one step."""
+
+    def __init__(self, owner: BertGradients, dtype: torch.dtype) -> None:
+        self.leaves: list[_Leaf] = []
+        exact, embeddings = torch.float32, owner.bert.embeddings
+        self.tokens = self._leaf([owner.tokens], exact)
+        self.types = self._leaf([embeddings.token_type_embeddings.weight], exact)
+        self.positions = self._leaf([embeddings.position_embeddings.weight], exact)
+        self.norm = self.pair([embeddings.LayerNorm], exact)
+        layers = owner.bert.encoder.layer
+        self.layers = [
+            _Layer(self, layer, dtype, is_last=number == len(layers) - 1)
+            for number, layer in enumerate(layers)
+        ]
+        self.pooler = self.pair([owner.bert.pooler.dense], exact)
+        self.head = self.pair([owner.model.classifier], exact)
+
+    def masters(self) -> Iterator[Tensor]:
+        """The model's parameters behind the leaves, but for the token embeddings."""
+        for leaf in self.leaves[1:]:
+            yield from leaf.masters
+
+    def refresh(self) -> None:
+        """Take over what the optimizer has changed."""
+        for leaf in self.leaves:
+            leaf.refresh()
+
+    def pair(self, modules: Sequence[Any], dtype: torch.dtype) -> tuple[_Leaf, _Leaf]:
+        """Weight and bias of modules, joined along the first axis."""
+        weight = self._leaf([module.weight for module in modules], dtype)
+        return weight, self._leaf([module.bias for module in modules], dtype)
+
+    def _leaf(self, masters: Sequence[Tensor], dtype: torch.dtype) -> _Leaf:
+        self.leaves.append(_Leaf(masters, dtype))
+        return self.leaves[-1]
+
+
+class _Layer:
+    def __init__(self, weights: _Weights, layer: Any, dtype: torch.dtype, is_last: bool) -> None:
+        own, after, out = layer.attention.self, layer.attention.output, layer.output
+        self.is_last, self.dtype = is_last, dtype
+        self.heads, self.scale = own.num_attention_heads, own.attention_head_size**-0.5
+        self.joint = weights.pair([own.query, own.key, own.value], dtype)
+        self.out = weights.pair([after.dense], dtype)
+        self.up = weights.pair([layer.intermediate.dense], dtype)
+        self.down = weights.pair([out.dense], dtype)
+        self.norm = weights.pair([after.LayerNorm], torch.float32)
+        self.last_norm = weights.pair([out.LayerNorm], torch.float32)
+        self.activation = layer.intermediate.intermediate_act_fn
+        self.modules = after.LayerNorm, out.LayerNorm
+        self.dropouts = own.dropout, after.dropout, out.dropout
+
+    def __call__(self, x: Tensor, share: _Share) -> Tensor:
+        """From (rows, length, width) to the same; the last layer gives (rows, 1, width)."""
+        rows, length, width = x.shape
+        joint = self._product(self.joint, x).view(rows, length, 3, self.heads, -1)
+        query, key, value = joint.permute(2, 0, 3, 1, 4)
+        if self.is_last:
+            x, query = x[:, :1], query[:, :, :1]
+        scores = (query * self.scale) @ key.transpose(2, 3) + share.hidden.to(self.dtype)
+        weights = share.dropout(
+            torch.softmax(scores.float(), dim=-1).to(self.dtype), self.dropouts[0].p
+        )
+        context = (weights @ value).transpose(1, 2).reshape(rows, -1, width)
+        x = x + share.dropout(self._product(self.out, context), self.dropouts[1].p)
+        x = _normalised(x, self.norm, self.modules[0])
+        wide = self.activation(self._product(self.up, x))
+        x = x + share.dropout(self._product(self.down, wide), self.dropouts[2].p)
+        return _normalised(x, self.last_norm, self.modules[1])
+
+    def _product(self, leaves: tuple[_Leaf, _Leaf], x: Tensor) -> Tensor:
+        return functional.linear(x.to(self.dtype), *_values(leaves))
+
+
+def _values(leaves: tuple[_Leaf, _Leaf]) -> tuple[Tensor, Tensor]:
+    return leaves[0].value, leaves[1].value
+
+
+def _normalised(x: Tensor, leaves: tuple[_Leaf, _Leaf], module: Any) -> Tensor:
+    weight, bias = _values(leaves)
+    return functional.layer_norm(x, module.normalized_shape, weight, bias, module.eps)
