@@ -10,8 +10,10 @@ import pytest
 import yaml
 
 from tests.tiny_project import TinyProject, await_end, await_file
+from workbench.engines import EngineError
 from workbench.identity import DATA_PARAMETERS
 from workbench.parameters import ParameterError
+from workbench.ray_engine import connect
 from workbench.sweep_plan import read_plan
 
 
@@ -294,3 +296,23 @@ def test_an_engine_that_cannot_be_had_is_told_before_anything_starts(project):
     assert code == 2
     assert "no cluster at '127.0.0.1:9'" in error
     assert not (project.runs / "s").exists()
+
+
+@pytest.mark.parametrize(("failures", "starts"), [(1, 2), (9, 3)])
+def test_a_cluster_that_is_slow_to_start_is_started_again(monkeypatch, failures, starts):
+    ray = pytest.importorskip("ray")
+    given = []
+
+    def init(**options):
+        given.append(options)
+        if len(given) <= failures:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    if failures < starts:
+        assert connect("", 2) is ray
+    else:
+        with pytest.raises(EngineError, match=r"no cluster can be started .*timed out"):
+            connect("", 2)
+    assert [options["address"] for options in given] == ["local"] * starts

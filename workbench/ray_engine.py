@@ -16,6 +16,7 @@ from workbench.engines import POLL, EngineError, Work, close_input, start_worker
 from workbench.files import project_root
 
 ANSWER = 5.0  # seconds within which a cluster takes a connection
+STARTS = 3  # of a cluster here; on a busy machine Ray can take longer than it allows itself
 RETRIES = 3  # of a task whose process was lost; a run that failed is not tried again
 
 
@@ -54,13 +55,19 @@ def connect(address: str, slots: int) -> Any:
     import ray
 
     own: dict[str, Any] = {"num_cpus": slots, "include_dashboard": False}
-    try:
-        ray.init(
-            address=address or "local", log_to_driver=False, logging_level=logging.ERROR,
-            ignore_reinit_error=True, runtime_env=same_package(), **({} if address else own),
-        )  # fmt: skip
-    except Exception as error:  # many kinds: no cluster, another version, no room in /tmp
-        raise EngineError(f"--engine ray: no cluster at {address!r} ({error})") from error
+    for attempt in range(1, STARTS + 1):
+        try:
+            ray.init(
+                address=address or "local", log_to_driver=False, logging_level=logging.ERROR,
+                ignore_reinit_error=True, runtime_env=same_package(), **({} if address else own),
+            )  # fmt: skip
+            break
+        except Exception as error:  # many kinds: no cluster, another version, no room in /tmp
+            ray.shutdown()
+            if address:
+                raise EngineError(f"--engine ray: no cluster at {address!r} ({error})") from error
+            if attempt == STARTS or "timed out" not in str(error):
+                raise EngineError(f"--engine ray: no cluster can be started ({error})") from error
     return ray
 
 
