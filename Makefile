@@ -56,7 +56,7 @@ nightly: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.at_once 8 5
 
 bench: $(STAMP)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.benchmarks.bench $(BENCH_FLAGS)
+	$(BIN)/python -m tests.benchmarks.bench $(BENCH_FLAGS)
 
 fix: $(STAMP)
 	$(BIN)/nbstripout $(NOTEBOOKS)
