@@ -411,6 +411,14 @@ def test_a_damaged_file_is_refused_before_the_start(quick_model, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_damaged_lists_are_refused_as_damaged_pairs_are(tmp_path):
+    path = tmp_path / "cut.jsonl.gz"
+    lines = "".join(f'{{"query": "q{n}", "candidates": ["a{n}"]}}\n' for n in range(20000))
+    path.write_bytes(gzip.compress(lines.encode())[:-9])
+    with pytest.raises(PairsError, match=r"cut\.jsonl\.gz: not a complete gzip file"):
+        list(text_rows(path, "sentence_0", "sentence_1"))
+
+
 def test_progress_tells_rate_and_time_left(capsys, monkeypatch):
     progress = Progress(1000, every=0)
     progress.skip(400)

@@ -8,6 +8,7 @@ from typing import Any
 
 from workbench.commands import (
     add_card,
+    add_engine,
     add_export,
     add_score,
     add_train,
@@ -101,9 +102,7 @@ def _add_sweep(commands: Any) -> None:
     sweep.add_argument("--name", help="of the sweep; default: the file's name and the time")
     sweep.add_argument("-p", dest="overrides", nargs=2, action="append", default=[],
                        metavar=("KEY", "VALUE"), help="set a parameter of all runs")  # fmt: skip
-    sweep.add_argument("--engine", choices=("local", "ray"), default="local")
-    sweep.add_argument("--address", default="", metavar="HOST:PORT",
-                       help="of a running Ray cluster; without it, one is started")  # fmt: skip
+    add_engine(sweep)
     sweep.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (1)")
     sweep.add_argument("--resume", action="store_true", help="go on with the sweep called NAME")
     sweep.add_argument("--dry-run", action="store_true", help="say what would be done")

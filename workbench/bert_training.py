@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from workbench.encoding import EncodedPairs
+from workbench.inference import one_thread_each
 
 ROWS_A_SHARE = 8  # at least: of fewer rows the products are too small to be quick
 HIGHEST = 2**16
@@ -54,9 +55,8 @@ class BertGradients:
         self.weights = _Weights(self, dtype)
         self.learned = [self.tokens, *self.weights.masters()]
         self.buffers = {parameter: torch.empty_like(parameter) for parameter in self.learned}
-        threads = torch.get_num_threads()
-        self.pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-        self.threads = threads
+        self.threads = torch.get_num_threads()
+        self.pool = ThreadPoolExecutor(self.threads)
 
     def read(self) -> None:
         """Take the token embeddings from the model's matrix, which has been loaded anew."""
@@ -86,8 +86,8 @@ class BertGradients:
             _Share(pairs, rows, self.places, labels[rows], len(order), [*seed, number])
             for number, rows in enumerate(np.array_split(order, count))
         ]
-        results = list(self.pool.map(self._gradients, shares))
-        torch.set_num_threads(self.threads)  # the pool's threads have one each, this one all
+        with one_thread_each():
+            results = list(self.pool.map(self._gradients, shares))
         for leaf, *found in zip(self.weights.leaves, *(g for _, g in results), strict=True):
             for parameter, *parts in zip(leaf.masters, *map(leaf.split, found), strict=True):
                 total = self.buffers[parameter]
@@ -245,10 +245,10 @@ class _Layer:
         query, key, value = joint.permute(2, 0, 3, 1, 4)
         if self.is_last:
             x, query = x[:, :1], query[:, :, :1]
-        scores = (query * self.scale) @ key.transpose(2, 3) + share.hidden.to(self.dtype)
-        weights = share.dropout(
-            torch.softmax(scores.float(), dim=-1).to(self.dtype), self.dropouts[0].p
-        )
+        scores = (query * self.scale) @ key.transpose(2, 3) + share.hidden
+        # scores are float32 here: in bfloat16 torch's softmax takes four times as long
+        weights = torch.softmax(scores, dim=-1).to(self.dtype)
+        weights = share.dropout(weights, self.dropouts[0].p)
         context = (weights @ value).transpose(1, 2).reshape(rows, -1, width)
         x = x + share.dropout(self._product(self.out, context), self.dropouts[1].p)
         x = _normalised(x, self.norm, self.modules[0])

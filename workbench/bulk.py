@@ -16,7 +16,7 @@ from typing import Any
 
 from workbench.backends import CHECK_PAIRS
 from workbench.files import display_path, project_path, read_json, sha256, write_json
-from workbench.formats import PairsError, printable
+from workbench.formats import PairsError, printable, suffix_of
 from workbench.models import find_model
 from workbench.onnx_models import FILES
 from workbench.parts import Job, Maker, open_scorer, part_note
@@ -196,12 +196,11 @@ def _asked(job: Job, backend: str) -> dict[str, Any]:
         next(job.rows())  # says so
     names = ["*.safetensors", "config.json", "tokenizer*.json", *filter(None, [FILES.get(backend)])]
     files = sorted(path for name in names for path in location.path.glob(name))
-    kind = "".join(file.suffixes[-2:] if file.suffix.lower() == ".gz" else [file.suffix]).lower()
     return {
         "schema": 1,
         **asdict(job),
         "model": {str(path.relative_to(location.path)): sha256(path) for path in files},
-        "source": {"kind": kind, "sha256": sha256(file)},
+        "source": {"kind": "".join(suffix_of(file)), "sha256": sha256(file)},
     }
 
 

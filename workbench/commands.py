@@ -135,9 +135,7 @@ def add_score(commands: Any) -> None:
     score.add_argument("--part-rows", type=int, default=10_000, metavar="N",
                        help="rows of a part (10000)")  # fmt: skip
     score.add_argument("--workers", type=int, default=1, metavar="N", help="processes (1)")
-    score.add_argument("--engine", choices=("local", "ray"), default="local")
-    score.add_argument("--address", default="", metavar="HOST:PORT",
-                       help="of a running Ray cluster; without it, one is started")  # fmt: skip
+    add_engine(score)
     score.set_defaults(command=_score)
 
 
@@ -179,6 +177,13 @@ def _score(options: argparse.Namespace) -> int:
         f"{done['bad_rows']:,} without a score, by {done['backend']['backend']}"
     )
     return 0
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Add where the work is done: here, or on a Ray cluster."""
+    parser.add_argument("--engine", choices=("local", "ray"), default="local")
+    parser.add_argument("--address", default="", metavar="HOST:PORT",
+                        help="of a running Ray cluster; without it, one is started")  # fmt: skip
 
 
 def end_on_sigterm() -> None:

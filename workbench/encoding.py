@@ -1,6 +1,6 @@
 """Token ids of text pairs for a model: each text is tokenized once and joined to its partners."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -83,9 +83,18 @@ class PairEncoder:
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> "EncodedPairs":
         """Tokenize the texts of the pairs, each once."""
+        return self.join(pairs, self.tokenize(pairs))
+
+    def tokenize(self, pairs: Sequence[tuple[str, str]]) -> dict[str, list[int]]:
+        """The token ids of each text of the pairs, without special tokens."""
         texts = list(dict.fromkeys(text for pair in pairs for text in pair))
         found = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        ids = {text: one.ids for text, one in zip(texts, found, strict=True)}
+        return {text: one.ids for text, one in zip(texts, found, strict=True)}
+
+    def join(
+        self, pairs: Sequence[tuple[str, str]], ids: Mapping[str, list[int]]
+    ) -> "EncodedPairs":
+        """The pairs of texts whose token ids are known."""
         return EncodedPairs(self, [(ids[first], ids[second]) for first, second in pairs])
 
 

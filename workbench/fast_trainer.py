@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from workbench.backends import pair_encoder
 from workbench.bert_training import BertGradients
@@ -37,22 +36,25 @@ class FastTrainer(ResumableTrainer):
         cross_encoder: Any = self.model
         self.encoder = pair_encoder(cross_encoder)
         dataset: Any = self.train_dataset
-        pairs = self.encoder.encode(_pairs(dataset[:]))
-        tokens = {token for pair in pairs.tokens for text in pair for token in text}
+        self.ids = self.encoder.tokenize(_pairs(dataset[:]))
+        tokens = {token for ids in self.ids.values() for token in ids}
         special = {*self.encoder.before, *self.encoder.between, *self.encoder.after}
         dtype = torch.bfloat16 if self.args.bf16 else torch.float32
         occurring = np.array(sorted(tokens | special), dtype=np.int64)
         self.gradients = BertGradients(cross_encoder.model, occurring, dtype)
-        self.add_callback(_WriteBack(self.gradients))
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """As the library's; of the token embeddings it has those that are learned."""
+        """As the library's; of the token embeddings it has those that are learned.
+
+        After each update the model's own matrix has them too.
+        """
         optimizer = super().create_optimizer(model)
         for group in optimizer.param_groups:
             group["params"] = [
                 self.gradients.tokens if one is self.gradients.matrix else one
                 for one in group["params"]
             ]
+        optimizer.register_step_post_hook(lambda *_: self.gradients.write_back())
         return optimizer
 
     def training_step(
@@ -60,7 +62,7 @@ class FastTrainer(ResumableTrainer):
     ) -> torch.Tensor:
         """The loss of a batch; the gradients are set."""
         model.train()
-        pairs = self.encoder.encode(_pairs(inputs))
+        pairs = self.encoder.join(_pairs(inputs), self.ids)
         seed = self.args.seed, self.state.global_step
         loss = self.gradients.step(pairs, inputs["label"], seed)
         self.remember(loss)
@@ -72,18 +74,6 @@ class FastTrainer(ResumableTrainer):
     def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_checkpoint(*args, **kwargs)
         self.gradients.read()
-
-
-class _WriteBack(TrainerCallback):
-    """After each update the model's own matrix has the embeddings that were learned."""
-
-    def __init__(self, gradients: BertGradients) -> None:
-        self.gradients = gradients
-
-    def on_optimizer_step(
-        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.gradients.write_back()
 
 
 def _pairs(columns: dict[str, Sequence[Any]]) -> list[tuple[str, str]]:

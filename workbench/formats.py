@@ -10,6 +10,7 @@ import io
 import json
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -72,10 +73,8 @@ def file_records(path: Path, names: dict[str, str]) -> Iterator[Record | BadRow]
     Raises:
         PairsError: no such file or format, a column is missing, or the file is damaged.
     """
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    zipped = suffixes[-1:] == [".gz"]
-    kind = (suffixes[:-1] if zipped else suffixes)[-1:]
-    if not kind or kind[0] not in FORMATS:
+    kind, _ = suffix_of(path)
+    if kind not in FORMATS:
         known = ", ".join(FORMATS)
         raise PairsError(f"{path.name}: the name must end in one of {known} (optionally + .gz)")
     if not path.is_file():
@@ -83,19 +82,37 @@ def file_records(path: Path, names: dict[str, str]) -> Iterator[Record | BadRow]
             f"{display_path(path)}: there is no such file (a relative path starts at "
             "the project's root)"
         )
-    with gzip.open(path) if zipped else path.open("rb") as file:
-        try:
-            if kind[0] == ".parquet":
-                yield from _parquet_records(file, path.name, names)
-            elif kind[0] == ".jsonl":
-                with _text(file, path.name) as text:
-                    yield from _jsonl_records(text, names)
-            else:
-                delimiter = "," if kind[0] == ".csv" else "\t"
-                with _text(file, path.name) as text:
-                    yield from _delimited_records(text, path.name, delimiter, names)
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise PairsError(f"{path.name}: not a complete gzip file ({error})") from error
+    with opened(path) as file:
+        if kind == ".parquet":
+            yield from _parquet_records(file, path.name, names)
+        elif kind == ".jsonl":
+            with _text(file, path.name) as text:
+                yield from _jsonl_records(text, names)
+        else:
+            delimiter = "," if kind == ".csv" else "\t"
+            with _text(file, path.name) as text:
+                yield from _delimited_records(text, path.name, delimiter, names)
+
+
+def suffix_of(path: Path) -> tuple[str, str]:
+    """What a name says of a file: its format, such as `.csv`, and `.gz` if that is in gzip."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    zipped = suffixes.pop() if suffixes[-1:] == [".gz"] else ""
+    return suffixes[-1] if suffixes else "", zipped
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO | gzip.GzipFile]:
+    """The bytes of a file, or of what it holds in gzip.
+
+    Raises:
+        PairsError: within the block, if the gzip file is damaged or cut off.
+    """
+    try:
+        with gzip.open(path) if suffix_of(path)[1] else path.open("rb") as file:
+            yield file
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise PairsError(f"{path.name}: not a complete gzip file ({error})") from error
 
 
 def _text(file: BinaryIO | gzip.GzipFile, name: str) -> io.TextIOWrapper:

@@ -17,7 +17,7 @@ from workbench.encoding import PairEncoder
 from workbench.files import project_path, replacing
 from workbench.models import find_model, load_tokenizer
 from workbench.onnx_models import FILES, OnnxModel
-from workbench.scoring import ModelScorer, Scorer
+from workbench.scoring import ModelScorer, Scorer, distinct
 from workbench.stream import Row, parts, text_rows
 
 KEY = b"workbench"  # of what a part says about itself, among the metadata of its schema
@@ -89,9 +89,8 @@ class _OnnxScorer:
 
     def score(self, pairs: Sequence[TextPair]) -> Float32Array:
         """Logits of shape (n,); equal pairs are scored once."""
-        place = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
-        logits = self.model.score(self.encoder.encode(list(place)))
-        return logits[[place[pair] for pair in pairs]]
+        once, places = distinct(pairs)
+        return self.model.score(self.encoder.encode(once))[places]
 
 
 @dataclass

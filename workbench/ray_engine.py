@@ -17,7 +17,7 @@ from workbench.files import project_root
 
 ANSWER = 5.0  # seconds within which a cluster takes a connection
 STARTS = 3  # of a cluster here; on a busy machine Ray can take longer than it allows itself
-RETRIES = 3  # of a task whose process was lost; a run that failed is not tried again
+RETRIES = 3  # of a task or a part whose process was lost; a run that failed is not tried again
 
 
 def unanswered(address: str) -> str:

@@ -16,10 +16,8 @@ import pyarrow.parquet as pq
 from workbench.files import replacing
 from workbench.parts import Maker
 from workbench.pool import CutShortError, Part
-from workbench.ray_engine import connect
+from workbench.ray_engine import RETRIES, connect
 from workbench.stream import Row
-
-RETRIES = 3  # of a part whose process was lost
 
 
 class PartMaker:

@@ -8,6 +8,7 @@ import numpy as np
 
 from workbench.backends import CHECK_PAIRS, Run, choose_backend, open_backend
 from workbench.baselines import Float32Array, TextPair
+from workbench.encoding import IntArray
 from workbench.models import ModelLocation
 
 if TYPE_CHECKING:
@@ -56,6 +57,14 @@ def load_cross_encoder(
         )
     finally:
         logging.set_verbosity(verbosity)
+
+
+def distinct(pairs: Sequence[TextPair]) -> tuple[list[TextPair], IntArray]:
+    """The pairs without repetition, and where each of the n stands among them, shape (n,)."""
+    place: dict[TextPair, int] = {}
+    found = (place.setdefault((first, second), len(place)) for first, second in pairs)
+    places = np.fromiter(found, np.int64, count=len(pairs))
+    return list(place), places
 
 
 class ModelScorer:
@@ -107,18 +116,14 @@ class ModelScorer:
         """Logits, float32 of shape (n,); equal pairs are scored once, in batches of like length."""
         if not len(pairs):
             return np.empty(0, dtype=np.float32)
-        place = {(first, second): 0 for first, second in pairs}
-        for number, pair in enumerate(place):
-            place[pair] = number
-        distinct = list(place)
-        if self._run is None and len(distinct) > CHECK_PAIRS:
-            first = distinct[:CHECK_PAIRS]
+        once, places = distinct(pairs)
+        if self._run is None and len(once) > CHECK_PAIRS:
+            first = once[:CHECK_PAIRS]
             self._run, self.backend_record = choose_backend(
                 self.model, first, self.batch_size, self.folder
             )
         run = self._run or open_backend("predict", self.model, self.batch_size)
-        logits = run(distinct)
-        return logits[np.fromiter((place[a, b] for a, b in pairs), np.int64, count=len(pairs))]
+        return run(once)[places]
 
 
 def backends_used(scorers: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

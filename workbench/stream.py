@@ -1,13 +1,12 @@
 """Texts to score, read from a file in a stream: one row after another, never the whole file."""
 
-import gzip
 import itertools
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from workbench.formats import BadRow, file_records, printable
+from workbench.formats import BadRow, file_records, opened, printable, suffix_of
 from workbench.rows import text_problem
 
 LISTS = ("candidates", "positive", "negative")  # the fields of a candidate list that hold texts
@@ -35,10 +34,9 @@ class Row(NamedTuple):
 
 def holds_lists(path: Path) -> bool:
     """Whether a file holds candidate lists: JSONL whose first object has a `query` and lists."""
-    kinds = [suffix.lower() for suffix in path.suffixes]
-    if kinds[-1:] != [".jsonl"] and kinds[-2:] != [".jsonl", ".gz"]:
+    if suffix_of(path)[0] != ".jsonl":
         return False
-    with gzip.open(path) if kinds[-1] == ".gz" else path.open("rb") as file:
+    with opened(path) as file:
         for line in itertools.islice(file, LOOKED_AT):
             if row := _object(line):
                 return isinstance(row.get("query"), str) and bool(_fields(row))
@@ -110,7 +108,7 @@ def _shown(text: object) -> str:
 
 
 def _list_rows(path: Path) -> Iterator[Row]:
-    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+    with opened(path) as file:
         for line, raw in enumerate(file, start=1):
             if raw.strip():
                 yield from _rows_of_list(line, raw)
