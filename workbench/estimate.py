@@ -1,9 +1,10 @@
 """What a run will take: optimizer steps, bytes on the disk, and, if asked, pairs a second."""
 
 import math
-import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 from workbench.models import ModelLocation
 from workbench.parameters import Parameters
@@ -12,6 +13,7 @@ from workbench.rows import GoodRow
 from workbench.stages import read_stages
 
 CHECKPOINTS_KEPT = 2  # and each holds the weights and two numbers a weight for the optimizer
+ENDLESS = 10**6  # epochs, and steps between checkpoints, of a trial that its clock ends
 OTHER_BYTES = 20_000_000  # notebooks, figures, report, evaluation
 
 
@@ -70,44 +72,29 @@ def weight_bytes(folder: Path) -> int:
 def trial_rate(
     location: ModelLocation, recipe: Recipe, rows: list[GoodRow], seconds: float = 2.0
 ) -> float:
-    """Training pairs a second: real steps on real pairs for `seconds`, on a model thrown away."""
-    import torch
+    """Training pairs a second: the trainer on real pairs for `seconds`, on a model thrown away."""
+    import pandas as pd
+    from transformers import ProgressCallback
 
+    from workbench.logs import TrainingLog
     from workbench.scoring import load_cross_encoder
+    from workbench.trainer import LogCallback, Stopwatch, make_trainer
 
     attention = "eager" if recipe.speed == "fast" else None
     model = load_cross_encoder(location, recipe.max_length, recipe.seed, attention)
-    half = recipe.resolved_precision() == "bfloat16"
-    optimizer = torch.optim.AdamW(model.parameters(), recipe.learning_rate, fused=True)
-    device = str(model.device)
-    if recipe.speed == "fast":  # batches of like length, as the training will have them
-        rows = sorted(rows, key=lambda row: len(row[1]) + len(row[2]))
-    batches = [rows[i : i + recipe.batch_size] for i in range(0, len(rows), recipe.batch_size)]
-    order = torch.randperm(len(batches), generator=torch.Generator().manual_seed(0)).tolist()
-    body: Any = model[0].model
-    model.train()
-    done, step, start = 0, 0, time.perf_counter()
-    while True:
-        batch = batches[order[step % len(order)]]
-        step += 1
-        tokens = model.tokenizer(
-            [row[1] for row in batch], [row[2] for row in batch], padding=True, truncation=True,
-            max_length=recipe.max_length, return_tensors="pt",
-        ).to(device)  # fmt: skip
-        labels = torch.tensor([row[3] for row in batch], device=device)
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=half):
-            logits = body(**tokens).logits.view(-1)
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), labels)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        if step == 1:  # the first step pays for what is set up once
-            start = time.perf_counter()
-            continue
-        done += len(batch)
-        taken = time.perf_counter() - start
-        if taken >= seconds:
-            return done / taken
+    columns = ["sentence_0", "sentence_1", "label"]
+    pairs = pd.DataFrame([row[1:4] for row in rows], columns=columns)
+    endless = replace(recipe, epochs=ENDLESS)
+    with TemporaryDirectory() as place:
+        log = TrainingLog(place, "trial")
+        trainer = make_trainer(model, Path(place), pairs, pairs.head(0), endless, log, ENDLESS)
+        trainer.remove_callback(LogCallback)
+        trainer.remove_callback(ProgressCallback)
+        watch = Stopwatch(seconds)
+        trainer.add_callback(watch)
+        trainer.train()
+    a_step = len(rows) / math.ceil(len(rows) / recipe.batch_size)  # the last of an epoch is shorter
+    return watch.steps * a_step / watch.taken
 
 
 def in_words(count: float) -> str:

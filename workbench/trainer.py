@@ -5,6 +5,7 @@ import math
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -248,6 +249,31 @@ class LogCallback(TrainerCallback):
         shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         place = f"step {state.global_step}/{state.max_steps}"
         return f"{place}  {shown}  {rate:.0f} pairs/s  {left:.0f} s left"
+
+
+class Stopwatch(TrainerCallback):
+    """Ends a training after some seconds, and counts its steps.
+
+    Args:
+        seconds: counted from the end of the first step, which pays for what is set up once.
+
+    Attributes:
+        steps: those after the first.
+        taken: the seconds they took.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.steps, self.taken, self.start = seconds, -1, 0.0, 0.0
+
+    def on_step_end(
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Look at the clock."""
+        self.steps += 1
+        if not self.steps:
+            self.start = time.monotonic()
+        self.taken = time.monotonic() - self.start
+        control.should_training_stop = self.steps > 0 and self.taken >= self.seconds
 
 
 def _dataset(pairs: pd.DataFrame) -> Dataset:
