@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 
 from tests.benchmarks.tiny import CHARACTERS, write_tiny_model
+from workbench.chain import import_papermill
 
 __all__ = ["CHARACTERS", "ROOT"]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would compile all anew
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -29,8 +31,7 @@ def sample():
 @pytest.fixture(scope="session")
 def chain(tmp_path_factory, tiny_model):
     """The four notebooks executed by papermill, one after another, from a foreign folder."""
-    import papermill
-
+    papermill = import_papermill()
     run_dir = tmp_path_factory.mktemp("runs") / "chain"
     values = {
         "run_dir": str(run_dir), "base_model": str(tiny_model), "max_pairs": 300,

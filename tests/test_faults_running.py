@@ -173,8 +173,9 @@ def test_a_clock_that_goes_backwards(project, monkeypatch, tmp_path):
     assert all(act["seconds"] >= 0 for act in status["acts"].values())
 
 
-def test_runs_at_once_do_not_race(project):
+def test_runs_at_once_do_not_race(tmp_path, tiny_model):
     """Eight kernels start at the same moment, each twice: sockets, caches, figures, names."""
+    project = TinyProject(tmp_path, tiny_model, draws=True)
     processes = [
         project.ask("run", project.request, "--name", f"r{n}", "-p", "seed", n) for n in range(8)
     ]

@@ -53,23 +53,31 @@ with open(run / "training_log.jsonl", "w") as log:
         log.flush()
         while step == 5 and (here / "slow").exists() and seed > 15:
             time.sleep(0.05)""",
-    "03": "from matplotlib.figure import Figure\n"
-    'ax = Figure().subplots()\nax.set_title("怎么")\nax.figure.savefig(run / "figures/a.png")',
+    "03": "",
     "04": '(run / "result.txt").write_text("seed " + (run / "data/seed.txt").read_text())',
 }
+DRAWING = """
+from matplotlib.figure import Figure
+ax = Figure().subplots()
+ax.set_title("怎么")
+ax.figure.savefig(run / "figures/a.png")
+"""
 
 
 class TinyProject:
-    """The project in a folder; `start` and `run` give the command to a process of its own."""
+    """The project in a folder; `start` and `run` give the command to a process of its own.
 
-    def __init__(self, folder, model):
+    With `draws`, act 03 draws a figure; to load matplotlib for it takes a second.
+    """
+
+    def __init__(self, folder, model, draws=False):
         self.root, self.site, self.runs = folder / "project", folder / "site", folder / "runs"
-        shutil.copytree(Path(workbench.__file__).parent, self.site / "workbench",
-                        ignore=shutil.ignore_patterns("__pycache__"))  # fmt: skip
+        shutil.copytree(Path(workbench.__file__).parent, self.site / "workbench")
         (self.root / "notebooks").mkdir(parents=True)
         self.runs.mkdir()
         for act, name in ACTS.items():
-            self.write(name, BODY.format(act=act) + LAST[act])
+            drawing = DRAWING if draws and act == "03" else ""
+            self.write(name, BODY.format(act=act) + LAST[act] + drawing)
         rows = "".join(f"问{n},答{n},{n % 2}\n" for n in range(60))
         pairs = self.root / "pairs.csv"
         pairs.write_text("sentence_0,sentence_1,label\n" + rows, encoding="utf-8")

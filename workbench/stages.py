@@ -1,12 +1,15 @@
 """Stages: one training after another, each from the last one's result, on pairs of its own."""
 
+from __future__ import annotations
+
 import hashlib
 from pathlib import Path
-
-import numpy as np
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from workbench.files import project_path, read_json, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 STAGES = "stages"  # the folder of a run with the models of all stages but the last
 
@@ -30,6 +33,8 @@ def read_stages(stages: str) -> tuple[int, ...]:
 
 def stage_pairs(train: pd.DataFrame, size: int, seed: int = 42) -> pd.DataFrame:
     """A seeded random sample of `size` rows in their given order; all rows for 0 or too many."""
+    import numpy as np
+
     if not 0 < size < len(train):
         return train
     chosen = np.random.default_rng(seed).choice(len(train), size, replace=False)
