@@ -178,14 +178,29 @@ def test_without_data_nothing_is_trained(tmp_path, tiny_model):
         fine_tune(tmp_path, find_model(str(tiny_model)))
 
 
-def test_precision_is_checked_and_auto_is_exact_on_a_cpu():
+@pytest.mark.parametrize("instructions", [{}, {"avx512_bf16": True}, {"bf16": True}])
+def test_precision_is_checked_and_auto_takes_what_the_processor_is_quick_in(
+    instructions, monkeypatch
+):
     import torch
 
-    expected = "bfloat16" if torch.cuda.is_available() else "float32"
-    assert Recipe().resolved_precision() == expected
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
+    quick = "bfloat16" if instructions else "float32"
+    assert Recipe(speed="fast").resolved_precision() == quick
+    assert Recipe().resolved_precision() == "float32"  # exact is the library's, bit for bit
     assert Recipe(precision="bfloat16").resolved_precision() == "bfloat16"
     with pytest.raises(ValueError, match="'half' is none of"):
         Recipe(precision="half").resolved_precision()
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_on_a_gpu_auto_takes_what_the_gpu_has(has, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has)
+    assert Recipe().resolved_precision() == ("bfloat16" if has else "float32")
 
 
 def test_a_new_head_is_the_same_for_the_same_seed():

@@ -6,6 +6,7 @@ from typing import Any
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 SPEEDS = ("exact", "fast")
+CPU_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")  # instructions of x86-64 and of ARM
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class Recipe:
         epochs: passes over the training pairs.
         batch_size: pairs a step.
         learning_rate: the highest; it falls linearly to 0.
-        precision: `float32`, `bfloat16` (autocast), or `auto`: bfloat16 on a GPU that has it.
+        precision: `float32`, `bfloat16`, or `auto`: bfloat16 on a GPU that has it, and with
+            `speed: fast` on a processor that has it.
         seed: of the new head, new embeddings, mined pairs, the order of the pairs and dropout.
         warmup_ratio: share of the steps over which the learning rate rises from 0.
         embedding_learning_rate: of the token embeddings; 0 for the same as all else.
@@ -64,7 +66,25 @@ class Recipe:
             raise ValueError(f"precision {self.precision!r} is none of {', '.join(PRECISIONS)}")
         if self.precision != "auto":
             return self.precision
-        import torch
+        quick = has_bfloat16() and (self.speed == "fast" or on_gpu())
+        return "bfloat16" if quick else "float32"
 
-        gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        return "bfloat16" if gpu else "float32"
+
+def on_gpu() -> bool:
+    """Whether a model is trained on a GPU here."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def has_bfloat16() -> bool:
+    """Whether the GPU, or the processor where there is none, computes in bfloat16 by itself.
+
+    Any processor can be made to, but without instructions of its own it is slower than in float32.
+    """
+    import torch
+
+    if on_gpu():
+        return torch.cuda.is_bf16_supported()
+    known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch does not say
+    return any(known.get(name, False) for name in CPU_BFLOAT16)
