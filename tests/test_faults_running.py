@@ -109,6 +109,33 @@ def test_two_runs_with_one_name_at_once(project):
     assert project.status("x")["state"] == "done"
 
 
+SAME_SECOND = """
+import time
+plain = time.strftime
+time.strftime = lambda form, *at: "20300101-000000" if form == "%Y%m%d-%H%M%S" else plain(form, *at)
+"""
+
+
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_requests_without_a_name_in_the_same_second(project, command):
+    """Each gets a folder of its own, though all would call it alike."""
+    (project.site / "sitecustomize.py").write_text(SAME_SECOND)
+    asked = project.request
+    if command == "sweep":
+        asked = project.root / "sweep.yaml"
+        write_text(asked, f"parameters: {project.request}\nseeds: [1]\n")
+    processes = [project.ask(command, asked) for _ in range(2)]
+    for process in processes:
+        _, error = process.communicate(timeout=120)
+        assert process.returncode == 0, error
+    stamp = f"{asked.stem}-20300101-000000"
+    assert {path.name for path in project.runs.iterdir()} == {stamp, f"{stamp}-2"}
+    before = snapshot(project.root.parent)
+    assert project.run(command, asked, "-p", "epochs", "many")[0] == 2
+    assert snapshot(project.root.parent) == before
+    assert len(list(project.runs.iterdir())) == 2
+
+
 BROKEN = {
     "is no JSON": (lambda p: (p / "02_fine_tune.ipynb").write_text("{"), "02_fine_tune"),
     "is gone": (lambda p: (p / "02_fine_tune.ipynb").unlink(), "02_fine_tune"),

@@ -212,6 +212,16 @@ def test_fresh_names_never_collide(tmp_path, monkeypatch):
                      "quickstart-20300101-000000-3"]  # fmt: skip
 
 
+def test_a_folder_that_another_process_makes_meanwhile_is_left_to_it(tmp_path, monkeypatch):
+    names = iter(["a", "a", "b"])  # the second look still finds that name free
+    monkeypatch.setattr(runs, "fresh_name", lambda *_: next(names))
+    assert runs.fresh_folder("x", tmp_path / "runs") == tmp_path / "runs/a"
+    assert runs.fresh_folder("x", tmp_path / "runs") == tmp_path / "runs/b"
+    (tmp_path / "file").touch()
+    with pytest.raises(runs.RequestError, match=r"file cannot be written \("):
+        runs.fresh_folder("x", tmp_path / "file")
+
+
 @pytest.mark.parametrize("text", ["- a list", "a: b: c", "\x00"])
 def test_a_file_that_is_no_mapping_is_refused(tmp_path, text):
     path = tmp_path / "bad.yaml"

@@ -8,6 +8,7 @@ import time
 import psutil
 import pytest
 import yaml
+from filelock import FileLock
 
 from tests.tiny_project import TinyProject, await_end, await_file
 from workbench.engines import EngineError
@@ -193,6 +194,29 @@ def names_of(project, process, seed):
                  if job["values"]["seed"] == seed and job["state"] == "running"]  # fmt: skip
         if found:
             return found
+
+
+def test_two_sweeps_with_one_name_at_once(project):
+    """The first to hold the folder has it to itself; the other is refused and writes nothing."""
+    (project.runs / "s").mkdir()
+    path = sweep_file(project, seeds=[1])
+    with FileLock(project.runs / "s/.lock"):  # as by a sweep that has not written anything yet
+        code, _, error = project.run("sweep", path, "--name", "s")
+    assert code == 2
+    assert "s is in use by another process" in error
+    assert [path.name for path in (project.runs / "s").iterdir()] == [".lock"]
+    asked = {seed: path.with_name(f"{seed}.yaml") for seed in (1, 2)}
+    for seed, file in asked.items():
+        file.write_text(path.read_text().replace("- 1", f"- {seed}"))
+    processes = {seed: project.ask("sweep", file, "--name", "s") for seed, file in asked.items()}
+    errors = {seed: process.communicate(timeout=120)[1] for seed, process in processes.items()}
+    codes = {process.returncode: seed for seed, process in processes.items()}
+    assert codes.keys() == {0, 2}, errors
+    refused = errors[codes[2]]
+    assert "in use by another process" in refused or "choose another --name" in refused
+    kept = yaml.safe_load((project.runs / "s/sweep.yaml").read_text(encoding="utf-8"))
+    assert kept["seeds"] == [codes[0]]
+    assert states(project) == {codes[0]: "done"}
 
 
 def test_a_run_that_fails_is_recorded_and_the_rest_go_on(project):

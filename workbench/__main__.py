@@ -173,25 +173,32 @@ def _request(options: argparse.Namespace) -> Any:
         options.parameters = str(asked) if asked.is_file() else None
     given = given_parameters(options.parameters, dict(options.overrides).items())
     parameters, problems = sound_parameters(given)
-    stem = Path(options.parameters or "defaults").stem
-    folder = Path(options.runs_dir) / (options.name or fresh_name(stem, options.runs_dir))
+    name = options.name or fresh_name(_stem(options), options.runs_dir)
+    folder = Path(options.runs_dir) / name
     only = [act.strip() for act in options.only.split(",") if act.strip()]
     trial = getattr(options, "trial", False)
     found = preflight(parameters, folder, only, options.resume, problems, trial)
     return found, parameters, folder, only
 
 
+def _stem(options: argparse.Namespace) -> str:
+    """What the name of a run without a name begins with."""
+    return Path(options.parameters or "defaults").stem
+
+
 def _run(options: argparse.Namespace) -> int:
     from workbench.files import display_path
     from workbench.parameters import ParameterError
-    from workbench.runs import RequestError
+    from workbench.runs import RequestError, fresh_folder
 
     try:
         found, parameters, folder, only = _request(options)
+        if code := _tell(found):
+            return code
+        if not options.name:
+            folder = fresh_folder(_stem(options), options.runs_dir)
     except (ParameterError, RequestError) as error:
         return refuse(str(error))
-    if code := _tell(found):
-        return code
 
     from workbench.chain import run_chain
     from workbench.runs import ActError

@@ -2,13 +2,14 @@
 
 import argparse
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.files import display_path, project_path, write_text
 from workbench.parameters import ParameterError
 from workbench.preflight import preflight
-from workbench.runs import RequestError, fresh_name, name_problem
+from workbench.runs import RequestError, fresh_folder, fresh_name, holding, name_problem
 from workbench.sweep_plan import Job, Plan, SweepFile, read_plan
 from workbench.yaml_files import read_settings
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 def sweep(options: argparse.Namespace) -> int:
     """Carry out, or with `--dry-run` describe, a sweep; the exit code."""
     from workbench.engines import EngineError
-    from workbench.search import OptunaSource, SearchError
+    from workbench.search import OptunaSource, SearchError, check_optuna
     from workbench.sweep_table import SweepTable, summary
     from workbench.sweeps import ListSource, Source, Sweep
 
@@ -30,18 +31,25 @@ def sweep(options: argparse.Namespace) -> int:
         describe(plan, folder)
         return 0
     try:
-        engine = make_engine(options.engine, options.jobs, options.address)
-        source: Source = ListSource(plan.jobs)
         if plan.search:
-            source = OptunaSource(plan.search, plan.base, folder, options.jobs)
+            check_optuna()
+        engine = make_engine(options.engine, options.jobs, options.address)
     except (EngineError, SearchError) as error:
         raise RequestError(str(error)) from error
-    keep_request(file, plan, folder)
     import matplotlib.font_manager  # noqa: F401  # fills its cache, before many do at once
 
     try:
-        with SweepTable(folder) as table:
-            record = Sweep(folder, source, engine, options.max_failures, table.show).run()
+        with closing(engine):
+            if not options.name:
+                folder = fresh_folder(file.stem, options.runs_dir)
+            with holding(folder):
+                _check_folder(folder, options.resume)  # another process may have been here since
+                keep_request(file, plan, folder)
+                source: Source = ListSource(plan.jobs)
+                if plan.search:
+                    source = OptunaSource(plan.search, plan.base, folder, options.jobs)
+                with SweepTable(folder) as table:
+                    record = Sweep(folder, source, engine, options.max_failures, table.show).run()
     except KeyboardInterrupt:
         print(f"stopped; go on with: workbench sweep --name {folder.name} --resume "
               f"--runs-dir {options.runs_dir}", file=sys.stderr)  # fmt: skip
@@ -62,15 +70,20 @@ def _place(options: argparse.Namespace) -> tuple[Path, Path]:
         raise RequestError("SWEEP.yaml is missing (only --resume can do without)")
     stem = Path(options.sweep or "sweep").stem
     folder = project_path(options.runs_dir) / (options.name or fresh_name(stem, options.runs_dir))
-    kept = folder / "sweep.yaml"
-    if kept.is_file() and not options.resume:
-        shown = display_path(folder)
+    _check_folder(folder, options.resume)
+    return folder, Path(options.sweep) if options.sweep else folder / "sweep.yaml"
+
+
+def _check_folder(folder: Path, resume: bool) -> None:
+    """Refuse a folder that this sweep must not be written into."""
+    shown, is_sweep = display_path(folder), (folder / "sweep.yaml").is_file()
+    if is_sweep and not resume:
         raise RequestError(f"{shown} exists: choose another --name, or --resume it")
-    if options.resume and not kept.is_file():
-        raise RequestError(f"{display_path(folder)} does not exist, so it cannot be resumed")
-    if folder.is_symlink() or (folder.is_dir() and not kept.is_file() and any(folder.iterdir())):
-        raise RequestError(f"{display_path(folder)} is not a sweep's folder and not empty")
-    return folder, Path(options.sweep) if options.sweep else kept
+    if resume and not is_sweep:
+        raise RequestError(f"{shown} does not exist, so it cannot be resumed")
+    inside = folder.iterdir() if folder.is_dir() and not is_sweep else ()
+    if folder.is_symlink() or any(path.name != ".lock" for path in inside):
+        raise RequestError(f"{shown} is not a sweep's folder and not empty")
 
 
 def check_jobs(plan: Plan, folder: Path, resume: bool) -> None:

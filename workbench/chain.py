@@ -12,8 +12,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from workbench.files import display_path, project_path, project_root, read_json, write_json
 from workbench.identity import run_identity
 from workbench.parameters import Parameters
@@ -26,6 +24,7 @@ from workbench.runs import (
     RequestError,
     Terminated,
     folder_problems,
+    holding,
     now,
     read_status,
     record_request,
@@ -65,15 +64,7 @@ def run_chain(
         found = preflight(parameters, folder, only, resume)
         if found.problems:
             raise RequestError("\n".join(map(str, found.problems)))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=patience)
-        lock.acquire()
-    except Timeout:
-        raise RequestError(f"{display_path(folder)} is in use by another process") from None
-    except OSError as error:
-        raise RequestError(f"{display_path(folder)} cannot be written ({error})") from error
-    try:
+    with holding(folder, patience):
         # another process may have been here between the look at the folder and the lock
         if problems := folder_problems(parameters, folder, only, resume):
             raise RequestError("\n".join(problems))
@@ -82,8 +73,6 @@ def run_chain(
         if prepared:
             adopt(project_path(prepared), folder)
         return _run_acts(values, folder, list(only) or list(ACTS), resume or bool(prepared))
-    finally:
-        lock.release()
 
 
 def adopt(prepared: Path, folder: Path) -> None:

@@ -4,12 +4,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from workbench.files import display_path, project_path
 from workbench.parameters import load_parameters
 from workbench.processes import is_main
-from workbench.runs import RequestError
+from workbench.runs import RequestError, holding
 
 
 def train_run(run_dir: str | Path, resume: bool = False) -> dict[str, Any]:
@@ -41,14 +39,11 @@ def train_run(run_dir: str | Path, resume: bool = False) -> dict[str, Any]:
     given = load_parameters(folder / "parameters.yaml").model_dump()
     recipe = Recipe.of(given)
     base = find_model(given["base_model"], given["base_revision"], given["fallback_model"])
-    try:
-        with FileLock(folder / ".lock", timeout=0) if is_main() else nullcontext():
-            record = fine_tune(
-                display_path(folder), base, recipe, resume, snapshots=given["snapshots"],
-                stages=given["stages"], checkpoint_steps=given["checkpoint_steps"],
-            )  # fmt: skip
-            if is_main():
-                write_card(folder, **{name: given[name] for name in SETTINGS})
-    except Timeout:
-        raise RequestError(f"{run_dir} is in use by another process") from None
+    with holding(folder) if is_main() else nullcontext():
+        record = fine_tune(
+            display_path(folder), base, recipe, resume, snapshots=given["snapshots"],
+            stages=given["stages"], checkpoint_steps=given["checkpoint_steps"],
+        )  # fmt: skip
+        if is_main():
+            write_card(folder, **{name: given[name] for name in SETTINGS})
     return record

@@ -5,13 +5,15 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from workbench.files import (
     display_path,
@@ -75,9 +77,52 @@ def fresh_name(stem: str, runs_dir: str | Path = "runs") -> str:
     """`stem-YYYYmmdd-HHMMSS`, with a number behind it where that name is taken."""
     base = f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     name, number = base, 2
-    while (project_path(runs_dir) / name).exists():
+    while os.path.lexists(project_path(runs_dir) / name):
         name, number = f"{base}-{number}", number + 1
     return name
+
+
+def fresh_folder(stem: str, runs_dir: str | Path = "runs") -> Path:
+    """Make a folder with a fresh name, another one for each process that asks at this moment.
+
+    Raises:
+        RequestError: no folder can be made there.
+    """
+    place = project_path(runs_dir)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        while True:
+            folder = place / fresh_name(stem, runs_dir)
+            with suppress(FileExistsError):  # another process was quicker
+                folder.mkdir()
+                return folder
+    except OSError as error:
+        raise RequestError(f"{display_path(place)} cannot be written ({error})") from error
+
+
+@contextmanager
+def holding(folder: Path, patience: float = 0) -> Iterator[None]:
+    """Hold the lock of a run's or a sweep's folder, which is made if absent.
+
+    Args:
+        folder: an absolute path.
+        patience: seconds to wait for another process that holds it.
+
+    Raises:
+        RequestError: another process holds it, or the folder cannot be written.
+    """
+    lock = FileLock(folder / ".lock", timeout=patience)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise RequestError(f"{display_path(folder)} is in use by another process") from None
+    except OSError as error:
+        raise RequestError(f"{display_path(folder)} cannot be written ({error})") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def folder_problems(

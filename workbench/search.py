@@ -1,6 +1,7 @@
 """A search over parameters by Optuna: every trial is a run, judged by its figure on dev."""
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,16 @@ from workbench.sweep_table import last_row
 
 class SearchError(RuntimeError):
     """The search cannot be had; nothing was started."""
+
+
+def check_optuna() -> None:
+    """Make sure that Optuna is installed.
+
+    Raises:
+        SearchError: it is not.
+    """
+    if find_spec("optuna") is None:
+        raise SearchError("search: install it with pip install 'optuna>=4'")
 
 
 class OptunaSource:
@@ -25,18 +36,12 @@ class OptunaSource:
         shared: parameters that all runs share.
         folder: the sweep's.
         slots: trials that may be under way at once.
-
-    Raises:
-        SearchError: Optuna is not installed.
     """
 
     def __init__(
         self, search: Search, shared: Mapping[str, Any], folder: Path, slots: int = 1
     ) -> None:
-        try:
-            import optuna
-        except ImportError as error:
-            raise SearchError("search: install it with pip install 'optuna>=4'") from error
+        import optuna
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
 
@@ -50,7 +55,6 @@ class OptunaSource:
         pruner: Any = optuna.pruners.NopPruner()
         if halving:
             pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
-        folder.mkdir(parents=True, exist_ok=True)
         self.study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(folder / "study.log"))),
             study_name="sweep", load_if_exists=True, sampler=sampler, pruner=pruner,

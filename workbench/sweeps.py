@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
-from filelock import FileLock, Timeout
-
 from workbench.catalog import done_runs, run_seconds
 from workbench.engines import Engine, Work
 from workbench.files import display_path, read_json, write_json
@@ -63,7 +61,7 @@ class Sweep:
     """One sweep in its folder.
 
     Args:
-        folder: made if absent.
+        folder: whose lock the caller holds (see `holding`).
         source: of its jobs.
         engine: that carries them out.
         most_failures: when so many runs have failed, no further one is started; 0 for no limit.
@@ -93,17 +91,10 @@ class Sweep:
         """Run all jobs and return the record, as kept in `sweep.json`.
 
         Raises:
-            RequestError: another process is at this sweep.
             KeyboardInterrupt: after all runs were stopped and the record was written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self.folder / ".lock", timeout=0):
-                self.known = done_runs(self.folder.parent)
-                self._loop()
-        except Timeout:
-            shown = display_path(self.folder)
-            raise RequestError(f"{shown} is in use by another process") from None
+        self.known = done_runs(self.folder.parent)
+        self._loop()
         return self.record
 
     def _loop(self) -> None:
