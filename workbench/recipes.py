@@ -86,5 +86,6 @@ def has_bfloat16() -> bool:
 
     if on_gpu():
         return torch.cuda.is_bf16_supported()
-    known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch does not say
+    ask = getattr(torch.cpu, "get_capabilities", dict)  # an older torch does not say
+    known: Mapping[str, Any] = ask()
     return any(known.get(name, False) for name in CPU_BFLOAT16)
