@@ -184,6 +184,28 @@ def test_a_sweep_that_is_ended_goes_on_and_loses_nothing(project, how):
     assert "3 kept" in out
 
 
+def ignore_ctrl_c():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def test_a_sweep_in_the_background_of_a_script_stops_its_runs_in_good_order(project):
+    """There the shell has Ctrl-C ignored, and every process below inherits that."""
+    (project.root / "wait").write_text("02")
+    path = sweep_file(project, seeds=[1])
+    process = project.ask("sweep", path, "--name", "s", preexec_fn=ignore_ctrl_c)
+    (name,) = names_of(project, process, 1)
+    await_file(project.runs / "s" / name / "at-02", process)
+    below = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+    assert len(below) >= 2  # the worker and its kernel
+    process.send_signal(signal.SIGINT)
+    process.terminate()
+    _, error = process.communicate(timeout=120)
+    assert "go on with: workbench sweep --name s --resume" in error
+    assert await_end(below) == []
+    status = project.status(f"s/{name}")
+    assert (status["state"], status["error"]) == ("failed", "KeyboardInterrupt")
+
+
 def names_of(project, process, seed):
     """The name of the run with a seed, once the sweep has started it."""
     await_file(project.runs / "s" / "sweep.json", process)

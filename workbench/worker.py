@@ -19,6 +19,8 @@ PATIENCE = 60.0  # seconds to wait for the process of an earlier attempt to let 
 
 def main() -> int:
     """Carry out the job; the exit code is that of `workbench run`."""
+    # a sweep in the background of a script (`nohup ... &`) hands on that Ctrl-C is to be ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_input, daemon=True).start()
     return carry_out(job)
