@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 from tests.benchmarks.tiny import CHARACTERS, write_tiny_model
 from workbench.chain import import_papermill
@@ -17,9 +19,27 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory):
+def once(tmp_path_factory):
+    """Let one worker make a folder that all of them read: `once(name, make)` gives its path."""
+    top = tmp_path_factory.getbasetemp()
+    top = top.parent if "PYTEST_XDIST_WORKER" in os.environ else top
+
+    def made(name, make):
+        folder, finished = top / name, top / f"{name}.made"
+        with FileLock(top / f"{name}.lock"):
+            if not finished.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # half of it, where making it failed
+                make(folder)
+                finished.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def tiny_model(once):
     """A BERT of two small layers with random weights and a WordPiece vocabulary of a few signs."""
-    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+    return once("tiny", write_tiny_model)
 
 
 @pytest.fixture(scope="session")
@@ -29,24 +49,26 @@ def sample():
 
 
 @pytest.fixture(scope="session")
-def chain(tmp_path_factory, tiny_model):
+def chain(once, tiny_model, tmp_path_factory):
     """The four notebooks executed by papermill, one after another, from a foreign folder."""
-    papermill = import_papermill()
-    run_dir = tmp_path_factory.mktemp("runs") / "chain"
-    values = {
-        "run_dir": str(run_dir), "base_model": str(tiny_model), "max_pairs": 300,
-        "test_share": 0.3, "max_length": 64, "learning_rate": 1e-3, "snapshots": 3,
-    }  # fmt: skip
-    out = run_dir / "notebooks"
-    out.mkdir(parents=True)
-    for source in sorted((ROOT / "notebooks").glob("0[1-4]*.ipynb")):
-        declared = papermill.inspect_notebook(str(source))
-        given = {name: value for name, value in values.items() if name in declared}
-        papermill.execute_notebook(
-            str(source), str(out / source.name), given, kernel_name="python3",
-            cwd=str(tmp_path_factory.getbasetemp()), progress_bar=False,
-        )  # fmt: skip
-    return run_dir
+
+    def make(run_dir):
+        papermill = import_papermill()
+        values = {
+            "run_dir": str(run_dir), "base_model": str(tiny_model), "max_pairs": 300,
+            "test_share": 0.3, "max_length": 64, "learning_rate": 1e-3, "snapshots": 3,
+        }  # fmt: skip
+        out = run_dir / "notebooks"
+        out.mkdir(parents=True)
+        for source in sorted((ROOT / "notebooks").glob("0[1-4]*.ipynb")):
+            declared = papermill.inspect_notebook(str(source))
+            given = {name: value for name, value in values.items() if name in declared}
+            papermill.execute_notebook(
+                str(source), str(out / source.name), given, kernel_name="python3",
+                cwd=str(tmp_path_factory.getbasetemp()), progress_bar=False,
+            )  # fmt: skip
+
+    return once("chain", make)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from workbench import chain, runs
 from workbench.__main__ import main
@@ -29,25 +30,36 @@ def command(*arguments):
     return [sys.executable, "-m", "workbench", *map(str, arguments)]
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, tiny_model):
-    """A whole run through the command, in a process of its own, and what it printed."""
-    folder = tmp_path_factory.mktemp("finished")
-    values = {"base_model": str(tiny_model), "max_pairs": 250, "test_share": 0.3, "max_length": 64}
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-    done = subprocess.run(
-        command("run", folder / "tiny.yaml", "--runs-dir", folder, "--name", "one",
-                "-p", "seed", 7),
-        capture_output=True, text=True, cwd=folder, check=False,
-    )  # fmt: skip
-    return folder / "one", done
+@pytest.fixture
+def finished(once, tiny_model):
+    """A whole run through the command, in a process of its own, and what it printed.
+
+    Only one test at a time has it, for a run that is resumed cannot be looked at.
+    """
+
+    def make(folder):
+        folder.mkdir()
+        values = {
+            "base_model": str(tiny_model), "max_pairs": 250, "test_share": 0.3, "max_length": 64
+        }  # fmt: skip
+        (folder / "tiny.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+        done = subprocess.run(
+            command("run", folder / "tiny.yaml", "--runs-dir", folder, "--name", "one",
+                    "-p", "seed", 7),
+            capture_output=True, text=True, cwd=folder, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        (folder / "told.txt").write_text(done.stdout, encoding="utf-8")
+
+    folder = once("finished", make)
+    with FileLock(folder / "test.lock"):
+        yield folder / "one", (folder / "told.txt").read_text(encoding="utf-8")
 
 
 def test_the_command_runs_the_chain_and_prints_where_the_report_is(finished):
-    run, done = finished
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == f"report: {run / 'report.html'}"
-    assert "pairs/s" in done.stdout
+    run, told = finished
+    assert told.splitlines()[-1] == f"report: {run / 'report.html'}"
+    assert "pairs/s" in told
 
 
 def test_a_run_folder_holds_what_the_plan_says(finished):
