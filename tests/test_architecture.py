@@ -65,6 +65,18 @@ def test_importing_the_package_loads_nothing_heavy():
     assert not loaded_by("import workbench") & {"torch", "transformers", "pandas", "matplotlib"}
 
 
+@pytest.mark.parametrize("command", [[], ["run"], ["sweep"], ["runs"], ["score"], ["train"]])
+def test_asking_for_help_loads_nothing_heavy(command):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "workbench", *command, "--help"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.startswith("usage: workbench")
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert {"argparse", "workbench.commands"} <= loaded
+    assert not loaded & {"torch", "transformers", "pandas", "numpy", "matplotlib", "papermill"}
+
+
 def test_inspecting_and_plotting_do_not_load_torch():
     code = "from workbench import audit, plots, findings, splits, logs, chain, preflight"
     assert not loaded_by(code) & {"torch", "transformers", "sentence_transformers"}

@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -161,7 +163,8 @@ def test_a_kill_at_any_place_loses_no_row_and_doubles_none(
 def started(arguments, out):
     """The command as a process of its own, once it has made a part; and its child processes."""
     process = subprocess.Popen([sys.executable, "-m", "workbench", *map(str, arguments)], cwd=ROOT,
-                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+                               stderr=subprocess.PIPE, text=True, start_new_session=True
+                               )  # fmt: skip
     before = len(list(out.glob("part-*.parquet")))
     while len(list(out.glob("part-*.parquet"))) < before + 3:
         assert process.poll() is None, process.communicate()[1]
@@ -195,12 +198,41 @@ def test_workers_go_with_the_command_and_a_lost_one_is_told(quick_model, large, 
     assert right(out, table, quick_model)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_sigterm_and_ctrl_c_end_it_in_good_order(number, workers, quick_model, large, tmp_path):
+    """SIGTERM strikes the command alone, Ctrl-C all processes of its terminal."""
+    path, table = large
+    out = tmp_path / "out"
+    asked = ["score", quick_model, path, out, *LENGTH, "--backend", "onnx", "--part-rows", 10,
+             "--workers", workers]  # fmt: skip
+    process, children = started(asked, out)
+    assert len([child for child in children if "spawn_main" in " ".join(child.cmdline())]) == (
+        workers if workers > 1 else 0
+    )
+    (os.kill if number == signal.SIGTERM else os.killpg)(process.pid, number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert error.splitlines()[-1] == "cut short: interrupted; the same command goes on"
+    assert "Traceback" not in error
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
+    kept = {file.name: file.stat().st_mtime_ns for file in out.glob("part-*.parquet")}
+    assert 3 <= len(kept) < MANY // 10
+    assert all(part_note(out, int(name[5:11])).get("rows") == 10 for name in kept)
+    assert not (out / "_done.json").exists()
+    assert score_file(job(quick_model, path, part_rows=10), out)["parts"] == MANY // 10
+    assert right(out, table, quick_model)
+    assert all((out / name).stat().st_mtime_ns == changed for name, changed in kept.items())
+    assert not list(out.glob(".*.tmp"))
+
+
 def test_ray_makes_the_same_parts_though_a_worker_is_killed(quick_model, large, tmp_path):
     """Two actors of a cluster started here; one is killed and replaced, its part made anew."""
     pytest.importorskip("ray", reason="the extra cluster is not installed")
     path, table = large
     out = tmp_path / "out"
-    asked = ["score", quick_model, path, out, *LENGTH, "--backend", "onnx", "--part-rows", 10,
+    asked = ["score", quick_model, path, out, *LENGTH, "--backend", "onnx", "--part-rows", 40,
              "--workers", 2, "--engine", "ray"]  # fmt: skip
     process, children = started(asked, out)
     actors = [child for child in children if "PartMaker" in " ".join(child.cmdline())]
@@ -209,7 +241,7 @@ def test_ray_makes_the_same_parts_though_a_worker_is_killed(quick_model, large, 
     at_the_kill = len(list(out.glob("part-*.parquet")))
     _, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
-    assert at_the_kill < MANY // 10
+    assert at_the_kill < MANY // 40
     assert right(out, table, quick_model)
     assert not (out / ".rows").exists()
 
