@@ -1,210 +1,247 @@
 """`make bench`: the usual way and ours, alternated in one run; prints one table, writes one JSON.
 
-    python -m tests.benchmarks.bench [--only NAME,...] [--rounds N] [--model MODEL] [--pairs FILE]
-                                     [--count N] [--rows N,N,...] [--out FILE]
+    python -m tests.benchmarks.bench [ROW ...] [--only ROW,...] [--rounds N] [--model MODEL]
+                           [--pairs FILE] [--count N] [--rows N,N,...] [--out FILE] [--readme]
 
-Each line of the table is one thing done in two ways, A B A B ..., so that whatever else the machine
-does falls on both. The ratio is the median of the rounds' ratios, with the lowest and the highest
-beside it. It asserts nothing: times depend on the machine, which the JSON describes.
+Each way has a process of its own (see `sides`), and the ways of a row take turns, A B C A B C ...,
+so that whatever else the machine does falls on all. The ratio is the median of the rounds' ratios,
+with the lowest and the highest beside it. Rows that were measured earlier on the same machine stay
+in the JSON; `--readme` prints its table in Markdown without measuring anything. Nothing is
+asserted: times depend on the machine, which the JSON describes.
 """
 
 import argparse
+import json
 import os
 import platform
-import re
+import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
-import pandas as pd
+import psutil
 
-from workbench.files import project_root, write_json
+from workbench.files import display_path, project_root, read_json, write_json
 
 BUNDLED = "bundled:all-MiniLM-L6-v2"
 RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("torch", "transformers", "sentence-transformers", "numpy", "pandas", "datasets",
+            "scikit-learn", "onnxruntime")  # fmt: skip
+HEAD = ("what", "the usual way", "ours", "times as quick [lowest, highest]")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Ways to do one thing, which take turns.
+
+    Attributes:
+        what: is done; `{}` in it is filled by the side.
+        unit: `s`, or what is done a second.
+        peers: names of `sides.WAYS`.
+        ours: the same.
+        remark: on the comparison.
+        values: options of this group alone.
+        rounds: if they are not to be as many as asked for; then nothing is done beforehand.
+    """
+
+    what: str
+    unit: str
+    peers: tuple[str, ...]
+    ours: tuple[str, ...]
+    remark: str = ""
+    values: dict[str, object] = field(default_factory=dict)
+    rounds: int = 0
+
+
+def scoring(options, folder):
+    ours = ("`backend: auto`", "`backend: torch-bfloat16`", "`backend: onnx-int8`")
+    yield Group("scoring {}", "pairs/s", ("`CrossEncoder.predict`, batches of 32",), ours)
+
+
+def training(options, folder):
+    ours = tuple(f"`speed: fast`, batches of {size}, bfloat16" for size in (32, 64))
+    peer = ("`CrossEncoderTrainer`, batches of 8, float32",)
+    yield Group("training on {}", "pairs/s", peer, ours, "the card's recipe")
+
+
+def starting(options, folder):
+    ours = ("`import workbench`", "`workbench --help`")
+    yield Group("starting", "s", ("`import sentence_transformers`",), ours)
+
+
+def reading(options, folder):
+    peers = ("`pandas.read_csv`", '`datasets.load_dataset("csv")`')
+    for rows in options.rows:
+        yield Group(f"reading {rows:,} rows", "s", peers, ("`read_pairs`",),
+                    values={"file": made_up(rows, folder)})  # fmt: skip
+
+
+def splitting(options, folder):
+    remark = "a part of the job: the groups are given, there is no dev"
+    for rows in options.rows:
+        yield Group(f"splitting {rows:,} rows", "s", ("`GroupShuffleSplit`, given the groups",),
+                    ("`split_pairs`",), remark, {"file": made_up(rows, folder)})  # fmt: skip
+
+
+def memory(options, folder):
+    for rows in options.rows:
+        values = {"file": made_up(rows, folder), "file_rows": rows}
+        yield Group(f"scoring a file of {rows:,} rows, tiny model", "rows/s", (),
+                    ("`workbench score`",), values=values, rounds=1)  # fmt: skip
+
+
+ROWS = {"scoring": scoring, "training": training, "light": starting, "reading": reading,
+        "splitting": splitting, "memory": memory}  # fmt: skip
+
+
+def made_up(rows, folder):
+    """A file of synthetic pairs, 16 % positives, every thousandth row bad; see `growth`, too."""
+    path = Path(folder) / f"pairs-{rows}.csv"
+    if path.is_file():
+        return str(path)
+    with path.open("w", encoding="utf-8") as file:
+        file.write("sentence_0,sentence_1,label\n")
+        for n in range(rows):
+            first = n - n % 10 if n % 7 == 0 else n  # some texts occur again
+            second = f"如何办理 {n}" if n % 1000 != 999 else ""
+            file.write(f"怎么开通会员{first},{second},{n % 6 // 5}.0\n")
+    return str(path)
+
+
+class Side:
+    """The process of one way."""
+
+    def __init__(self, name, options, stack):
+        self.name, self.answers = name, []
+        self.errors = stack.enter_context(tempfile.TemporaryFile("w+"))  # noqa: SIM115
+        self.process = stack.enter_context(subprocess.Popen(
+            [sys.executable, "-m", "tests.benchmarks.sides", name, json.dumps(options)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True,
+            cwd=project_root(),
+        ))  # fmt: skip
+        self.not_here = self.answer().get("not_here", "")
+
+    def answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            self.errors.seek(0)
+            raise RuntimeError(f"{self.name} has failed:\n{self.errors.read()[-3000:]}")
+        return json.loads(line)
+
+    def go(self):
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+
+def measure(group, options):
+    """The rows of a group: each of ours beside each of its peers."""
+    given = {name: getattr(options, name) for name in ("model", "pairs", "count")}
+    with ExitStack() as stack:
+        sides = [Side(name, given | group.values, stack) for name in group.peers + group.ours]
+        for side in sides:
+            if side.not_here:
+                print(f"left out: {side.name}: {side.not_here}", file=sys.stderr)
+        sides = [side for side in sides if not side.not_here]
+        for side in sides:
+            if not group.rounds:
+                side.go()  # files into the cache, kernels made
+        for _ in range(group.rounds or options.rounds):
+            for side in sides:
+                side.answers.append(side.go())
+    peers = [side for side in sides if side.name in group.peers]
+    for ours in (side for side in sides if side.name in group.ours):
+        for peer in peers or [None]:
+            yield compared(group, peer, ours)
+
+
+def compared(group, peer, ours):
+    """One row of the table, as plain values."""
+    last = ours.answers[-1]
+    row = {"what": group.what.format(f"{last.get('amount', 0):,} {last.get('detail', '')}"),
+           "unit": group.unit, "remark": group.remark, "ours": described(group, ours)}  # fmt: skip
+    if peer:
+        row["peer"] = described(group, peer)
+        times = zip(row["peer"]["seconds"], row["ours"]["seconds"], strict=True)
+        ratios = [first / second for first, second in times]
+        row |= {"ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
+        if "scores" in last:
+            from workbench.backends import swapped_share
+
+            row["swapped"] = swapped_share(peer.answers[-1]["scores"], last["scores"])
+    return row
+
+
+def described(group, side):
+    """What is known of one side."""
+    last, seconds = side.answers[-1], [answer["seconds"] for answer in side.answers]
+    median = statistics.median(seconds)
+    return {
+        "name": side.name + (f", which took {last['took']}" if "took" in last else ""),
+        "seconds": seconds,
+        "value": median if group.unit == "s" else last["amount"] / median,
+        "most_bytes": max(answer["most_bytes"] for answer in side.answers),
+        "found": last.get("found", ""),
+    }
 
 
 def machine():
     """What the figures depend on."""
-    from importlib.metadata import version
-
-    name = ""
-    if Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), "")
-    packages = ("torch", "transformers", "sentence-transformers", "numpy", "pandas")
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    name = next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), "")
     return {
         "processor": name or platform.processor(),
         "cores": len(os.sched_getaffinity(0)),
-        "load_at_start": round(os.getloadavg()[0], 1),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "python": platform.python_version(),
         "system": platform.platform(),
-        "packages": {package: version(package) for package in packages},
+        "packages": {package: version(package) for package in PACKAGES},
     }
 
 
-def alternate(what, unit, amount, peer, ours, rounds):
-    """Time two callables in turns; one row of the table, in `unit` a second (or in seconds)."""
-    (peer_name, run_peer), (our_name, run_ours) = peer, ours
-    run_peer(), run_ours()  # files into the cache, kernels made
-    times = []
-    for _ in range(rounds):
-        pair = []
-        for run in (run_peer, run_ours):
-            start = time.perf_counter()
-            run()
-            pair.append(time.perf_counter() - start)
-        times.append(pair)
-    ratios = [first / second for first, second in times]
-    medians = [statistics.median(column) for column in zip(*times, strict=True)]
-    return {
-        "what": what, "unit": unit, "amount": amount, "peer": peer_name, "ours": our_name,
-        "peer_seconds": [first for first, _ in times],
-        "our_seconds": [second for _, second in times],
-        "peer_rate": amount / medians[0], "our_rate": amount / medians[1],
-        "ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios),
-    }  # fmt: skip
+def cells(row):
+    """A row of the table as it is shown, without Markdown's bars."""
+    peer = side_cell(row, row["peer"], row["remark"]) if "peer" in row else ""
+    swapped = f"{row['swapped']:.2%} of couples swapped" if "swapped" in row else ""
+    ratio = f"{row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" if "ratio" in row else ""
+    return row["what"], peer, side_cell(row, row["ours"], swapped), ratio
 
 
-def some_pairs(options):
-    """So many distinct pairs of a file, or of the shipped sample."""
-    from workbench.pairs import read_pairs
-
-    frame = read_pairs(options.pairs).frame.head(options.count)
-    return frame, list(dict.fromkeys(zip(frame["sentence_0"], frame["sentence_1"], strict=True)))
+def side_cell(row, side, remark):
+    value = f"{side['value']:,.0f}" if side["value"] >= 100 else f"{side['value']:.3g}"
+    parts = [f"{value} {row['unit']}", f"{side['most_bytes'] / 2**30:.2f} GiB"]
+    return f"{side['name']}: " + ", ".join(filter(None, [*parts, side["found"], remark]))
 
 
-def bench_scoring(options):
-    """`CrossEncoder.predict` against each quicker backend that is installed."""
-    import torch
-
-    from workbench.backends import BACKENDS, BackendError, open_backend
-    from workbench.models import find_model
-    from workbench.scoring import load_cross_encoder
-
-    location = find_model(options.model)
-    model = load_cross_encoder(location)
-    _, pairs = some_pairs(options)
-
-    def predict():
-        model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
-
-    for name in BACKENDS[1:]:
-        try:
-            run = open_backend(name, model, folder=location.path)
-        except BackendError:
-            continue
-        yield alternate("scoring", "pairs/s", len(pairs), ("CrossEncoder.predict", predict),
-                        (name, lambda run=run: run(pairs)), options.rounds)  # fmt: skip
+def about(record):
+    """The machine in a sentence."""
+    known, loads = record["machine"], [one["load_at_start"] for one in record["measured"].values()]
+    packages = known["packages"]
+    return (
+        f"{known['processor']}, {known['cores']} cores, {known['memory_gib']} GiB; Python "
+        f"{known['python']}, torch {packages['torch']}, sentence-transformers "
+        f"{packages['sentence-transformers']}; load at the start {min(loads)} to {max(loads)}."
+    )
 
 
-def bench_training(options):
-    """The reference card's recipe against `speed: fast`, both by the trainer, on the same pairs."""
-    from workbench.logs import TrainingLog
-    from workbench.models import find_model
-    from workbench.recipes import Recipe
-    from workbench.scoring import load_cross_encoder
-    from workbench.trainer import make_trainer
-
-    frame, _ = some_pairs(options)
-    location = find_model(options.model)
-
-    def train(recipe, attention):
-        with tempfile.TemporaryDirectory() as folder:
-            model = load_cross_encoder(location, attention=attention)
-            log = TrainingLog(Path(folder), "bench")
-            trainer = make_trainer(model, Path(folder), frame, frame.head(0), recipe, log)
-            trainer.train()
-
-    card = Recipe(precision="float32")
-    fast = Recipe(precision="bfloat16", speed="fast", batch_size=32, learning_rate=1e-4)
-    yield alternate("training", "pairs/s", len(frame),
-                    ("the card's recipe", lambda: train(card, None)),
-                    ("fast, bfloat16, batch 32", lambda: train(fast, "eager")),
-                    options.rounds)  # fmt: skip
-
-
-def bench_light(options):
-    """Starting: what a user waits for before anything happens."""
-
-    def python(code):
-        return lambda: subprocess.run([sys.executable, "-c", code], check=True,
-                                      capture_output=True, cwd=project_root())  # fmt: skip
-
-    helps = "from workbench.__main__ import main\ntry: main(['--help'])\nexcept SystemExit: pass"
-    peer = ("import sentence_transformers", python("import sentence_transformers"))
-    for name, code in (("import workbench", "import workbench"), ("workbench --help", helps)):
-        yield alternate("starting", "1/s", 1, peer, (name, python(code)), options.rounds)
-
-
-def made_up(rows, path):
-    """A file of synthetic pairs: every text of its own but one in ten, 16 % positives."""
-    with path.open("w", encoding="utf-8") as file:
-        file.write("sentence_0,sentence_1,label\n")
-        for n in range(rows):
-            file.write(
-                f"怎么开通会员{n - n % 10 if n % 7 == 0 else n},如何办理 {n},{n % 6 // 5}.0\n"
-            )
-
-
-def bench_reading(options):
-    """pandas, which checks nothing, against `read_pairs`; and the split by groups."""
-    from workbench.pairs import read_pairs
-    from workbench.splits import split_pairs
-
-    for rows in options.rows:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "pairs.csv"
-            made_up(rows, path)
-            rounds = 1 if rows >= 1_000_000 else options.rounds
-            yield alternate(f"reading {rows:,} rows", "rows/s", rows,
-                            ("pandas.read_csv", lambda path=path: pd.read_csv(path)),
-                            ("read_pairs", lambda path=path: read_pairs(path)), rounds)  # fmt: skip
-            frame = read_pairs(path).frame
-            yield alternate(f"splitting {rows:,} rows", "rows/s", rows,
-                            ("a shuffle by rows", lambda frame=frame: frame.sample(frac=1)),
-                            ("split_pairs, by groups", lambda frame=frame: split_pairs(
-                                frame, 0.1, 0.1, 42)), rounds)  # fmt: skip
-
-
-def highest():
-    """The most memory this process has had, in bytes; `ru_maxrss` would begin with its parent's."""
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) * 1024
-
-
-def bench_memory(options):
-    """The highest memory of `workbench score` on files of growing size, by a tiny model."""
-    from tests.benchmarks.tiny import write_tiny_model
-
-    for rows in options.rows:
-        with tempfile.TemporaryDirectory() as folder:
-            model, path = write_tiny_model(Path(folder) / "model"), Path(folder) / "pairs.csv"
-            made_up(rows, path)
-            start = time.time()
-            code = "from workbench.__main__ import main; main(); " \
-                   "from tests.benchmarks.bench import highest; print(highest())"  # fmt: skip
-            done = subprocess.run(
-                [sys.executable, "-c", code, "score", str(model), str(path), f"{folder}/out",
-                 "--max-length", "64"], check=True, capture_output=True, text=True,
-            )  # fmt: skip
-            seconds, most = time.time() - start, int(done.stdout.split()[-1])
-            yield {"what": f"scoring a file of {rows:,} rows", "unit": "rows/s", "amount": rows,
-                   "peer": "", "ours": f"workbench score, at most {most / 2**30:.2f} GiB",
-                   "our_rate": rows / seconds, "our_seconds": [seconds],
-                   "most_bytes": most}  # fmt: skip
-
-
-BENCHES = {"scoring": bench_scoring, "training": bench_training, "light": bench_light,
-           "reading": bench_reading, "memory": bench_memory}  # fmt: skip
+def markdown(record):
+    """What the README quotes: the machine, the table, and the commands."""
+    rows = [row for one in record["measured"].values() for row in one["rows"]]
+    lines = [about(record), ""]
+    lines += [f"| {' | '.join(one)} |" for one in (HEAD, ("---",) * len(HEAD), *map(cells, rows))]
+    commands = dict.fromkeys(one["command"] for one in record["measured"].values())
+    return "\n".join([*lines, "", "```", *commands, "```"])
 
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="scoring,training,light,reading")
+    parser.add_argument("row", nargs="*", help=f"of {', '.join(ROWS)}; all, if none is named")
+    parser.add_argument("--only", default="", help="the same, joined by commas")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", default=BUNDLED)
     parser.add_argument("--pairs", default="data/sample_pairs.csv")
@@ -212,20 +249,46 @@ def main(arguments=None):
     parser.add_argument("--rows", default="10000,97230",
                         type=lambda text: [int(number) for number in text.split(",")])  # fmt: skip
     parser.add_argument("--out", default=str(RESULTS / "bench.json"))
+    parser.add_argument("--readme", action="store_true", help="print the table of --out; no more")
     options = parser.parse_args(arguments)
-    about, rows = machine(), []
-    print(f"{about['processor']}, {about['cores']} cores, load {about['load_at_start']}")
-    for name in options.only.split(","):
-        for row in BENCHES[name](options):
-            rows.append(row)
-            ratio = f"{row['ratio']:6.2f} [{row['low']:.2f}, {row['high']:.2f}]" if "ratio" in row \
-                else ""  # fmt: skip
-            peer = f"{row['peer_rate']:10,.1f}" if "peer_rate" in row else ""
-            print(f"{row['what']:28} {row['peer']:30} {peer:>10}  {row['ours']:34} "
-                  f"{row['our_rate']:10,.1f} {row['unit']:8} {ratio}", flush=True)  # fmt: skip
-    given = {key: value for key, value in vars(options).items() if key != "out"}
-    write_json(options.out, {"schema": 1, "machine": about, "options": given, "rows": rows})
-    print(f"written: {options.out}")
+    out = Path(options.out)
+    if options.readme:
+        print(markdown(read_json(out)))
+        return
+    names = options.row + [name for name in options.only.split(",") if name] or list(ROWS)
+    if unknown := [name for name in names if name not in ROWS]:
+        parser.error(f"{unknown[0]!r} is none of {', '.join(ROWS)}")
+    record = {"schema": 2, "machine": machine(), "measured": {}}
+    if out.is_file() and (before := read_json(out))["machine"] == record["machine"]:
+        record = before
+    for name in names:
+        load = round(os.getloadavg()[0], 1)
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            rows = []
+            for group in ROWS[name](options, folder):
+                for row in measure(group, options):
+                    rows.append(row)
+                    print(*filter(None, cells(row)), sep="\n    ", flush=True)
+        record["measured"][name] = {
+            "load_at_start": load,
+            "command": command(options),
+            "rows": rows,
+        }
+        record["measured"] = {one: record["measured"][one] for one in ROWS
+                              if one in record["measured"]}  # fmt: skip
+        write_json(out, record)
+    print(f"{about(record)}\nwritten: {display_path(out)}")
+
+
+def command(options):
+    """How the same is measured again; files of one's own have no name there."""
+    flags = [f"--rounds {options.rounds}", f"--count {options.count}",
+             f"--rows {','.join(map(str, options.rows))}"]  # fmt: skip
+    if options.model != BUNDLED:
+        flags.append("--model MODEL")
+    if options.pairs != "data/sample_pairs.csv":
+        flags.append("--pairs PAIRS.csv")
+    return f"make bench BENCH_FLAGS={shlex.quote(' '.join(flags))}"
 
 
 if __name__ == "__main__":
