@@ -43,6 +43,7 @@ def export_runs(records: Sequence[RunRecord], tracker: str, uri: str = "") -> in
 
 def to_mlflow(records: Sequence[RunRecord], uri: str = "") -> int:
     """Write runs to MLflow; how many were new."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # or the client reports its use to its makers
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param, RunTag
     from mlflow.exceptions import MlflowException
