@@ -64,7 +64,8 @@ def scoring(options, folder):
 
 
 def training(options, folder):
-    ours = tuple(f"`speed: fast`, batches of {size}, bfloat16" for size in (32, 64))
+    kinds = ("32, float32", "32, bfloat16", "64, bfloat16")
+    ours = tuple(f"`speed: fast`, batches of {kind}" for kind in kinds)
     peer = ("`CrossEncoderTrainer`, batches of 8, float32",)
     yield Group("training on {}", "pairs/s", peer, ours, "the card's recipe")
 

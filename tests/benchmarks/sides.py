@@ -139,15 +139,13 @@ def library_training(options):
     return run
 
 
-def fast_training(batch_size):
+def fast_training(batch_size, precision):
     def make(options):
         from workbench.logs import TrainingLog
         from workbench.recipes import Recipe
         from workbench.trainer import make_trainer
 
-        recipe = Recipe(
-            precision="bfloat16", speed="fast", batch_size=batch_size, learning_rate=1e-4
-        )
+        recipe = Recipe(precision=precision, speed="fast", batch_size=batch_size)
         model, _, frame, _, detail = loaded(options, attention="eager")
 
         def run():
@@ -164,8 +162,8 @@ def fast_training(batch_size):
     return make
 
 
-for each in (32, 64):
-    WAYS[f"`speed: fast`, batches of {each}, bfloat16"] = fast_training(each)
+for size, precision in ((32, "float32"), (32, "bfloat16"), (64, "bfloat16")):
+    WAYS[f"`speed: fast`, batches of {size}, {precision}"] = fast_training(size, precision)
 
 
 def started(code, arguments=()):

@@ -51,6 +51,7 @@ def made_up(count, seed=1):
 
 
 def main(arguments=None):
+    import torch
     from transformers import TrainerCallback
 
     from workbench.logs import TrainingLog
@@ -63,6 +64,7 @@ def main(arguments=None):
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--out", default=str(RESULTS / "steps.json"))
     options = parser.parse_args(arguments)
+    torch.set_num_threads(1)  # so small a model gains nothing by more
     noted = []
 
     class Watch(TrainerCallback):
@@ -86,15 +88,15 @@ def main(arguments=None):
                                                   strict=True))).lengths  # fmt: skip
     for step, size in noted:
         print(f"step {step:7,} {size / 2**20:8.0f} MiB")
-    settled = next((size for step, size in noted if step >= SETTLED), noted[0][1])
+    since, settled = next((note for note in noted if note[0] >= SETTLED), noted[0])
     grown = (noted[-1][1] - settled) / 2**20
     print(f"{len(set(lengths))} lengths, {lengths.min()} to {lengths.max()} tokens, mean "
-          f"{lengths.mean():.0f}; from step {SETTLED:,} to {noted[-1][0]:,} memory grew by "
+          f"{lengths.mean():.0f}; from step {since:,} to {noted[-1][0]:,} memory grew by "
           f"{grown:.0f} MiB")  # fmt: skip
     write_json(options.out, {
         "schema": 1, "machine": machine(), "steps": options.steps, "batch": options.batch,
         "lengths": len(set(lengths)), "mean_length": float(lengths.mean()),
-        "resident_bytes": dict(noted), "grown_mib_after": {"step": SETTLED, "mib": grown},
+        "resident_bytes": dict(noted), "grown_mib_after": {"step": since, "mib": grown},
     })  # fmt: skip
     print(f"written: {display_path(options.out)}")
 
