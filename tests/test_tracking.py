@@ -81,9 +81,9 @@ def server(tmp_path, watched):
         process.wait()
 
 
-def hand_over(folder, uri, environment):
+def hand_over(folder, environment, tracker="mlflow", uri=""):
     """Export twice; the second time all is there."""
-    arguments = ["runs", "--export", "mlflow", "--uri", uri, "--runs-dir", str(folder)]
+    arguments = ["runs", "--export", tracker, "--uri", uri, "--runs-dir", str(folder)]
     for said in ("2 runs handed over, 0 were there", "0 runs handed over, 2 were there"):
         done = subprocess.run([sys.executable, "-m", "workbench", *arguments], text=True,
                               capture_output=True, env=environment)  # fmt: skip
@@ -127,7 +127,7 @@ def test_a_tracker_that_is_not_installed_is_named(folder, capsys, monkeypatch):
 def test_runs_go_into_a_store_of_mlflow_once(folder, tmp_path, watched):
     """In a process of its own: the client leaves threads and settings behind."""
     pytest.importorskip("mlflow")
-    hand_over(folder, (tmp_path / "store").as_uri(), watched)
+    hand_over(folder, watched, uri=(tmp_path / "store").as_uri())
     params = list((tmp_path / "store").rglob("params/vocabulary"))
     assert sorted(path.read_text() for path in params) == ["keep", "unused"]
     losses = list((tmp_path / "store").rglob("metrics/loss"))
@@ -147,7 +147,7 @@ def asked(server, way, **values):
 
 
 def test_a_server_of_mlflow_gives_back_what_the_run_folders_hold(folder, tmp_path, watched, server):
-    hand_over(folder, server, watched)
+    hand_over(folder, watched, uri=server)
     experiment = asked(server, "experiments/get-by-name", experiment_name=tracking.PROJECT)
     number = experiment["experiment"]["experiment_id"]
     found = asked(server, "runs/search", experiment_ids=[number], max_results=100)["runs"]
@@ -175,3 +175,32 @@ def test_a_server_of_mlflow_gives_back_what_the_run_folders_hold(folder, tmp_pat
         assert [path.read_bytes() for path in kept] == [
             (record.folder / "parameters.yaml").read_bytes()
         ]
+
+
+READ_BACK = """
+import json
+from trackio.sqlite_storage import SQLiteStorage as store
+runs = store.get_runs("reranker-workbench")
+print(json.dumps({run: [store.get_run_config("reranker-workbench", run),
+                        store.get_logs("reranker-workbench", run),
+                        store.get_system_logs("reranker-workbench", run)] for run in runs}))
+"""
+
+
+def test_runs_go_into_the_data_base_of_trackio_once(folder, tmp_path, watched):
+    pytest.importorskip("trackio", reason="the extra trackio is not installed")
+    environment = watched | {"TRACKIO_DIR": str(tmp_path / "trackio")}
+    hand_over(folder, environment, "trackio")
+    done = subprocess.run([sys.executable, "-c", READ_BACK], env=environment, capture_output=True,
+                          text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    records = {tracking.key(one): one for one in map(read_run, sorted(folder.glob("run-*")))}
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found.keys() == records.keys()
+    for key, (config, rows, machine) in found.items():
+        assert config.items() >= records[key].parameters.items()
+        assert machine == []
+        given = [(name, row["step"], value) for row in rows for name, value in row.items()
+                 if name not in ("step", "timestamp")]  # fmt: skip
+        held = [(name, step, value) for name, value, step, _ in tracking.metrics(records[key])]
+        assert sorted(given) == sorted(held)

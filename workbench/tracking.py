@@ -88,7 +88,10 @@ def to_trackio(records: Sequence[RunRecord], uri: str = "") -> int:
     known = {str(name) for name in _trackio_names()}
     new = [record for record in records if key(record) not in known]
     for record in new:
-        trackio.init(project=PROJECT, name=key(record), config=dict(record.parameters), embed=False)
+        trackio.init(
+            project=PROJECT, name=key(record), config=dict(record.parameters), embed=False,
+            auto_log_cpu=False, auto_log_gpu=False,  # this machine's load now is not the run's
+        )  # fmt: skip
         for name, value, step, _ in metrics(record):
             trackio.log({name: value}, step=step)
         trackio.finish()
