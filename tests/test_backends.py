@@ -177,6 +177,7 @@ def test_auto_decides_when_there_are_pairs_enough_and_scores_equal_pairs_once(
     model, pairs, exact, monkeypatch
 ):
     scorer = ModelScorer(model, backend="auto")
+    scorer.checked_above = 299
     few = scorer.score(pairs[:100])
     assert scorer.backend_record == {"backend": "predict", "asked": "auto"}
     assert few == pytest.approx(exact[:100], abs=1e-4)
@@ -202,6 +203,7 @@ def test_the_evaluation_records_the_backends_and_a_sentence_tells(model, pairs):
         {"sentence_0": str, "sentence_1": str}
     )
     scorers = {"model": ModelScorer(model, backend="auto"), "base": ModelScorer(model)}
+    scorers["model"].checked_above = 299
     metrics = evaluate(scorers, lists, nothing, resamples=100).metrics
     assert metrics["backends"]["base"] == {"backend": "predict", "asked": "predict"}
     assert metrics["backends"]["model"]["pairs"] == 256

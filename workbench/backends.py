@@ -21,6 +21,7 @@ Run = Callable[[Sequence[TextPair]], Float32Array]
 
 BACKENDS = ("predict", "torch-float32", "torch-bfloat16", "onnx", "onnx-int8")
 CHECK_PAIRS = 256  # the first so many distinct pairs are what a backend is checked on
+WORTH_CHECKING = 2000  # pairs; to check all backends takes as long as to score about so many
 MOST_SWAPPED = 0.002  # the largest share of couples of those pairs that may change their order
 MOST_SHIFTED = 0.02  # and the largest change of a probability
 

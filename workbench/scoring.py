@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from workbench.backends import CHECK_PAIRS, Run, choose_backend, open_backend
+from workbench.backends import CHECK_PAIRS, WORTH_CHECKING, Run, choose_backend, open_backend
 from workbench.baselines import Float32Array, TextPair
 from workbench.encoding import IntArray
 from workbench.models import ModelLocation
@@ -74,11 +74,15 @@ class ModelScorer:
         model: the cross-encoder. A backend other than `predict` takes its weights at first use.
         batch_size: of the backend `predict`.
         backend: one of `BACKENDS`, or `auto`: the quickest that ranks as float32 does, chosen at
-            the first call with more than `CHECK_PAIRS` distinct pairs. Until then, `predict`.
+            the first call with more than `checked_above` distinct pairs. Until then, `predict`.
         folder: of the model, for what has been exported there.
+
+    Attributes:
+        checked_above: lower it where many calls are to come.
     """
 
     log_odds = True  # the score has a probability, so calibration can be measured
+    checked_above = WORTH_CHECKING
 
     def __init__(
         self,
@@ -117,7 +121,7 @@ class ModelScorer:
         if not len(pairs):
             return np.empty(0, dtype=np.float32)
         once, places = distinct(pairs)
-        if self._run is None and len(once) > CHECK_PAIRS:
+        if self._run is None and len(once) > self.checked_above:
             first = once[:CHECK_PAIRS]
             self._run, self.backend_record = choose_backend(
                 self.model, first, self.batch_size, self.folder
