@@ -203,7 +203,7 @@ def test_the_evaluation_records_the_backends_and_a_sentence_tells(model, pairs):
         {"sentence_0": str, "sentence_1": str}
     )
     scorers = {"model": ModelScorer(model, backend="auto"), "base": ModelScorer(model)}
-    scorers["model"].checked_above = 299
+    scorers["model"].checked_above = 256
     metrics = evaluate(scorers, lists, nothing, resamples=100).metrics
     assert metrics["backends"]["base"] == {"backend": "predict", "asked": "predict"}
     assert metrics["backends"]["model"]["pairs"] == 256
