@@ -3,10 +3,13 @@
 import gzip
 import json
 import os
+import re
+import secrets
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -24,6 +27,7 @@ from workbench.formats import PairsError
 from workbench.models import find_model
 from workbench.parts import Job, open_scorer, part_note, part_table
 from workbench.progress import Progress
+from workbench.ray_engine import STARTS
 from workbench.scoring import ModelScorer
 from workbench.stream import Row, parts, text_rows
 
@@ -244,6 +248,57 @@ def test_ray_makes_the_same_parts_though_a_worker_is_killed(quick_model, large, 
     assert at_the_kill < MANY // 40
     assert right(out, table, quick_model)
     assert not (out / ".rows").exists()
+
+
+@pytest.fixture
+def cluster():
+    """The address of a running Ray cluster, and the variables with the token that it asks for."""
+    pytest.importorskip("ray", reason="the extra cluster is not installed")
+    secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    place = Path(tempfile.mkdtemp(prefix="ray-"))  # short, for its sockets have names in there
+    command = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--port", "0",
+               "--num-cpus", "2", "--include-dashboard", "false", "--disable-usage-stats",
+               "--temp-dir", place]  # fmt: skip
+    found = None
+    for _ in range(STARTS):  # Ray gives up if the machine is too busy
+        with (place / "log").open("w") as log:
+            process = subprocess.Popen(command, env=os.environ | secret, stdout=log,
+                                       stderr=log, start_new_session=True)  # fmt: skip
+        while not found and process.poll() is None:
+            time.sleep(0.1)
+            found = re.search(r"--address='(\S+)'", (place / "log").read_text())
+        if found:
+            break
+    assert found, (place / "log").read_text()
+    try:
+        yield found[1], secret
+    finally:
+        family = psutil.Process(process.pid).children(recursive=True)
+        for one in (process, *family):  # at SIGTERM it would wait half a minute for its workers
+            one.kill()
+        process.wait()
+        assert not psutil.wait_procs(family, timeout=20)[1]
+        shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.mark.slow
+def test_a_running_cluster_is_used_by_who_has_its_token(
+    cluster, quick_model, source, table, tmp_path
+):
+    address, secret = cluster
+    out = tmp_path / "out"
+    asked = [sys.executable, "-m", "workbench", "score", quick_model, source, out, *LENGTH,
+             "--backend", "onnx", "--part-rows", "80", "--workers", "2", "--engine", "ray",
+             "--address", address]  # fmt: skip
+    stranger = os.environ | secret | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    done = subprocess.run(asked, cwd=ROOT, env=stranger, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"no cluster at '{address}'" in done.stderr
+    assert not list(out.glob("part-*.parquet"))
+    done = subprocess.run(asked, cwd=ROOT, env=os.environ | secret, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"{ROWS} rows in 7 parts" in done.stdout
+    assert right(out, table, quick_model)
 
 
 def test_a_folder_begun_otherwise_is_refused_by_name(quick_model, source, tmp_path):
