@@ -14,24 +14,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests import conftest
+from tests.benchmarks.tiny import write_tiny_model
 from tests.tiny_project import TinyProject
-
-
-class Folders:
-    """What the fixture of the tiny model asks of pytest."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def mktemp(self, name):
-        (self.folder / name).mkdir()
-        return self.folder / name
 
 
 def main(count=8, rounds=5):
     folder = Path(tempfile.mkdtemp(prefix="once-"))
-    model = conftest.tiny_model._get_wrapped_function()(Folders(folder))
+    model = write_tiny_model(folder / "tiny")
     project, failures = TinyProject(folder, model, draws=True), 0
     for turn in range(rounds):
         caches = folder / f"caches-{turn}"
