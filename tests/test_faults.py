@@ -5,6 +5,7 @@ it, and the inputs are byte for byte what they were. `tests/test_faults_running.
 that strike while a run is under way.
 """
 
+import ctypes
 import hashlib
 import json
 import os
@@ -421,11 +422,34 @@ def test_a_full_disk_is_seen_before_the_run(place, capsys, monkeypatch):
     assert snapshot(place) == before
 
 
-def test_a_folder_that_cannot_be_written_to(place, capsys):
-    """/proc takes no folder from anybody, not even from root, who may write anywhere else."""
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1  # of <linux/prctl.h> and <linux/capability.h>
+LIBC = ctypes.CDLL(None)
+
+
+def bound_by_permissions():
+    """Take from root what lets it write anywhere; of others the system refuses this, rightly."""
+    if sys.platform == "linux":
+        LIBC.prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0)
+
+
+@pytest.mark.parametrize("command", ["run", "sweep", "preflight"])
+@pytest.mark.parametrize("name", [[], ["--name", "x"]])
+def test_a_folder_that_is_read_only(place, command, name):
+    asked = place / "ok.yaml"
+    if command == "sweep":
+        asked = place / "sweep.yaml"
+        write_text(asked, f"parameters: {place}/ok.yaml\nseeds: [1]\n")
     before = snapshot(place)
-    assert main(["run", str(place / "ok.yaml"), "--runs-dir", "/proc/none", "--name", "x"]) == 2
-    assert "cannot be written" in capsys.readouterr().err
+    (place / "runs").chmod(0o555)
+    done = subprocess.run(
+        [sys.executable, "-m", "workbench", command, asked, "--runs-dir", place / "runs", *name],
+        preexec_fn=bound_by_permissions, capture_output=True, text=True,
+        cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    (place / "runs").chmod(0o755)
+    assert done.returncode == 2, done.stderr
+    assert "runs cannot be written to (Permission denied)" in done.stderr
+    assert [path.name for path in (place / "runs").iterdir()] == ["precious"]
     assert snapshot(place) == before
 
 

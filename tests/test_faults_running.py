@@ -15,9 +15,11 @@ from tests.tiny_project import ACTS, SIGNALS, TinyProject, await_end, await_file
 from workbench import chain, runs
 from workbench.__main__ import main
 from workbench.cells import csv_cell, terminal_text
+from workbench.chain import execute
 from workbench.files import set_aside, write_json, write_text
 from workbench.listing import choose, show
 from workbench.parameters import load_parameters
+from workbench.runs import read_status
 
 
 @pytest.fixture
@@ -180,6 +182,41 @@ def test_a_file_that_vanishes_in_mid_run(tmp_path, tiny_model, capsys, monkeypat
     assert "there is no such file" in error
     assert "01_inspect_data, cell" in error
     assert not (tmp_path / "runs/x/data").exists()
+
+
+VANISHING = {
+    "training pairs": ("02", "data/train.parquet"),
+    "test pairs": ("04", "data/test.parquet"),
+    "weights": ("04", "model/model.safetensors"),
+}
+
+
+@pytest.mark.parametrize("name", VANISHING)
+def test_a_file_of_a_run_that_vanishes_before_a_later_act(
+    name, chain, tiny_model, tmp_path, capsys, monkeypatch
+):
+    """The real notebooks 2 and 4 on what the earlier ones have left, but for one file."""
+    act, file = VANISHING[name]
+    run, lost = tmp_path / "runs/x", tmp_path / "lost"
+    shutil.copytree(chain, run)
+    request = run / "parameters.yaml"
+    write_text(request, f"base_model: {tiny_model}\nmax_pairs: 300\nmax_length: 64\n")
+    before = snapshot(run / "data") | snapshot(run / "model")
+
+    def late(*arguments):
+        (run / file).rename(lost)
+        execute(*arguments)
+
+    monkeypatch.setattr("workbench.chain.execute", late)
+    arguments = ["run", str(request), "--runs-dir", str(tmp_path / "runs"), "--name", "x"]
+    assert main([*arguments, "--only", act]) == 1
+    error = capsys.readouterr().err
+    assert f"notebook {ACTS[act]}, cell" in error
+    assert Path(file).name in error or "no weights" in error
+    status = read_status(run)
+    assert (status["state"], status["act"]) == ("failed", act)
+    lost.rename(run / file)
+    assert snapshot(run / "data") | snapshot(run / "model") == before
 
 
 def test_a_clock_that_goes_backwards(project, monkeypatch, tmp_path):

@@ -97,6 +97,11 @@ def test_the_same_data_is_kept_and_other_data_sets_the_old_aside(tmp_path, sampl
     prepare_data(run, "data/sample_pairs.csv")
     (run / "model").mkdir()
     prepare_data(run, "data/sample_pairs.csv")
+    lost = run / "data/test.parquet"
+    before = lost.read_bytes()
+    lost.unlink()
+    prepare_data(run, "data/sample_pairs.csv")
+    assert lost.read_bytes() == before
     assert (run / "model").is_dir()
     assert not (run / "earlier").exists()
     prepare_data(run, "data/sample_pairs.csv", seed=7)

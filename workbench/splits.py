@@ -140,13 +140,16 @@ def prepare_data(
         }  # fmt: skip
     manifest = _manifest(source, used, sides, settings)
     file = folder / "data" / "manifest.json"
-    if file.is_file() and read_json(file) == manifest:
-        return manifest
-    set_aside(folder, MADE_FROM_DATA)
+    same = file.is_file() and read_json(file) == manifest
+    if not same:
+        set_aside(folder, MADE_FROM_DATA)
     for name, side in sides.items():
+        if same and (folder / "data" / f"{name}.parquet").is_file():
+            continue
         with replacing(folder / "data" / f"{name}.parquet") as temporary:
             side.to_parquet(temporary, index=False)
-    write_json(file, manifest)
+    if not same:
+        write_json(file, manifest)
     return manifest
 
 

@@ -18,7 +18,7 @@ from workbench.files import display_path, project_path
 from workbench.lists import CandidateList
 from workbench.models import ModelError, ModelLocation, find_model, read_lineage
 from workbench.scoring import ModelScorer, Scorer
-from workbench.splits import SIDES, DataError, read_side
+from workbench.splits import SIDES, read_side
 from workbench.stages import stage_folders
 
 LADDER = ("model", "base", "ngram_regression", "bm25", "tfidf_cosine", "char_jaccard",
@@ -75,6 +75,7 @@ def find_subject(
 
     Raises:
         ModelError: there is no model to evaluate, or its files are not what they should be.
+        DataError: a side of the prepared data is no longer there.
     """
     own = (project_path(run_dir) / "model").is_dir()
     asked = (str(run_dir),) if own else (base_model, base_revision, fallback)
@@ -183,11 +184,9 @@ def other_runs(
 
 
 def _sides(run_dir: str) -> dict[str, pd.DataFrame]:
-    sides = {}
-    for name in SIDES:
-        try:
-            sides[name] = read_side(run_dir, name)
-        except DataError:
-            columns = {"sentence_0": str, "sentence_1": str, "label": float}
-            sides[name] = pd.DataFrame({n: pd.Series(dtype=kind) for n, kind in columns.items()})
-    return sides
+    """The pairs of a run's sides; none where no data was prepared. A side that got lost is told."""
+    if (project_path(run_dir) / "data" / "manifest.json").is_file():
+        return {name: read_side(run_dir, name) for name in SIDES}
+    columns = {"sentence_0": str, "sentence_1": str, "label": float}
+    empty = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in columns.items()})
+    return dict.fromkeys(SIDES, empty)
