@@ -7,11 +7,11 @@ It prints figures and asserts nothing: times depend on the machine and on what e
 """
 
 import os
-import resource
 import sys
 import time
 
 from tests.benchmarks.ranking import made_up
+from tests.benchmarks.sides import highest
 from workbench.audit import inspect_pairs
 from workbench.list_formats import read_candidates
 from workbench.models import BUNDLED_MODEL, find_model, load_tokenizer
@@ -22,7 +22,7 @@ from workbench.vocabulary import count_tokens
 def main(files):
     pairs, lists = (read_pairs(files[0]).frame, read_candidates(files[1])) if files else made_up()
     tokenizer = load_tokenizer(find_model(BUNDLED_MODEL))
-    before = peak()
+    before = highest() / 2**20
     start = time.perf_counter()
     count_tokens(tokenizer, [*pairs["sentence_0"], *pairs["sentence_1"]])
     once = time.perf_counter() - start
@@ -32,13 +32,8 @@ def main(files):
     print(f"{len(pairs):,} pairs, {len(lists):,} lists, {os.cpu_count()} cores")
     print(f"the texts through the tokenizer once: {once:6.1f} s")
     print(f"the whole audit:                      {whole:6.1f} s, {whole / once:.1f} times as long")
-    print(f"peak memory: {peak():.0f} MB, of which {before:.0f} MB before it began")
+    print(f"peak memory: {highest() / 2**20:.0f} MB, of which {before:.0f} MB before it began")
     print("verdict:", found["verdict"]["colour"], found["ceiling"])
-
-
-def peak():
-    """Peak resident memory of this process so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ from pathlib import Path
 import psutil
 
 from workbench.files import display_path, project_root, read_json, write_json
+from workbench.models import BUNDLED_MODEL
 
-BUNDLED = "bundled:all-MiniLM-L6-v2"
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "transformers", "sentence-transformers", "numpy", "pandas", "datasets",
             "scikit-learn", "onnxruntime")  # fmt: skip
@@ -244,7 +244,7 @@ def main(arguments=None):
     parser.add_argument("row", nargs="*", help=f"of {', '.join(ROWS)}; all, if none is named")
     parser.add_argument("--only", default="", help="the same, joined by commas")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--model", default=BUNDLED)
+    parser.add_argument("--model", default=BUNDLED_MODEL)
     parser.add_argument("--pairs", default="data/sample_pairs.csv")
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--rows", default="10000,97230",
@@ -285,7 +285,7 @@ def command(options):
     """How the same is measured again; files of one's own have no name there."""
     flags = [f"--rounds {options.rounds}", f"--count {options.count}",
              f"--rows {','.join(map(str, options.rows))}"]  # fmt: skip
-    if options.model != BUNDLED:
+    if options.model != BUNDLED_MODEL:
         flags.append("--model MODEL")
     if options.pairs != "data/sample_pairs.csv":
         flags.append("--pairs PAIRS.csv")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.benchmarks.bench import BUNDLED, RESULTS, made_up
+from tests.benchmarks.bench import RESULTS, made_up
 from tests.benchmarks.bench import machine as this_machine
 from tests.benchmarks.sides import highest
 from workbench.files import display_path, project_root, write_json
@@ -62,9 +62,9 @@ def splitting(path, folder):
 
 def audit(path, folder):
     from workbench.audit import inspect_pairs
-    from workbench.models import find_model, load_tokenizer
+    from workbench.models import BUNDLED_MODEL, find_model, load_tokenizer
 
-    frame, tokenizer = frame_of(path), load_tokenizer(find_model(BUNDLED))
+    frame, tokenizer = frame_of(path), load_tokenizer(find_model(BUNDLED_MODEL))
     return lambda: inspect_pairs(frame, tokenizer)["labels"]["pairs"]
 
 

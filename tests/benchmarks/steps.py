@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from tests.benchmarks.bench import BUNDLED, RESULTS, machine
+from tests.benchmarks.bench import RESULTS, machine
 from workbench.files import display_path, write_json
-from workbench.models import find_model
+from workbench.models import BUNDLED_MODEL, find_model
 from workbench.pairs import read_pairs
 
 EVERY, SETTLED, EPOCHS = 500, 2000, 10
@@ -28,7 +28,7 @@ def write_small_model(folder):
     """A BERT of two layers, 64 wide, with random weights and the bundled tokenizer; the folder."""
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
-    tokenizer = AutoTokenizer.from_pretrained(find_model(BUNDLED).path)
+    tokenizer = AutoTokenizer.from_pretrained(find_model(BUNDLED_MODEL).path)
     config = BertConfig(
         vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=2, num_attention_heads=2,
         intermediate_size=128, num_labels=1,
