@@ -232,6 +232,32 @@ def test_sigterm_and_ctrl_c_end_it_in_good_order(number, workers, quick_model, l
     assert not list(out.glob(".*.tmp"))
 
 
+STRUCK = """
+import os, signal
+from workbench.parts import Job, Maker
+from workbench.pool import CutShortError, run_in_processes
+
+class Struck(Maker):
+    def __setstate__(self, state):  # in the worker, which has not been made ready yet
+        self.__dict__.update(state)
+        os.kill(os.getpid(), signal.SIGINT)
+
+if __name__ == "__main__":
+    try:
+        run_in_processes(Struck(Job("", ""), "", "", ""), iter([(0, [])]), 1, print)
+    except CutShortError:
+        print("cut short")
+"""
+
+
+def test_ctrl_c_is_quiet_in_a_worker_that_is_still_loading(tmp_path):
+    (tmp_path / "struck.py").write_text(STRUCK)
+    done = subprocess.run([sys.executable, tmp_path / "struck.py"], cwd=ROOT, text=True,
+                          env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True,
+                          timeout=60)  # fmt: skip
+    assert (done.stdout, done.stderr, done.returncode) == ("cut short\n", "", 0)
+
+
 def test_ray_makes_the_same_parts_though_a_worker_is_killed(quick_model, large, tmp_path):
     """Two actors of a cluster started here; one is killed and replaced, its part made anew."""
     pytest.importorskip("ray", reason="the extra cluster is not installed")

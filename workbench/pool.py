@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -41,7 +42,8 @@ def run_in_processes(
     running: set[Future[int]] = set()
     try:
         for number, rows in missing:
-            running.add(pool.submit(_make, number, rows))
+            with _interrupts_wait():
+                running.add(pool.submit(_make, number, rows))  # this may start a process
             if len(running) >= 2 * workers:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 for one in done:
@@ -59,6 +61,16 @@ def run_in_processes(
         theirs.close()
 
 
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Hold Ctrl-C back, also in a process that is started meanwhile, till that lets it through."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 _maker: Maker | None = None  # of a worker process
 
 
@@ -67,6 +79,7 @@ def _start(make: Maker, lifeline: Connection) -> None:
     global _maker
     _maker = make
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
 
 
