@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from filelock import FileLock
 
 from workbench import chain, runs
 from workbench.__main__ import main
+from workbench.catalog import in_use
 from workbench.files import read_json, replacing, set_aside, sha256, write_json
 from workbench.parameters import ParameterError, Parameters, check_parameters, load_parameters
 
@@ -203,8 +205,6 @@ def test_a_folder_that_is_no_run_is_not_written_into(tmp_path, request_file, cap
 
 
 def test_a_run_in_use_is_refused(tmp_path):
-    from filelock import FileLock
-
     (tmp_path / "run").mkdir()
     request = Parameters(base_model="bundled:all-MiniLM-L6-v2")
     with (
@@ -212,6 +212,16 @@ def test_a_run_in_use_is_refused(tmp_path):
         pytest.raises(runs.RequestError, match="in use by another process"),
     ):
         chain.run_chain(request, tmp_path / "run")
+
+
+def test_a_look_at_a_run_does_not_keep_it_from_starting(tmp_path):
+    """Who lists runs takes a lock for an instant, to see whether it is free."""
+    looking = FileLock(tmp_path / ".lock", thread_local=False)
+    looking.acquire()
+    threading.Timer(0.1, looking.release).start()
+    with runs.holding(tmp_path):
+        assert in_use(tmp_path)
+    assert not in_use(tmp_path)
 
 
 def test_fresh_names_never_collide(tmp_path, monkeypatch):

@@ -284,15 +284,19 @@ def test_a_worker_that_is_killed_is_a_failed_run_and_no_more(project):
     assert project.run("sweep", "--name", "s", "--resume")[0] == 0
 
 
-@pytest.mark.parametrize("method", ["tpe", "halving"])
-def test_a_search_looks_on_dev_and_ends_what_is_hopeless(project, method):
+@pytest.mark.parametrize(
+    ("method", "engine"), [("tpe", "local"), ("halving", "local"), ("halving", "ray")]
+)
+def test_a_search_looks_on_dev_and_ends_what_is_hopeless(project, method, engine):
     pytest.importorskip("optuna")
+    if engine == "ray":
+        pytest.importorskip("ray")
     if method == "halving":
         (project.root / "slow").touch()  # seeds above 15 never end by themselves
     space = {"seed": {"low": 0, "high": 30}}
     search = {"method": method, "trials": 6, "space": space}
     path = sweep_file(project, search=search)
-    code, out, error = project.run("sweep", path, "--name", "s")
+    code, out, error = project.run("sweep", path, "--name", "s", "--engine", engine)
     found = record(project)["jobs"].values()
     assert code == 0, (out, error)
     assert 1 < len(found) <= 6

@@ -1,8 +1,6 @@
 """Which runs there are, and what each has recorded about itself."""
 
-import json
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -190,15 +188,3 @@ def run_seconds(folder: Path) -> float:
     except RequestError:
         return 0.0
     return round(sum(entry.get("seconds", 0.0) for entry in acts.values()), 1)
-
-
-def list_keys(record: RunRecord) -> tuple[str, ...]:
-    """The candidate lists of a run, each as one text: equal texts are equal lists."""
-    return _keys(record.test, record.folder) if record.test else ()
-
-
-@lru_cache(maxsize=256)
-def _keys(_digest: str, folder: Path) -> tuple[str, ...]:
-    text = (folder / "evaluation" / "candidates.jsonl").read_text(encoding="utf-8")
-    rows = map(json.loads, text.splitlines())
-    return tuple(json.dumps(row, sort_keys=True, ensure_ascii=False) for row in rows)

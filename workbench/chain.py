@@ -19,6 +19,7 @@ from workbench.preflight import preflight
 from workbench.processes import handing_on_sigterm
 from workbench.runs import (
     ACTS,
+    AT_ONCE,
     SCHEMA,
     ActError,
     RequestError,
@@ -38,7 +39,7 @@ def run_chain(
     resume: bool = False,
     checked: bool = False,
     prepared: str | Path = "",
-    patience: float = 0,
+    patience: float = AT_ONCE,
 ) -> Path:
     """Execute the notebooks into a run folder, one after another, and write the report.
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workbench.catalog import RunRecord, list_keys, read_run, run_folders
+from workbench.catalog import RunRecord, read_run, run_folders
 from workbench.runs import NOT_RECORDED
 from workbench.splits import text_groups
 from workbench.uncertainty import bootstrap_draws, estimate, holm, randomisation_test
@@ -235,11 +235,26 @@ def _values(record: RunRecord, file: Path, changed: int, metric: str) -> pd.Seri
     columns = ["scorer", "number", metric]
     table = pq.ParquetFile(file).read(columns=columns).to_pandas()  # much quicker than pandas' own
     own = table[table["scorer"] == "model"].sort_values("number")
-    keys = list_keys(record)
+    keys = _lists(record)
     if len(keys) != len(own):
         return pd.Series(dtype=float)
     values = pd.Series(own[metric].to_numpy(dtype=float), index=keys)
-    return values[~values.index.duplicated()]
+    return values if keys.is_unique else values[~keys.duplicated()]
+
+
+def _lists(record: RunRecord) -> pd.Index:
+    """The candidate lists of a run, each as one text: equal texts are equal lists."""
+    if not record.test:
+        return pd.Index([], dtype=object)
+    if record.test not in _read:  # runs that are compared mostly have the same lists: read once
+        text = (record.folder / "evaluation" / "candidates.jsonl").read_text(encoding="utf-8")
+        keys = [json.dumps(json.loads(line), sort_keys=True, ensure_ascii=False)
+                for line in text.splitlines()]  # fmt: skip
+        _read[record.test] = pd.Index(keys, dtype=object)
+    return _read[record.test]
+
+
+_read: dict[str, pd.Index] = {}  # by the sha256 of their file
 
 
 @lru_cache(maxsize=64)

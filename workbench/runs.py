@@ -43,6 +43,7 @@ NOT_RECORDED = {
     "metric",
 }  # what of the parameters says nothing about the result
 LONGEST_NAME = 200  # bytes
+AT_ONCE = 0.5  # seconds: who only looks whether a folder is in use holds it for an instant
 
 
 class RequestError(ValueError):
@@ -101,7 +102,7 @@ def fresh_folder(stem: str, runs_dir: str | Path = "runs") -> Path:
 
 
 @contextmanager
-def holding(folder: Path, patience: float = 0) -> Iterator[None]:
+def holding(folder: Path, patience: float = AT_ONCE) -> Iterator[None]:
     """Hold the lock of a run's or a sweep's folder, which is made if absent.
 
     Args:
