@@ -69,7 +69,7 @@ def test_a_run_folder_holds_what_the_plan_says(finished):
     for name in ("parameters.yaml", "environment.json", "status.json", "data/train.parquet",
                  "data/dev.parquet", "data/test.parquet", "data/manifest.json", "inspection.json",
                  "training_log.jsonl", "model/model.safetensors", "model/README.md",
-                 "evaluation/metrics.json", "evaluation/per_query.parquet",
+                 "evaluation/metrics.json", "evaluation/blend.json", "evaluation/per_query.parquet",
                  "evaluation/errors.parquet", "report.html", "figures/loss.png",
                  "figures/ladder.png"):  # fmt: skip
         assert (run / name).is_file(), name

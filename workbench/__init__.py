@@ -15,6 +15,7 @@ _MODULES = {
     "backends": ("backends_finding",),
     "baselines": ("Bm25", "CandidateOrder", "CharacterJaccard", "NgramRegression", "RandomScorer",
                   "TfidfCosine"),
+    "blend": ("fit_blend", "load_blend", "try_blend"),
     "browser": ("browser_records", "error_browser", "live_ranking", "save_browser"),
     "candidates": ("build_candidates", "build_test", "look_alikes", "query_groups",
                    "seen_queries", "suspect_negatives"),

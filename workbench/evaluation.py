@@ -10,21 +10,18 @@ import pandas as pd
 from workbench.candidates import query_groups, suspect_negatives
 from workbench.claims import format_estimate
 from workbench.lists import CandidateList, count_lists
-from workbench.metrics import RANKING_METRICS, FloatArray, fit_threshold, rank_metrics
+from workbench.metrics import RANKING_METRICS, FloatArray, rank_metrics
+from workbench.pair_scores import PairScores
 from workbench.scoring import Scorer, backends_used
-from workbench.splits import text_groups
 from workbench.uncertainty import (
     LEVEL,
     Estimate,
     bootstrap_draws,
-    bootstrap_pairs,
     holm,
     randomisation_test,
 )
 
 MAIN_METRIC = "ndcg@10"
-POSITIVE = 0.5  # labels at or above it count as positive
-PAIR_RESAMPLES = 1000  # the most draws for pair metrics, which cannot be had by one product
 
 
 @dataclass(frozen=True)
@@ -38,12 +35,14 @@ class Evaluation:
         ranked: one row a scorer, query and candidate: `scorer`, `number`, `query`, `candidate`,
             `relevance`, `kind`, `score`, `rank` (1 is best; in a tie the irrelevant come first).
         pairs: one row a scorer and labelled pair: `scorer`, `positive`, `score`.
+        dev: the same of the dev pairs.
     """
 
     metrics: dict[str, Any]
     per_query: pd.DataFrame
     ranked: pd.DataFrame
     pairs: pd.DataFrame
+    dev: pd.DataFrame
 
     def table(self, part: str = "all") -> pd.DataFrame:
         """One row a scorer, best first; each metric as its mean with the interval beside it.
@@ -141,9 +140,8 @@ def evaluate(
     """
     if not lists:
         raise ValueError("there is no candidate list to rank")
-    names, labelled = list(scorers), _Pairs(pairs, dev, ties, min(resamples, PAIR_RESAMPLES), seed)
+    names, labelled = list(scorers), PairScores(pairs, dev, ties, resamples, seed)
     values, per_query, ranked, tied = [], [], [], {}
-    of_pairs: list[pd.DataFrame] = []
     pair_rows: list[dict[str, Any]] = []
     thresholds: dict[str, float | None] = {}
     for name, scorer in scorers.items():
@@ -164,7 +162,7 @@ def evaluate(
         per_query.append(frame)
         ranked.append(_ranked(name, lists, scores))
         tied[name] = float(np.mean([len(s) > 1 and s.min() == s.max() for s in scores]))
-        thresholds[name], estimates = labelled.measure(name, scorer, of_pairs)
+        thresholds[name], estimates = labelled.measure(name, scorer)
         pair_rows.append(estimates)
     groups = query_groups(lists)
     every = np.column_stack(values)
@@ -190,56 +188,8 @@ def evaluate(
         "rows": rows,
         "model_minus": _differences(names, every, draws, groups, resamples, seed),
     }
-    columns = ["scorer", "positive", "score"]
-    scored = pd.concat(of_pairs, ignore_index=True) if of_pairs else pd.DataFrame(columns=columns)
-    queries = pd.concat(per_query, ignore_index=True)
-    return Evaluation(metrics, queries, pd.concat(ranked, ignore_index=True), scored)
-
-
-class _Pairs:
-    """The labelled pairs, and how to measure a scorer on them."""
-
-    def __init__(
-        self, test: pd.DataFrame, dev: pd.DataFrame | None, ties: str, resamples: int, seed: int
-    ) -> None:
-        self.test, self.dev = _texts(test), _texts(dev) if dev is not None else []
-        self.positive = (test["label"] >= POSITIVE).to_numpy(dtype=bool)
-        self.dev_positive = (dev["label"] >= POSITIVE).to_numpy(bool) if dev is not None else None
-        self.groups = text_groups(test)
-        self.ties, self.resamples, self.seed = ties, resamples, seed
-
-    def measure(
-        self, name: str, scorer: Scorer, scored: list[pd.DataFrame]
-    ) -> tuple[float | None, dict[str, Any]]:
-        """The threshold and the pair metrics; the scores are added to `scored`."""
-        if not self.test:
-            return None, {}
-        threshold = float("nan")
-        if self.dev and self.dev_positive is not None:
-            threshold = fit_threshold(_finite(name, scorer, self.dev), self.dev_positive)
-        score = _finite(name, scorer, self.test)
-        scored.append(pd.DataFrame({"scorer": name, "positive": self.positive, "score": score}))
-        estimates = bootstrap_pairs(
-            score, self.positive, self.ties, threshold, bool(getattr(scorer, "log_odds", False)),
-            self.groups, self.resamples, self.seed,
-        )  # fmt: skip
-        plain = {metric: estimate.plain() for metric, estimate in estimates.items()}
-        return None if np.isnan(threshold) else threshold, plain
-
-
-def _texts(pairs: pd.DataFrame) -> list[tuple[str, str]]:
-    return list(zip(pairs["sentence_0"], pairs["sentence_1"], strict=True))
-
-
-def _finite(name: str, scorer: Scorer, pairs: list[tuple[str, str]]) -> np.ndarray:
-    score = np.asarray(scorer.score(pairs), dtype=float)
-    if not np.isfinite(score).all():
-        place = int(np.flatnonzero(~np.isfinite(score))[0])
-        raise ValueError(
-            f"scorer {name!r}: the score of the pair {pairs[place]} is {score[place]}; it must be "
-            "finite"
-        )
-    return score
+    queries, ranks = (pd.concat(frames, ignore_index=True) for frames in (per_query, ranked))
+    return Evaluation(metrics, queries, ranks, labelled.scores(), labelled.scores(dev=True))
 
 
 def _rows(
