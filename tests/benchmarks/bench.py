@@ -64,7 +64,7 @@ def scoring(options, folder):
 
 
 def training(options, folder):
-    kinds = ("32, float32", "32, bfloat16", "64, bfloat16")
+    kinds = ("32, float32", "64, float32", "32, bfloat16", "64, bfloat16")
     ours = tuple(f"`speed: fast`, batches of {kind}" for kind in kinds)
     peer = ("`CrossEncoderTrainer`, batches of 8, float32",)
     yield Group("training on {}", "pairs/s", peer, ours, "the card's recipe")

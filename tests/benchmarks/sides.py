@@ -6,6 +6,7 @@ It makes ready and says so; then, for each line it is given, it goes the way onc
 the seconds, its highest memory so far in bytes, and what it found. All are JSON, an object a line.
 """
 
+import itertools
 import json
 import os
 import re
@@ -89,11 +90,20 @@ def auto(options):
     return run
 
 
+def must_compute_in(precision):
+    """Leave out what would be slower than float32 for want of instructions."""
+    from workbench.recipes import has_bfloat16
+
+    if precision == "bfloat16" and not has_bfloat16():
+        raise NotHereError("this processor has no instructions for bfloat16")
+
+
 def backend(name):
     def make(options):
         from workbench.backends import BackendError, open_backend
         from workbench.onnx_models import FILES, OnnxError, write_onnx
 
+        must_compute_in(name.removeprefix("torch-"))
         model, folder, _, pairs, detail = loaded(options)
         try:
             with tempfile.TemporaryDirectory() as exported:
@@ -145,6 +155,7 @@ def fast_training(batch_size, precision):
         from workbench.recipes import Recipe
         from workbench.trainer import make_trainer
 
+        must_compute_in(precision)
         recipe = Recipe(precision=precision, speed="fast", batch_size=batch_size)
         model, _, frame, _, detail = loaded(options, attention="eager")
 
@@ -162,7 +173,7 @@ def fast_training(batch_size, precision):
     return make
 
 
-for size, precision in ((32, "float32"), (32, "bfloat16"), (64, "bfloat16")):
+for size, precision in itertools.product((32, 64), ("float32", "bfloat16")):
     WAYS[f"`speed: fast`, batches of {size}, {precision}"] = fast_training(size, precision)
 
 
