@@ -7,9 +7,10 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import logit
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from workbench import remarks
+from workbench import remarks, starts
 from workbench.coverage import (
     missing_characters,
     repair_outlook,
@@ -258,6 +259,31 @@ def test_rows_that_do_not_fit_are_refused(tokenizer):
         apply_repair(model, repair, np.zeros((2, 384), dtype=np.float32))
 
 
+def test_whether_the_warm_up_has_taught_anything_is_measured_and_told(monkeypatch):
+    pairs = pd.DataFrame({"sentence_0": ["a", "b", "c"], "sentence_1": ["d", "e", "f"],
+                          "label": [0.1, 0.5, 0.8]})  # fmt: skip
+    target = dict(zip(zip(pairs["sentence_0"], pairs["sentence_1"], strict=True), pairs["label"],
+                      strict=True))  # fmt: skip
+
+    class Scores:
+        def __init__(self, change):
+            self.change = change
+
+        def score(self, asked):
+            return self.change(np.array([target[pair] for pair in asked]))
+
+    def found(change):
+        monkeypatch.setattr(starts, "ModelScorer", lambda model: Scores(change))
+        return starts.agreement(None, pairs)
+
+    assert found(logit) == pytest.approx(1)
+    assert found(lambda right: -logit(right)) == pytest.approx(-1)
+    assert found(np.zeros_like) is None
+    assert "has learned to compare" in remarks.agreement_finding(0.9)
+    assert "has not learned to compare characters yet" in remarks.agreement_finding(0.2)
+    assert "taught nothing" in remarks.agreement_finding(None)
+
+
 def test_the_whole_recipe_runs_is_recorded_and_resumes_the_same(tmp_path, tiny_model, monkeypatch):
     from workbench.logs import TrainingLog, read_training_log
 
@@ -271,6 +297,7 @@ def test_the_whole_recipe_runs_is_recorded_and_resumes_the_same(tmp_path, tiny_m
     record = fine_tune(tmp_path / "whole", base, recipe)
     assert record["vocabulary"]["added_tokens"] > 100
     assert record["lexical_warm_up"]["pairs"] == 120
+    assert -1 <= record["lexical_warm_up"]["agreement"] <= 1
     train = read_side(tmp_path / "whole", "train")
     assert record["pairs_seen"]["labelled"] == len(train)
     assert record["pairs_seen"]["swapped_positives"] == (train["label"] >= 0.5).sum()

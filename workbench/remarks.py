@@ -13,6 +13,7 @@ READS = {
     "amber": "Part of the meaning is lost before the model starts.",
     "green": "The vocabulary covers the data.",
 }
+LEARNED = 0.8  # correlation of a warm-up that has done its work; it was seen at 0.94, else near 0.5
 
 
 def vocabulary_finding(inspection: Mapping[str, Any]) -> str:
@@ -107,6 +108,23 @@ def recipe_finding(recipe: Recipe) -> str:
     return f"Beyond the labels: {'; '.join(asked)}. Then {plain}"
 
 
+def agreement_finding(agreement: float | None) -> str:
+    """Whether a lexical warm-up has taught a model to compare characters.
+
+    Args:
+        agreement: correlation of its scores with the targets; None where it is not defined.
+    """
+    if agreement is None:
+        return "**All its scores are equal: the warm-up has taught nothing.** "
+    shown = f"its scores follow the targets with a correlation of {agreement:.2f}"
+    if agreement >= LEARNED:
+        return f"The model has learned to compare characters: {shown}. "
+    return (
+        f"**The model has not learned to compare characters yet**: {shown}. It learns this late "
+        "and then quickly; more `lexical_pairs` help, and another `seed` or `new_embeddings` may. "
+    )
+
+
 def training_finding(record: Mapping[str, Any]) -> str:
     """What a training did to the vocabulary, and what it learned from."""
     vocabulary, seen, warm_up = (
@@ -126,6 +144,8 @@ def training_finding(record: Mapping[str, Any]) -> str:
             f"The lexical warm-up took {warm_up['steps']:,} steps over {warm_up['pairs']:,} pairs "
             f"with soft targets (mean loss {warm_up['train_loss']:.3f}; it cannot reach 0). "
         )
+        if "agreement" in warm_up:  # an older record has none
+            text += agreement_finding(warm_up["agreement"])
     added = {name: count for name, count in seen.items() if name != "labelled"}
     text += f"{seen['labelled']:,} labelled pairs were learned from"
     for name, count in added.items():

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from sentence_transformers.cross_encoder import CrossEncoder
@@ -17,10 +18,12 @@ from workbench.models import ModelLocation, load_tokenizer, read_lineage
 from workbench.processes import is_main, wait_for_all
 from workbench.recipes import Recipe
 from workbench.repair import apply_repair, repair_vocabulary, training_texts
-from workbench.scoring import load_cross_encoder
+from workbench.scoring import ModelScorer, load_cross_encoder
 from workbench.trainer import make_trainer
+from workbench.uncertainty import sigmoid
 
 LEXICAL = "lexical warm-up"
+AGREEMENT_PAIRS = 500
 
 
 def start_model(
@@ -94,12 +97,30 @@ def warm_up(
             "seconds": trainer.seconds(),
         }
         if is_main():
-            save_model(model, done, [record])
+            save_model(model, done, [record | {"agreement": agreement(model, pairs)}])
         wait_for_all()
     location = ModelLocation(LEXICAL, "folder", done, "", "", LEXICAL)
     attention = "eager" if recipe.speed == "fast" else None
     finished = load_cross_encoder(location, recipe.max_length, recipe.seed, attention)
     return finished, read_lineage(location)[-1]
+
+
+def agreement(model: CrossEncoder, pairs: pd.DataFrame) -> float | None:
+    """Correlation of the model's probabilities with the soft targets, on some of the pairs.
+
+    Args:
+        model: after the warm-up.
+        pairs: that it was warmed up on, columns `sentence_0`, `sentence_1`, `label`.
+
+    Returns:
+        Pearson's, in [-1, 1], over 500 pairs at most; None where one of the two is constant.
+    """
+    some = pairs.sample(min(len(pairs), AGREEMENT_PAIRS), random_state=0)
+    texts = list(zip(some["sentence_0"], some["sentence_1"], strict=True))
+    given, target = sigmoid(ModelScorer(model).score(texts)), some["label"].to_numpy(dtype=float)
+    if min(np.ptp(given), np.ptp(target)) == 0:
+        return None
+    return float(np.corrcoef(given, target)[0, 1])
 
 
 def with_mined(train: pd.DataFrame, recipe: Recipe) -> tuple[pd.DataFrame, dict[str, int]]:
