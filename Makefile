@@ -40,7 +40,7 @@ lab: $(STAMP)
 	@$(BIN)/jupyter lab notebooks/01_inspect_data.ipynb
 
 test: $(STAMP)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --cov --durations=40
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --dist worksteal --cov --durations=40
 
 check: $(STAMP)
 	$(BIN)/ruff check .
