@@ -77,7 +77,7 @@ def test_the_weights_of_made_up_labels_are_found():
 
 def test_its_logit_is_the_weighted_sum():
     blend = Blend({"char_jaccard": 2.0}, -1.0, {"char_jaccard": CharacterJaccard()})
-    assert blend.score([("ab", "ab"), ("ab", "cd"), ("abc", "abd")]).tolist() == [1.0, -1.0, 0.0]
+    assert blend.score([("ab", "ab"), ("ab", "cd"), ("abc", "abx")]).tolist() == [1.0, -1.0, 0.0]
 
 
 def test_what_the_model_lacks_is_seen_and_its_figures_are_those_of_the_scorer(
