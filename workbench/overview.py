@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 
 from workbench.catalog import RunRecord
 from workbench.claims import format_estimate
@@ -49,20 +50,22 @@ def losses(records: Sequence[RunRecord], best: RunRecord | None, ax: Axes | None
     A share, so that runs of different lengths lie over each other.
     """
     ax = new_axes(ax)
-    few = len(records) <= NAMED
+    few, others = len(records) <= NAMED, list[np.ndarray]()
     for number, record in enumerate(records):
-        log = _log(record)
-        if log is None:
+        line = _loss_line(record)
+        if line is None:
             continue
-        step = running_step(log) if log["stage"].nunique() > 1 else log["step"]
-        step = step / step.max()
-        there = log["loss"].notna()
         own = best is not None and record.folder == best.folder
-        color = CYCLE[number % len(CYCLE)] if few else (ORANGE if own else GREY)
-        label = record.name[:32] if few or own else None
-        ax.plot(step[there], log.loc[there, "loss"], color=color, label=label,
-                linewidth=2 if few or own else 0.7, alpha=1 if few or own else 0.5,
-                zorder=3 if own else 2)  # fmt: skip
+        if few or own:
+            color = CYCLE[number % len(CYCLE)] if few else ORANGE
+            ax.plot(
+                *line.T, color=color, label=record.name[:32], linewidth=2, zorder=3 if own else 2
+            )
+        else:
+            others.append(line)
+    # All at once, for there may be hundreds.
+    ax.add_collection(LineCollection(others, colors=GREY, linewidths=0.7, alpha=0.5, zorder=2))
+    ax.autoscale_view()
     ax.set(xlabel="share of the training", ylabel="binary cross-entropy (nats)", ylim=(0, None))
     ax.set_title("Training loss of all runs")
     if ax.get_legend_handles_labels()[0]:
@@ -84,9 +87,11 @@ def seed_spread(
     worst_first = metric not in LOWER_IS_BETTER
     ordered = sorted(rows.items(), key=lambda row: np.mean(row[1]), reverse=not worst_first)[-BARS:]
     ax = new_axes(ax, (7.5, max(2.0, 0.26 * len(ordered) + 0.9)))
-    for place, (_, values) in enumerate(ordered):
-        ax.scatter(values, [place] * len(values), color=BLUE, alpha=0.7)
-        ax.scatter([np.mean(values)], [place], color=ORANGE, marker="|", s=250, linewidth=3)
+    means = [float(np.mean(values)) for _, values in ordered]
+    points = [value for _, values in ordered for value in values]
+    places = [place for place, (_, values) in enumerate(ordered) for _ in values]
+    ax.scatter(points, places, color=BLUE, alpha=0.7)
+    ax.scatter(means, range(len(means)), color=ORANGE, marker="|", s=250, linewidth=3)
     ax.set_yticks(range(len(ordered)), [label[:48] for label, _ in ordered], fontsize="small")
     ax.set(xlabel=metric, ylabel=", ".join(names)[:48] or "setting")
     ax.set_title(f"{metric} by setting, a point a seed")
@@ -169,12 +174,16 @@ def seeds_finding(table: pd.DataFrame, metric: str = "ndcg@10") -> str:
     )
 
 
-def _log(record: RunRecord) -> pd.DataFrame | None:
+def _loss_line(record: RunRecord) -> np.ndarray | None:
+    """Share of the training and loss, shape (rows, 2); None where a run has recorded none."""
     try:
         log = read_training_log(record.folder)
     except (OSError, ValueError):
         return None
-    return log if len(log) and log["loss"].notna().any() else None
+    step = running_step(log) if log["stage"].nunique() > 1 else log["step"]
+    line = np.column_stack([step / step.max(), log["loss"]]).astype(float)
+    line = line[~np.isnan(line[:, 1])]
+    return line if len(line) else None
 
 
 def _short(value: object) -> str:
