@@ -102,7 +102,7 @@ def draw(found, path):
     """Seconds and memory against rows, both axes logarithmic."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 4), layout="constrained")
+    figure = Figure(figsize=(9, 5), layout="constrained")
     shown = (("seconds", "seconds", 1), ("most_bytes", "highest memory of the process, GiB", 2**30))
     for axes, (name, label, unit) in zip(figure.subplots(1, 2), shown, strict=True):
         for step, points in found.items():
@@ -112,7 +112,7 @@ def draw(found, path):
                       marker="o", label=f"{STEPS[step]}{power}")  # fmt: skip
         axes.set(xscale="log", yscale="log", xlabel="rows of the file", ylabel=label)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1))  # hides no point
     figure.savefig(path, dpi=100)
 
 
