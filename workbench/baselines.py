@@ -12,6 +12,11 @@ Float32Array = NDArray[np.float32]
 TextPair = tuple[str, str]
 
 
+def text_pairs(frame: pd.DataFrame) -> list[TextPair]:
+    """The texts of columns `sentence_0` and `sentence_1`, a pair a row."""
+    return list(zip(frame["sentence_0"].tolist(), frame["sentence_1"].tolist(), strict=True))
+
+
 class RandomScorer:
     """Scores drawn uniformly from [0, 1), the same for the same seed and number of pairs."""
 

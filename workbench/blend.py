@@ -16,12 +16,11 @@ from numpy.typing import ArrayLike
 from workbench.baselines import Float32Array, TextPair
 from workbench.candidates import query_groups
 from workbench.claims import SIGNIFICANT, format_estimate
-from workbench.evaluation import MAIN_METRIC, Evaluation
+from workbench.evaluation import MAIN_METRIC, Evaluation, compared, rank_lists, split_scores
 from workbench.files import project_path, read_json, write_json
 from workbench.lists import CandidateList
-from workbench.metrics import rank_metrics
 from workbench.scoring import Scorer
-from workbench.uncertainty import LEVEL, Estimate, bootstrap_draws, holm, randomisation_test
+from workbench.uncertainty import bootstrap_draws, estimate
 
 PARTS = ("model", "ngram_regression", "char_jaccard")
 FEWEST = 20  # dev pairs of each class, below which three weights are a matter of luck
@@ -67,7 +66,7 @@ class BlendReport:
         shares: of each part: its weight times the spread of its scores on dev, all adding up to 1
             in absolute terms.
         means: nDCG@10 of each part and of `blend`: `mean`, `low`, `high`.
-        minus: nDCG@10 of the blend minus that of each part, besides with `p_holm`.
+        minus: nDCG@10 of the blend minus that of each part, see `compared`.
     """
 
     problem: str = ""
@@ -198,17 +197,13 @@ def _report(
     blend: Blend, evaluation: Evaluation, lists: Sequence[CandidateList], seed: int
 ) -> BlendReport:
     names = list(blend.weights)
-    mixed = blend.mix(_by_scorer(evaluation.ranked, names))
-    ends = np.cumsum([len(one.candidates) for one in lists])[:-1]
-    ranked = rank_metrics(
-        np.split(mixed, ends), [one.relevance for one in lists], evaluation.metrics["ties"],
-        [one.missed for one in lists], [one.query for one in lists],
-    )  # fmt: skip
-    values = np.column_stack([*map(evaluation.values, names), ranked[MAIN_METRIC]])
+    mixed = split_scores(blend.mix(_by_scorer(evaluation.ranked, names)), lists)
+    ranked = rank_lists(mixed, lists, evaluation.metrics["ties"])[MAIN_METRIC]
+    gaps = ranked[:, None] - np.column_stack([*map(evaluation.values, names)])
     groups, resamples = query_groups(lists), evaluation.metrics["resamples"]
-    draws = bootstrap_draws(values, groups, resamples, seed)
-    gaps, gap_draws = values[:, [-1]] - values[:, :-1], draws[:, [-1]] - draws[:, :-1]
-    p = holm(randomisation_test(gaps, groups, resamples, seed + 1))
+    draws = bootstrap_draws(np.column_stack([ranked, gaps]), groups, resamples, seed)
+    measured = {row["scorer"]: row[MAIN_METRIC] for row in evaluation.metrics["rows"]}
+    own = estimate(ranked.mean(), draws[:, 0]).plain()
     dev = _by_scorer(evaluation.dev, names)
     parts = {name: weight * dev[name].std() for name, weight in blend.weights.items()}
     total = sum(map(abs, parts.values())) or 1.0
@@ -217,16 +212,6 @@ def _report(
         weights=blend.weights,
         intercept=blend.intercept,
         shares={name: float(part / total) for name, part in parts.items()},
-        means=_estimates([*names, "blend"], values, draws),
-        minus={name: {**gap, "p_holm": float(p[place])} for place, (name, gap)
-               in enumerate(_estimates(names, gaps, gap_draws).items())},
-    )  # fmt: skip
-
-
-def _estimates(
-    names: Sequence[str], values: np.ndarray, draws: np.ndarray
-) -> dict[str, dict[str, Any]]:
-    low, high = np.percentile(draws, LEVEL, axis=0)
-    return {name: Estimate(mean, low[place], high[place]).plain()
-            for place, (name, mean) in enumerate(zip(names, values.mean(axis=0), strict=True))
-            }  # fmt: skip
+        means={name: measured[name] for name in names} | {"blend": own},
+        minus=compared(names, gaps, draws[:, 1:], groups, resamples, seed),
+    )

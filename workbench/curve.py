@@ -6,10 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from workbench.candidates import query_groups
-from workbench.evaluation import MAIN_METRIC, Evaluation, score_lists
+from workbench.evaluation import MAIN_METRIC, Evaluation, rank_lists, score_lists
 from workbench.files import project_path, read_json
 from workbench.lists import CandidateList
-from workbench.metrics import rank_metrics
 from workbench.models import find_model
 from workbench.scoring import ModelScorer
 from workbench.uncertainty import bootstrap_mean
@@ -51,12 +50,7 @@ def snapshot_curve(
     for folder in found:
         found_model = find_model(str(folder))
         scorer = ModelScorer.load(found_model, max_length, seed=seed, backend=backend)
-        values = rank_metrics(
-            score_lists(scorer, lists),
-            [one.relevance for one in lists],
-            ties,
-            [one.missed for one in lists],
-        )[MAIN_METRIC]
+        values = rank_lists(score_lists(scorer, lists), lists, ties)[MAIN_METRIC]
         interval = bootstrap_mean(values, resamples, seed, groups)
         rows.append({**read_json(folder / "snapshot.json"), **interval._asdict()})
     return pd.DataFrame(rows, columns=["step", "pairs", "mean", "low", "high"])

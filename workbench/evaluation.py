@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from workbench.candidates import query_groups, suspect_negatives
 from workbench.claims import format_estimate
@@ -99,9 +100,26 @@ class Evaluation:
 
 def score_lists(scorer: Scorer, lists: Sequence[CandidateList]) -> list[np.ndarray]:
     """Scores of every list's candidates: for each list a float32 array of shape (candidates,)."""
-    scores = scorer.score([pair for one in lists for pair in one.pairs()])
+    return split_scores(scorer.score([pair for one in lists for pair in one.pairs()]), lists)
+
+
+def split_scores(scores: ArrayLike, lists: Sequence[CandidateList]) -> list[np.ndarray]:
+    """Scores of all candidates, one list after another, given back to their lists, as float32."""
     ends = np.cumsum([len(one.candidates) for one in lists])[:-1]
     return list(np.split(np.asarray(scores, dtype=np.float32), ends))
+
+
+def rank_lists(
+    scores: Sequence[ArrayLike], lists: Sequence[CandidateList], ties: str
+) -> dict[str, FloatArray]:
+    """Every ranking metric of every list, see `rank_metrics`; scores as from `score_lists`."""
+    return rank_metrics(
+        scores,
+        [one.relevance for one in lists],
+        ties,
+        [one.missed for one in lists],
+        [one.query for one in lists],
+    )
 
 
 def evaluate(
@@ -147,13 +165,7 @@ def evaluate(
     for name, scorer in scorers.items():
         scores = score_lists(scorer, lists)
         try:
-            found = rank_metrics(
-                scores,
-                [one.relevance for one in lists],
-                ties,
-                [one.missed for one in lists],
-                [one.query for one in lists],
-            )
+            found = rank_lists(scores, lists, ties)
         except ValueError as error:
             raise ValueError(f"scorer {name!r}: {error}") from error
         values.append(np.column_stack(list(found.values())))
@@ -241,10 +253,34 @@ def _differences(
     column = {name: number * step + main for number, name in enumerate(names)}
     places = [column[name] for name in others]
     gaps, gap_draws = (a[:, [column["model"]]] - a[:, places] for a in (values, draws))
+    return compared(others, gaps, gap_draws, groups, resamples, seed)
+
+
+def compared(
+    names: Sequence[str],
+    gaps: FloatArray,
+    draws: FloatArray,
+    groups: np.ndarray,
+    resamples: int,
+    seed: int,
+) -> dict[str, dict[str, Any]]:
+    """Paired differences, each with its interval and its p-value, alone and among all of them.
+
+    Args:
+        names: of what one scorer is compared with.
+        gaps: the differences, shape (queries, names).
+        draws: their means over resampled queries, shape (resamples, names).
+        groups: of the queries, shape (queries,).
+        resamples: flips of the test.
+        seed: of the evaluation.
+
+    Returns:
+        By name `mean`, `low`, `high`, `p`, `p_holm`.
+    """
     p = randomisation_test(gaps, groups, resamples, seed + 1)
-    low, high = np.percentile(gap_draws, LEVEL, axis=0)
+    low, high = np.percentile(draws, LEVEL, axis=0)
     return {
         name: {**Estimate(gaps[:, n].mean(), low[n], high[n]).plain(), "p": float(p[n]),
                "p_holm": float(adjusted)}
-        for n, (name, adjusted) in enumerate(zip(others, holm(p), strict=True))
+        for n, (name, adjusted) in enumerate(zip(names, holm(p), strict=True))
     }  # fmt: skip

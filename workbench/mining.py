@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workbench.baselines import CharacterJaccard, NgramRegression
+from workbench.baselines import CharacterJaccard, NgramRegression, text_pairs
 from workbench.candidates import OverlapIndex
 from workbench.repair import training_texts
 from workbench.splits import text_groups
@@ -69,7 +69,7 @@ def hard_negatives(train: pd.DataFrame, each: int, seed: int = 42) -> pd.DataFra
     """
     positive = train[train["label"] >= 0.5]
     mined = _mined(train, training_texts(positive), each, seed)
-    likely = _sigmoid(NgramRegression(seed).fit(train).score(_rows(mined)))
+    likely = _sigmoid(NgramRegression(seed).fit(train).score(text_pairs(mined)))
     return mined[likely <= LIKELY].assign(label=0.0)[["sentence_0", "sentence_1", "label"]]
 
 
@@ -97,7 +97,7 @@ def lexical_pairs(train: pd.DataFrame, count: int, seed: int = 42) -> pd.DataFra
     teacher = NgramRegression(seed).fit(pd.concat([train[columns], mined[columns]]))
     labelled = train[columns].sample(min(len(train), count - len(mined)), random_state=seed)
     pairs = pd.concat([mined[columns], labelled], ignore_index=True)
-    rows = _rows(pairs)
+    rows = text_pairs(pairs)
     # Logits are softened, so that the order among unlikely pairs is learned as well.
     soft = (_sigmoid(teacher.score(rows) / 1.5) + CharacterJaccard().score(rows)) / 2
     return pairs.assign(label=soft.astype(float))
@@ -112,13 +112,9 @@ def _mined(train: pd.DataFrame, queries: list[str], each: int, seed: int) -> pd.
     group |= dict(zip(positive["sentence_1"], groups, strict=True))
     left, right = (mined[c].map(group).fillna(-1) for c in ("sentence_0", "sentence_1"))
     labelled = set(zip(train["sentence_0"], train["sentence_1"], strict=True))
-    given = [(a, b) in labelled or (b, a) in labelled for a, b in _rows(mined)]
+    given = [(a, b) in labelled or (b, a) in labelled for a, b in text_pairs(mined)]
     connected = (left == right) & (left >= 0)
     return mined[~connected & ~np.array(given, dtype=bool)]
-
-
-def _rows(pairs: pd.DataFrame) -> list[tuple[str, str]]:
-    return list(zip(pairs["sentence_0"].tolist(), pairs["sentence_1"].tolist(), strict=True))
 
 
 def _sigmoid(logits: Any) -> np.ndarray:

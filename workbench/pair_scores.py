@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from workbench.baselines import TextPair, text_pairs
 from workbench.metrics import fit_threshold
 from workbench.scoring import Scorer
 from workbench.splits import text_groups
@@ -30,7 +31,7 @@ class PairScores:
         self, test: pd.DataFrame, dev: pd.DataFrame | None, ties: str, resamples: int, seed: int
     ) -> None:
         none = test.iloc[:0]
-        self.sides = {name: (_texts(side), (side["label"] >= POSITIVE).to_numpy(dtype=bool))
+        self.sides = {name: (text_pairs(side), (side["label"] >= POSITIVE).to_numpy(dtype=bool))
                       for name, side in (("test", test), ("dev", none if dev is None else dev))
                       }  # fmt: skip
         self.groups = text_groups(test)
@@ -74,11 +75,7 @@ class PairScores:
         return score, positive
 
 
-def _texts(pairs: pd.DataFrame) -> list[tuple[str, str]]:
-    return list(zip(pairs["sentence_0"], pairs["sentence_1"], strict=True))
-
-
-def _finite(name: str, scorer: Scorer, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+def _finite(name: str, scorer: Scorer, pairs: Sequence[TextPair]) -> np.ndarray:
     score = np.asarray(scorer.score(pairs), dtype=float)
     if not np.isfinite(score).all():
         place = int(np.flatnonzero(~np.isfinite(score))[0])

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from sentence_transformers.cross_encoder import CrossEncoder
 
+from workbench.baselines import text_pairs
 from workbench.checkpoints import last_checkpoint, save_model, step_of
 from workbench.embeddings import mean_rows, random_rows, spectral_rows
 from workbench.logs import TrainingLog
@@ -116,8 +117,8 @@ def agreement(model: CrossEncoder, pairs: pd.DataFrame) -> float | None:
         Pearson's, in [-1, 1], over 500 pairs at most; None where one of the two is constant.
     """
     some = pairs.sample(min(len(pairs), AGREEMENT_PAIRS), random_state=0)
-    texts = list(zip(some["sentence_0"], some["sentence_1"], strict=True))
-    given, target = sigmoid(ModelScorer(model).score(texts)), some["label"].to_numpy(dtype=float)
+    given = sigmoid(ModelScorer(model).score(text_pairs(some)))
+    target = some["label"].to_numpy(dtype=float)
     if min(np.ptp(given), np.ptp(target)) == 0:
         return None
     return float(np.corrcoef(given, target)[0, 1])

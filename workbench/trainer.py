@@ -30,6 +30,7 @@ from transformers import (
     TrainerState,
 )
 
+from workbench.baselines import text_pairs
 from workbench.fast_trainer import FastTrainer, can_train_fast
 from workbench.logs import TrainingLog
 from workbench.metrics import pair_metrics
@@ -117,7 +118,7 @@ def make_trainer(
         report_to="none",
     )
     arguments = CrossEncoderTrainingArguments(**given)
-    texts = list(zip(dev["sentence_0"], dev["sentence_1"], strict=True))
+    texts = text_pairs(dev)
     fast = recipe.speed == "fast" and can_train_fast(model)
     backend = ("torch-bfloat16" if half else "torch-float32") if fast else "predict"
     trainer = (FastTrainer if fast else ResumableTrainer)(
