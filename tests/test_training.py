@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from workbench import findings, plots
+from workbench import findings, plots, recipes
 from workbench.card import write_card
 from workbench.curve import find_snapshots
 from workbench.files import read_json
@@ -178,20 +178,36 @@ def test_without_data_nothing_is_trained(tmp_path, tiny_model):
         fine_tune(tmp_path, find_model(str(tiny_model)))
 
 
-@pytest.mark.parametrize("instructions", [{}, {"avx512_bf16": True}, {"bf16": True}])
+@pytest.mark.parametrize(
+    ("instructions", "gain", "quick"),
+    [
+        ({}, 9.0, "float32"),  # computed by detours: not even tried
+        ({"avx512_bf16": True}, 2.5, "bfloat16"),
+        ({"avx512_bf16": True}, 0.5, "float32"),  # there are such processors
+        ({"bf16": True}, 2.5, "bfloat16"),
+    ],
+)
 def test_precision_is_checked_and_auto_takes_what_the_processor_is_quick_in(
-    instructions, monkeypatch
+    instructions, gain, quick, monkeypatch
 ):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
-    quick = "bfloat16" if instructions else "float32"
+    monkeypatch.setattr(recipes, "_gain_of_bfloat16", lambda: gain)
     assert Recipe(speed="fast").resolved_precision() == quick
     assert Recipe().resolved_precision() == "float32"  # exact is the library's, bit for bit
     assert Recipe(precision="bfloat16").resolved_precision() == "bfloat16"
     with pytest.raises(ValueError, match="'half' is none of"):
         Recipe(precision="half").resolved_precision()
+
+
+def test_the_gain_of_bfloat16_is_measured_once(monkeypatch):
+    recipes._gain_of_bfloat16.cache_clear()
+    gain = recipes._gain_of_bfloat16()
+    assert 0 < gain < 100
+    monkeypatch.setattr(recipes.time, "perf_counter", lambda: pytest.fail("measured again"))
+    assert recipes._gain_of_bfloat16() == gain
 
 
 @pytest.mark.parametrize("has", [True, False])

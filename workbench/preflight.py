@@ -25,7 +25,7 @@ from workbench.models import (
     is_hub_name,
 )
 from workbench.parameters import Parameters
-from workbench.recipes import Recipe, has_bfloat16
+from workbench.recipes import Recipe, quick_in_bfloat16
 from workbench.runs import ACTS, folder_problems
 
 SAMPLE = 4000  # pairs that the vocabulary is judged on
@@ -81,10 +81,8 @@ def preflight(
     if not any(finding.level == "problem" for finding in found) and rows and location:
         found += _vocabulary(location, rows)
         found += _size(parameters, rows, location, folder, trial)
-    if parameters.precision == "bfloat16" and "02" in acts and not has_bfloat16():
-        text = (
-            "precision: bfloat16 is slower than float32 here: the processor computes it by detours"
-        )
+    if parameters.precision == "bfloat16" and "02" in acts and not quick_in_bfloat16():
+        text = "precision: bfloat16 is not quicker than float32 on this processor"
         found.append(Finding("warning", text, "use precision: auto"))
     return Preflight(found)
 

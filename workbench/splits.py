@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from workbench.files import project_path, read_json, replacing, set_aside, write_json
 from workbench.formats import REASONS
@@ -30,6 +28,9 @@ def text_groups(pairs: pd.DataFrame) -> np.ndarray:
     The groups are the connected components of the graph whose nodes are the distinct texts (a text
     is one node in whichever column it stands) and whose edges are the pairs.
     """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     count = len(pairs)
     if not count:
         return np.empty(0, dtype=np.int64)

@@ -91,11 +91,11 @@ def auto(options):
 
 
 def must_compute_in(precision):
-    """Leave out what would be slower than float32 for want of instructions."""
-    from workbench.recipes import has_bfloat16
+    """Leave out what would be slower than float32 on this processor."""
+    from workbench.recipes import quick_in_bfloat16
 
-    if precision == "bfloat16" and not has_bfloat16():
-        raise NotHereError("this processor has no instructions for bfloat16")
+    if precision == "bfloat16" and not quick_in_bfloat16():
+        raise NotHereError("this processor is not quicker in bfloat16")
 
 
 def backend(name):
