@@ -5,9 +5,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import CHARACTERS
-from workbench import backends
+from workbench import backends, encoding
 from workbench.backends import BackendError, check, choose_backend, open_backend, swapped_share
-from workbench.encoding import ROWS_STEP, PairEncoder
+from workbench.encoding import MOST_PADDING, ROWS_STEP, PairEncoder
 from workbench.evaluation import evaluate
 from workbench.inference import is_supported, one_thread_each
 from workbench.lists import CandidateList
@@ -71,17 +71,37 @@ def test_ids_are_those_of_the_tokenizer_also_when_it_truncates(model, texts, max
 
 
 def test_batches_hold_every_pair_once_in_few_shapes(model):
-    pairs = made_up(1000)
-    encoded = PairEncoder(model.tokenizer.backend_tokenizer, 64).encode(pairs)
+    tokenizer = model.tokenizer.backend_tokenizer
+    encoded = PairEncoder(tokenizer, 64).encode(made_up(1000))
     batches = list(encoded.batches(256))
     assert sorted(np.concatenate([batch.rows for batch in batches])) == list(range(1000))
-    for batch in batches:
-        assert batch.ids.shape == batch.types.shape
-        assert (encoded.lengths[batch.rows] == batch.ids.shape[1]).all()
-        assert batch.ids.size <= 256 + batch.ids.shape[1]
-        assert len(batch.ids) % ROWS_STEP == 0 or len(batch.ids) == 256 // batch.ids.shape[1]
-        assert [encoded.row(batch.rows[0])[0]] == batch.ids[:1].tolist()
-    assert list(PairEncoder(model.tokenizer.backend_tokenizer, 64).encode([]).batches()) == []
+    for rows, ids, types, mask in batches:
+        count, length = ids.shape
+        assert types.shape == mask.shape == ids.shape
+        assert ids.size <= 256
+        assert count in (1, 2, 4) or count % ROWS_STEP == 0 or count == 256 // length
+        assert mask[: len(rows)].sum() == encoded.lengths[rows].sum()
+        assert encoded.lengths[rows].max() == length
+        assert mask[: len(rows)].mean() >= 1 - MOST_PADDING
+        for row, place in enumerate([*rows, *[rows[-1]] * (count - len(rows))]):
+            own = mask[row] == 1
+            assert (ids[row][own].tolist(), types[row][own].tolist()) == encoded.row(place)
+            assert not (np.diff(mask[row]) > 0).any()  # padding stands at the end
+            assert set(ids[row][~own]) <= {tokenizer.token_to_id("[PAD]")}
+    assert any(len(set(encoded.lengths[batch.rows])) > 1 for batch in batches)
+    assert list(PairEncoder(tokenizer, 64).encode([]).batches()) == []
+
+
+def test_without_a_token_for_padding_a_batch_holds_one_length(model, monkeypatch):
+    monkeypatch.setattr(encoding, "PAD_TOKENS", ("<none>",))
+    encoded = PairEncoder(model.tokenizer.backend_tokenizer, 64).encode(made_up(300))
+    assert all(batch.mask.all() for batch in encoded.batches(256))
+
+
+def test_a_few_pairs_of_many_lengths_are_not_mostly_filling(model):
+    encoded = PairEncoder(model.tokenizer.backend_tokenizer, 64).encode(made_up(256))
+    given = sum(batch.ids.size for batch in encoded.batches())
+    assert given < 1.25 * encoded.lengths.sum()
 
 
 def test_a_tokenizer_that_joins_in_another_way_is_refused(model):

@@ -13,20 +13,24 @@ if TYPE_CHECKING:
 IntArray = NDArray[np.int64]
 BATCH_TOKENS = 2048  # of a batch: small enough that a layer's activations stay in the cache
 ROWS_STEP = 8  # rows of a batch come in these steps, so that few shapes occur
+MOST_PADDING = 0.1  # of a batch's tokens, where too few pairs have one length to fill it
+PAD_TOKENS = ("[PAD]", "<pad>")
 
 
 class Batch(NamedTuple):
-    """Pairs of one length, which need neither padding nor a mask.
+    """Pairs of one length, or nearly so, each padded to the longest.
 
     Attributes:
         rows: the places of the pairs among those encoded, int array of shape (n,).
         ids: token ids, shape (m, length), m >= n: the last row may be repeated (see `batches`).
         types: 0 for the tokens of the first text and 1 for those of the second, shape (m, length).
+        mask: 1 for tokens of the pair and 0 for padding, shape (m, length).
     """
 
     rows: IntArray
     ids: IntArray
     types: IntArray
+    mask: IntArray
 
 
 class PairEncoder:
@@ -46,6 +50,8 @@ class PairEncoder:
         self.tokenizer = type(tokenizer).from_str(tokenizer.to_str())
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
+        found = (self.tokenizer.token_to_id(token) for token in PAD_TOKENS)
+        self.pad = next((token for token in found if token is not None), None)
         self._read_template(typed)
         special = len(self.before) + len(self.between) + len(self.after)
         self.room = max_length - special
@@ -99,7 +105,7 @@ class PairEncoder:
 
 
 class EncodedPairs:
-    """Pairs as token ids, to be had in batches of equal length."""
+    """Pairs as token ids, to be had in batches of like length."""
 
     def __init__(self, encoder: PairEncoder, tokens: list[tuple[list[int], list[int]]]) -> None:
         self.encoder, self.tokens = encoder, tokens
@@ -116,43 +122,72 @@ class EncodedPairs:
         types = [own.first_type] * (len(own.before) + keep) + own.between_types
         return ids, types + [own.second_type] * keep_second + own.after_types
 
-    def batches(self, tokens: int = BATCH_TOKENS) -> Iterator[Batch]:
-        """All pairs, the longest first, in batches of equal length and about `tokens` tokens.
+    def batches(self, tokens: int = BATCH_TOKENS, padded: bool = True) -> Iterator[Batch]:
+        """All pairs, the longest first, in batches of like length and about `tokens` tokens.
 
-        A length's last batch is filled up to a multiple of `ROWS_STEP` rows by repeating a row:
-        kernels are prepared for each shape, and kept, so that many shapes cost time and memory.
+        A batch ends where more than `MOST_PADDING` of it would be padding; there is none at all if
+        not `padded`, or where the tokenizer has no token for it. Its rows are filled up to a power
+        of two or a multiple of `ROWS_STEP` by repeating the last: kernels are prepared for each
+        shape, and kept, so that many shapes cost time and memory.
         """
         order = np.argsort(-self.lengths, kind="stable")
-        ends = np.flatnonzero(np.diff(self.lengths[order])) + 1
-        for group in np.split(order, ends) if len(order) else []:
-            length = int(self.lengths[group[0]])
+        padding = MOST_PADDING if padded and self.encoder.pad is not None else 0.0
+        start = 0
+        while start < len(order):
+            length = int(self.lengths[order[start]])
             most = max(1, tokens // length)
             most -= most % ROWS_STEP if most > ROWS_STEP else 0
-            for start in range(0, len(group), most):
-                rows = group[start : start + most]
-                encoded = [self.row(place) for place in rows]
-                missing = min(most, -(-len(rows) // ROWS_STEP) * ROWS_STEP) - len(rows)
-                encoded += encoded[-1:] * missing
-                ids, types = np.array(encoded, dtype=np.int64).transpose(1, 0, 2)
-                yield Batch(rows, ids, types)
+            rows = order[start : start + most]
+            used = np.cumsum(self.lengths[rows]) / (length * np.arange(1, len(rows) + 1))
+            rows = rows[: np.count_nonzero(used >= 1 - padding)]  # `used` falls from row to row
+            yield self._batch(rows, length, min(most, _filled(len(rows))))
+            start += len(rows)
+
+    def _batch(self, rows: IntArray, length: int, count: int) -> Batch:
+        """The pairs in `rows` as arrays of shape (count, length)."""
+        ids = np.full((count, length), self.encoder.pad or 0)
+        types, mask = np.zeros_like(ids), np.zeros_like(ids)
+        for place, row in enumerate(rows):
+            own = slice(self.lengths[row])
+            ids[place, own], types[place, own] = self.row(row)
+            mask[place, own] = 1
+        for array in (ids, types, mask):
+            array[len(rows) :] = array[len(rows) - 1]
+        return Batch(rows, ids, types, mask)
 
     def score(
-        self, run: Callable[[Batch], NDArray[np.float32]], threads: int = 1
+        self,
+        run: Callable[[Batch], NDArray[np.float32]],
+        threads: int = 1,
+        padded: bool = True,
     ) -> NDArray[np.float32]:
         """What `run` gives for each pair, float32 of shape (n,).
 
         Each thread has batches of its own: that scales, where splitting the small products of
         one batch among threads does not.
+
+        Args:
+            run: gives the logits of a batch, float32 of shape (m,).
+            threads: batches at a time.
+            padded: whether `run` heeds the mask, so that lengths may be mixed.
         """
         scores = np.empty(len(self.tokens), dtype=np.float32)
 
         def work(batch: Batch) -> None:
             scores[batch.rows] = run(batch)[: len(batch.rows)]
 
+        batches = self.batches(padded=padded)
         if threads == 1:
-            for batch in self.batches():
+            for batch in batches:
                 work(batch)
         else:
             with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(work, self.batches()))
+                list(pool.map(work, batches))
         return scores
+
+
+def _filled(count: int) -> int:
+    """The next power of two up to `ROWS_STEP`, beyond it the next multiple."""
+    if count <= ROWS_STEP:
+        return 1 << (count - 1).bit_length()
+    return -(-count // ROWS_STEP) * ROWS_STEP

@@ -1,10 +1,10 @@
 """A BERT cross-encoder's logits without what training and padding need; in float32 or bfloat16.
 
-The same sums as the library's forward pass, but: batches hold pairs of one length, so there is no
-mask; query, key and value are one product; and the last layer, of which only the first position is
-ever used, computes no other. In bfloat16 only the products with weights are: sums along the
-residual path, normalisation, softmax, pooler and head stay in float32, since the head's logits
-rounded to bfloat16 would be ties.
+The same sums as the library's forward pass, but: batches hold pairs of like length, and where it is
+one there is no mask; query, key and value are one product; and the last layer, of which only the
+first position is ever used, computes no other. In bfloat16 only the products with weights are: sums
+along the residual path, normalisation, softmax, pooler and head stay in float32, since the head's
+logits rounded to bfloat16 would be ties.
 """
 
 from collections.abc import Callable, Iterator
@@ -47,7 +47,7 @@ def is_supported(model: nn.Module) -> bool:
 
 
 class FastBert:
-    """The logits of a BERT cross-encoder for batches of equal length.
+    """The logits of a BERT cross-encoder for batches of like length.
 
     Args:
         model: for which `is_supported`; its weights are copied as they are now.
@@ -70,11 +70,15 @@ class FastBert:
         """The logits of a batch's rows, those repeated included; float32 of shape (m,)."""
         ids = torch.from_numpy(np.ascontiguousarray(batch.ids)).to(self.device)
         types = torch.from_numpy(np.ascontiguousarray(batch.types)).to(self.device)
+        hidden = None
+        if not batch.mask.all():  # added to the scores of keys, it leaves padding no weight
+            mask = torch.from_numpy(batch.mask[:, None, None, :]).to(self.device)
+            hidden = torch.zeros(mask.shape, device=self.device).masked_fill_(mask == 0, -torch.inf)
         own = self.embeddings
         x = own.word_embeddings(ids) + own.token_type_embeddings(types)
         x = own.LayerNorm(x + own.position_embeddings.weight[: ids.shape[1]])
         for layer in self.layers:
-            x = layer(x)
+            x = layer(x, hidden)
         return self.head(self.pooler(x))[:, 0].float().cpu().numpy()
 
     def score(self, pairs: EncodedPairs) -> NDArray[np.float32]:
@@ -119,7 +123,7 @@ class _Layer:
         self.norm, self.last_norm = layer.attention.output.LayerNorm, layer.output.LayerNorm
         self.activation = layer.intermediate.intermediate_act_fn
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, hidden: Tensor | None) -> Tensor:
         """From (rows, length, width) to the same; the last layer gives (rows, 1, width)."""
         rows, length, width = x.shape
         joint = self.joint(x).view(rows, length, -1, self.heads, width // self.heads)
@@ -127,7 +131,8 @@ class _Layer:
         if self.is_last:
             x = x[:, :1]
             query = [self.query(x).view(rows, 1, self.heads, -1).transpose(1, 2)]
-        weights = torch.softmax(query[0] @ key.transpose(2, 3), dim=-1)
+        scores = query[0] @ key.transpose(2, 3)
+        weights = torch.softmax(scores if hidden is None else scores + hidden, dim=-1)
         context = (weights @ value).transpose(1, 2).reshape(rows, -1, width)
         x = self.norm(x + self.out(context))
         return self.last_norm(x + self.down(self.activation(self.up(x))))

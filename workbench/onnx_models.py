@@ -136,7 +136,7 @@ class OnnxModel:
         """The logits of a batch's rows, float32 of shape (m,)."""
         every: dict[str, Any] = {
             "input_ids": batch.ids,
-            "attention_mask": np.ones_like(batch.ids),
+            "attention_mask": batch.mask,
             "token_type_ids": batch.types,
         }
         given = {name: np.ascontiguousarray(every[name]) for name in self.names}
@@ -144,7 +144,7 @@ class OnnxModel:
 
     def score(self, pairs: EncodedPairs) -> NDArray[np.float32]:
         """The logits of all pairs, float32 of shape (n,)."""
-        return pairs.score(self, self.threads)
+        return pairs.score(self, self.threads, padded="attention_mask" in self.names)
 
 
 @contextmanager
