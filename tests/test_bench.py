@@ -91,7 +91,7 @@ def test_every_way_with_a_model_goes_through_all_pairs(way, tiny_model):
 
 def test_each_row_of_the_table_asks_for_ways_that_exist(tmp_path):
     class Options:
-        rows = (10,)
+        rows, model = (10,), "bundled:all-MiniLM-L6-v2"
 
     groups = [group for make in bench.ROWS.values() for group in make(Options, tmp_path)]
     assert {name for group in groups for name in group.peers + group.ours} <= set(sides.WAYS)

@@ -89,15 +89,19 @@ def splitting(options, folder):
                     ("`split_pairs`",), remark, {"file": made_up(rows, folder)})  # fmt: skip
 
 
-def memory(options, folder):
+def memory(options, folder, model="", kind="tiny model"):
     for rows in options.rows:
-        values = {"file": made_up(rows, folder), "file_rows": rows}
-        yield Group(f"scoring a file of {rows:,} rows, tiny model", "rows/s", (),
+        values = {"file": made_up(rows, folder), "file_rows": rows, "file_model": model}
+        yield Group(f"scoring a file of {rows:,} rows, {kind}", "rows/s", (),
                     ("`workbench score`",), values=values, rounds=1)  # fmt: skip
 
 
+def real_memory(options, folder):
+    yield from memory(options, folder, options.model, "whole model")
+
+
 ROWS = {"scoring": scoring, "training": training, "light": starting, "reading": reading,
-        "splitting": splitting, "memory": memory}  # fmt: skip
+        "splitting": splitting, "memory": memory, "real": real_memory}  # fmt: skip
 
 
 def made_up(rows, folder):

@@ -272,10 +272,11 @@ def score_file(options):
     from tests.benchmarks.tiny import write_tiny_model
 
     folder = Path(tempfile.mkdtemp(prefix="bench-", dir=Path(options["file"]).parent))
-    model, turns = write_tiny_model(folder / "model"), iter(range(1000))
+    model, turns = options["file_model"], iter(range(1000))
+    model = model or str(write_tiny_model(folder / "model"))
 
     def run():
-        given = ["score", str(model), options["file"], str(folder / f"out-{next(turns)}")]
+        given = ["score", model, options["file"], str(folder / f"out-{next(turns)}")]
         code = "import sys; from workbench.__main__ import main; main(sys.argv[1:])"
         return {"most_bytes": started(code, [*given, "--max-length", "64"]),
                 "amount": options["file_rows"]}  # fmt: skip

@@ -1,0 +1,86 @@
+"""What `speed: fast` costs in quality: dev AP after the same training, fast and exact, by seeds.
+
+    python -m tests.benchmarks.fast_or_exact [--pairs FILE] [--count N] [--seeds 1,2,3]
+                           [--batch N] [--learning-rate X] [--precision P] [--out FILE.json]
+
+Both start from the same weights, the head's included, and see the same pairs; the order and the
+dropout differ, as they do between two seeds. So the spread of the seeds stands beside the
+difference: it is what the difference is to be measured with.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from tests.benchmarks.bench import RESULTS, machine
+from workbench.baselines import text_pairs
+from workbench.files import display_path, write_json
+from workbench.models import BUNDLED_MODEL, find_model
+from workbench.pairs import read_pairs
+from workbench.recipes import SPEEDS, Recipe
+from workbench.splits import split_pairs
+
+
+def trained(speed, seed, sides, options, folder):
+    """Average precision on the dev side after a training, and the seconds that this took."""
+    from sklearn.metrics import average_precision_score
+
+    from workbench.logs import TrainingLog
+    from workbench.scoring import ModelScorer, load_cross_encoder
+    from workbench.trainer import make_trainer
+
+    recipe = Recipe(speed=speed, seed=seed, batch_size=options.batch, max_length=128,
+                    learning_rate=options.learning_rate, precision=options.precision)  # fmt: skip
+    attention = "eager" if speed == "fast" else None
+    model = load_cross_encoder(find_model(BUNDLED_MODEL), 128, seed, attention)
+    log = TrainingLog(folder, f"{speed} {seed}")
+    train, dev = sides["train"], sides["dev"]
+    trainer = make_trainer(model, folder / "checkpoints", train, train.head(0), recipe, log)
+    trainer.args.save_strategy = "no"
+    start = time.perf_counter()
+    trainer.train()
+    seconds = time.perf_counter() - start
+    scores = ModelScorer(model).score(text_pairs(dev))
+    return float(average_precision_score(dev["label"] >= 0.5, scores)), seconds
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", default="data/sample_pairs.csv")
+    parser.add_argument("--count", type=int, default=12_000, help="pairs to split, four to one")
+    parser.add_argument("--seeds", default="1,2,3")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--out", default=str(RESULTS / "fast_or_exact.json"))
+    options = parser.parse_args(arguments)
+    seeds = [int(seed) for seed in options.seeds.split(",")]
+    sides = split_pairs(read_pairs(options.pairs).frame.head(options.count), 0.2, 0.0)
+    rows = []
+    for seed in seeds:
+        for speed in SPEEDS:
+            with tempfile.TemporaryDirectory(prefix="speeds-") as name:
+                found, seconds = trained(speed, seed, sides, options, Path(name))
+            rows.append({"speed": speed, "seed": seed, "dev_ap": found, "seconds": seconds})
+            print(f"{speed:5} seed {seed}: dev AP {found:.4f}, {seconds:.0f} s", flush=True)
+    by = {speed: [row["dev_ap"] for row in rows if row["speed"] == speed] for speed in SPEEDS}
+    mean = {speed: statistics.mean(values) for speed, values in by.items()}
+    spread = {speed: max(values) - min(values) for speed, values in by.items()}
+    difference = mean["fast"] - mean["exact"]
+    print(f"{len(sides['train']):,} training and {len(sides['dev']):,} dev pairs: " + "; ".join(
+        f"{speed} {mean[speed]:.4f}, seeds within {spread[speed]:.4f}" for speed in SPEEDS
+    ) + f"; fast minus exact {difference:+.4f}")  # fmt: skip
+    write_json(options.out, {
+        "schema": 1, "machine": machine(), "batch": options.batch,
+        "learning_rate": options.learning_rate, "train_pairs": len(sides["train"]),
+        "dev_pairs": len(sides["dev"]), "precision": Recipe(
+            speed="fast", precision=options.precision).resolved_precision(),
+        "trainings": rows, "fast_minus_exact": difference,
+    })  # fmt: skip
+    print(f"written: {display_path(options.out)}")
+
+
+if __name__ == "__main__":
+    main()
