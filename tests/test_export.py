@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 from tests.test_backends import made_up
 from workbench import onnx_models
 from workbench.__main__ import main
-from workbench.backends import BackendError, choose_backend
+from workbench.backends import BackendError, choose_backend, open_backend
 from workbench.export import export_model
 from workbench.models import find_model
 from workbench.onnx_models import FILES, OnnxError, OnnxModel, require
@@ -20,8 +21,6 @@ def exported(tiny_model, tmp_path_factory):
     """A copy of the tiny model, its weights made larger, exported by the command in both ways."""
     pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
     pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
-    import shutil
-
     from safetensors.numpy import load_file, save_file
 
     folder = tmp_path_factory.mktemp("exported") / "model"
@@ -42,6 +41,23 @@ def test_the_exported_model_gives_the_logits_and_8_bits_nearly(exported):
     )
     assert plain == pytest.approx(exact, abs=float(exact.std()) / 1000)
     assert 0.9 < np.corrcoef(rounded, exact)[0, 1] < 0.999999  # a rough model of 16 columns
+
+
+def test_an_export_that_computes_something_else_is_removed_and_fails(
+    exported, tmp_path, monkeypatch, capsys
+):
+    folder = tmp_path / "model"
+    shutil.copytree(exported, folder)
+
+    def other(name, *given, **options):
+        return lambda pairs: open_backend(name, *given, **options)(pairs) + (name == "onnx")
+
+    monkeypatch.setattr("workbench.export.open_backend", other)
+    assert main(["export", str(folder), "--max-length", "64"]) == 1
+    assert "failed: " in (told := capsys.readouterr().err)
+    assert "logits are off by up to 1.0" in told
+    assert not list(folder.glob("onnx/*.onnx"))
+    assert (folder / "model.safetensors").is_file()
 
 
 def test_auto_looks_at_exported_models_too(exported):

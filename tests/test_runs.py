@@ -159,6 +159,41 @@ def test_a_failing_act_leaves_notebook_status_and_earlier_files(
     assert "other" in [row["scorer"] for row in rows]
 
 
+def test_an_act_run_anew_takes_the_runs_own_parameters_and_keeps_what_it_replaces(
+    finished, tmp_path
+):
+    shutil.copytree(finished[0], tmp_path / "one")
+    asked = ["run", "--runs-dir", str(tmp_path), "--name", "one", "--only", "04"]
+    assert main(asked) == 0
+    before, after = (read_json(run / "status.json") for run in (finished[0], tmp_path / "one"))
+    assert {act: entry["state"] for act, entry in after["acts"].items()} == dict.fromkeys(
+        chain.ACTS, "done"
+    )
+    assert after["acts"]["03"] == before["acts"]["03"]
+    given, used = (
+        yaml.safe_load((run / "parameters.yaml").read_text(encoding="utf-8"))
+        for run in (finished[0], tmp_path / "one")
+    )
+    assert given["seed"] == 7
+    assert {name: value for name, value in used.items() if name != "run_dir"} == {
+        name: value for name, value in given.items() if name != "run_dir"
+    }
+    (old,) = (tmp_path / "one/earlier").glob("*/evaluation/metrics.json")
+    assert read_json(old) == read_json(finished[0] / "evaluation/metrics.json")
+    new = read_json(tmp_path / "one/evaluation/metrics.json")
+    assert new["rows"] == read_json(old)["rows"]
+
+
+@pytest.mark.parametrize(
+    ("anew", "left"),
+    [(["01"], []), (["02", "04"], ["01"]), (["03"], ["01", "02", "03", "04"]),
+     (["04"], ["01", "02", "03"]), (["03", "04"], ["01", "02", "03"])],
+)  # fmt: skip
+def test_what_rests_on_an_act_run_anew_is_no_longer_done(anew, left):
+    entries = {act: {"state": "done"} for act in chain.ACTS}
+    assert list(chain.still_valid(entries, anew)) == left
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -52,11 +52,17 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-p", dest="overrides", nargs=2, action="append", default=[],
                         metavar=("KEY", "VALUE"),
                         help="set a parameter; may be repeated")  # fmt: skip
-    parser.add_argument("--only", default="", metavar="01,02", help="run these notebooks alone")
+    parser.add_argument(
+        "--only",
+        default="",
+        metavar="01,02",
+        help="run these notebooks alone, also anew in the run called NAME",
+    )
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="continue the run called NAME, with its own parameters unless PARAMS.yaml is given",
+        help="continue the run called NAME; as with --only, with its own parameters unless "
+        "PARAMS.yaml is given",
     )
     parser.add_argument("--runs-dir", default="runs", metavar="DIR", help="where runs are (runs)")
 
@@ -168,7 +174,8 @@ def _request(options: argparse.Namespace) -> Any:
         raise RequestError("--resume: say which run with --name")
     if options.name and (problem := name_problem(options.name)):
         raise RequestError(problem)
-    if options.resume and options.parameters is None:  # as the run was started
+    if options.parameters is None and options.name and (options.resume or options.only):
+        # as the run was started, if there is such a run
         asked = project_path(options.runs_dir) / options.name / "parameters.yaml"
         options.parameters = str(asked) if asked.is_file() else None
     given = given_parameters(options.parameters, dict(options.overrides).items())

@@ -5,14 +5,21 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from workbench.files import display_path, project_path, project_root, read_json, write_json
+from workbench.files import (
+    display_path,
+    project_path,
+    project_root,
+    read_json,
+    set_aside,
+    write_json,
+)
 from workbench.identity import run_identity
 from workbench.parameters import Parameters
 from workbench.preflight import preflight
@@ -96,14 +103,13 @@ def adopt(prepared: Path, folder: Path) -> None:
 
 
 def _run_acts(parameters: Parameters, folder: Path, acts: list[str], resume: bool) -> Path:
-    status = read_status(folder) if resume else {}
-    done = [act for act, entry in status.get("acts", {}).items() if entry.get("state") == "done"]
-    status = {
-        "schema": SCHEMA,
-        "state": "running",
-        "started": now(),
-        "acts": status.get("acts", {}),
-    }
+    entries = read_status(folder).get("acts", {})
+    done = [act for act, entry in entries.items() if entry.get("state") == "done"]
+    if not resume:
+        done, entries = [], still_valid(entries, acts)
+        if "04" in acts:
+            set_aside(folder, ["evaluation"])
+    status = {"schema": SCHEMA, "state": "running", "started": now(), "acts": entries}
     write_json(folder / "status.json", status)
     try:
         for act in acts:
@@ -128,6 +134,15 @@ def _run_acts(parameters: Parameters, folder: Path, acts: list[str], resume: boo
     finally:
         report = _close(folder, status)
     return report
+
+
+def still_valid(entries: Mapping[str, Any], acts: Sequence[str]) -> dict[str, Any]:
+    """What `status.json` says of the acts that do not rest on one which is run anew.
+
+    Each rests on those before it, but for the curves of act 03: nothing rests on them.
+    """
+    first = min((act for act in acts if act != "03"), default="99")
+    return {act: entry for act, entry in entries.items() if act < first}
 
 
 def _close(folder: Path, status: dict[str, Any]) -> Path:

@@ -32,12 +32,15 @@ def _export(options: argparse.Namespace) -> int:
     except (ModelError, OnnxError) as error:
         return refuse(str(error))
 
-    from workbench.export import export_model
+    from workbench.export import ExportError, export_model
 
     try:
         file, check = export_model(location, options.to, options.max_length)
     except OnnxError as error:
         return refuse(str(error))
+    except ExportError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
     print(f"{display_path(file)}: {check}")
     return 0
 

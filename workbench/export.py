@@ -14,6 +14,10 @@ from workbench.splits import SIDES, DataError, read_side
 SAME = 1e-3  # the furthest that a logit in float32 may move by another engine's order of sums
 
 
+class ExportError(RuntimeError):
+    """What was written computes something else than the original; it has been removed."""
+
+
 def export_model(
     location: ModelLocation, to: str = "onnx", max_length: int = 512
 ) -> tuple[Path, Check]:
@@ -29,8 +33,9 @@ def export_model(
         The file, and its check on pairs of the run that made the model, or else on made-up ones.
 
     Raises:
-        OnnxError: the extra `onnx` is missing, `to` is something else, the folder is not the
-            user's own, or the written model computes something else than the original.
+        OnnxError: the extra `onnx` is missing, `to` is something else, or the folder is not the
+            user's own.
+        ExportError: the written model computes something else than the original.
     """
     if to not in FILES:
         raise OnnxError(f"--to {to!r} is none of {', '.join(FILES)}")
@@ -47,7 +52,9 @@ def export_model(
     if not away <= SAME * max(1.0, float(np.abs(exact).max())):
         for name in FILES.values():
             (location.path / name).unlink(missing_ok=True)
-        raise OnnxError(f"{location.name}: the exported model's logits are off by up to {away:.4f}")
+        raise ExportError(
+            f"{location.name}: the exported model's logits are off by up to {away:.4f}"
+        )
     return file, check(to, exact, open_backend(to, model, folder=location.path), pairs)
 
 

@@ -276,7 +276,7 @@ def main(arguments=None):
                     print(*filter(None, cells(row)), sep="\n    ", flush=True)
         record["measured"][name] = {
             "load_at_start": load,
-            "command": command(options),
+            "command": command(options, names),
             "rows": rows,
         }
         record["measured"] = {one: record["measured"][one] for one in ROWS
@@ -285,10 +285,10 @@ def main(arguments=None):
     print(f"{about(record)}\nwritten: {display_path(out)}")
 
 
-def command(options):
-    """How the same is measured again; files of one's own have no name there."""
-    flags = [f"--rounds {options.rounds}", f"--count {options.count}",
-             f"--rows {','.join(map(str, options.rows))}"]  # fmt: skip
+def command(options, names):
+    """How the same rows are measured again; files of one's own have no name there."""
+    flags = [*(names if names != list(ROWS) else []), f"--rounds {options.rounds}",
+             f"--count {options.count}", f"--rows {','.join(map(str, options.rows))}"]  # fmt: skip
     if options.model != BUNDLED_MODEL:
         flags.append("--model MODEL")
     if options.pairs != "data/sample_pairs.csv":
