@@ -1,3 +1,6 @@
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -197,7 +200,7 @@ def test_auto_decides_when_there_are_pairs_enough_and_scores_equal_pairs_once(
     model, pairs, exact, monkeypatch
 ):
     scorer = ModelScorer(model, backend="auto")
-    scorer.checked_above = 299
+    monkeypatch.setattr("workbench.scoring.WORTH_CHECKING", 299)
     few = scorer.score(pairs[:100])
     assert scorer.backend_record == {"backend": "predict", "asked": "auto"}
     assert few == pytest.approx(exact[:100], abs=1e-4)
@@ -215,7 +218,8 @@ def test_auto_decides_when_there_are_pairs_enough_and_scores_equal_pairs_once(
     assert asked == [300]
 
 
-def test_the_evaluation_records_the_backends_and_a_sentence_tells(model, pairs):
+def test_the_evaluation_records_the_backends_and_a_sentence_tells(model, pairs, monkeypatch):
+    monkeypatch.setattr("workbench.scoring.WORTH_CHECKING", 256)
     lists = [CandidateList("a", tuple(b for _, b in pairs[:300]), (1.0,) + (0.0,) * 299)]
     import pandas as pd
 
@@ -223,13 +227,60 @@ def test_the_evaluation_records_the_backends_and_a_sentence_tells(model, pairs):
         {"sentence_0": str, "sentence_1": str}
     )
     scorers = {"model": ModelScorer(model, backend="auto"), "base": ModelScorer(model)}
-    scorers["model"].checked_above = 256
     metrics = evaluate(scorers, lists, nothing, resamples=100).metrics
     assert metrics["backends"]["base"] == {"backend": "predict", "asked": "predict"}
     assert metrics["backends"]["model"]["pairs"] == 256
     text = backends.backends_finding(metrics)
     assert f"`model` was run by **{metrics['backends']['model']['backend']}**" in text
     assert backends.backends_finding({}) == "No model was run."
+
+
+def test_one_backend_scores_lists_and_labelled_pairs(model, pairs, monkeypatch):
+    """Few lists and many labelled pairs: decided before the first of them is scored."""
+    import pandas as pd
+
+    monkeypatch.setattr("workbench.scoring.WORTH_CHECKING", 250)
+    labelled = pd.DataFrame(pairs[:250], columns=["sentence_0", "sentence_1"])
+    labelled["label"] = [0.0, 1.0] * 125
+    lists = [CandidateList("a", ("b", "c"), (1.0, 0.0))]
+    asked = []
+
+    def choose(model, first, *rest):
+        asked.append(list(first))
+        return lambda distinct: np.arange(len(distinct), dtype=np.float32), {"backend": "made up"}
+
+    monkeypatch.setattr("workbench.scoring.choose_backend", choose)
+    metrics = evaluate({"model": ModelScorer(model, backend="auto")}, lists, labelled,
+                       resamples=100).metrics  # fmt: skip
+    assert asked == [[("a", "b"), ("a", "c")]]
+    assert metrics["backends"] == {"model": {"backend": "made up"}}
+
+
+def test_auto_leaves_a_model_whose_scores_are_no_numbers_as_it_is(model, pairs):
+    import copy
+
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        broken.model.classifier.bias.fill_(torch.nan)
+    run, record = choose_backend(broken, pairs[:20])
+    assert record == {"backend": "predict", "asked": "auto", "pairs": 20, "checks": []}
+    assert np.isnan(run(pairs[:20])).all()
+
+
+def test_weights_stored_in_half_precision_are_computed_in_float32(tiny_model, tmp_path, pairs):
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "half"
+    shutil.copytree(tiny_model, folder)
+    weights = load_file(folder / "model.safetensors")
+    halved = {name: value.bfloat16() for name, value in weights.items()}
+    save_file(halved, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))
+    model = load_cross_encoder(find_model(str(folder)), 64)
+    assert {weight.dtype for weight in model.model.parameters()} == {torch.float32}
+    fast, plain = (open_backend(name, model)(pairs[:50]) for name in ("torch-float32", "predict"))
+    assert fast == pytest.approx(plain, abs=1e-4)
 
 
 def test_what_a_backend_cannot_run_is_refused_by_name(tiny_model, tmp_path):

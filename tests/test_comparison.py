@@ -22,7 +22,7 @@ from workbench.comparison import (
     seed_table,
     varied,
 )
-from workbench.files import write_json, write_text
+from workbench.files import read_json, write_json, write_text
 from workbench.uncertainty import randomisation_test
 
 
@@ -59,6 +59,32 @@ def test_what_differed_is_told_and_nothing_else(records):
     text = overview.differences_finding(records[:2], table)
     assert "`seed`" in text
     assert "the data" in text
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folder(tmp_path):
+    for place in ("before", "after"):
+        make_runs(tmp_path / place, 2, queries=10, seeds=2)
+    file = tmp_path / "after/run-000/environment.json"
+    write_json(file, read_json(file) | {"code": "other"})
+    records = find_runs(f"{tmp_path}/before, {tmp_path}/after", tmp_path)
+    assert [record.name for record in records] == [
+        "before/run-000", "before/run-001", "after/run-000", "after/run-001"]  # fmt: skip
+    assert list(differences([records[0], records[2]]).index) == ["code.digest"]
+    table = seed_table(records)  # other code is not another seed
+    assert sorted(zip(table["code"] == "other", table["runs"], strict=True)) == [
+        (False, 3), (True, 1)]  # fmt: skip
+
+
+def test_a_text_with_other_line_ends_in_it_is_one_line(tmp_path):
+    make_runs(tmp_path, 2, queries=10, seeds=1)
+    for run in ("run-000", "run-001"):
+        file = tmp_path / run / "evaluation/candidates.jsonl"
+        text = file.read_text(encoding="utf-8")
+        first = json.loads(text.split("\n")[0])
+        first["query"] = "a\u2028b\x85c"
+        lines = [json.dumps(first, ensure_ascii=False), *text.split("\n")[1:]]
+        file.write_text("\n".join(lines), encoding="utf-8")
+    assert paired_table(find_runs("", tmp_path))["queries"].tolist() == [10]
 
 
 def test_the_best_run_has_the_highest_mean_and_the_table_is_sorted(records):

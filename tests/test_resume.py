@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -149,6 +150,23 @@ def test_sigterm_writes_a_checkpoint_and_resume_goes_on(run, prepared, tmp_path,
     assert (run / "model/model.safetensors").read_bytes() == (
         whole / "model/model.safetensors"
     ).read_bytes()
+
+
+def test_resuming_keeps_the_precision_that_auto_chose(run, tiny_model, monkeypatch):
+    """Chosen by a measurement, it could come out otherwise the second time, or elsewhere."""
+    base, recipe = find_model(str(tiny_model)), replace(RECIPE, speed="fast")
+    quick = [True]
+    monkeypatch.setattr("workbench.recipes.quick_in_bfloat16", lambda: quick[0])
+    with monkeypatch.context() as patch:
+        stopping_at(3, patch, lambda: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(TrainingStoppedError):
+            fine_tune(run, base, recipe)
+    quick[0] = False
+    record = fine_tune(run, base, recipe, resume=True)
+    assert record["precision"] == "bfloat16"
+    assert fine_tune(run, base, recipe, resume=True)["precision"] == "bfloat16"  # finished
+    shutil.rmtree(run / "model")
+    assert fine_tune(run, base, recipe)["precision"] == "float32"
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(run, tiny_model, monkeypatch):

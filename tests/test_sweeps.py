@@ -15,7 +15,8 @@ from workbench.engines import EngineError
 from workbench.identity import DATA_PARAMETERS
 from workbench.parameters import ParameterError
 from workbench.ray_engine import connect
-from workbench.sweep_plan import read_plan
+from workbench.sweep_plan import Search, read_plan
+from workbench.sweeps import Sweep
 
 
 @pytest.fixture
@@ -307,6 +308,61 @@ def test_a_search_looks_on_dev_and_ends_what_is_hopeless(project, method, engine
     else:
         assert {job["state"] for job in found} == {"done"}
     assert (project.runs / "s" / "study.log").is_file()
+
+
+def a_search(folder, trials, slots, choices=(1, 2, 3)):
+    pytest.importorskip("optuna")
+    from workbench.search import OptunaSource
+
+    space = {"batch_size": {"choices": list(choices)}}
+    return OptunaSource(Search(method="random", trials=trials, space=space), {}, folder, slots)
+
+
+def test_an_interrupted_search_makes_all_its_trials(tmp_path):
+    folder = tmp_path / "s"
+    folder.mkdir()
+    first = a_search(folder, 3, 2)
+    started = [first.next(), first.next()]
+    assert first.next() is None
+    again = a_search(folder, 3, 2)  # the first was interrupted, and has told nothing
+    repeated = [again.next(), again.next()]
+    assert [job.values for job in repeated] == [job.values for job in started]
+    assert again.next() is None
+    for job in {job.name: job for job in repeated}.values():
+        again.tell(job, "failed", tmp_path)
+    third = again.next()
+    assert third is not None
+    again.tell(third, "pruned", tmp_path)
+    assert again.next() is None  # a trial that fails is not made up for
+
+
+def test_equal_proposals_are_one_run_and_earlier_trials_stay_on_record(tmp_path):
+    folder = tmp_path / "s"
+    folder.mkdir()
+    source = a_search(folder, 4, 2, choices=[8])
+    started, under_way = [], set()
+
+    class Engine:
+        slots = 2
+
+        def start(self, name, work, log):
+            assert name not in under_way
+            started.append(name)
+            under_way.add(name)
+
+        def ended(self):
+            return {under_way.pop(): 1}
+
+        def close(self):
+            assert not under_way
+
+    earlier = {"jobs": {"before": {"state": "done"}, "cut": {"state": "stopped"}}}
+    sweep = Sweep(folder, source, Engine(), earlier=earlier)
+    sweep._prepared = lambda job: "done"
+    record = sweep.run()
+    assert len(started) == 2  # four trials, two at a time, all of one setting
+    assert set(record["jobs"]) == {"before", started[0]}
+    assert source.next() is None
 
 
 def test_a_worker_of_ray_that_is_killed_loses_nothing(project):

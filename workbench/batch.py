@@ -22,7 +22,7 @@ def sweep(options: argparse.Namespace) -> int:
     from workbench.engines import EngineError
     from workbench.search import OptunaSource, SearchError, check_optuna
     from workbench.sweep_table import SweepTable, summary
-    from workbench.sweeps import ListSource, Source, Sweep
+    from workbench.sweeps import ListSource, Source, Sweep, read_sweep
 
     folder, file = _place(options)
     plan = read_plan(file, options.overrides)
@@ -46,10 +46,14 @@ def sweep(options: argparse.Namespace) -> int:
                 _check_folder(folder, options.resume)  # another process may have been here since
                 keep_request(file, plan, folder)
                 source: Source = ListSource(plan.jobs)
+                earlier = None
                 if plan.search:
+                    if options.resume and (folder / "sweep.json").is_file():
+                        earlier = read_sweep(folder)
                     source = OptunaSource(plan.search, plan.base, folder, options.jobs)
                 with SweepTable(folder) as table:
-                    record = Sweep(folder, source, engine, options.max_failures, table.show).run()
+                    record = Sweep(folder, source, engine, options.max_failures, table.show,
+                                   earlier).run()  # fmt: skip
     except KeyboardInterrupt:
         print(f"stopped; go on with: workbench sweep --name {folder.name} --resume "
               f"--runs-dir {options.runs_dir}", file=sys.stderr)  # fmt: skip

@@ -243,7 +243,7 @@ def _new_plan(job: Job) -> tuple[dict[str, Any], Scorer]:
     chosen: dict[str, Any] = {"backend": job.backend, "asked": job.backend}
     if job.backend == "auto":
         scorer = ModelScorer.load(location, job.max_length, backend="auto")
-        scorer.checked_above = CHECK_PAIRS  # many more are to come
+        scorer.expect(rows)
         scorer.score(list(first))
         chosen = scorer.backend_record
     else:

@@ -5,7 +5,9 @@ tables say so and give no p-value.
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,11 @@ def find_runs(compare_runs: str, run_dir: str | Path) -> list[RunRecord]:
     asked = [place for place in map(str.strip, compare_runs.split(",")) if place]
     places: Sequence[str | Path] = asked or [run_dir]
     folders = dict.fromkeys(folder for place in places for folder in run_folders(place))
-    return [read_run(folder) for folder in folders]
+    records = [read_run(folder) for folder in folders]
+    counts = Counter(record.name for record in records)
+    return [record if counts[record.name] == 1
+            else replace(record, name=f"{record.folder.parent.name}/{record.name}")
+            for record in records]  # fmt: skip
 
 
 def facts(record: RunRecord) -> dict[str, Any]:
@@ -78,6 +84,23 @@ def varied(records: Sequence[RunRecord]) -> list[str]:
     return sorted(different, key=lambda name: name == "seed")
 
 
+def settings(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """Of each run what tells it from the others besides the seed.
+
+    These are the parameters that vary and, where not all runs have the same, digests of the `code`
+    that made them and of the `data`: to take runs of other code for other seeds would be wrong.
+    """
+    names = [name for name in varied(records) if name != "seed"]
+    made = {
+        "code": [str(record.environment.get("code", ""))[:12] for record in records],
+        "data": [str(record.data.get("sha256", ""))[:12] for record in records],
+    }
+    marks = [name for name, values in made.items() if len(set(values)) > 1]
+    return [{**{name: record.parameters.get(name) for name in names},
+             **{name: made[name][place] for name in marks}}
+            for place, record in enumerate(records)]  # fmt: skip
+
+
 def runs_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.DataFrame:
     """A row a run, the best first: state, what was varied, the metric with its interval, seconds.
 
@@ -101,7 +124,7 @@ def runs_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.Data
 
 
 def best_run(records: Sequence[RunRecord], metric: str = "ndcg@10") -> RunRecord | None:
-    """The finished run with the best mean of a metric; None if no run has it."""
+    """The run with the best mean of a metric; None if no run has it."""
     able = [record for record in records if record.value(metric) is not None]
     sign = 1 if metric in LOWER_IS_BETTER else -1
     return min(able, key=lambda record: sign * float(record.value(metric) or 0), default=None)
@@ -154,29 +177,30 @@ def seed_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.Data
     seed; a query that comes back with another seed is drawn together with itself.
 
     Returns:
-        A row a setting: what was varied, `runs`, and over these `mean`, `sd` (NaN for one), `min`
-        and `max` of the metric; then `queries` shared with the best setting, its `lead` there, `p`,
-        and `p_holm`.
+        A row a setting (see `settings`): what was varied, `runs`, and over these `mean`, `sd` (NaN
+        for one), `min` and `max` of the metric; then `queries` shared with the best setting, its
+        `lead` there, `p`, and `p_holm`.
     """
-    names = [name for name in varied(records) if name != "seed"]
     groups: dict[str, list[RunRecord]] = {}
-    for record in records:
+    given, names = {}, []
+    for record, setting in zip(records, settings(records), strict=True):
+        names = list(setting)
         if record.value(metric) is not None:
-            setting = {name: record.parameters.get(name) for name in names}
             key = json.dumps(setting, default=str, ensure_ascii=False)
             groups.setdefault(key, []).append(record)
+            given[key] = setting
     sign = 1 if metric in LOWER_IS_BETTER else -1
-    settings = sorted(groups.values(), key=lambda runs: sign * _mean(runs, metric))
+    ordered = sorted(groups.items(), key=lambda one: sign * _mean(one[1], metric))
     rows = []
-    for members in settings:
+    for key, members in ordered:
         values = np.array([record.value(metric) for record in members], dtype=float)
-        rows.append({**{name: members[0].parameters.get(name) for name in names},
+        rows.append({**given[key],
                      "runs": len(members), "mean": values.mean(),
                      "sd": values.std(ddof=1) if len(values) > 1 else np.nan,
                      "min": values.min(), "max": values.max()})  # fmt: skip
     together: dict[tuple[str, ...], list[tuple[int, np.ndarray]]] = {}
-    for place, members in enumerate(settings[1:] if metric in PER_QUERY else [], start=1):
-        keys, gap = _gaps(settings[0], members, metric)
+    for place, (_, members) in enumerate(ordered[1:] if metric in PER_QUERY else [], start=1):
+        keys, gap = _gaps(ordered[0][1], members, metric)
         rows[place]["queries"] = len(gap)
         if len(gap):
             together.setdefault(keys, []).append((place, gap))
@@ -214,7 +238,7 @@ def _gaps(
 
 def _gap(first: RunRecord, second: RunRecord, metric: str) -> tuple[list[str], np.ndarray]:
     own, other = per_query(first, metric), per_query(second, metric)
-    if first.test == second.test:  # the usual case, and much quicker
+    if first.test == second.test and len(own) == len(other):  # the usual case, and much quicker
         return list(own.index), own.to_numpy() - other.to_numpy()
     common = own.index.intersection(other.index, sort=False)
     return list(common), own[common].to_numpy() - other[common].to_numpy()
@@ -249,7 +273,7 @@ def _lists(record: RunRecord) -> pd.Index:
     if record.test not in _read:  # runs that are compared mostly have the same lists: read once
         text = (record.folder / "evaluation" / "candidates.jsonl").read_text(encoding="utf-8")
         keys = [json.dumps(json.loads(line), sort_keys=True, ensure_ascii=False)
-                for line in text.splitlines()]  # fmt: skip
+                for line in text.split("\n") if line]  # fmt: skip
         _read[record.test] = pd.Index(keys, dtype=object)
     return _read[record.test]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from workbench.files import project_root
+from workbench.processes import core_count
 
 Work = dict[str, Any]  # what `workbench.worker` takes
 POLL = 0.2  # seconds between two looks
@@ -80,7 +81,7 @@ class LocalEngine:
 
 def threads(slots: int) -> int:
     """Threads for each of so many jobs at once, so that together they take the cores there are."""
-    return max(1, len(os.sched_getaffinity(0)) // slots) if hasattr(os, "sched_getaffinity") else 1
+    return max(1, core_count() // slots)
 
 
 def start_worker(

@@ -13,7 +13,7 @@ from workbench.claims import format_estimate
 from workbench.lists import CandidateList, count_lists
 from workbench.metrics import RANKING_METRICS, FloatArray, rank_metrics
 from workbench.pair_scores import PairScores
-from workbench.scoring import Scorer, backends_used
+from workbench.scoring import Expecting, Scorer, backends_used
 from workbench.uncertainty import (
     LEVEL,
     Estimate,
@@ -162,7 +162,11 @@ def evaluate(
     values, per_query, ranked, tied = [], [], [], {}
     pair_rows: list[dict[str, Any]] = []
     thresholds: dict[str, float | None] = {}
+    to_score = sum(len(one.candidates) for one in lists) + len(pairs)
+    to_score += 0 if dev is None else len(dev)
     for name, scorer in scorers.items():
+        if isinstance(scorer, Expecting):
+            scorer.expect(to_score)
         scores = score_lists(scorer, lists)
         try:
             found = rank_lists(scores, lists, ties)

@@ -50,7 +50,8 @@ class FastBert:
     """The logits of a BERT cross-encoder for batches of like length.
 
     Args:
-        model: for which `is_supported`; its weights are copied as they are now.
+        model: for which `is_supported`. Some of its weights are copied and some shared: after a
+            step of training, make this anew.
         linear: makes the products with weights from weight and bias.
     """
 

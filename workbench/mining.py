@@ -65,7 +65,10 @@ def hard_negatives(train: pd.DataFrame, each: int, seed: int = 42) -> pd.DataFra
         seed: of sampling and regression.
 
     Returns:
-        Columns `sentence_0`, `sentence_1`, `label`; empty without positives.
+        Columns `sentence_0`, `sentence_1`, `label`.
+
+    Raises:
+        ValueError: all labels are of one class, so that there is no regression.
     """
     positive = train[train["label"] >= 0.5]
     mined = _mined(train, training_texts(positive), each, seed)

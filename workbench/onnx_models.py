@@ -5,7 +5,6 @@ its own extra for ONNX installed, `CrossEncoder(path, backend="onnx")` loads the
 """
 
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from workbench.encoding import Batch, EncodedPairs
 from workbench.files import display_path, replacing
+from workbench.processes import core_count
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -123,7 +123,7 @@ class OnnxModel:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        self.threads = threads or len(os.sched_getaffinity(0))
+        self.threads = threads or core_count()
         self.session = onnxruntime.InferenceSession(
             str(file), options, providers=["CPUExecutionProvider"]
         )

@@ -10,7 +10,7 @@ from matplotlib.collections import LineCollection
 
 from workbench.catalog import RunRecord
 from workbench.claims import format_estimate
-from workbench.comparison import LOWER_IS_BETTER, PER_QUERY, best_run, varied
+from workbench.comparison import LOWER_IS_BETTER, PER_QUERY, best_run, settings, varied
 from workbench.logs import read_training_log
 from workbench.plots import BLUE, CYCLE, GREY, ORANGE, new_axes, running_step
 
@@ -77,12 +77,12 @@ def seed_spread(
     records: Sequence[RunRecord], metric: str = "ndcg@10", ax: Axes | None = None
 ) -> Axes:
     """Points: every run, in a row with those that differ from it in the seed alone; bars: means."""
-    names = [name for name in varied(records) if name != "seed"]
+    names: list[str] = []
     rows: dict[str, list[float]] = {}
-    for record in records:
-        value = record.value(metric)
+    for record, setting in zip(records, settings(records), strict=True):
+        names, value = list(setting), record.value(metric)
         if value is not None:
-            label = ", ".join(_short(record.parameters.get(name)) for name in names) or "all alike"
+            label = ", ".join(map(_short, setting.values())) or "all alike"
             rows.setdefault(label, []).append(value)
     worst_first = metric not in LOWER_IS_BETTER
     ordered = sorted(rows.items(), key=lambda row: np.mean(row[1]), reverse=not worst_first)[-BARS:]

@@ -12,6 +12,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
 from workbench.parts import Maker
+from workbench.processes import core_count
 from workbench.stream import Row
 
 Part = tuple[int, list[Row]]
@@ -35,7 +36,7 @@ def run_in_processes(
     Raises:
         CutShortError: one of the processes was killed.
     """
-    threads = max(1, len(os.sched_getaffinity(0)) // workers)
+    threads = max(1, core_count() // workers)
     theirs, lifeline = get_context("spawn").Pipe(duplex=False)
     given = (replace(make, threads=threads, scorer=None), theirs)
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, given)

@@ -10,6 +10,13 @@ from typing import Any
 PATIENCE = 30.0  # seconds in which a child that was told to stop may write a checkpoint
 
 
+def core_count() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def process_count() -> int:
     """How many processes train together; 1 unless started by `torchrun` or the like."""
     return int(os.environ.get("WORLD_SIZE", "1"))

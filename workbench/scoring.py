@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -20,6 +20,15 @@ class Scorer(Protocol):
 
     def score(self, pairs: Sequence[TextPair]) -> Float32Array:
         """The score of each (query, candidate) pair, float32 of shape (n,), higher is better."""
+        ...
+
+
+@runtime_checkable
+class Expecting(Protocol):
+    """A scorer that wants to know beforehand how much it is to do."""
+
+    def expect(self, pairs: int) -> None:
+        """So many pairs are to come in all."""
         ...
 
 
@@ -46,6 +55,7 @@ def load_cross_encoder(
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()  # loading and saving take a moment; training has its own bar
+    loading = {"use_safetensors": True, "attn_implementation": attention, "dtype": "float32"}
     try:
         return CrossEncoder(
             str(location.path),
@@ -53,7 +63,7 @@ def load_cross_encoder(
             max_length=max_length,
             local_files_only=True,
             trust_remote_code=False,
-            model_kwargs={"use_safetensors": True, "attn_implementation": attention},
+            model_kwargs=loading,
         )
     finally:
         logging.set_verbosity(verbosity)
@@ -71,18 +81,16 @@ class ModelScorer:
     """A cross-encoder as a scorer; the score is the logit, before any sigmoid.
 
     Args:
-        model: the cross-encoder. A backend other than `predict` takes its weights at first use.
+        model: the cross-encoder. Once it is trained further, a scorer must be made anew: a backend
+            other than `predict` keeps weights of its own.
         batch_size: of the backend `predict`.
         backend: one of `BACKENDS`, or `auto`: the quickest that ranks as float32 does, chosen at
-            the first call with more than `checked_above` distinct pairs. Until then, `predict`.
+            the first call with more than `WORTH_CHECKING` distinct pairs, or the first after
+            `expect` said that so many will come. Until then, `predict`.
         folder: of the model, for what has been exported there.
-
-    Attributes:
-        checked_above: lower it where many calls are to come.
     """
 
     log_odds = True  # the score has a probability, so calibration can be measured
-    checked_above = WORTH_CHECKING
 
     def __init__(
         self,
@@ -94,6 +102,7 @@ class ModelScorer:
         self.model, self.batch_size, self.folder = model, batch_size, folder
         self.backend_record: dict[str, Any] = {"backend": backend, "asked": backend}
         self._run: Run | None = None
+        self._expected = 0
         if backend == "auto":
             self.backend_record["backend"] = "predict"
         else:
@@ -116,12 +125,16 @@ class ModelScorer:
         model = load_cross_encoder(location, max_length, seed)
         return cls(model, batch_size, backend, location.path)
 
+    def expect(self, pairs: int) -> None:
+        """Say how many pairs are to come in all, so that one backend scores them all."""
+        self._expected = pairs
+
     def score(self, pairs: Sequence[TextPair]) -> Float32Array:
         """Logits, float32 of shape (n,); equal pairs are scored once, in batches of like length."""
         if not len(pairs):
             return np.empty(0, dtype=np.float32)
         once, places = distinct(pairs)
-        if self._run is None and len(once) > self.checked_above:
+        if self._run is None and max(len(once), self._expected) > WORTH_CHECKING:
             first = once[:CHECK_PAIRS]
             self._run, self.backend_record = choose_backend(
                 self.model, first, self.batch_size, self.folder

@@ -9,6 +9,8 @@ from workbench.parameters import Parameters
 from workbench.sweep_plan import Job, Search, make_jobs
 from workbench.sweep_table import last_row
 
+AGAIN = "instead of trial"  # number of the interrupted trial that another repeats
+
 
 class SearchError(RuntimeError):
     """The search cannot be had; nothing was started."""
@@ -62,7 +64,7 @@ class OptunaSource:
         )  # fmt: skip
         for lost in self.study.get_trials(states=(self.states.RUNNING,)):
             self.study.tell(lost.number, state=self.states.FAIL)
-            self.study.enqueue_trial(lost.params)
+            self.study.enqueue_trial(lost.params, user_attrs={AGAIN: lost.number})
         self.trials: dict[str, list[Any]] = {}
         self.told: dict[str, int] = {}
 
@@ -71,7 +73,7 @@ class OptunaSource:
         finished = (self.states.COMPLETE, self.states.PRUNED)
         made = len(self.study.get_trials(deepcopy=False, states=finished))
         under_way = sum(map(len, self.trials.values()))
-        if under_way >= self.slots or made + under_way >= self.search.trials + self._lost():
+        if under_way >= self.slots or made + self._failed() + under_way >= self.search.trials:
             return None
         trial = self.study.ask()
         values = {name: self._suggest(trial, name) for name in self.search.space}
@@ -104,9 +106,14 @@ class OptunaSource:
         trials[0].report(value, max(1, rung))
         return bool(trials[0].should_prune())
 
-    def _lost(self) -> int:
-        """Trials that failed: not made up for, or a sweep in which all fail would never end."""
-        return -len(self.study.get_trials(deepcopy=False, states=(self.states.FAIL,)))
+    def _failed(self) -> int:
+        """Trials that failed: not made up for, or a sweep in which all fail would never end.
+
+        One that was only interrupted, and is proposed again, is not among them.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        again = sum(AGAIN in trial.user_attrs for trial in trials)
+        return sum(trial.state == self.states.FAIL for trial in trials) - again
 
     def _suggest(self, trial: Any, name: str) -> Any:
         one = self.search.space[name]

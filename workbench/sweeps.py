@@ -7,7 +7,7 @@ logs/        what runs printed     study.log    the trials of a search
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -66,6 +66,7 @@ class Sweep:
         engine: that carries them out.
         most_failures: when so many runs have failed, no further one is started; 0 for no limit.
         show: called with the record whenever something may have changed.
+        earlier: the record of the same search before it was interrupted.
     """
 
     def __init__(
@@ -75,12 +76,14 @@ class Sweep:
         engine: Engine,
         most_failures: int = 0,
         show: Show = lambda record: None,
+        earlier: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder, self.source, self.engine = folder, source, engine
         self.most_failures, self.show = most_failures, show
         self.record: dict[str, Any] = {
             "schema": SCHEMA, "state": "running", "started": now(), "engine": type(engine).__name__,
-            "jobs": {},
+            "jobs": {name: entry for name, entry in (earlier or {}).get("jobs", {}).items()
+                     if entry["state"] in ENDED},
         }  # fmt: skip
         self.waiting: list[Job] = []
         self.running: dict[str, Job] = {}
@@ -149,6 +152,8 @@ class Sweep:
     def _ready(self) -> Job | None:
         """A job whose data is prepared; where there is none, a preparation is started instead."""
         while (job := self.source.next()) is not None:
+            if job.name in self.running or any(job.name == one.name for one in self.waiting):
+                continue  # a search may propose the same twice; one run answers both
             self.waiting.append(job)
             self._note(job, state="waiting")
         for place, job in enumerate(self.waiting):
