@@ -28,10 +28,12 @@ import psutil
 
 from workbench.files import display_path, project_root, read_json, write_json
 from workbench.models import BUNDLED_MODEL
+from workbench.processes import core_count
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "transformers", "sentence-transformers", "numpy", "pandas", "datasets",
             "scikit-learn", "onnxruntime")  # fmt: skip
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
 HEAD = ("what", "the usual way", "ours", "times as quick [lowest, highest]")
 
 
@@ -196,12 +198,14 @@ def described(group, side):
 
 
 def machine():
-    """What the figures depend on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    name = next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), "")
+    """What the figures depend on; processors of one name can differ in their instructions."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.is_file() else []
+    known = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
     return {
-        "processor": name or platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "processor": known.get("model name") or platform.processor(),
+        "instructions": [one for one in INSTRUCTIONS if one in known.get("flags", "").split()],
+        "cores": core_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "python": platform.python_version(),
         "system": platform.platform(),
@@ -227,8 +231,9 @@ def about(record):
     """The machine in a sentence."""
     known, loads = record["machine"], [one["load_at_start"] for one in record["measured"].values()]
     packages = known["packages"]
+    able = f" ({', '.join(known['instructions'])})" if known.get("instructions") else ""
     return (
-        f"{known['processor']}, {known['cores']} cores, {known['memory_gib']} GiB; Python "
+        f"{known['processor']}{able}, {known['cores']} cores, {known['memory_gib']} GiB; Python "
         f"{known['python']}, torch {packages['torch']}, sentence-transformers "
         f"{packages['sentence-transformers']}; load at the start {min(loads)} to {max(loads)}."
     )
