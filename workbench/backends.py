@@ -10,7 +10,7 @@ import numpy as np
 
 from workbench.baselines import Float32Array, TextPair
 from workbench.encoding import PairEncoder
-from workbench.onnx_models import OnnxError, OnnxModel
+from workbench.onnx_models import FILES, OnnxError, OnnxModel
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 Run = Callable[[Sequence[TextPair]], Float32Array]
 
-BACKENDS = ("predict", "torch-float32", "torch-bfloat16", "onnx", "onnx-int8")
+BACKENDS = ("predict", "torch-float32", "torch-bfloat16", "torch-int8", "onnx", "onnx-int8")
+EXPORTED = {"torch-int8": "int8/weights.safetensors", **FILES}  # in the model's folder, by backend
 CHECK_PAIRS = 256  # the first so many distinct pairs are what a backend is checked on
 WORTH_CHECKING = 2000  # pairs; to check all backends takes as long as to score about so many
 MOST_SWAPPED = 0.002  # the largest share of couples of those pairs that may change their order
@@ -91,7 +92,7 @@ def open_backend(
 
     `predict` is the library's own way and runs every model. `torch-` runs a plain BERT with one
     output (see `inference.py`) with the weights that `model` has now. `onnx` runs what
-    `workbench export` has written into the model's `folder`.
+    `workbench export` has written into the model's `folder`, and so does `torch-int8`.
 
     Raises:
         BackendError: there is no such backend, or it cannot run this model.
@@ -105,7 +106,7 @@ def open_backend(
             exported = open_onnx(folder, name)
             score, encoder = exported.score, pair_encoder(model, exported.max_length)
         else:
-            score, encoder = _fast_bert(name, model).score, pair_encoder(model)
+            score, encoder = _fast_bert(name, model, folder).score, pair_encoder(model)
     except ValueError as error:
         raise BackendError(f"backend {name!r}: {error}") from error
     return lambda pairs: score(encoder.encode(pairs))
@@ -126,13 +127,17 @@ def open_onnx(folder: Path | None, name: str) -> OnnxModel:
     return OnnxModel(folder, name)
 
 
-def _fast_bert(name: str, model: "CrossEncoder") -> "FastBert":
+def _fast_bert(name: str, model: "CrossEncoder", folder: Path | None) -> "FastBert":
     from workbench.inference import FastBert, bfloat16_linear, float32_linear, is_supported
 
     inner = model.model
     if inner is None or not is_supported(inner):
         kind = type(inner).__name__
         raise BackendError(f"it runs BERT with one output, not {kind}; use 'predict'")
+    if name == "torch-int8":
+        from workbench.int8 import open_int8
+
+        return open_int8(inner, folder)
     return FastBert(inner, bfloat16_linear if name == "torch-bfloat16" else float32_linear)
 
 

@@ -14,11 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from workbench.backends import CHECK_PAIRS
+from workbench.backends import CHECK_PAIRS, EXPORTED
 from workbench.files import display_path, project_path, read_json, sha256, write_json
 from workbench.formats import PairsError, printable, suffix_of
 from workbench.models import find_model
-from workbench.onnx_models import FILES
 from workbench.parts import Job, Maker, open_scorer, part_note
 from workbench.pool import Part, run_here, run_in_processes
 from workbench.progress import Progress
@@ -194,7 +193,12 @@ def _asked(job: Job, backend: str) -> dict[str, Any]:
     location, file = find_model(job.model), project_path(job.source)
     if not file.is_file():
         next(job.rows())  # says so
-    names = ["*.safetensors", "config.json", "tokenizer*.json", *filter(None, [FILES.get(backend)])]
+    names = [
+        "*.safetensors",
+        "config.json",
+        "tokenizer*.json",
+        *filter(None, [EXPORTED.get(backend)]),
+    ]
     files = sorted(path for name in names for path in location.path.glob(name))
     return {
         "schema": 1,

@@ -9,13 +9,14 @@ def add_export(commands: Any) -> None:
     """Add `workbench export` to the commands of a parser."""
     export = commands.add_parser(
         "export",
-        help="write a model for ONNX Runtime",
-        description="Write onnx/model.onnx, or onnx/model_qint8.onnx too, beside the weights of a "
-        "model, and compare it with the original. Needs the extra 'onnx'.",
+        help="write a model for ONNX Runtime, or with weights of 8 bits",
+        description="Write int8/weights.safetensors (torch-int8), onnx/model.onnx, or "
+        "onnx/model_qint8.onnx too, beside the weights of a model, and compare it with the "
+        "original. Those for ONNX need the extra 'onnx'.",
         allow_abbrev=False,
     )
     export.add_argument("model", metavar="RUN", help="a run folder, or a model folder")
-    export.add_argument("--to", default="onnx", choices=("onnx", "onnx-int8"))
+    export.add_argument("--to", default="onnx", choices=("torch-int8", "onnx", "onnx-int8"))
     export.add_argument("--max-length", type=int, default=512, metavar="N",
                         help="tokens of a pair (512)")  # fmt: skip
     export.set_defaults(command=_export)
@@ -27,16 +28,18 @@ def _export(options: argparse.Namespace) -> int:
     from workbench.onnx_models import OnnxError, require
 
     try:
-        require("writing")
+        if options.to.startswith("onnx"):
+            require("writing")
         location = find_model(options.model)
     except (ModelError, OnnxError) as error:
         return refuse(str(error))
 
     from workbench.export import ExportError, export_model
+    from workbench.int8 import Int8Error
 
     try:
         file, check = export_model(location, options.to, options.max_length)
-    except OnnxError as error:
+    except (OnnxError, Int8Error) as error:
         return refuse(str(error))
     except ExportError as error:
         print(f"failed: {error}", file=sys.stderr)
@@ -131,8 +134,8 @@ def add_score(commands: Any) -> None:
                        help="keep the best K candidates of each query: of a list, or of rows with "
                        "equal first texts that follow one another")  # fmt: skip
     score.add_argument("--backend", default="auto", metavar="NAME",
-                       help="auto, predict, torch-float32, torch-bfloat16, onnx, onnx-int8"
-                       )  # fmt: skip
+                       help="auto, predict, torch-float32, torch-bfloat16, and what was exported: "
+                       "torch-int8, onnx, onnx-int8")  # fmt: skip
     score.add_argument("--max-length", type=int, default=512, metavar="N",
                        help="tokens of a pair (512)")  # fmt: skip
     score.add_argument("--part-rows", type=int, default=10_000, metavar="N",

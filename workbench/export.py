@@ -1,15 +1,27 @@
 """Export: a model written for another engine, and the proof that it ranks as before."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from workbench.backends import CHECK_PAIRS, Check, check, open_backend
-from workbench.baselines import TextPair
+from workbench.backends import (
+    CHECK_PAIRS,
+    EXPORTED,
+    Check,
+    check,
+    open_backend,
+    pair_encoder,
+)
+from workbench.baselines import Float32Array, TextPair
 from workbench.models import ModelLocation, load_tokenizer
 from workbench.onnx_models import FILES, OnnxError, write_onnx
 from workbench.scoring import load_cross_encoder
 from workbench.splits import SIDES, DataError, read_side
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
 
 SAME = 1e-3  # the furthest that a logit in float32 may move by another engine's order of sums
 
@@ -26,26 +38,47 @@ def export_model(
     Args:
         location: from `find_model`; a model that an installed package or the Hub's cache holds is
             not written to: save it in a folder first.
-        to: `onnx`, or `onnx-int8` for weights of 8 bits (the other file is written too).
+        to: `torch-int8` for products in 8 bits by torch; `onnx`; or `onnx-int8` for weights of 8
+            bits in ONNX (the other ONNX file is written too).
         max_length: tokens of a pair that the exported model states.
 
     Returns:
-        The file, and its check on pairs of the run that made the model, or else on made-up ones.
+        The file, and its check on pairs of the run that made the model, test side first, or else
+        on made-up ones. What 8 bits need to know of a model's inputs is learned from such pairs,
+        too, of the training side first.
 
     Raises:
         OnnxError: the extra `onnx` is missing, `to` is something else, or the folder is not the
             user's own.
+        Int8Error: the model or this torch cannot do it.
         ExportError: the written model computes something else than the original.
     """
-    if to not in FILES:
-        raise OnnxError(f"--to {to!r} is none of {', '.join(FILES)}")
+    if to not in EXPORTED:
+        raise OnnxError(f"--to {to!r} is none of {', '.join(EXPORTED)}")
     if location.kind not in ("run", "folder"):
         raise OnnxError(
             f"{location.name} is not in a folder of yours; copy {location.path} and export that"
         )
     model = load_cross_encoder(location, max_length)
-    pairs = _pairs(location)
+    pairs = _pairs(location, [*reversed(SIDES)])
     exact = open_backend("predict", model)(pairs)
+    if to == "torch-int8":
+        from workbench.int8 import write_int8
+
+        encoded = pair_encoder(model).encode(_pairs(location, SIDES))
+        file = write_int8(model.model, encoded, location.path)
+    else:
+        file = _checked_onnx(location, model, pairs, exact, to)
+    return file, check(to, exact, open_backend(to, model, folder=location.path), pairs)
+
+
+def _checked_onnx(
+    location: ModelLocation,
+    model: "CrossEncoder",
+    pairs: Sequence[TextPair],
+    exact: Float32Array,
+    to: str,
+) -> Path:
     file = write_onnx(model, location.path, int8=to == "onnx-int8")
     plain = open_backend("onnx", model, folder=location.path)(pairs)
     away = float(np.abs(plain - exact).max())
@@ -55,12 +88,12 @@ def export_model(
         raise ExportError(
             f"{location.name}: the exported model's logits are off by up to {away:.4f}"
         )
-    return file, check(to, exact, open_backend(to, model, folder=location.path), pairs)
+    return file
 
 
-def _pairs(location: ModelLocation) -> list[TextPair]:
-    """Distinct pairs to compare on: of the run behind the model, test side first."""
-    for side in reversed(SIDES):
+def _pairs(location: ModelLocation, sides: Sequence[str]) -> list[TextPair]:
+    """Distinct pairs of the first of these sides that the run behind the model has."""
+    for side in sides:
         try:
             frame = read_side(location.path.parent, side)
         except DataError:

@@ -63,7 +63,7 @@ class FastBert:
         last = len(bert.encoder.layer) - 1
         with torch.no_grad():
             self.layers = [
-                _Layer(layer, linear, self.heads, is_last=number == last)
+                Layer(layer, linear, self.heads, is_last=number == last)
                 for number, layer in enumerate(bert.encoder.layer)
             ]
 
@@ -104,7 +104,9 @@ def one_thread_each() -> Iterator[int]:
         torch.set_num_threads(threads)
 
 
-class _Layer:
+class Layer:
+    """One layer of the encoder; its products with weights can be replaced one by one."""
+
     def __init__(self, layer: Any, linear: MakeLinear, heads: int, is_last: bool) -> None:
         attention = layer.attention.self
         self.heads, self.is_last = heads, is_last
@@ -120,9 +122,10 @@ class _Layer:
         weights, biases = zip(*parts, strict=True)
         self.joint = linear(torch.cat(weights), torch.cat(biases))
         dense = layer.attention.output.dense, layer.intermediate.dense, layer.output.dense
-        self.out, self.up, self.down = (rest(part.weight.detach(), part.bias) for part in dense)
+        self.out, up, down = (rest(part.weight.detach(), part.bias) for part in dense)
         self.norm, self.last_norm = layer.attention.output.LayerNorm, layer.output.LayerNorm
-        self.activation = layer.intermediate.intermediate_act_fn
+        activation = layer.intermediate.intermediate_act_fn
+        self.feed_forward: Linear = lambda x: down(activation(up(x)))
 
     def __call__(self, x: Tensor, hidden: Tensor | None) -> Tensor:
         """From (rows, length, width) to the same; the last layer gives (rows, 1, width)."""
@@ -136,4 +139,4 @@ class _Layer:
         weights = torch.softmax(scores if hidden is None else scores + hidden, dim=-1)
         context = (weights @ value).transpose(1, 2).reshape(rows, -1, width)
         x = self.norm(x + self.out(context))
-        return self.last_norm(x + self.down(self.activation(self.up(x))))
+        return self.last_norm(x + self.feed_forward(x))

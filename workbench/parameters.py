@@ -67,9 +67,9 @@ class Parameters(BaseModel):
     candidates: str = Field("", description="JSONL, table, or TREC folder; empty: test split")
     list_size: int = Field(30, ge=2, description="candidates in a list built from the test split")
     ties: Literal["expected", "worst"] = "expected"
-    backend: Literal["auto", "predict", "torch-float32", "torch-bfloat16", "onnx", "onnx-int8"] = (
-        "auto"
-    )
+    backend: Literal[
+        "auto", "predict", "torch-float32", "torch-bfloat16", "torch-int8", "onnx", "onnx-int8"
+    ] = "auto"
     resamples: int = Field(10_000, ge=100, le=1_000_000, description="draws of an interval")
     metric: Literal[
         "ndcg@10", "mrr@10", "map", "recall@10", "precision@1", "success@5", "roc_auc", "ap",

@@ -61,7 +61,8 @@ class Group:
 
 
 def scoring(options, folder):
-    ours = ("`backend: auto`", "`backend: torch-bfloat16`", "`backend: onnx-int8`")
+    kinds = ("auto", "torch-bfloat16", "torch-int8", "onnx-int8")
+    ours = tuple(f"`backend: {kind}`" for kind in kinds)
     yield Group("scoring {}", "pairs/s", ("`CrossEncoder.predict`, batches of 32",), ours)
 
 

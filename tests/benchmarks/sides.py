@@ -100,25 +100,29 @@ def must_compute_in(precision):
 
 def backend(name):
     def make(options):
-        from workbench.backends import BackendError, open_backend
-        from workbench.onnx_models import FILES, OnnxError, write_onnx
+        from workbench.backends import EXPORTED, BackendError, open_backend, pair_encoder
+        from workbench.int8 import Int8Error, write_int8
+        from workbench.onnx_models import OnnxError, write_onnx
 
         must_compute_in(name.removeprefix("torch-"))
         model, folder, _, pairs, detail = loaded(options)
         try:
             with tempfile.TemporaryDirectory() as exported:
-                if name in FILES and not (folder / FILES[name]).is_file():
+                if name in EXPORTED and not (folder / EXPORTED[name]).is_file():
                     folder = Path(exported)
-                    write_onnx(model, folder, int8=name == "onnx-int8")
+                    if name == "torch-int8":  # for want of others, by the pairs to be scored
+                        write_int8(model.model, pair_encoder(model).encode(pairs[:256]), folder)
+                    else:
+                        write_onnx(model, folder, int8=name == "onnx-int8")
                 score = open_backend(name, model, folder=folder)
-        except (BackendError, OnnxError) as error:
+        except (BackendError, Int8Error, OnnxError) as error:
             raise NotHereError(str(error)) from error
         return lambda: {"amount": len(pairs), "detail": detail, "scores": score(pairs).tolist()}
 
     return make
 
 
-for each in ("torch-float32", "torch-bfloat16", "onnx-int8"):
+for each in ("torch-float32", "torch-bfloat16", "torch-int8", "onnx-int8"):
     WAYS[f"`backend: {each}`"] = backend(each)
 
 

@@ -1,0 +1,137 @@
+"""Products in 8-bit integers: what is rounded, by how much, and what is refused."""
+
+import copy
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from tests.test_backends import made_up
+from workbench.__main__ import main
+from workbench.backends import BackendError, choose_backend, open_backend, pair_encoder
+from workbench.int8 import (
+    FILE,
+    PRODUCTS,
+    Int8Error,
+    _Product,
+    _rounded,
+    _second_order,
+    open_int8,
+    require,
+    round_model,
+    write_int8,
+)
+from workbench.models import find_model
+from workbench.scoring import ModelScorer, load_cross_encoder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kernels():
+    try:
+        require()
+    except Int8Error as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_model, tmp_path_factory):
+    """A copy of the tiny model, its weights made larger, exported by the command."""
+    from safetensors.numpy import load_file, save_file
+
+    folder = tmp_path_factory.mktemp("int8") / "model"
+    shutil.copytree(tiny_model, folder)
+    weights = load_file(folder / "model.safetensors")
+    larger = {name: value * 6 if value.ndim == 2 else value for name, value in weights.items()}
+    save_file(larger, folder / "model.safetensors", metadata={"format": "pt"})
+    assert main(["export", str(folder), "--to", "torch-int8", "--max-length", "64"]) == 0
+    return folder
+
+
+def test_the_logits_are_nearly_those_of_float32_and_not_the_same(exported):
+    pairs, location = made_up(300), find_model(str(exported))
+    exact = ModelScorer.load(location, 64).score(pairs)
+    rounded = ModelScorer.load(location, 64, backend="torch-int8").score(pairs)
+    assert 0.98 < np.corrcoef(rounded, exact)[0, 1] < 0.9999999
+    assert np.abs(rounded - exact).max() < exact.std()
+
+
+def test_auto_looks_at_it_where_it_was_exported(exported, tmp_path):
+    model = load_cross_encoder(find_model(str(exported)), 64)
+    checked = [
+        {one["backend"] for one in choose_backend(model, made_up(60), folder=folder)[1]["checks"]}
+        for folder in (exported, tmp_path)
+    ]
+    assert checked[0] - checked[1] == {"torch-int8"}
+
+
+def test_a_product_is_that_of_the_rounded_numbers():
+    rng = torch.Generator().manual_seed(0)
+    inputs = torch.randn(500, 32, generator=rng) * torch.linspace(0.1, 9, 32)
+    weight, bias = torch.randn(48, 32, generator=rng), torch.randn(48, generator=rng)
+    part = _rounded(inputs, weight, bias, 0)
+    product, zero, step = _Product(part), part["zero"].double(), part["step"].double()
+    given = product.rounded(inputs)
+    assert given.dtype == torch.uint8
+    assert given.max() == 255  # the bounds are those of the inputs
+    back = (given.double() - zero) * step * part["narrowing"]
+    assert (back - inputs).abs().max() <= 0.51 * step * part["narrowing"].max()
+    narrowed = part["weight"].double() * part["scale"].double()[:, None]
+    expected = (given.double() - zero) * step @ narrowed.T + bias
+    assert float((product(inputs) - expected).abs().max()) < 1e-3
+    plain = inputs @ weight.T + bias
+    assert float((expected - plain).std() / plain.std()) < 0.02
+
+
+def test_what_is_out_of_bounds_is_cut_off():
+    inputs = torch.linspace(-1, 3, 200).reshape(100, 2)
+    product = _Product(_rounded(inputs, torch.eye(2), torch.zeros(2), 0))
+    found = product(torch.tensor([[50.0, -50.0]]))
+    assert found[0].tolist() == pytest.approx([3, -1], abs=0.05)
+
+
+def test_columns_that_make_up_for_one_another_err_less_than_each_for_itself():
+    rng = torch.Generator().manual_seed(1)
+    common = torch.randn(2000, 8, generator=rng)
+    inputs = common @ torch.randn(8, 96, generator=rng) + torch.randn(2000, 96, generator=rng) / 9
+    weight = torch.randn(16, 96, generator=rng)
+    whole, scale = _second_order(weight, inputs)
+    alone = (weight / scale[:, None]).round() * scale[:, None]
+    exact = inputs @ weight.T
+    errors = [float((inputs @ one.T - exact).square().mean())
+              for one in (whole * scale[:, None], alone)]  # fmt: skip
+    assert errors[0] < errors[1] / 2
+    assert whole.abs().max() <= 127
+
+
+def test_the_last_layer_keeps_all_but_keys_and_values_in_float32(exported):
+    model = load_cross_encoder(find_model(str(exported)), 64)
+    state = round_model(model.model, pair_encoder(model).encode(made_up(100)))
+    last = model.model.config.num_hidden_layers - 1
+    kinds = [{name.split(".")[1] for name in state if name.startswith(f"{layer}.")}
+             for layer in range(last + 1)]  # fmt: skip
+    assert kinds == [set(PRODUCTS)] * last + [{"joint"}]
+    wide, kept = state["0.down.wide"], state["0.down.kept"]
+    assert len(wide) == model.model.config.intermediate_size // 8
+    assert sorted([*wide.tolist(), *kept.tolist()]) == list(range(len(wide) + len(kept)))
+
+
+def test_what_cannot_be_done_is_refused_by_name(exported, tiny_model, tmp_path, capsys):
+    plain = find_model(str(tiny_model))
+    with pytest.raises(BackendError, match=r"write it: workbench export .* --to torch-int8"):
+        ModelScorer.load(plain, backend="torch-int8")
+    model = load_cross_encoder(plain, 64)
+    with pytest.raises(BackendError, match="this model is in no folder"):
+        open_backend("torch-int8", model)
+    encoded = pair_encoder(model).encode(made_up(20))
+    other = copy.deepcopy(model.model)
+    other.config.hidden_act = "relu"
+    with pytest.raises(Int8Error, match="and GELU, which this BertForSequenceClassification"):
+        write_int8(other, encoded, tmp_path)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / FILE).parent.mkdir()
+    (tmp_path / FILE).write_bytes(b"half a file")
+    with pytest.raises(Int8Error, match="is not of this model"):
+        open_int8(model.model, tmp_path)
+    assert main(["export", "bundled:all-MiniLM-L6-v2", "--to", "torch-int8"]) == 2
+    assert "not in a folder of yours" in capsys.readouterr().err

@@ -1,0 +1,234 @@
+"""A BERT cross-encoder's logits with its products in 8-bit integers, by oneDNN's kernels in torch.
+
+What a product is given is rounded to 256 steps between bounds that were met on calibration pairs;
+what is beyond them is cut off. Three things keep the error small. Columns with a wide range are
+narrowed, and the weights they meet widened by as much (SmoothQuant, Xiao et al. 2023). Of the inner
+channels of a feed-forward layer, the `WIDE` widest stay in float32 (as in LLM.int8(), Dettmers et
+al. 2022). Weights are rounded one column after another, each making up for the error of those
+before it (GPTQ, Frantar et al. 2023). Embeddings, attention, normalisation, the last layer's only
+position, pooler and head stay in float32, as in `inference`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from torch.nn import functional
+
+from workbench.encoding import EncodedPairs
+from workbench.files import display_path, replacing
+from workbench.inference import FastBert, float32_linear, is_supported
+
+FILE = "int8/weights.safetensors"
+PRODUCTS = ("joint", "out", "up", "down")
+NARROWED = 0.7  # power of a column's range that is moved into the weights
+WIDE = 64  # inner channels of each feed-forward layer that stay in float32
+DAMPING = 0.01  # of the mean square of a product's inputs, for a stable inverse
+COLUMNS = 64  # of a weight, rounded before those beyond them are told of the errors
+NEEDED = "qlinear_pointwise"
+STEPS, MOST = 255, 127  # of an input, and the largest rounded weight
+
+
+class Int8Error(ValueError):
+    """A model cannot be rounded or run in 8 bits here; the message says why."""
+
+
+def require() -> None:
+    """Make sure that torch has the kernels.
+
+    Raises:
+        Int8Error: it has not.
+    """
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.onednn, NEEDED):
+        raise Int8Error("this torch has no products of 8-bit integers for this processor")
+
+
+def round_model(model: Any, pairs: EncodedPairs) -> dict[str, Tensor]:
+    """Everything that `Int8Bert` needs besides the model, by name, to be saved as safetensors.
+
+    Args:
+        model: for which `inference.is_supported`.
+        pairs: on which the bounds of the inputs are met; some hundreds.
+    """
+    seen: list[list[Tensor]] = []
+    given: list[tuple[Tensor, Tensor]] = []
+
+    def watched(weight: Tensor, bias: Tensor) -> Any:
+        inputs: list[Tensor] = []
+        seen.append(inputs)
+        given.append((weight.detach(), bias.detach()))
+
+        def product(x: Tensor) -> Tensor:
+            inputs.append(x.reshape(-1, x.shape[-1]).clone())
+            return functional.linear(x, weight, bias)
+
+        return product
+
+    FastBert(model, watched).score(pairs)
+    state: dict[str, Tensor] = {}
+    with torch.no_grad():
+        for place, (inputs, (weight, bias)) in enumerate(zip(seen, given, strict=True)):
+            layer, kind = divmod(place, len(PRODUCTS))
+            wide = min(WIDE, weight.shape[1] // 8) if PRODUCTS[kind] == "down" else 0
+            found = _rounded(torch.cat(inputs), weight, bias, wide)
+            state |= {f"{layer}.{PRODUCTS[kind]}.{name}": value for name, value in found.items()}
+    return state
+
+
+def _rounded(inputs: Tensor, weight: Tensor, bias: Tensor, wide: int) -> dict[str, Tensor]:
+    """One product: inputs of shape (tokens, k), weight (n, k), bias (n,)."""
+    low, high = inputs.amin(0), inputs.amax(0)
+    narrowing = torch.ones_like(low)
+    kept = torch.ones_like(low, dtype=torch.bool)
+    if wide:
+        kept[(high - low).topk(wide).indices] = False
+    else:
+        range_ = inputs.abs().amax(0).clamp(min=1e-5)
+        narrowing = range_**NARROWED / weight.abs().amax(0).clamp(min=1e-5) ** (1 - NARROWED)
+    low, high = (low / narrowing)[kept].min(), (high / narrowing)[kept].max()
+    step = (high - low).clamp(min=1e-8) / STEPS
+    inner, scale = _second_order((weight * narrowing)[:, kept], (inputs / narrowing)[:, kept])
+    return {
+        "weight": inner, "scale": scale, "bias": bias.clone(), "step": step.reshape(1),
+        "zero": torch.round(-low / step).reshape(1), "narrowing": narrowing[kept].clone(),
+        "kept": kept.nonzero()[:, 0], "wide": (~kept).nonzero()[:, 0],
+        "wide_weight": weight[:, ~kept].clone(),
+    }  # fmt: skip
+
+
+def _second_order(weight: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights in -127 ... 127, int8 of shape (n, k), and the scale of each row, shape (n,)."""
+    scale = weight.abs().amax(1).clamp(min=1e-8) / MOST
+    square = (inputs.T @ inputs).double()
+    square += torch.eye(len(square)).double() * DAMPING * square.diagonal().mean()
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(square))
+    upper = torch.linalg.cholesky(inverse, upper=True).float()
+    left, found = weight.clone(), torch.empty_like(weight, dtype=torch.int8)
+    for start in range(0, weight.shape[1], COLUMNS):
+        own = slice(start, start + COLUMNS)  # the columns beyond are told of all errors at once
+        block, triangle = left[:, own], upper[own, own]
+        errors = torch.zeros_like(block)
+        for column in range(block.shape[1]):
+            whole = (block[:, column] / scale).round().clamp(-MOST, MOST)
+            found[:, start + column] = whole.to(torch.int8)
+            error = (block[:, column] - whole * scale) / triangle[column, column]
+            block[:, column + 1 :] -= error[:, None] * triangle[column, column + 1 :]
+            errors[:, column] = error
+        left[:, own.stop :] -= errors @ upper[own, own.stop :]
+    return found, scale
+
+
+class Int8Bert(FastBert):
+    """The logits of a BERT cross-encoder for batches of like length, in 8 bits on a CPU.
+
+    Args:
+        model: for which `is_supported`; as it was when it was rounded.
+        state: of `round_model`.
+    """
+
+    def __init__(self, model: Any, state: dict[str, Tensor]) -> None:
+        super().__init__(model, float32_linear)
+        for number, layer in enumerate(self.layers):
+            names = PRODUCTS[:1] if layer.is_last else PRODUCTS
+            parts = {name: _part(state, f"{number}.{name}.") for name in names}
+            layer.joint = _Product(parts["joint"])
+            if not layer.is_last:
+                layer.out = _Product(parts["out"])
+                layer.feed_forward = _FeedForward(parts["up"], parts["down"])
+
+
+def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items()
+            if name.startswith(prefix)}  # fmt: skip
+
+
+class _Product:
+    def __init__(self, part: dict[str, Tensor], rows: Tensor | None = None) -> None:
+        rows = torch.arange(len(part["bias"])) if rows is None else rows
+        self.step, self.zero = float(part["step"]), int(part["zero"])
+        self.factor = 1 / (part["narrowing"] * self.step)
+        self.half = torch.tensor(self.zero + 0.5)
+        self.packed = torch.ops.onednn.qlinear_prepack(part["weight"][rows].contiguous(), None)
+        self.scale, self.bias = part["scale"][rows].contiguous(), part["bias"][rows].contiguous()
+        self.weight_zeros = torch.zeros(len(rows), dtype=torch.int64)
+
+    def rounded(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.half, x, self.factor).clamp_(0, STEPS).to(torch.uint8)
+
+    def of_rounded(self, x: Tensor) -> Tensor:
+        return self._multiply(x, 1.0, 0, torch.float32, "none", [], "")
+
+    def gelu_of_rounded(self, x: Tensor, step: float, zero: int) -> Tensor:
+        return self._multiply(x, step, zero, torch.uint8, "gelu", [], "none")
+
+    def _multiply(self, x: Tensor, *result: Any) -> Tensor:
+        product: Tensor = torch.ops.onednn.qlinear_pointwise(
+            x, self.step, self.zero, self.packed, self.scale, self.weight_zeros, self.bias, *result
+        )
+        return product
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.of_rounded(self.rounded(x))
+
+
+class _FeedForward:
+    """Up, GELU and down; what lies between is rounded as it comes, but for the widest channels."""
+
+    def __init__(self, up: dict[str, Tensor], down: dict[str, Tensor]) -> None:
+        self.up, self.down = _Product(up, down["kept"]), _Product(down)
+        real = up["weight"][down["wide"]] * up["scale"][down["wide"], None] / up["narrowing"]
+        self.wide_up, self.wide_bias = real, up["bias"][down["wide"]]
+        self.wide_down = down["wide_weight"].T.contiguous()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        shape = x.shape
+        x = x.reshape(-1, shape[-1])
+        inner = self.up.gelu_of_rounded(self.up.rounded(x), self.down.step, self.down.zero)
+        wide = functional.gelu(functional.linear(x, self.wide_up, self.wide_bias))
+        return torch.addmm(self.down.of_rounded(inner), wide, self.wide_down).view(shape)
+
+
+def write_int8(model: Any, pairs: EncodedPairs, folder: Path) -> Path:
+    """Round a model and write the result into its folder.
+
+    Args:
+        model: for which `inference.is_supported`.
+        pairs: see `round_model`.
+        folder: the model's.
+
+    Raises:
+        Int8Error: the model is no such BERT, or torch lacks the kernels.
+    """
+    from safetensors.torch import save_file
+
+    require()
+    if not is_supported(model) or model.config.hidden_act != "gelu":
+        kind = type(model).__name__
+        raise Int8Error(f"8 bits are for a BERT with one output and GELU, which this {kind} is not")
+    state = {name: value.contiguous() for name, value in round_model(model, pairs).items()}
+    with replacing(folder / FILE) as temporary:
+        save_file(state, str(temporary))
+    return folder / FILE
+
+
+def open_int8(model: Any, folder: Path | None) -> Int8Bert:
+    """The rounded model in a model's folder.
+
+    Raises:
+        Int8Error: there is none, or it was not made of this model.
+    """
+    from safetensors.torch import load_file
+
+    require()
+    if folder is None or not (folder / FILE).is_file():
+        shown = "this model is in no folder" if folder is None else (
+            f"{display_path(folder)} has no {FILE}; write it: workbench export "
+            f"{display_path(folder)} --to torch-int8"
+        )  # fmt: skip
+        raise Int8Error(shown)
+    try:
+        return Int8Bert(model, load_file(folder / FILE))
+    except (KeyError, RuntimeError, SafetensorError) as error:
+        raise Int8Error(f"{display_path(folder / FILE)} is not of this model ({error})") from error
