@@ -23,6 +23,11 @@ def pytest_xdist_auto_num_workers(config):
     return max(2, (os.cpu_count() or 1) * 3 // 2)
 
 
+def pytest_collection_modifyitems(items):
+    """Tests with a Ray cluster first, so that one worker has them all, and no two start at once."""
+    items.sort(key=lambda item: item.get_closest_marker("cluster") is None)
+
+
 @pytest.fixture(scope="session")
 def once(tmp_path_factory):
     """Let one worker make a folder that all of them read: `once(name, make)` gives its path."""

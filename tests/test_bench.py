@@ -46,7 +46,7 @@ def test_json_and_markdown_agree(measured, capsys):
         assert f"{row['peer']['name']}: {row['peer']['value']:.3g} s, " in peer
         assert f"{row['ours']['most_bytes'] / 2**30:.2f} GiB" in ours
         assert ratio == f"{row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-    assert "make bench BENCH_FLAGS='--rounds 2 --count 1000 --rows 3000'" in shown
+    assert "make bench BENCH_FLAGS='splitting reading --rounds 2 --count 1000 --rows 3000'" in shown
 
 
 def test_another_row_is_added_on_the_same_machine_and_replaces_all_on_another(

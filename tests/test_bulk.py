@@ -261,6 +261,7 @@ def test_ctrl_c_is_quiet_in_a_worker_that_is_still_loading(tmp_path):
     assert (done.stdout, done.stderr, done.returncode) == ("cut short\n", "", 0)
 
 
+@pytest.mark.cluster
 def test_ray_makes_the_same_parts_though_a_worker_is_killed(quick_model, large, tmp_path):
     """Two actors of a cluster started here; one is killed and replaced, its part made anew."""
     pytest.importorskip("ray", reason="the extra cluster is not installed")
@@ -316,6 +317,7 @@ def cluster():
 
 
 @pytest.mark.slow
+@pytest.mark.cluster
 def test_a_running_cluster_is_used_by_who_has_its_token(
     cluster, quick_model, source, table, tmp_path
 ):

@@ -286,8 +286,10 @@ def test_a_worker_that_is_killed_is_a_failed_run_and_no_more(project):
 
 
 @pytest.mark.parametrize(
-    ("method", "engine"), [("tpe", "local"), ("halving", "local"), ("halving", "ray")]
-)
+    ("method", "engine"),
+    [("tpe", "local"), ("halving", "local"),
+     pytest.param("halving", "ray", marks=pytest.mark.cluster)],
+)  # fmt: skip
 def test_a_search_looks_on_dev_and_ends_what_is_hopeless(project, method, engine):
     pytest.importorskip("optuna")
     if engine == "ray":
@@ -365,6 +367,7 @@ def test_equal_proposals_are_one_run_and_earlier_trials_stay_on_record(tmp_path)
     assert source.next() is None
 
 
+@pytest.mark.cluster
 def test_a_worker_of_ray_that_is_killed_loses_nothing(project):
     """The process that carries a task dies in mid-run: Ray starts it again, and the run goes on."""
     pytest.importorskip("ray")
