@@ -103,6 +103,6 @@ def test_what_is_missing_is_said(tiny_model, tmp_path, monkeypatch, capsys):
     monkeypatch.undo()
     with pytest.raises(OnnxError, match="not in a folder of yours"):
         export_model(find_model("bundled:all-MiniLM-L6-v2"))
-    with pytest.raises(OnnxError, match="'pickle' is none of onnx, onnx-int8"):
+    with pytest.raises(OnnxError, match="'pickle' is none of torch-int8, onnx, onnx-int8"):
         export_model(find_model(str(tiny_model)), "pickle")
     assert all(not (tiny_model / name).exists() for name in FILES.values())

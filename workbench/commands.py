@@ -45,6 +45,8 @@ def _export(options: argparse.Namespace) -> int:
         print(f"failed: {error}", file=sys.stderr)
         return 1
     print(f"{display_path(file)}: {check}")
+    if not check.passed:
+        print(f"`backend: auto` leaves it, therefore; `{check.backend}` can be asked for by name")
     return 0
 
 

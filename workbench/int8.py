@@ -9,6 +9,7 @@ before it (GPTQ, Frantar et al. 2023). Embeddings, attention, normalisation, the
 position, pooler and head stay in float32, as in `inference`.
 """
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +208,8 @@ def write_int8(model: Any, pairs: EncodedPairs, folder: Path) -> Path:
     if not is_supported(model) or model.config.hidden_act != "gelu":
         kind = type(model).__name__
         raise Int8Error(f"8 bits are for a BERT with one output and GELU, which this {kind} is not")
-    state = {name: value.contiguous() for name, value in round_model(model, pairs).items()}
+    rounded = round_model(_on_processor(model), pairs)
+    state = {name: value.contiguous() for name, value in rounded.items()}
     with replacing(folder / FILE) as temporary:
         save_file(state, str(temporary))
     return folder / FILE
@@ -229,6 +231,11 @@ def open_int8(model: Any, folder: Path | None) -> Int8Bert:
         )  # fmt: skip
         raise Int8Error(shown)
     try:
-        return Int8Bert(model, load_file(folder / FILE))
+        return Int8Bert(_on_processor(model), load_file(folder / FILE))
     except (KeyError, RuntimeError, SafetensorError) as error:
         raise Int8Error(f"{display_path(folder / FILE)} is not of this model ({error})") from error
+
+
+def _on_processor(model: Any) -> Any:
+    """The model, or a copy of one that is on a GPU: these kernels are the processor's."""
+    return model if model.device.type == "cpu" else copy.deepcopy(model).cpu()
