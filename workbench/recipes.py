@@ -28,7 +28,8 @@ class Recipe:
         embedding_learning_rate: of the token embeddings; 0 for the same as all else.
         speed: `exact`, bit for bit the library's trainer; or `fast`: batches of pairs of like
             length, a share of each for every thread (see `bert_training`). The same sums in
-            another order, and other random numbers for dropout; results differ in noise.
+            another order, other random numbers for dropout, and other batches; in short
+            trainings it was measured to come out worse (see CONTRIBUTING.md).
         vocabulary: `keep`, `unused` or `extend` (see `repair_vocabulary`).
         new_embeddings: `spectral`, `masked`, `random` or `mean`: where new embeddings start.
         lexical_pairs: pairs of a lexical warm-up before the labels; 0 for none.
