@@ -11,6 +11,7 @@ from filelock import FileLock
 
 from tests.benchmarks.tiny import CHARACTERS, write_tiny_model
 from workbench.chain import import_papermill
+from workbench.processes import core_count
 
 __all__ = ["CHARACTERS", "ROOT"]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -20,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def pytest_xdist_auto_num_workers(config):
     """Half as many again as there are cores: much of the time a test waits for other processes."""
-    return max(2, (os.cpu_count() or 1) * 3 // 2)
+    return max(2, core_count() * 3 // 2)
 
 
 def pytest_collection_modifyitems(items):
@@ -44,6 +45,21 @@ def once(tmp_path_factory):
         return folder
 
     return made
+
+
+@pytest.fixture(scope="session")
+def sharp_model(once, tiny_model):
+    """The tiny model with larger weights, so that it tells texts apart; copy it to change it."""
+
+    def make(folder):
+        from safetensors.numpy import load_file, save_file
+
+        shutil.copytree(tiny_model, folder)
+        weights = load_file(folder / "model.safetensors")
+        larger = {name: value * 6 if value.ndim == 2 else value for name, value in weights.items()}
+        save_file(larger, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return once("sharp", make)
 
 
 @pytest.fixture(scope="session")

@@ -17,17 +17,12 @@ from workbench.scoring import ModelScorer
 
 
 @pytest.fixture(scope="module")
-def exported(tiny_model, tmp_path_factory):
-    """A copy of the tiny model, its weights made larger, exported by the command in both ways."""
+def exported(sharp_model, tmp_path_factory):
+    """A copy of the sharp model, exported by the command in both ways."""
     pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
     pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
-    from safetensors.numpy import load_file, save_file
-
     folder = tmp_path_factory.mktemp("exported") / "model"
-    shutil.copytree(tiny_model, folder)
-    weights = load_file(folder / "model.safetensors")
-    larger = {name: value * 6 if value.ndim == 2 else value for name, value in weights.items()}
-    save_file(larger, folder / "model.safetensors", metadata={"format": "pt"})
+    shutil.copytree(sharp_model, folder)
     assert main(["export", str(folder), "--to", "onnx-int8", "--max-length", "64"]) == 0
     return folder
 

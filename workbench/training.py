@@ -73,14 +73,16 @@ def fine_tune(
     if train.empty:
         raise DataError(f"{run_dir}: there is no training pair")
     request = _request(base, recipe, sizes, train, dev)
-    if resume and recipe.precision == "auto":  # as it was decided then, and maybe elsewhere
-        request |= _decided(folder)
     checkpoints, model = folder / "checkpoints", folder / "model"
+    asked = checkpoints / ASKED
+    if resume and recipe.precision == "auto" and asked.is_file():
+        # as it was decided then, and maybe elsewhere
+        request["precision used"] = read_json(asked)["precision used"]
     if is_main():
         _make_room(folder, run_dir, request, resume)
     wait_for_all()
-    if (checkpoints / ASKED).is_file():  # of all processes, one has measured what is quick
-        recipe = replace(recipe, precision=read_json(checkpoints / ASKED)["precision used"])
+    if asked.is_file():  # of all processes, one has measured what is quick
+        recipe = replace(recipe, precision=read_json(asked)["precision used"])
     if (model / "lineage.json").is_file():  # only if resumed: it is finished
         return read_lineage(find_model(display_path(model)))[-1]
     seen = {"steps": 0, "pairs": 0}
@@ -126,13 +128,6 @@ def _request(
         "precision used": recipe.resolved_precision(),
         "processes": process_count(),
     }
-
-
-def _decided(folder: Path) -> dict[str, Any]:
-    """The precision that the training to resume was started with; empty if it is not known."""
-    asked = folder / "checkpoints" / ASKED
-    before = read_json(asked) if asked.is_file() else {}
-    return {name: before[name] for name in ("precision used",) if name in before}
 
 
 def _make_room(folder: Path, run_dir: str | Path, request: dict[str, Any], resume: bool) -> None:
