@@ -1,6 +1,7 @@
 """Fast training: the library's gradients, updates and checkpoints, made another way."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from workbench.backends import pair_encoder
-from workbench.bert_training import BertGradients, rounded_length
+from workbench.bert_training import MOST_PADDING, BertGradients, _Share, filled_up
 from workbench.fast_trainer import FastTrainer, can_train_fast
 from workbench.logs import TrainingLog, read_training_log
 from workbench.models import find_model
@@ -24,7 +25,7 @@ FAST = Recipe(max_length=32, learning_rate=1e-3, batch_size=16, speed="fast", pr
 
 @pytest.fixture
 def model(tiny_model):
-    return load_cross_encoder(find_model(str(tiny_model)), 32, attention="eager")
+    return load_cross_encoder(find_model(str(tiny_model)), 32)
 
 
 @pytest.fixture
@@ -102,8 +103,6 @@ def test_dropout_is_random_seeded_and_right_on_average(model, sample, threads):
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
 def test_dropout_drops_its_share_and_keeps_the_mean(share):
-    from workbench.bert_training import _Share
-
     part = _Share.__new__(_Share)
     part.generator = torch.Generator().manual_seed(0)
     dropped = part.dropout(torch.ones(1000, 333), share)
@@ -125,16 +124,16 @@ def train(model, sample, folder, kind, recipe=FAST):
     return trainer
 
 
-def test_a_training_is_that_of_the_library(tiny_model, sample, tmp_path, monkeypatch):
-    """Without dropout: the same order, the same updates, the same log."""
+def test_a_training_is_that_of_the_library(tiny_model, sample, tmp_path):
+    """Without dropout: the same batches, the same updates, the same log."""
     models = {}
-    for kind in (FastTrainer, ResumableTrainer):
-        model = without_dropout(load_cross_encoder(find_model(str(tiny_model)), 32, 42, "eager"))
+    for speed, kind in (("fast", FastTrainer), ("exact", ResumableTrainer)):
+        model = without_dropout(load_cross_encoder(find_model(str(tiny_model)), 32))
         before = model.model.bert.embeddings.word_embeddings.weight.detach().clone()
-        monkeypatch.setattr("workbench.trainer.can_train_fast", lambda _, k=kind: k is FastTrainer)
-        folder = tmp_path / kind.__name__
+        folder = tmp_path / speed
         folder.mkdir()
-        models[kind] = model, train(model, sample, folder, kind), read_training_log(folder)
+        trainer = train(model, sample, folder, kind, replace(FAST, speed=speed))
+        models[kind] = model, trainer, read_training_log(folder)
     (fast, trainer, log), (plain, _, plain_log) = models.values()
     for one, other in zip(fast.parameters(), plain.parameters(), strict=True):
         assert torch.allclose(one, other, rtol=0, atol=2e-5)
@@ -169,10 +168,31 @@ def test_resuming_gives_the_same_bytes(tmp_path, tiny_model, monkeypatch):
     assert whole.read_bytes() == cut.read_bytes()
 
 
-def test_lengths_are_few_and_little_is_padded():
-    rounded = [rounded_length(length) for length in range(1, 129)]
-    assert len(set(rounded)) == 32
-    assert all(0 <= r - n < max(2, n / 8 + 1) for n, r in enumerate(rounded, 1))
+def test_numbers_of_tokens_are_few_and_little_is_filled_up():
+    filled = [filled_up(tokens) for tokens in range(1, 4097)]
+    assert all(n <= f <= n * 1.125 for n, f in enumerate(filled, 1))
+    assert len({f for f in filled if 1024 < f <= 2048}) == 8
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_share_holds_every_token_once_and_little_padding(model, sample, dtype):
+    rows = sample.head(26)
+    pairs = pair_encoder(model).encode(list(zip(rows.sentence_0, rows.sentence_1, strict=True)))
+    own = BertGradients(model.model, np.arange(len(model.tokenizer)), dtype)
+    order = np.argsort(-pairs.lengths, kind="stable")
+    share = _Share(own, pairs, order, torch.arange(26), (1, 2))
+    assert sum(share.sizes) == len(share.ids) == len(share.types) == len(share.positions)
+    padded = sum(share.sizes[:-1])
+    assert share.sizes[-1] == (filled_up(padded) - padded if dtype == torch.bfloat16 else 0)
+    assert pairs.lengths.sum() <= padded <= pairs.lengths.sum() / (1 - MOST_PADDING)
+    assert len(share.blocks) > 1
+    for row, first, label in zip(order, share.firsts, share.labels, strict=True):
+        ids, types = pairs.row(row)
+        place = slice(first, first + len(ids))
+        assert share.ids[place].tolist() == ids
+        assert share.types[place].tolist() == types
+        assert share.positions[place].tolist() == list(range(len(ids)))
+        assert label == row
 
 
 def test_other_models_train_as_the_library_does(model, monkeypatch):

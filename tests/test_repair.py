@@ -302,7 +302,6 @@ def test_the_whole_recipe_runs_is_recorded_and_resumes_the_same(tmp_path, tiny_m
     assert record["pairs_seen"]["labelled"] == len(train)
     assert record["pairs_seen"]["swapped_positives"] == (train["label"] >= 0.5).sum()
     assert record["pairs_seen"]["hard_negatives"] > 0
-    assert record["hyperparameters"]["batch_sampler"] == "LikeLengthBatchSampler"
     log = read_training_log(tmp_path / "whole")
     assert log["stage"].unique().tolist() == ["lexical warm-up", "stage 1"]
     text = remarks.training_finding(record)

@@ -138,8 +138,7 @@ class EncodedPairs:
             most = max(1, tokens // length)
             most -= most % ROWS_STEP if most > ROWS_STEP else 0
             rows = order[start : start + most]
-            used = np.cumsum(self.lengths[rows]) / (length * np.arange(1, len(rows) + 1))
-            rows = rows[: np.count_nonzero(used >= 1 - padding)]  # `used` falls from row to row
+            rows = rows[: padded_together(self.lengths[rows], padding)]
             yield self._batch(rows, length, min(most, _filled(len(rows))))
             start += len(rows)
 
@@ -184,6 +183,17 @@ class EncodedPairs:
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(work, batches))
         return scores
+
+
+def padded_together(lengths: IntArray, most_padding: float) -> int:
+    """How many pairs from the first on can be padded to its length.
+
+    Args:
+        lengths: in tokens, the longest first, shape (n,), n >= 1.
+        most_padding: the share of the padded tokens that may be padding.
+    """
+    used = np.cumsum(lengths) / (lengths[0] * np.arange(1, len(lengths) + 1))
+    return int(np.count_nonzero(used >= 1 - most_padding))  # `used` falls from row to row
 
 
 def _filled(count: int) -> int:

@@ -80,8 +80,7 @@ def trial_rate(
     from workbench.scoring import load_cross_encoder
     from workbench.trainer import LogCallback, Stopwatch, make_trainer
 
-    attention = "eager" if recipe.speed == "fast" else None
-    model = load_cross_encoder(location, recipe.max_length, recipe.seed, attention)
+    model = load_cross_encoder(location, recipe.max_length, recipe.seed)
     columns = ["sentence_0", "sentence_1", "label"]
     pairs = pd.DataFrame([row[1:4] for row in rows], columns=columns)
     endless = replace(recipe, epochs=ENDLESS)

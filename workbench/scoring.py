@@ -33,10 +33,7 @@ class Expecting(Protocol):
 
 
 def load_cross_encoder(
-    location: ModelLocation,
-    max_length: int = 512,
-    seed: int = 42,
-    attention: str | None = None,
+    location: ModelLocation, max_length: int = 512, seed: int = 42
 ) -> "CrossEncoder":
     """Load a model with one output; a base without a classification head gets a seeded random one.
 
@@ -44,7 +41,6 @@ def load_cross_encoder(
         location: from `find_model`; only its safetensors weights are read, none of its code.
         max_length: tokens of a pair, special tokens included; longer pairs are truncated.
         seed: of the random head, so that the same base is the same model every time.
-        attention: which kernels, `eager` or `sdpa`; None for the library's choice.
     """
     from sentence_transformers import CrossEncoder
     from transformers import set_seed
@@ -55,7 +51,6 @@ def load_cross_encoder(
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()  # loading and saving take a moment; training has its own bar
-    loading = {"use_safetensors": True, "attn_implementation": attention, "dtype": "float32"}
     try:
         return CrossEncoder(
             str(location.path),
@@ -63,7 +58,7 @@ def load_cross_encoder(
             max_length=max_length,
             local_files_only=True,
             trust_remote_code=False,
-            model_kwargs=loading,
+            model_kwargs={"use_safetensors": True, "dtype": "float32"},
         )
     finally:
         logging.set_verbosity(verbosity)

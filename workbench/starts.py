@@ -31,8 +31,7 @@ def start_model(
     base: ModelLocation, recipe: Recipe, train: pd.DataFrame
 ) -> tuple[CrossEncoder, dict[str, Any]]:
     """The base model, its vocabulary repaired if the recipe says so, and what was done."""
-    fast = recipe.speed == "fast"
-    model = load_cross_encoder(base, recipe.max_length, recipe.seed, "eager" if fast else None)
+    model = load_cross_encoder(base, recipe.max_length, recipe.seed)
     if recipe.vocabulary == "keep":
         return model, {"vocabulary": "keep"}
     texts = training_texts(train)
@@ -101,8 +100,7 @@ def warm_up(
             save_model(model, done, [record | {"agreement": agreement(model, pairs)}])
         wait_for_all()
     location = ModelLocation(LEXICAL, "folder", done, "", "", LEXICAL)
-    attention = "eager" if recipe.speed == "fast" else None
-    finished = load_cross_encoder(location, recipe.max_length, recipe.seed, attention)
+    finished = load_cross_encoder(location, recipe.max_length, recipe.seed)
     return finished, read_lineage(location)[-1]
 
 

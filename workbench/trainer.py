@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ import pandas as pd
 import torch
 from datasets import Dataset
 from sentence_transformers.base.evaluation import BaseEvaluator
-from sentence_transformers.base.sampler import DefaultBatchSampler
 from sentence_transformers.cross_encoder import (
     CrossEncoder,
     CrossEncoderTrainingArguments,
@@ -42,7 +41,6 @@ from workbench.scoring import ModelScorer
 CHECKPOINT_STEPS = 500  # steps between checkpoints
 CADENCE = {"output_dir", "report_to", "logging_steps", "eval_strategy", "eval_steps",
            "save_strategy", "save_steps"}  # fmt: skip
-MEGABATCH = 100  # batches among which pairs of like length are put together
 
 
 def watched() -> bool:
@@ -107,7 +105,6 @@ def make_trainer(
         bf16=half,
         # else bfloat16, and several processes, are taken to be for a GPU
         use_cpu=(half or processes > 1) and not torch.cuda.is_available(),
-        batch_sampler=LikeLengthBatchSampler if recipe.speed == "fast" else "batch_sampler",
         logging_steps=every,
         eval_strategy="steps" if len(dev) else "no",
         eval_steps=every,
@@ -141,10 +138,7 @@ def make_trainer(
 def hyperparameters(arguments: CrossEncoderTrainingArguments) -> dict[str, Any]:
     """The trainer's arguments as plain values, without places on this machine."""
     skipped = {"output_dir", "logging_dir", "hub_token", "run_name"}
-    values = {k: v for k, v in arguments.to_dict().items() if k not in skipped}
-    if isinstance(arguments.batch_sampler, type):  # classes are left out of the dictionary
-        values["batch_sampler"] = arguments.batch_sampler.__name__
-    return values
+    return {k: v for k, v in arguments.to_dict().items() if k not in skipped}
 
 
 def non_default(given: Mapping[str, Any]) -> list[str]:
@@ -176,31 +170,6 @@ def framework_versions() -> dict[str, str]:
     }
     installed = {name: metadata.version(package) for name, package in packages.items()}
     return {"Python": platform.python_version(), **installed}
-
-
-class LikeLengthBatchSampler(DefaultBatchSampler):
-    """Batches of pairs of like length, in random order: hardly any padding, so less work.
-
-    The pairs are shuffled; each stretch of `MEGABATCH` batches is sorted by length and cut into
-    batches; then the batches are shuffled. Every pair comes once an epoch.
-    """
-
-    def __init__(self, dataset: Dataset, *args: Any, **kwargs: Any) -> None:
-        super().__init__(dataset, *args, **kwargs)
-        lengths = zip(dataset["sentence_0"], dataset["sentence_1"], strict=True)
-        self.lengths = np.array([len(first) + len(second) for first, second in lengths])
-
-    def __iter__(self) -> Iterator[list[int]]:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        order = rng.permutation(len(self.lengths))
-        batches = []
-        for start in range(0, len(order), self.batch_size * MEGABATCH):
-            stretch = order[start : start + self.batch_size * MEGABATCH]
-            stretch = stretch[np.argsort(self.lengths[stretch], kind="stable")]
-            cuts = range(0, len(stretch), self.batch_size)
-            batches += [stretch[cut : cut + self.batch_size].tolist() for cut in cuts]
-        rng.shuffle(batches)
-        yield from batches
 
 
 class PairEvaluator(BaseEvaluator):

@@ -1,11 +1,12 @@
 """What `speed: fast` costs in quality: dev AP after the same training, fast and exact, by seeds.
 
-    python -m tests.benchmarks.fast_or_exact [--pairs FILE] [--count N] [--seeds 1,2,3]
-                           [--batch N] [--learning-rate X] [--precision P] [--out FILE.json]
+    python -m tests.benchmarks.fast_or_exact [--pairs FILE] [--count N] [--seeds 1,2,3] [--batch N]
+                    [--learning-rate X] [--precision P] [--no-dropout] [--out FILE.json]
 
-Both start from the same weights, the head's included, and see the same pairs; the order and the
-dropout differ, as they do between two seeds. So the spread of the seeds stands beside the
-difference: it is what the difference is to be measured with.
+Both start from the same weights, the head's included, and see the same batches in the same order;
+the random numbers of dropout differ, as they do between two seeds. So the spread of the seeds
+stands beside the difference: it is what the difference is to be measured with. Without dropout
+the two do the same sums in another order, and only rounding is left between them.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from workbench.splits import split_pairs
 
 def trained(speed, seed, sides, options, folder):
     """Average precision on the dev side after a training."""
+    import torch
     from sklearn.metrics import average_precision_score
 
     from workbench.logs import TrainingLog
@@ -32,8 +34,10 @@ def trained(speed, seed, sides, options, folder):
 
     recipe = Recipe(speed=speed, seed=seed, batch_size=options.batch, max_length=128,
                     learning_rate=options.learning_rate, precision=options.precision)  # fmt: skip
-    attention = "eager" if speed == "fast" else None
-    model = load_cross_encoder(find_model(BUNDLED_MODEL), 128, seed, attention)
+    model = load_cross_encoder(find_model(BUNDLED_MODEL), 128, seed)
+    for module in model.modules():
+        if options.no_dropout and isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
     log = TrainingLog(folder, f"{speed} {seed}")
     train, dev = sides["train"], sides["dev"]
     trainer = make_trainer(model, folder / "checkpoints", train, train.head(0), recipe, log)
@@ -51,6 +55,7 @@ def main(arguments=None):
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--no-dropout", action="store_true")
     parser.add_argument("--out", default=str(RESULTS / "fast_or_exact.json"))
     options = parser.parse_args(arguments)
     seeds = [int(seed) for seed in options.seeds.split(",")]
@@ -65,16 +70,20 @@ def main(arguments=None):
     by = {speed: [row["dev_ap"] for row in rows if row["speed"] == speed] for speed in SPEEDS}
     mean = {speed: statistics.mean(values) for speed, values in by.items()}
     spread = {speed: max(values) - min(values) for speed, values in by.items()}
-    difference = mean["fast"] - mean["exact"]
+    each = [fast - exact for fast, exact in zip(by["fast"], by["exact"], strict=True)]
+    difference = statistics.mean(each)
+    error = statistics.stdev(each) / len(each) ** 0.5 if len(each) > 1 else None
     print(f"{len(sides['train']):,} training and {len(sides['dev']):,} dev pairs: " + "; ".join(
         f"{speed} {mean[speed]:.4f}, seeds within {spread[speed]:.4f}" for speed in SPEEDS
-    ) + f"; fast minus exact {difference:+.4f}")  # fmt: skip
+    ) + f"; fast minus exact {difference:+.4f}, standard error "
+        + ("unknown" if error is None else f"{error:.4f}"))  # fmt: skip
     write_json(options.out, {
         "schema": 1, "machine": machine(), "batch": options.batch,
         "learning_rate": options.learning_rate, "train_pairs": len(sides["train"]),
         "dev_pairs": len(sides["dev"]), "precision": Recipe(
             speed="fast", precision=options.precision).resolved_precision(),
-        "trainings": rows, "fast_minus_exact": difference,
+        "dropout": not options.no_dropout, "trainings": rows,
+        "fast_minus_exact": difference, "standard_error": error,
     })  # fmt: skip
     print(f"written: {display_path(options.out)}")
 

@@ -50,14 +50,14 @@ def some_pairs(options):
     return frame, list(dict.fromkeys(zip(frame["sentence_0"], frame["sentence_1"], strict=True)))
 
 
-def loaded(options, attention=None):
+def loaded(options):
     """The model, its folder, and how the row describes the pairs."""
     from workbench.backends import pair_encoder
     from workbench.models import find_model
     from workbench.scoring import load_cross_encoder
 
     location = find_model(options["model"])
-    model = load_cross_encoder(location, attention=attention)
+    model = load_cross_encoder(location)
     frame, pairs = some_pairs(options)
     mean = pair_encoder(model).encode(pairs).lengths.mean()
     return model, location.path, frame, pairs, f"pairs of {mean:.0f} tokens"
@@ -161,7 +161,7 @@ def fast_training(batch_size, precision):
 
         must_compute_in(precision)
         recipe = Recipe(precision=precision, speed="fast", batch_size=batch_size)
-        model, _, frame, _, detail = loaded(options, attention="eager")
+        model, _, frame, _, detail = loaded(options)
 
         def run():
             with tempfile.TemporaryDirectory() as name:

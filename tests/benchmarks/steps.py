@@ -75,8 +75,7 @@ def main(arguments=None):
     with tempfile.TemporaryDirectory(prefix="steps-") as name:
         folder = Path(name)
         frame = made_up(options.steps * options.batch // EPOCHS)
-        model = load_cross_encoder(find_model(str(write_small_model(folder / "model"))), 128,
-                                   attention="eager")  # fmt: skip
+        model = load_cross_encoder(find_model(str(write_small_model(folder / "model"))), 128)
         recipe = Recipe(precision="bfloat16", speed="fast", batch_size=options.batch,
                         epochs=EPOCHS, max_length=128)  # fmt: skip
         log = TrainingLog(folder, "steps")
