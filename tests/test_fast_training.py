@@ -9,18 +9,22 @@ import pytest
 import torch
 
 from workbench.backends import pair_encoder
-from workbench.bert_training import MOST_PADDING, BertGradients, _Share, filled_up
+from workbench.bert_training import BertGradients
+from workbench.encoding import MOST_PADDING
 from workbench.fast_trainer import FastTrainer, can_train_fast
 from workbench.logs import TrainingLog, read_training_log
 from workbench.models import find_model
 from workbench.recipes import Recipe
 from workbench.resumable import ResumableTrainer
 from workbench.scoring import load_cross_encoder
+from workbench.shares import Share, filled_up, shares_of
 from workbench.splits import prepare_data
 from workbench.trainer import make_trainer
 from workbench.training import fine_tune
 
 FAST = Recipe(max_length=32, learning_rate=1e-3, batch_size=16, speed="fast", precision="float32")
+
+DRAWS = 100  # of dropout
 
 
 @pytest.fixture
@@ -41,6 +45,14 @@ def without_dropout(model):
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+    return model
+
+
+def louder(model):
+    """Fresh weights attend to everything alike, and nothing is learned there."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= 10 if parameter.dim() == 2 else 1
     return model
 
 
@@ -74,10 +86,7 @@ def plain_gradients(model, sample):
 
 @pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-4), (torch.bfloat16, 0.05)])
 def test_gradients_are_those_of_the_library(model, sample, threads, dtype, within):
-    without_dropout(model).train()
-    with torch.no_grad():  # fresh weights attend to everything alike, and nothing is learned there
-        for parameter in model.parameters():
-            parameter *= 10 if parameter.dim() == 2 else 1
+    louder(without_dropout(model)).train()
     loss, plain = plain_gradients(model, sample)
     own_loss, own = gradients_of(model, sample, dtype)
     assert torch.isclose(own_loss, loss, rtol=within, atol=0)
@@ -89,7 +98,7 @@ def test_gradients_are_those_of_the_library(model, sample, threads, dtype, withi
         assert (own[name] - gradient).norm() < within * gradient.norm(), name
 
 
-def test_dropout_is_random_seeded_and_right_on_average(model, sample, threads):
+def test_dropout_is_random_and_seeded(model, sample, threads):
     model.train()
     first, again, other = (
         gradients_of(model, sample, torch.float32, seed)[1] for seed in ([1, 1], [1, 1], [1, 2])
@@ -101,9 +110,28 @@ def test_dropout_is_random_seeded_and_right_on_average(model, sample, threads):
     assert not torch.equal(first["classifier.bias"], exact)
 
 
+def test_with_dropout_gradients_have_the_mean_and_spread_of_the_librarys(model, sample, threads):
+    louder(model).train()
+    torch.manual_seed(1)
+    found = {}
+    for name, draws in (
+        ("ours", [gradients_of(model, sample, torch.float32, (1, n))[1] for n in range(DRAWS)]),
+        ("theirs", [plain_gradients(model, sample)[1] for _ in range(DRAWS)]),
+    ):
+        stacked = {key: torch.stack([draw[key] for draw in draws]) for key in draws[0]}
+        found[name] = {key: (x.mean(0), x.var(0).sum()) for key, x in stacked.items()}
+    for key, (mean, variance) in found["ours"].items():
+        if "key.bias" in key:
+            continue
+        their_mean, their_variance = found["theirs"][key]
+        assert variance == pytest.approx(their_variance.item(), rel=0.25), key
+        apart = (mean - their_mean).square().sum()
+        assert apart < 3 * (variance + their_variance) / DRAWS, key
+
+
 @pytest.mark.parametrize("share", [0.1, 0.5])
 def test_dropout_drops_its_share_and_keeps_the_mean(share):
-    part = _Share.__new__(_Share)
+    part = Share.__new__(Share)
     part.generator = torch.Generator().manual_seed(0)
     dropped = part.dropout(torch.ones(1000, 333), share)
     rate = (dropped == 0).float().mean().item()
@@ -132,7 +160,7 @@ def test_a_training_is_that_of_the_library(tiny_model, sample, tmp_path):
         before = model.model.bert.embeddings.word_embeddings.weight.detach().clone()
         folder = tmp_path / speed
         folder.mkdir()
-        trainer = train(model, sample, folder, kind, replace(FAST, speed=speed))
+        trainer = train(model, sample, folder, kind, replace(FAST, speed=speed, epochs=2))
         models[kind] = model, trainer, read_training_log(folder)
     (fast, trainer, log), (plain, _, plain_log) = models.values()
     for one, other in zip(fast.parameters(), plain.parameters(), strict=True):
@@ -147,7 +175,8 @@ def test_a_training_is_that_of_the_library(tiny_model, sample, tmp_path):
     pd.testing.assert_frame_equal(log[numbers], plain_log[numbers], atol=1e-4, rtol=1e-3)
 
 
-def test_resuming_gives_the_same_bytes(tmp_path, tiny_model, monkeypatch):
+def test_resuming_gives_the_same_bytes(tmp_path, tiny_model, monkeypatch, threads):
+    """Also where fewer threads would be taken now: what they decide goes on as it was."""
     prepare_data(tmp_path / "whole", "data/sample_pairs.csv", max_pairs=100, test_share=0.2)
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     base = find_model(str(tiny_model))
@@ -163,6 +192,7 @@ def test_resuming_gives_the_same_bytes(tmp_path, tiny_model, monkeypatch):
     with pytest.raises(RuntimeError, match="power cut"):
         fine_tune(tmp_path / "cut", base, FAST, checkpoint_steps=2)
     monkeypatch.setattr(FastTrainer, "training_step", plain)
+    torch.set_num_threads(1)
     fine_tune(tmp_path / "cut", base, FAST, resume=True, checkpoint_steps=2)
     whole, cut = (tmp_path / name / "model" / "model.safetensors" for name in ("whole", "cut"))
     assert whole.read_bytes() == cut.read_bytes()
@@ -174,25 +204,36 @@ def test_numbers_of_tokens_are_few_and_little_is_filled_up():
     assert len({f for f in filled if 1024 < f <= 2048}) == 8
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_share_holds_every_token_once_and_little_padding(model, sample, dtype):
+@pytest.mark.parametrize("few_sizes", [False, True])
+def test_shares_hold_every_token_once_and_little_else(model, sample, few_sizes):
     rows = sample.head(26)
     pairs = pair_encoder(model).encode(list(zip(rows.sentence_0, rows.sentence_1, strict=True)))
-    own = BertGradients(model.model, np.arange(len(model.tokenizer)), dtype)
-    order = np.argsort(-pairs.lengths, kind="stable")
-    share = _Share(own, pairs, order, torch.arange(26), (1, 2))
-    assert sum(share.sizes) == len(share.ids) == len(share.types) == len(share.positions)
-    padded = sum(share.sizes[:-1])
-    assert share.sizes[-1] == (filled_up(padded) - padded if dtype == torch.bfloat16 else 0)
-    assert pairs.lengths.sum() <= padded <= pairs.lengths.sum() / (1 - MOST_PADDING)
-    assert len(share.blocks) > 1
-    for row, first, label in zip(order, share.firsts, share.labels, strict=True):
-        ids, types = pairs.row(row)
-        place = slice(first, first + len(ids))
-        assert share.ids[place].tolist() == ids
-        assert share.types[place].tolist() == types
-        assert share.positions[place].tolist() == list(range(len(ids)))
-        assert label == row
+    places = np.arange(len(model.tokenizer))[::-1].copy()
+    shares = shares_of(pairs, torch.arange(26), places, few_sizes, (1, 2), most=3)
+    assert sorted(int(label) for share in shares for label in share.labels) == list(range(26))
+    tokens = [sum(pairs.lengths[share.labels.int()]) for share in shares]
+    assert len(tokens) == 3
+    assert max(tokens) - min(tokens) <= max(pairs.lengths)
+    assert any(block.hidden is not None for share in shares for block in share.blocks)
+    for share in shares:
+        padded, filling = sum(share.sizes[:-1]), share.sizes[-1]
+        assert padded + filling == len(share.ids) == len(share.types) == len(share.positions)
+        assert filling == (filled_up(padded) - padded if few_sizes else 0)
+        assert padded * (1 - MOST_PADDING) <= sum(pairs.lengths[share.labels.int()]) <= padded
+        for label, first in zip(share.labels.int(), share.firsts, strict=True):
+            ids, types = pairs.row(int(label))
+            place = slice(first, first + len(ids))
+            assert share.ids[place].tolist() == places[ids].tolist()
+            assert share.types[place].tolist() == types
+            assert share.positions[place].tolist() == list(range(len(ids)))
+        lengths = iter(pairs.lengths[share.labels.int()])
+        for block in share.blocks:
+            own = [next(lengths) for _ in range(block.rows)]
+            assert max(own) == block.length
+            seen = torch.ones(block.rows, block.length) if block.hidden is None else (
+                block.hidden[:, 0, 0] == 0
+            )  # fmt: skip
+            assert seen.sum(1).tolist() == own
 
 
 def test_other_models_train_as_the_library_does(model, monkeypatch):

@@ -2,23 +2,22 @@
 
 The same sums as the library's forward and backward pass, arranged for a processor:
 
-- A batch is cut into shares of about as many tokens each, and each is worked on by a thread of its
-  own. Splitting every small product among threads, as torch does by itself, leaves them waiting.
-- A share is one long row of tokens: its products with weights need no padding. Only attention looks
-  at pairs one by one; those of like length are a block, padded to the longest of them.
+- Each thread works on a share of the batch (see `shares`). Splitting every small product among
+  threads, as torch does by itself, leaves them waiting for each other.
+- A share is one row of tokens: only attention looks at pairs, and only there the shorter ones of a
+  block are padded.
 - Weights are rounded to bfloat16 once a step, not once a thread; the float32 ones are updated.
-- Query, key and value are one product; the last layer, of which only the first position is used,
-  computes no other.
-- Dropout compares random 16-bit numbers, four to each number drawn.
+- Query, key and value are one product; of the last layer, of which only the first position is used,
+  no more is computed for the others.
 - Only the embeddings of tokens that occur in the training pairs are learned: without weight decay
   AdamW does not move the others, whose gradient is always zero.
-- In bfloat16 the tokens of a share come in steps (`filled_up`). For each shape of such a product
-  the library behind torch makes a kernel and keeps it: about 20 MB for each number of tokens.
+- In bfloat16 shares have few different numbers of tokens: for each shape of a product the library
+  behind torch makes a kernel and keeps it, about 20 MB for each number of tokens.
 """
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,13 +25,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workbench.encoding import EncodedPairs, padded_together
+from workbench.encoding import EncodedPairs
 from workbench.inference import one_thread_each
-
-ROWS_A_SHARE = 8  # at least: of fewer rows the products are too small to be quick
-MOST_PADDING = 0.1  # of a block's tokens
-STEPS_AN_OCTAVE = 8  # of the number of tokens, in bfloat16
-HIGHEST = 2**16
+from workbench.shares import Block, Share, shares_of
 
 
 class BertGradients:
@@ -50,13 +45,13 @@ class BertGradients:
     """
 
     def __init__(self, model: Any, token_ids: NDArray[np.int64], dtype: torch.dtype) -> None:
-        self.model, self.bert, self.dtype = model, model.bert, dtype
+        self.model, self.bert = model, model.bert
         self.matrix: Tensor = self.bert.embeddings.word_embeddings.weight
         self.token_ids = torch.from_numpy(token_ids)
         self.places = np.zeros(len(self.matrix), dtype=np.int64)
         self.places[token_ids] = np.arange(len(token_ids))
         self.tokens = nn.Parameter(self.matrix.detach()[self.token_ids])
-        self.weights = _Weights(self, dtype)
+        self.weights, self.few_sizes = _Weights(self, dtype), dtype == torch.bfloat16
         self.learned = [self.tokens, *self.weights.masters()]
         self.buffers = {parameter: torch.empty_like(parameter) for parameter in self.learned}
         self.threads = torch.get_num_threads()
@@ -84,12 +79,7 @@ class BertGradients:
             The loss, a scalar.
         """
         self.weights.refresh()
-        order = np.argsort(-pairs.lengths, kind="stable")
-        count = max(1, min(self.threads, len(order) // ROWS_A_SHARE))
-        shares = [  # every so-manieth of the sorted rows, so that all have as much to do
-            _Share(self, pairs, order[number::count], labels, [*seed, number])
-            for number in range(count)
-        ]
+        shares = shares_of(pairs, labels, self.places, self.few_sizes, seed, self.threads)
         with one_thread_each():
             results = list(self.pool.map(self._gradients, shares))
         for leaf, *found in zip(self.weights.leaves, *(g for _, g in results), strict=True):
@@ -101,7 +91,7 @@ class BertGradients:
                 parameter.grad = total
         return torch.stack([loss for loss, _ in results]).sum()
 
-    def _gradients(self, share: "_Share") -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _gradients(self, share: Share) -> tuple[Tensor, tuple[Tensor, ...]]:
         loss = functional.binary_cross_entropy_with_logits(
             self._logits(share), share.labels, reduction="sum"
         )
@@ -110,7 +100,7 @@ class BertGradients:
             loss, [leaf.value for leaf in self.weights.leaves]
         )
 
-    def _logits(self, share: "_Share") -> Tensor:
+    def _logits(self, share: Share) -> Tensor:
         weights, embeddings = self.weights, self.bert.embeddings
         x = functional.embedding(share.ids, weights.tokens.value)
         x = x + functional.embedding(share.types, weights.types.value)
@@ -119,88 +109,8 @@ class BertGradients:
         for layer in weights.layers:
             x = layer(x, share)
         pooled = torch.tanh(functional.linear(x, *_values(weights.pooler)))
-        share_of_head = getattr(self.model.dropout, "p", 0.0)
-        return functional.linear(share.dropout(pooled, share_of_head), *_values(weights.head))[:, 0]
-
-
-def filled_up(tokens: int) -> int:
-    """The number of tokens that a share is filled up to: few different ones, and little filling."""
-    step = max(1, (1 << (tokens - 1).bit_length()) // (2 * STEPS_AN_OCTAVE))
-    return -(-tokens // step) * step
-
-
-class _Block(NamedTuple):
-    """Pairs of like length, which stand one after another in a share.
-
-    Attributes:
-        rows: how many.
-        length: tokens of each, padding included.
-        hidden: to be added to the scores, -inf for padding, shape (rows, 1, 1, length); None where
-            there is no padding.
-    """
-
-    rows: int
-    length: int
-    hidden: Tensor | None
-
-
-class _Share:
-    """The part of a batch that one thread works on: its tokens, and its random numbers.
-
-    Attributes:
-        ids, types, positions: of all its tokens, int64 of shape (n,).
-        blocks: of its pairs, in the order of the tokens.
-        sizes: tokens of each block; then those that fill up, which attention leaves out.
-        firsts: where each pair begins among the tokens, int64 of shape (rows,).
-        labels: of its pairs, float32 of shape (rows,).
-    """
-
-    def __init__(
-        self,
-        owner: BertGradients,
-        pairs: EncodedPairs,
-        rows: NDArray[np.int64],
-        labels: Tensor,
-        seed: Sequence[int],
-    ) -> None:
-        lengths = pairs.lengths[rows]  # falling
-        self.blocks, padded = [], np.empty_like(lengths)
-        start = 0
-        while start < len(rows):
-            end = start + padded_together(lengths[start:], MOST_PADDING)
-            longest = int(lengths[start])
-            hidden = torch.from_numpy(np.arange(longest) >= lengths[start:end, None])
-            hidden = torch.zeros(hidden.shape).masked_fill_(hidden, -torch.inf)[:, None, None]
-            is_full = lengths[end - 1] == longest
-            self.blocks.append(_Block(end - start, longest, None if is_full else hidden))
-            padded[start:end], start = longest, end
-        firsts = np.cumsum(padded) - padded
-        count = int(padded.sum())
-        total = filled_up(count) if owner.dtype == torch.bfloat16 else count
-        self.sizes = [block.rows * block.length for block in self.blocks] + [total - count]
-        ids, types, positions = np.zeros((3, total), dtype=np.int64)
-        for first, length, row in zip(firsts, lengths, rows, strict=True):
-            own, kinds = pairs.row(int(row))
-            place = slice(first, first + length)
-            ids[place], types[place] = owner.places[own], kinds
-            positions[place] = np.arange(length)
-        self.ids, self.types, self.positions, self.firsts = map(
-            torch.from_numpy, (ids, types, positions, firsts)
-        )
-        self.labels, self.batch_size = labels[rows].float(), len(labels)
-        state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
-        self.generator = torch.Generator().manual_seed(int(state))
-
-    def dropout(self, x: Tensor, share: float) -> Tensor:
-        """`x` with a random `share` of it zero and the rest scaled to keep the mean."""
-        dropped = round(share * HIGHEST)
-        if not dropped:
-            return x
-        count = x.numel()
-        random = torch.empty(-(-count // 4), dtype=torch.int64)
-        random.random_(-(2**63), None, generator=self.generator)
-        kept = random.view(torch.int16)[:count].view(x.shape) >= dropped - HIGHEST // 2
-        return x * kept.to(x.dtype).mul_(HIGHEST / (HIGHEST - dropped))
+        pooled = share.dropout(pooled, getattr(self.model.dropout, "p", 0.0))
+        return functional.linear(pooled, *_values(weights.head))[:, 0]
 
 
 class _Leaf:
@@ -278,7 +188,7 @@ class _Layer:
         self.modules = after.LayerNorm, out.LayerNorm
         self.dropouts = own.dropout, after.dropout, out.dropout
 
-    def __call__(self, x: Tensor, share: _Share) -> Tensor:
+    def __call__(self, x: Tensor, share: Share) -> Tensor:
         """From (tokens, width) to the same; the last layer gives (pairs, width)."""
         *parts, filling = self._product(self.joint, x).split(share.sizes)
         contexts = [
@@ -295,11 +205,12 @@ class _Layer:
         x = x + share.dropout(self._product(self.down, wide), self.dropouts[2].p)
         return _normalised(x, self.last_norm, self.modules[1])
 
-    def _attention(self, joint: Tensor, block: _Block, share: _Share) -> Tensor:
+    def _attention(self, joint: Tensor, block: Block, share: Share) -> Tensor:
         """From query, key and value, (tokens, 3 x width), to what each token takes from the others.
 
-        In float32: in bfloat16 torch's softmax takes four times as long, and the products, small as
-        they are, would add their many shapes to the kernels that are kept.
+        In the last layer, to what each pair's first token takes. In float32: in bfloat16 torch's
+        softmax takes four times as long, and the products, small as they are, would add their many
+        shapes to the kernels that are kept.
         """
         joint = joint.view(block.rows, block.length, 3, self.heads, -1)
         query, key, value = joint.permute(2, 0, 3, 1, 4).float()
@@ -308,7 +219,7 @@ class _Layer:
         scores = (query * self.scale) @ key.transpose(2, 3)
         weights = torch.softmax(scores if block.hidden is None else scores + block.hidden, dim=-1)
         context = share.dropout(weights, self.dropouts[0].p) @ value
-        return context.transpose(1, 2).reshape(len(context) * context.shape[2], -1)
+        return context.transpose(1, 2).flatten(2).flatten(0, 1)
 
     def _product(self, leaves: tuple[_Leaf, _Leaf], x: Tensor) -> Tensor:
         return functional.linear(x.to(self.dtype), *_values(leaves))

@@ -192,8 +192,8 @@ def padded_together(lengths: IntArray, most_padding: float) -> int:
         lengths: in tokens, the longest first, shape (n,), n >= 1.
         most_padding: the share of the padded tokens that may be padding.
     """
-    used = np.cumsum(lengths) / (lengths[0] * np.arange(1, len(lengths) + 1))
-    return int(np.count_nonzero(used >= 1 - most_padding))  # `used` falls from row to row
+    used = np.cumsum(lengths) >= (1 - most_padding) * lengths[0] * np.arange(1, len(lengths) + 1)
+    return int(np.count_nonzero(used))  # once it is too little, it stays so
 
 
 def _filled(count: int) -> int:

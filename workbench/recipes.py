@@ -26,8 +26,8 @@ class Recipe:
         seed: of the new head, new embeddings, mined pairs, the order of the pairs and dropout.
         warmup_ratio: share of the steps over which the learning rate rises from 0.
         embedding_learning_rate: of the token embeddings; 0 for the same as all else.
-        speed: `exact`, bit for bit the library's trainer; or `fast`: the same batches, without
-            padding and a share of each for every thread (see `bert_training`). The same sums in
+        speed: `exact`, bit for bit the library's trainer; or `fast`: the same batches, computed
+            without padding and shared among threads (see `bert_training`). The same sums in
             another order, and other random numbers for dropout. On a GPU, in several processes,
             or for a model other than a BERT, it is `exact`.
         vocabulary: `keep`, `unused` or `extend` (see `repair_vocabulary`).

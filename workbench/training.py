@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from workbench.checkpoints import ASKED, check_asked, save_model
 from workbench.files import display_path, project_path, read_json, set_aside, write_json
@@ -25,6 +26,7 @@ from workbench.trainer import (
     non_default,
 )
 
+THREADS = "threads"  # of torch: they decide the order of sums, and in `fast` the dropout
 DEV_PAIRS = 1000  # the most dev pairs looked at each time during training
 MADE_BY_TRAINING = ("model", STAGES, "checkpoints", LOG_NAME, "evaluation", "snapshots")
 
@@ -75,9 +77,13 @@ def fine_tune(
     request = _request(base, recipe, sizes, train, dev)
     checkpoints, model = folder / "checkpoints", folder / "model"
     asked = checkpoints / ASKED
-    if resume and recipe.precision == "auto" and asked.is_file():
-        # as it was decided then, and maybe elsewhere
-        request["precision used"] = read_json(asked)["precision used"]
+    if resume and asked.is_file():  # as it was then, and maybe elsewhere
+        before = read_json(asked)
+        if recipe.precision == "auto":
+            request["precision used"] = before["precision used"]
+        if threads := before.get(THREADS):
+            torch.set_num_threads(threads)
+            request[THREADS] = threads
     if is_main():
         _make_room(folder, run_dir, request, resume)
     wait_for_all()
@@ -127,6 +133,7 @@ def _request(
         **asdict(recipe),
         "precision used": recipe.resolved_precision(),
         "processes": process_count(),
+        THREADS: torch.get_num_threads(),
     }
 
 
@@ -137,8 +144,8 @@ def _make_room(folder: Path, run_dir: str | Path, request: dict[str, Any], resum
         # It is finished, so it no longer matters which machine goes on.
         before = read_json(model)["stages"][-1].get("request")
         if before is not None:
-            here = ("precision used", "processes")
-            request = request | {name: before[name] for name in here}
+            here = ("precision used", "processes", THREADS)
+            request = request | {name: before.get(name) for name in here}
         check_asked(before, request, str(run_dir))
     elif resume and asked.is_file():
         check_asked(read_json(asked), request, str(run_dir))

@@ -1,12 +1,13 @@
 """What `speed: fast` costs in quality: dev AP after the same training, fast and exact, by seeds.
 
-    python -m tests.benchmarks.fast_or_exact [--pairs FILE] [--count N] [--seeds 1,2,3] [--batch N]
-                    [--learning-rate X] [--precision P] [--no-dropout] [--out FILE.json]
+    python -m tests.benchmarks.fast_or_exact [--model MODEL] [--pairs FILE] [--count N]
+                    [--seeds 1,2,3] [--batch N] [--learning-rate X] [--precision P] [--no-dropout]
+                    [--out FILE.json]
 
 Both start from the same weights, the head's included, and see the same batches in the same order;
-the random numbers of dropout differ, as they do between two seeds. So the spread of the seeds
-stands beside the difference: it is what the difference is to be measured with. Without dropout
-the two do the same sums in another order, and only rounding is left between them.
+the random numbers of dropout differ. Each seed gives a difference; the standard error over the
+seeds is what their mean is to be measured with. Without dropout the two do the same sums in
+another order, and only rounding is left between them.
 """
 
 import argparse
@@ -34,7 +35,7 @@ def trained(speed, seed, sides, options, folder):
 
     recipe = Recipe(speed=speed, seed=seed, batch_size=options.batch, max_length=128,
                     learning_rate=options.learning_rate, precision=options.precision)  # fmt: skip
-    model = load_cross_encoder(find_model(BUNDLED_MODEL), 128, seed)
+    model = load_cross_encoder(find_model(options.model), 128, seed)
     for module in model.modules():
         if options.no_dropout and isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -49,6 +50,7 @@ def trained(speed, seed, sides, options, folder):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default=BUNDLED_MODEL)
     parser.add_argument("--pairs", default="data/sample_pairs.csv")
     parser.add_argument("--count", type=int, default=12_000, help="pairs to split, four to one")
     parser.add_argument("--seeds", default="1,2,3")
@@ -78,7 +80,8 @@ def main(arguments=None):
     ) + f"; fast minus exact {difference:+.4f}, standard error "
         + ("unknown" if error is None else f"{error:.4f}"))  # fmt: skip
     write_json(options.out, {
-        "schema": 1, "machine": machine(), "batch": options.batch,
+        "schema": 1, "machine": machine(), "bundled_base": options.model == BUNDLED_MODEL,
+        "batch": options.batch,
         "learning_rate": options.learning_rate, "train_pairs": len(sides["train"]),
         "dev_pairs": len(sides["dev"]), "precision": Recipe(
             speed="fast", precision=options.precision).resolved_precision(),
