@@ -53,7 +53,6 @@ class BertGradients:
         self.tokens = nn.Parameter(self.matrix.detach()[self.token_ids])
         self.weights, self.few_sizes = _Weights(self, dtype), dtype == torch.bfloat16
         self.learned = [self.tokens, *self.weights.masters()]
-        self.buffers = {parameter: torch.empty_like(parameter) for parameter in self.learned}
         self.threads = torch.get_num_threads()
         self.pool = ThreadPoolExecutor(self.threads)
 
@@ -83,12 +82,11 @@ class BertGradients:
         with one_thread_each():
             results = list(self.pool.map(self._gradients, shares))
         for leaf, *found in zip(self.weights.leaves, *(g for _, g in results), strict=True):
-            for parameter, *parts in zip(leaf.masters, *map(leaf.split, found), strict=True):
-                total = self.buffers[parameter]
-                total.copy_(parts[0])
-                for part in parts[1:]:
-                    total += part
-                parameter.grad = total
+            total = found[0].float()
+            for gradient in found[1:]:
+                total += gradient
+            for parameter, part in zip(leaf.masters, leaf.split(total), strict=True):
+                parameter.grad = part
         return torch.stack([loss for loss, _ in results]).sum()
 
     def _gradients(self, share: Share) -> tuple[Tensor, tuple[Tensor, ...]]:
