@@ -17,7 +17,7 @@ FLOORS = [
      "mining", "metrics", "uncertainty", "candidates", "lists", "list_formats", "trec", "logs",
      "pair_scores", "recipes", "trainer", "masked", "stages",
      "checkpoints", "resumable", "reference",
-     "backends", "encoding", "inference", "int8", "onnx_models",
+     "backends", "encoding", "inference", "exported", "int8", "onnx_models",
      "shares", "bert_training", "fast_trainer"},
     {"audit", "training", "evaluation", "card", "plots", "findings", "remarks", "claims", "errors",
      "starts", "card_training", "card_limits",

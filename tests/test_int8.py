@@ -10,8 +10,8 @@ import torch
 from tests.test_backends import made_up
 from workbench.__main__ import main
 from workbench.backends import BackendError, choose_backend, open_backend, pair_encoder
+from workbench.exported import EXPORTED
 from workbench.int8 import (
-    FILE,
     PRODUCTS,
     Int8Error,
     _Product,
@@ -124,8 +124,8 @@ def test_what_cannot_be_done_is_refused_by_name(exported, tiny_model, tmp_path, 
     with pytest.raises(Int8Error, match="and GELU, which this BertForSequenceClassification"):
         write_int8(other, encoded, tmp_path)
     assert not list(tmp_path.iterdir())
-    (tmp_path / FILE).parent.mkdir()
-    (tmp_path / FILE).write_bytes(b"half a file")
+    (tmp_path / EXPORTED["torch-int8"]).parent.mkdir()
+    (tmp_path / EXPORTED["torch-int8"]).write_bytes(b"half a file")
     with pytest.raises(Int8Error, match="is not of this model"):
         open_int8(model.model, tmp_path)
     assert main(["export", "bundled:all-MiniLM-L6-v2", "--to", "torch-int8"]) == 2

@@ -10,7 +10,7 @@ import numpy as np
 
 from workbench.baselines import Float32Array, TextPair
 from workbench.encoding import PairEncoder
-from workbench.onnx_models import FILES, OnnxError, OnnxModel
+from workbench.onnx_models import OnnxModel
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 Run = Callable[[Sequence[TextPair]], Float32Array]
 
 BACKENDS = ("predict", "torch-float32", "torch-bfloat16", "torch-int8", "onnx", "onnx-int8")
-EXPORTED = {"torch-int8": "int8/weights.safetensors", **FILES}  # in the model's folder, by backend
 CHECK_PAIRS = 256  # the first so many distinct pairs are what a backend is checked on
 WORTH_CHECKING = 2000  # pairs; to check all backends takes as long as to score about so many
 MOST_SWAPPED = 0.002  # the largest share of couples of those pairs that may change their order
@@ -103,7 +102,7 @@ def open_backend(
         return lambda pairs: _predict(model, pairs, batch_size)
     try:
         if name.startswith("onnx"):
-            exported = open_onnx(folder, name)
+            exported = OnnxModel(folder, name)
             score, encoder = exported.score, pair_encoder(model, exported.max_length)
         else:
             score, encoder = _fast_bert(name, model, folder).score, pair_encoder(model)
@@ -118,13 +117,6 @@ def pair_encoder(model: "CrossEncoder", most: int | None = None) -> PairEncoder:
     typed = "token_type_ids" in tokenizer.model_input_names
     longest = min(tokenizer.model_max_length, most or tokenizer.model_max_length)
     return PairEncoder(tokenizer.backend_tokenizer, longest, typed)
-
-
-def open_onnx(folder: Path | None, name: str) -> OnnxModel:
-    """The exported model in a model's folder; `OnnxError` where there is none."""
-    if folder is None:
-        raise OnnxError("this model is in no folder")
-    return OnnxModel(folder, name)
 
 
 def _fast_bert(name: str, model: "CrossEncoder", folder: Path | None) -> "FastBert":

@@ -14,7 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from workbench.backends import CHECK_PAIRS, EXPORTED
+from workbench.backends import CHECK_PAIRS
+from workbench.exported import EXPORTED
 from workbench.files import display_path, project_path, read_json, sha256, write_json
 from workbench.formats import PairsError, printable, suffix_of
 from workbench.models import find_model
@@ -58,8 +59,8 @@ def score_file(
 
     Raises:
         BulkError: the folder belongs to something else, or is being written to.
-        PairsError, ModelError, BackendError, OnnxError, EngineError: what is asked for cannot be
-            had.
+        PairsError, ModelError, BackendError, ExportedError, EngineError: what is asked for cannot
+            be had.
         CutShortError: a worker was killed; what is finished stays.
         ChangedError: the file was changed while it was read.
     """

@@ -23,23 +23,23 @@ def add_export(commands: Any) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
+    from workbench.exported import ExportedError
     from workbench.files import display_path
     from workbench.models import ModelError, find_model
-    from workbench.onnx_models import OnnxError, require
+    from workbench.onnx_models import require
 
     try:
         if options.to.startswith("onnx"):
             require("writing")
         location = find_model(options.model)
-    except (ModelError, OnnxError) as error:
+    except (ModelError, ExportedError) as error:
         return refuse(str(error))
 
     from workbench.export import ExportError, export_model
-    from workbench.int8 import Int8Error
 
     try:
         file, check = export_model(location, options.to, options.max_length)
-    except (OnnxError, Int8Error) as error:
+    except ExportedError as error:
         return refuse(str(error))
     except ExportError as error:
         print(f"failed: {error}", file=sys.stderr)
@@ -151,10 +151,10 @@ def _score(options: argparse.Namespace) -> int:
     from workbench.backends import BackendError
     from workbench.bulk import BulkError, ChangedError, score_file
     from workbench.engines import EngineError
+    from workbench.exported import ExportedError
     from workbench.files import display_path
     from workbench.formats import PairsError, printable
     from workbench.models import ModelError
-    from workbench.onnx_models import OnnxError
     from workbench.parts import Job
     from workbench.pool import CutShortError
 
@@ -165,7 +165,7 @@ def _score(options: argparse.Namespace) -> int:
     end_on_sigterm()
     try:
         done = score_file(job, options.out, options.workers, options.engine, options.address)
-    except (BackendError, BulkError, EngineError, ModelError, OnnxError, PairsError) as error:
+    except (BackendError, BulkError, EngineError, ExportedError, ModelError, PairsError) as error:
         return refuse(str(error))
     except (CutShortError, KeyboardInterrupt) as error:
         print(f"cut short: {str(error) or 'interrupted'}; the same command goes on",

@@ -8,15 +8,15 @@ import numpy as np
 
 from workbench.backends import (
     CHECK_PAIRS,
-    EXPORTED,
     Check,
     check,
     open_backend,
     pair_encoder,
 )
 from workbench.baselines import Float32Array, TextPair
+from workbench.exported import EXPORTED, ExportedError
 from workbench.models import ModelLocation, load_tokenizer
-from workbench.onnx_models import FILES, OnnxError, write_onnx
+from workbench.onnx_models import write_onnx
 from workbench.scoring import load_cross_encoder
 from workbench.splits import SIDES, DataError, read_side
 
@@ -48,15 +48,14 @@ def export_model(
         too, of the training side first.
 
     Raises:
-        OnnxError: the extra `onnx` is missing, `to` is something else, or the folder is not the
-            user's own.
-        Int8Error: the model or this torch cannot do it.
+        ExportedError: `to` is something else, the folder is not the user's own, the extra `onnx`
+            is missing, or the model or this torch cannot do it.
         ExportError: the written model computes something else than the original.
     """
     if to not in EXPORTED:
-        raise OnnxError(f"--to {to!r} is none of {', '.join(EXPORTED)}")
+        raise ExportedError(f"--to {to!r} is none of {', '.join(EXPORTED)}")
     if location.kind not in ("run", "folder"):
-        raise OnnxError(
+        raise ExportedError(
             f"{location.name} is not in a folder of yours; copy {location.path} and export that"
         )
     model = load_cross_encoder(location, max_length)
@@ -83,8 +82,8 @@ def _checked_onnx(
     plain = open_backend("onnx", model, folder=location.path)(pairs)
     away = float(np.abs(plain - exact).max())
     if not away <= SAME * max(1.0, float(np.abs(exact).max())):
-        for name in FILES.values():
-            (location.path / name).unlink(missing_ok=True)
+        for name in ("onnx", "onnx-int8"):
+            (location.path / EXPORTED[name]).unlink(missing_ok=True)
         raise ExportError(
             f"{location.name}: the exported model's logits are off by up to {away:.4f}"
         )

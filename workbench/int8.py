@@ -19,10 +19,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from workbench.encoding import EncodedPairs
+from workbench.exported import EXPORTED, ExportedError, exported_file
 from workbench.files import display_path, replacing
 from workbench.inference import FastBert, float32_linear, is_supported
 
-FILE = "int8/weights.safetensors"
+NAME = "torch-int8"
 PRODUCTS = ("joint", "out", "up", "down")
 NARROWED = 0.7  # power of a column's range that is moved into the weights
 WIDE = 64  # inner channels of each feed-forward layer that stay in float32
@@ -32,7 +33,7 @@ NEEDED = "qlinear_pointwise"
 STEPS, MOST = 255, 127  # of an input, and the largest rounded weight
 
 
-class Int8Error(ValueError):
+class Int8Error(ExportedError):
     """A model cannot be rounded or run in 8 bits here; the message says why."""
 
 
@@ -210,30 +211,27 @@ def write_int8(model: Any, pairs: EncodedPairs, folder: Path) -> Path:
         raise Int8Error(f"8 bits are for a BERT with one output and GELU, which this {kind} is not")
     rounded = round_model(_on_processor(model), pairs)
     state = {name: value.contiguous() for name, value in rounded.items()}
-    with replacing(folder / FILE) as temporary:
+    file = folder / EXPORTED[NAME]
+    with replacing(file) as temporary:
         save_file(state, str(temporary))
-    return folder / FILE
+    return file
 
 
 def open_int8(model: Any, folder: Path | None) -> Int8Bert:
     """The rounded model in a model's folder.
 
     Raises:
-        Int8Error: there is none, or it was not made of this model.
+        ExportedError: there is none.
+        Int8Error: it was not made of this model.
     """
     from safetensors.torch import load_file
 
     require()
-    if folder is None or not (folder / FILE).is_file():
-        shown = "this model is in no folder" if folder is None else (
-            f"{display_path(folder)} has no {FILE}; write it: workbench export "
-            f"{display_path(folder)} --to torch-int8"
-        )  # fmt: skip
-        raise Int8Error(shown)
+    file = exported_file(folder, NAME)
     try:
-        return Int8Bert(_on_processor(model), load_file(folder / FILE))
+        return Int8Bert(_on_processor(model), load_file(file))
     except (KeyError, RuntimeError, SafetensorError) as error:
-        raise Int8Error(f"{display_path(folder / FILE)} is not of this model ({error})") from error
+        raise Int8Error(f"{display_path(file)} is not of this model ({error})") from error
 
 
 def _on_processor(model: Any) -> Any:

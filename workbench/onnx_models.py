@@ -1,7 +1,7 @@
 """Models in ONNX: written by torch, run by ONNX Runtime alone; with weights of 8 bits if asked.
 
-Both need the extra `onnx`. The files lie where sentence-transformers looks for them, so that, with
-its own extra for ONNX installed, `CrossEncoder(path, backend="onnx")` loads them too.
+Both need the extra `onnx`. With sentence-transformers' own extra for ONNX installed,
+`CrossEncoder(path, backend="onnx")` loads the files too.
 """
 
 import logging
@@ -16,18 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.encoding import Batch, EncodedPairs
-from workbench.files import display_path, replacing
+from workbench.exported import EXPORTED, ExportedError, exported_file
+from workbench.files import replacing
 from workbench.processes import core_count
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
-FILES = {"onnx": "onnx/model.onnx", "onnx-int8": "onnx/model_qint8.onnx"}
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 PACKAGES = {"writing": ("onnx", "onnxscript", "onnxruntime"), "running": ("onnxruntime",)}
 
 
-class OnnxError(ValueError):
+class OnnxError(ExportedError):
     """A model cannot be written to ONNX or run from it; the message says what is missing."""
 
 
@@ -68,7 +68,7 @@ def write_onnx(model: "CrossEncoder", folder: Path, int8: bool = False) -> Path:
     names = [name for name in INPUTS if name in model.tokenizer.model_input_names]
     rows, length = torch.export.Dim("rows"), torch.export.Dim("length", max=_longest(plain))
     given = {name: torch.ones(2, 8, dtype=torch.long) for name in names}
-    with _quiet(), replacing(folder / FILES["onnx"]) as temporary:
+    with _quiet(), replacing(folder / EXPORTED["onnx"]) as temporary:
         program = torch.onnx.export(
             _logits(plain, names),
             tuple(given.values()),
@@ -82,16 +82,16 @@ def write_onnx(model: "CrossEncoder", folder: Path, int8: bool = False) -> Path:
         note = {"max_length": str(model.tokenizer.model_max_length)}
         onnx.helper.set_model_props(proto, note)
         onnx.save(proto, str(temporary))
-    return _write_int8(folder) if int8 else folder / FILES["onnx"]
+    return _write_int8(folder) if int8 else folder / EXPORTED["onnx"]
 
 
 def _write_int8(folder: Path) -> Path:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    target = folder / FILES["onnx-int8"]
+    target = folder / EXPORTED["onnx-int8"]
     with _quiet(), replacing(target) as temporary:
         quantize_dynamic(
-            folder / FILES["onnx"],
+            folder / EXPORTED["onnx"],
             temporary,
             op_types_to_quantize=["MatMul", "Gemm"],
             per_channel=True,
@@ -104,20 +104,17 @@ class OnnxModel:
     """A cross-encoder's logits by ONNX Runtime, without torch.
 
     Args:
-        folder: the model's folder.
+        folder: the model's folder; None if it has none.
         name: `onnx` or `onnx-int8`.
         threads: how many batches are worked on at a time; 0 for one a core.
 
     Raises:
-        OnnxError: ONNX Runtime is not installed, or the model has not been exported.
+        OnnxError: ONNX Runtime is not installed.
+        ExportedError: the model has not been exported.
     """
 
-    def __init__(self, folder: Path, name: str = "onnx", threads: int = 0) -> None:
-        file = folder / FILES[name]
-        if not file.is_file():
-            shown = display_path(folder)
-            raise OnnxError(f"{shown} has no {FILES[name]}; write it: workbench export {shown} "
-                            f"--to {name}")  # fmt: skip
+    def __init__(self, folder: Path | None, name: str = "onnx", threads: int = 0) -> None:
+        file = exported_file(folder, name)
         require("running")
         import onnxruntime
 

@@ -16,7 +16,7 @@ from workbench.baselines import Float32Array, TextPair
 from workbench.encoding import PairEncoder
 from workbench.files import project_path, replacing
 from workbench.models import find_model, load_tokenizer
-from workbench.onnx_models import FILES, OnnxModel
+from workbench.onnx_models import OnnxModel
 from workbench.scoring import ModelScorer, Scorer, distinct
 from workbench.stream import Row, parts, text_rows
 
@@ -65,10 +65,10 @@ def open_scorer(job: Job, backend: str, threads: int = 0) -> Scorer:
         threads: at most so many; 0 for as many as there are cores.
 
     Raises:
-        ModelError, OnnxError, BackendError: the model or the backend cannot be had.
+        ModelError, ExportedError, BackendError: the model or the backend cannot be had.
     """
     location = find_model(job.model)
-    if backend not in FILES:
+    if not backend.startswith("onnx"):
         if threads:
             import torch
 

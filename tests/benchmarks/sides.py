@@ -100,9 +100,10 @@ def must_compute_in(precision):
 
 def backend(name):
     def make(options):
-        from workbench.backends import EXPORTED, BackendError, open_backend, pair_encoder
-        from workbench.int8 import Int8Error, write_int8
-        from workbench.onnx_models import OnnxError, write_onnx
+        from workbench.backends import BackendError, open_backend, pair_encoder
+        from workbench.exported import EXPORTED, ExportedError
+        from workbench.int8 import write_int8
+        from workbench.onnx_models import write_onnx
 
         must_compute_in(name.removeprefix("torch-"))
         model, folder, _, pairs, detail = loaded(options)
@@ -115,7 +116,7 @@ def backend(name):
                     else:
                         write_onnx(model, folder, int8=name == "onnx-int8")
                 score = open_backend(name, model, folder=folder)
-        except (BackendError, Int8Error, OnnxError) as error:
+        except (BackendError, ExportedError) as error:
             raise NotHereError(str(error)) from error
         return lambda: {"amount": len(pairs), "detail": detail, "scores": score(pairs).tolist()}
 
