@@ -12,7 +12,7 @@ from workbench import backends, encoding
 from workbench.backends import BackendError, check, choose_backend, open_backend, swapped_share
 from workbench.encoding import MOST_PADDING, ROWS_STEP, PairEncoder
 from workbench.evaluation import evaluate
-from workbench.inference import is_supported, one_thread_each
+from workbench.inference import is_supported, torch_threads
 from workbench.lists import CandidateList
 from workbench.models import find_model
 from workbench.scoring import ModelScorer, load_cross_encoder
@@ -140,7 +140,7 @@ def test_two_threads_give_the_same_and_the_number_of_threads_is_left_alone(name,
         torch.set_num_threads(2)
         together = open_backend(name, model)(pairs)
         assert torch.get_num_threads() == 2
-        with one_thread_each() as threads:
+        with torch_threads(1) as threads:
             assert (threads, torch.get_num_threads()) == (2, 1)
     finally:
         torch.set_num_threads(before)

@@ -389,6 +389,7 @@ def test_a_file_that_changes_meanwhile_is_noticed(quick_model, source, tmp_path,
     ("change", "said"),
     [
         (["--backend", "magic"], "'magic' is none of auto"),
+        (["--backend", "onnx-int4"], "'onnx-int4' is none of auto"),
         (["--backend", "onnx-int8"], "has no onnx/model_qint8.onnx"),
         (["--sentence-0-column", "question"], "no column 'question'"),
         (["--workers", "0"], "workers and part rows 1 or more"),

@@ -15,6 +15,7 @@ from workbench.fast_trainer import FastTrainer, can_train_fast
 from workbench.logs import TrainingLog, read_training_log
 from workbench.models import find_model
 from workbench.recipes import Recipe
+from workbench.remarks import training_finding
 from workbench.resumable import ResumableTrainer
 from workbench.scoring import load_cross_encoder
 from workbench.shares import Share, filled_up, shares_of
@@ -152,7 +153,7 @@ def train(model, sample, folder, kind, recipe=FAST):
     return trainer
 
 
-def test_a_training_is_that_of_the_library(tiny_model, sample, tmp_path):
+def test_a_training_is_that_of_the_library(tiny_model, sample, tmp_path, threads):
     """Without dropout: the same batches, the same updates, the same log."""
     models = {}
     for speed, kind in (("fast", FastTrainer), ("exact", ResumableTrainer)):
@@ -193,9 +194,15 @@ def test_resuming_gives_the_same_bytes(tmp_path, tiny_model, monkeypatch, thread
         fine_tune(tmp_path / "cut", base, FAST, checkpoint_steps=2)
     monkeypatch.setattr(FastTrainer, "training_step", plain)
     torch.set_num_threads(1)
+    shutil.copytree(tmp_path / "cut" / "data", tmp_path / "other" / "data")
     fine_tune(tmp_path / "cut", base, FAST, resume=True, checkpoint_steps=2)
-    whole, cut = (tmp_path / name / "model" / "model.safetensors" for name in ("whole", "cut"))
-    assert whole.read_bytes() == cut.read_bytes()
+    fine_tune(tmp_path / "other", base, FAST)
+    whole, cut, other = (
+        (tmp_path / name / "model" / "model.safetensors").read_bytes()
+        for name in ("whole", "cut", "other")
+    )
+    assert whole == cut
+    assert whole != other  # with one thread from the beginning
 
 
 def test_numbers_of_tokens_are_few_and_little_is_filled_up():
@@ -236,10 +243,19 @@ def test_shares_hold_every_token_once_and_little_else(model, sample, few_sizes):
             assert seen.sum(1).tolist() == own
 
 
-def test_other_models_train_as_the_library_does(model, monkeypatch):
+def test_which_models_are_trained_fast(model, monkeypatch):
     assert can_train_fast(model)
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert not can_train_fast(model)
     monkeypatch.delenv("WORLD_SIZE")
     model.model.config.num_labels = 2
     assert not can_train_fast(model)
+
+
+@pytest.mark.parametrize(("used", "said"), [("fast", False), ("exact", True)])
+def test_the_finding_says_where_fast_was_not_to_be_had(used, said):
+    record = {
+        "vocabulary": {"vocabulary": "keep"}, "pairs_seen": {"labelled": 3},
+        "lexical_warm_up": None, "recipe": {"speed": "fast"}, "speed": used,
+    }  # fmt: skip
+    assert ("`speed: fast` is for a BERT" in training_finding(record)) is said

@@ -10,6 +10,7 @@ import numpy as np
 
 from workbench.baselines import Float32Array, TextPair
 from workbench.encoding import PairEncoder
+from workbench.exported import ONNX
 from workbench.onnx_models import OnnxModel
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def open_backend(
     if name == "predict":
         return lambda pairs: _predict(model, pairs, batch_size)
     try:
-        if name.startswith("onnx"):
+        if name in ONNX:
             exported = OnnxModel(folder, name)
             score, encoder = exported.score, pair_encoder(model, exported.max_length)
         else:

@@ -4,11 +4,10 @@ The same sums as the library's forward and backward pass, arranged for a process
 
 - Each thread works on a share of the batch (see `shares`). Splitting every small product among
   threads, as torch does by itself, leaves them waiting for each other.
-- A share is one row of tokens: only attention looks at pairs, and only there the shorter ones of a
-  block are padded.
+- A share is one row of tokens, pairs of like length together: it has hardly any padding.
 - Weights are rounded to bfloat16 once a step, not once a thread; the float32 ones are updated.
-- Query, key and value are one product; of the last layer, of which only the first position is used,
-  no more is computed for the others.
+- Query, key and value are one product. What follows it in the last layer is computed for the first
+  position of a pair only, since no other is used.
 - Only the embeddings of tokens that occur in the training pairs are learned: without weight decay
   AdamW does not move the others, whose gradient is always zero.
 - In bfloat16 shares have few different numbers of tokens: for each shape of a product the library
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from workbench.encoding import EncodedPairs
-from workbench.inference import one_thread_each
+from workbench.inference import torch_threads
 from workbench.shares import Block, Share, shares_of
 
 
@@ -79,7 +78,7 @@ class BertGradients:
         """
         self.weights.refresh()
         shares = shares_of(pairs, labels, self.places, self.few_sizes, seed, self.threads)
-        with one_thread_each():
+        with torch_threads(1):
             results = list(self.pool.map(self._gradients, shares))
         for leaf, *found in zip(self.weights.leaves, *(g for _, g in results), strict=True):
             total = found[0].float()

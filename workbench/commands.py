@@ -35,13 +35,13 @@ def _export(options: argparse.Namespace) -> int:
     except (ModelError, ExportedError) as error:
         return refuse(str(error))
 
-    from workbench.export import ExportError, export_model
+    from workbench.export import LogitsDifferError, export_model
 
     try:
         file, check = export_model(location, options.to, options.max_length)
     except ExportedError as error:
         return refuse(str(error))
-    except ExportError as error:
+    except LogitsDifferError as error:
         print(f"failed: {error}", file=sys.stderr)
         return 1
     print(f"{display_path(file)}: {check}")

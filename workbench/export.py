@@ -14,7 +14,7 @@ from workbench.backends import (
     pair_encoder,
 )
 from workbench.baselines import Float32Array, TextPair
-from workbench.exported import EXPORTED, ExportedError
+from workbench.exported import EXPORTED, ONNX, ExportedError
 from workbench.models import ModelLocation, load_tokenizer
 from workbench.onnx_models import write_onnx
 from workbench.scoring import load_cross_encoder
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SAME = 1e-3  # the furthest that a logit in float32 may move by another engine's order of sums
 
 
-class ExportError(RuntimeError):
+class LogitsDifferError(RuntimeError):
     """What was written computes something else than the original; it has been removed."""
 
 
@@ -50,7 +50,7 @@ def export_model(
     Raises:
         ExportedError: `to` is something else, the folder is not the user's own, the extra `onnx`
             is missing, or the model or this torch cannot do it.
-        ExportError: the written model computes something else than the original.
+        LogitsDifferError: the written model computes something else than the original.
     """
     if to not in EXPORTED:
         raise ExportedError(f"--to {to!r} is none of {', '.join(EXPORTED)}")
@@ -59,13 +59,16 @@ def export_model(
             f"{location.name} is not in a folder of yours; copy {location.path} and export that"
         )
     model = load_cross_encoder(location, max_length)
+    try:
+        encoder = pair_encoder(model)
+    except ValueError as error:
+        raise ExportedError(str(error)) from error
     pairs = _pairs(location, [*reversed(SIDES)])
     exact = open_backend("predict", model)(pairs)
     if to == "torch-int8":
         from workbench.int8 import write_int8
 
-        encoded = pair_encoder(model).encode(_pairs(location, SIDES))
-        file = write_int8(model.model, encoded, location.path)
+        file = write_int8(model.model, encoder.encode(_pairs(location, SIDES)), location.path)
     else:
         file = _checked_onnx(location, model, pairs, exact, to)
     return file, check(to, exact, open_backend(to, model, folder=location.path), pairs)
@@ -82,9 +85,9 @@ def _checked_onnx(
     plain = open_backend("onnx", model, folder=location.path)(pairs)
     away = float(np.abs(plain - exact).max())
     if not away <= SAME * max(1.0, float(np.abs(exact).max())):
-        for name in ("onnx", "onnx-int8"):
+        for name in ONNX:
             (location.path / EXPORTED[name]).unlink(missing_ok=True)
-        raise ExportError(
+        raise LogitsDifferError(
             f"{location.name}: the exported model's logits are off by up to {away:.4f}"
         )
     return file

@@ -9,6 +9,7 @@ EXPORTED = {  # by backend; ONNX lies where sentence-transformers looks for it
     "onnx": "onnx/model.onnx",
     "onnx-int8": "onnx/model_qint8.onnx",
 }
+ONNX = ("onnx", "onnx-int8")
 
 
 class ExportedError(ValueError):

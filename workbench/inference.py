@@ -89,19 +89,22 @@ class FastBert:
             with torch.inference_mode():
                 return self(batch)
 
-        with one_thread_each() as threads:
+        with torch_threads(1) as threads:
             return pairs.score(run, threads if self.device.type == "cpu" else 1)
 
 
 @contextmanager
-def one_thread_each() -> Iterator[int]:
-    """Within the block torch's operations use one thread; yields how many it had."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def torch_threads(count: int | None) -> Iterator[int]:
+    """Within the block an operation uses so many threads; None for as many as before.
+
+    Yields how many those were.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
     try:
-        yield threads
+        yield before
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 class Layer:

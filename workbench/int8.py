@@ -23,7 +23,7 @@ from workbench.exported import EXPORTED, ExportedError, exported_file
 from workbench.files import display_path, replacing
 from workbench.inference import FastBert, float32_linear, is_supported
 
-NAME = "torch-int8"
+BACKEND = "torch-int8"
 PRODUCTS = ("joint", "out", "up", "down")
 NARROWED = 0.7  # power of a column's range that is moved into the weights
 WIDE = 64  # inner channels of each feed-forward layer that stay in float32
@@ -211,7 +211,7 @@ def write_int8(model: Any, pairs: EncodedPairs, folder: Path) -> Path:
         raise Int8Error(f"8 bits are for a BERT with one output and GELU, which this {kind} is not")
     rounded = round_model(_on_processor(model), pairs)
     state = {name: value.contiguous() for name, value in rounded.items()}
-    file = folder / EXPORTED[NAME]
+    file = folder / EXPORTED[BACKEND]
     with replacing(file) as temporary:
         save_file(state, str(temporary))
     return file
@@ -227,7 +227,7 @@ def open_int8(model: Any, folder: Path | None) -> Int8Bert:
     from safetensors.torch import load_file
 
     require()
-    file = exported_file(folder, NAME)
+    file = exported_file(folder, BACKEND)
     try:
         return Int8Bert(_on_processor(model), load_file(file))
     except (KeyError, RuntimeError, SafetensorError) as error:

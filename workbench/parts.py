@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from workbench.backends import BackendError
 from workbench.baselines import Float32Array, TextPair
 from workbench.encoding import PairEncoder
+from workbench.exported import ONNX
 from workbench.files import project_path, replacing
 from workbench.models import find_model, load_tokenizer
 from workbench.onnx_models import OnnxModel
@@ -68,7 +69,7 @@ def open_scorer(job: Job, backend: str, threads: int = 0) -> Scorer:
         ModelError, ExportedError, BackendError: the model or the backend cannot be had.
     """
     location = find_model(job.model)
-    if not backend.startswith("onnx"):
+    if backend not in ONNX:
         if threads:
             import torch
 

@@ -27,9 +27,10 @@ class Recipe:
         warmup_ratio: share of the steps over which the learning rate rises from 0.
         embedding_learning_rate: of the token embeddings; 0 for the same as all else.
         speed: `exact`, bit for bit the library's trainer; or `fast`: the same batches, computed
-            without padding and shared among threads (see `bert_training`). The same sums in
-            another order, and other random numbers for dropout. On a GPU, in several processes,
-            or for a model other than a BERT, it is `exact`.
+            with hardly any padding and shared among threads (see `bert_training`). The same sums
+            in another order, and other random numbers for dropout, which hang on the number of
+            threads. On a GPU, in several processes, or for a model other than a BERT, it is
+            the library's trainer all the same.
         vocabulary: `keep`, `unused` or `extend` (see `repair_vocabulary`).
         new_embeddings: `spectral`, `masked`, `random` or `mean`: where new embeddings start.
         lexical_pairs: pairs of a lexical warm-up before the labels; 0 for none.

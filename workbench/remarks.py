@@ -146,6 +146,11 @@ def training_finding(record: Mapping[str, Any]) -> str:
         )
         if "agreement" in warm_up:  # an older record has none
             text += agreement_finding(warm_up["agreement"])
+    if record["recipe"].get("speed") == "fast" and record.get("speed") == "exact":
+        text += (
+            "`speed: fast` is for a BERT on a processor, in one process: here the library's own "
+            "trainer trained. "
+        )
     added = {name: count for name, count in seen.items() if name != "labelled"}
     text += f"{seen['labelled']:,} labelled pairs were learned from"
     for name, count in added.items():

@@ -12,7 +12,7 @@ from workbench.encoding import MOST_PADDING, EncodedPairs, padded_together
 
 TOKENS_A_SHARE = 100  # at least: each share makes a gradient of every weight, to be summed up
 STEPS_AN_OCTAVE = 8  # of numbers of tokens, from one power of two to the next
-HIGHEST = 2**16  # of a random number for dropout
+VALUES = 2**16  # of a random number for dropout
 
 
 class Block(NamedTuple):
@@ -38,11 +38,11 @@ class Share:
         rows: which of them, the longest first, int array of shape (m,).
         labels: of the batch, shape (batch,).
         places: of the token ids among those that are learned, int array of shape (vocabulary,).
-        few_sizes: whether n is to be one of few different numbers (see `filled_up`).
+        few_sizes: whether to round n up, so that few different numbers occur (see `filled_up`).
         seed: of the random numbers.
 
     Attributes:
-        ids, types, positions: of the tokens, int64 of shape (n,).
+        ids, types, positions: of the tokens, those of padding among them, int64 of shape (n,).
         blocks: of the pairs, in the order of the tokens.
         sizes: tokens of each block; then of the filling, which attention leaves out.
         firsts: where each pair begins among the tokens, int64 of shape (m,).
@@ -84,14 +84,14 @@ class Share:
 
         Random 16-bit numbers are compared, four to each number drawn.
         """
-        dropped = round(rate * HIGHEST)
+        dropped = round(rate * VALUES)
         if not dropped:
             return x
         count = x.numel()
         random = torch.empty(-(-count // 4), dtype=torch.int64)
         random.random_(-(2**63), None, generator=self.generator)
-        kept = random.view(torch.int16)[:count].view(x.shape) >= dropped - HIGHEST // 2
-        return x * kept.to(x.dtype).mul_(HIGHEST / (HIGHEST - dropped))
+        kept = random.view(torch.int16)[:count].view(x.shape) >= dropped - VALUES // 2
+        return x * kept.to(x.dtype).mul_(VALUES / (VALUES - dropped))
 
 
 def shares_of(

@@ -9,7 +9,9 @@ import pandas as pd
 import torch
 
 from workbench.checkpoints import ASKED, check_asked, save_model
+from workbench.fast_trainer import FastTrainer
 from workbench.files import display_path, project_path, read_json, set_aside, write_json
+from workbench.inference import torch_threads
 from workbench.logs import LOG_NAME, TrainingLog
 from workbench.models import ModelLocation, find_model, read_lineage
 from workbench.processes import is_main, process_count, wait_for_all
@@ -81,19 +83,40 @@ def fine_tune(
         before = read_json(asked)
         if recipe.precision == "auto":
             request["precision used"] = before["precision used"]
-        if threads := before.get(THREADS):
-            torch.set_num_threads(threads)
-            request[THREADS] = threads
+        if THREADS in before or recipe.speed == "exact":  # before, `fast` had other batches
+            request[THREADS] = before.get(THREADS)
     if is_main():
         _make_room(folder, run_dir, request, resume)
     wait_for_all()
-    if asked.is_file():  # of all processes, one has measured what is quick
-        recipe = replace(recipe, precision=read_json(asked)["precision used"])
     if (model / "lineage.json").is_file():  # only if resumed: it is finished
         return read_lineage(find_model(display_path(model)))[-1]
+    agreed = read_json(asked)  # of all processes, one has measured what is quick
+    recipe = replace(recipe, precision=agreed["precision used"])
+    with torch_threads(agreed[THREADS]):
+        record = _train_stages(folder, request, base, recipe, sizes, train, dev, stage, snapshots,
+                               checkpoint_steps)  # fmt: skip
+    if is_main():
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    return record
+
+
+def _train_stages(
+    folder: Path,
+    request: dict[str, Any],
+    base: ModelLocation,
+    recipe: Recipe,
+    sizes: tuple[int, ...],
+    train: pd.DataFrame,
+    dev: pd.DataFrame,
+    stage: str,
+    snapshots: int,
+    checkpoint_steps: int,
+) -> dict[str, Any]:
+    """Train the stages that are not finished; the record of the last."""
+    checkpoints = folder / "checkpoints"
     seen = {"steps": 0, "pairs": 0}
     for number, size in enumerate(sizes, 1):
-        place = model if number == len(sizes) else folder / STAGES / str(number)
+        place = folder / ("model" if number == len(sizes) else f"{STAGES}/{number}")
         if not (place / "lineage.json").is_file():
             plan = _Plan(
                 name=stage if stage and number == 1 else f"stage {len(read_lineage(base)) + 1}",
@@ -112,8 +135,6 @@ def fine_tune(
         base = find_model(display_path(place))
         record = read_lineage(base)[-1]
         seen = {key: seen[key] + record[key] for key in seen}
-    if is_main():
-        shutil.rmtree(checkpoints, ignore_errors=True)
     return record
 
 
@@ -209,6 +230,7 @@ def _train_stage(
         "label_mean": float(pairs["label"].mean()),
         "statistics": describe_pairs(pairs),
         "recipe": asdict(recipe),
+        "speed": "fast" if isinstance(trainer, FastTrainer) else "exact",
         "vocabulary": repaired,
         "lexical_warm_up": warmed,
         "pairs_seen": {"labelled": len(plan.pairs), **added},
