@@ -23,13 +23,13 @@ def add_export(commands: Any) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from workbench.exported import ExportedError
+    from workbench.exported import ONNX, ExportedError
     from workbench.files import display_path
     from workbench.models import ModelError, find_model
     from workbench.onnx_models import require
 
     try:
-        if options.to.startswith("onnx"):
+        if options.to in ONNX:
             require("writing")
         location = find_model(options.model)
     except (ModelError, ExportedError) as error:
