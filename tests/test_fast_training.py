@@ -14,11 +14,12 @@ from workbench.encoding import MOST_PADDING
 from workbench.fast_trainer import FastTrainer, can_train_fast
 from workbench.logs import TrainingLog, read_training_log
 from workbench.models import find_model
+from workbench.packing import filled_up
 from workbench.recipes import Recipe
 from workbench.remarks import training_finding
 from workbench.resumable import ResumableTrainer
 from workbench.scoring import load_cross_encoder
-from workbench.shares import Share, filled_up, shares_of
+from workbench.shares import Share, shares_of
 from workbench.splits import prepare_data
 from workbench.trainer import make_trainer
 from workbench.training import fine_tune
@@ -203,12 +204,6 @@ def test_resuming_gives_the_same_bytes(tmp_path, tiny_model, monkeypatch, thread
     )
     assert whole == cut
     assert whole != other  # with one thread from the beginning
-
-
-def test_numbers_of_tokens_are_few_and_little_is_filled_up():
-    filled = [filled_up(tokens) for tokens in range(1, 4097)]
-    assert all(n <= f <= n * 1.125 for n, f in enumerate(filled, 1))
-    assert len({f for f in filled if 1024 < f <= 2048}) == 8
 
 
 @pytest.mark.parametrize("few_sizes", [False, True])

@@ -26,7 +26,8 @@ from torch.nn import functional
 
 from workbench.encoding import EncodedPairs
 from workbench.inference import torch_threads
-from workbench.shares import Block, Share, shares_of
+from workbench.packing import Block
+from workbench.shares import Share, shares_of
 
 
 class BertGradients:

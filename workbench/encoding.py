@@ -1,8 +1,8 @@
 """Token ids of text pairs for a model: each text is tokenized once and joined to its partners."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,10 +155,7 @@ class EncodedPairs:
         return Batch(rows, ids, types, mask)
 
     def score(
-        self,
-        run: Callable[[Batch], NDArray[np.float32]],
-        threads: int = 1,
-        padded: bool = True,
+        self, run: Callable[[Any], NDArray[np.float32]], batches: Iterable[Any], threads: int = 1
     ) -> NDArray[np.float32]:
         """What `run` gives for each pair, float32 of shape (n,).
 
@@ -166,16 +163,15 @@ class EncodedPairs:
         one batch among threads does not.
 
         Args:
-            run: gives the logits of a batch, float32 of shape (m,).
+            run: gives the logits of a batch, float32, those of its `rows` first.
+            batches: of all pairs.
             threads: batches at a time.
-            padded: whether `run` heeds the mask, so that lengths may be mixed.
         """
         scores = np.empty(len(self.tokens), dtype=np.float32)
 
-        def work(batch: Batch) -> None:
+        def work(batch: Any) -> None:
             scores[batch.rows] = run(batch)[: len(batch.rows)]
 
-        batches = self.batches(padded=padded)
         if threads == 1:
             for batch in batches:
                 work(batch)

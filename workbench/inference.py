@@ -1,10 +1,11 @@
 """A BERT cross-encoder's logits without what training and padding need; in float32 or bfloat16.
 
-The same sums as the library's forward pass, but: batches hold pairs of like length, and where it is
-one there is no mask; query, key and value are one product; and the last layer, of which only the
-first position is ever used, computes no other. In bfloat16 only the products with weights are: sums
-along the residual path, normalisation, softmax, pooler and head stay in float32, since the head's
-logits rounded to bfloat16 would be ties.
+The same sums as the library's forward pass, but: pairs are packed into rows of tokens, hardly any
+of them padding (see `packing`); query, key and value are one product; and the last layer, of which
+only the first position is ever used, computes no other, nor any key or value (see `LastLayer`). In
+bfloat16 only the products with weights are: sums along the residual path, normalisation, softmax,
+the last layer, pooler and head stay in float32, since the head's logits rounded to bfloat16 would
+be ties.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,10 +18,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workbench.encoding import Batch, EncodedPairs
+from workbench.encoding import EncodedPairs
+from workbench.packing import Block, Packed, packs
 
 Linear = Callable[[Tensor], Tensor]
 MakeLinear = Callable[[Tensor, Tensor], Linear]
+
+PACK_TOKENS = 960  # worked on together: so few that a layer's activations stay in the cache
+FEWEST_TOKENS = 128  # of a pack; with less, its products are no quicker
+MOST_KEPT = 2**25 - 2**13  # bytes: the largest block that glibc learns from, less its own notes
+GPU_TOKENS = 2**16  # worked on together by a GPU: so many that it is busy
 
 
 def float32_linear(weight: Tensor, bias: Tensor) -> Linear:
@@ -47,7 +54,7 @@ def is_supported(model: nn.Module) -> bool:
 
 
 class FastBert:
-    """The logits of a BERT cross-encoder for batches of like length.
+    """The logits of a BERT cross-encoder for packed pairs.
 
     Args:
         model: for which `is_supported`. Some of its weights are copied and some shared: after a
@@ -60,37 +67,45 @@ class FastBert:
         self.embeddings, self.pooler, self.head = bert.embeddings, bert.pooler, model.classifier
         self.heads = model.config.num_attention_heads
         self.device = model.device
-        last = len(bert.encoder.layer) - 1
+        *others, last = bert.encoder.layer
         with torch.no_grad():
-            self.layers = [
-                Layer(layer, linear, self.heads, is_last=number == last)
-                for number, layer in enumerate(bert.encoder.layer)
-            ]
+            self.layers = [Layer(layer, linear, self.heads) for layer in others]
+            self.last = LastLayer(last, self.heads)
 
-    def __call__(self, batch: Batch) -> NDArray[np.float32]:
-        """The logits of a batch's rows, those repeated included; float32 of shape (m,)."""
-        ids = torch.from_numpy(np.ascontiguousarray(batch.ids)).to(self.device)
-        types = torch.from_numpy(np.ascontiguousarray(batch.types)).to(self.device)
-        hidden = None
-        if not batch.mask.all():  # added to the scores of keys, it leaves padding no weight
-            mask = torch.from_numpy(batch.mask[:, None, None, :]).to(self.device)
-            hidden = torch.zeros(mask.shape, device=self.device).masked_fill_(mask == 0, -torch.inf)
-        own = self.embeddings
-        x = own.word_embeddings(ids) + own.token_type_embeddings(types)
-        x = own.LayerNorm(x + own.position_embeddings.weight[: ids.shape[1]])
+    def __call__(self, pack: Packed) -> NDArray[np.float32]:
+        """The logits of a pack's pairs, float32 of shape (m,)."""
+        pack, own = pack.to(self.device), self.embeddings
+        x = own.word_embeddings(pack.ids) + own.token_type_embeddings(pack.types)
+        x = own.LayerNorm(x + own.position_embeddings(pack.positions))
         for layer in self.layers:
-            x = layer(x, hidden)
-        return self.head(self.pooler(x))[:, 0].float().cpu().numpy()
+            x = layer(x, pack)
+        x = self.last(x, pack)
+        return self.head(self.pooler(x[:, None]))[:, 0].float().cpu().numpy()
 
     def score(self, pairs: EncodedPairs) -> NDArray[np.float32]:
         """The logits of all pairs, float32 of shape (n,), on as many threads as torch may use."""
 
-        def run(batch: Batch) -> NDArray[np.float32]:
+        def run(pack: Packed) -> NDArray[np.float32]:
             with torch.inference_mode():
-                return self(batch)
+                return self(pack)
 
+        if self.device.type != "cpu":
+            return pairs.score(run, packs(pairs, GPU_TOKENS))
+        keep_freed_memory()
         with torch_threads(1) as threads:
-            return pairs.score(run, threads if self.device.type == "cpu" else 1)
+            share = int(pairs.lengths.sum()) // threads  # few pairs are shared among the threads
+            most = min(PACK_TOKENS, max(FEWEST_TOKENS, share))
+            return pairs.score(run, packs(pairs, most), threads)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep freed memory of up to some ten megabytes at hand.
+
+    It gives a large tensor's memory back to the system at once, and asks for it anew for the next
+    one, page by page. glibc's malloc sees from the largest block freed so far that a program does
+    so again and again, up to 32 MiB; other libraries are not impressed.
+    """
+    torch.empty(MOST_KEPT, dtype=torch.uint8)
 
 
 @contextmanager
@@ -108,38 +123,93 @@ def torch_threads(count: int | None) -> Iterator[int]:
 
 
 class Layer:
-    """One layer of the encoder; its products with weights can be replaced one by one."""
+    """A layer of the encoder; its products with weights can be replaced one by one.
 
-    def __init__(self, layer: Any, linear: MakeLinear, heads: int, is_last: bool) -> None:
-        attention = layer.attention.self
-        self.heads, self.is_last = heads, is_last
-        rest: MakeLinear = linear
-        scale = attention.attention_head_size**-0.5
-        query = attention.query.weight * scale, attention.query.bias * scale
-        parts = [(part.weight, part.bias) for part in (attention.key, attention.value)]
-        if is_last:  # hardly any rows are left: their products need not be quick, but exact
-            self.query = float32_linear(*query)
-            rest = float32_linear
-        else:
-            parts = [query, *parts]
-        weights, biases = zip(*parts, strict=True)
-        self.joint = linear(torch.cat(weights), torch.cat(biases))
-        dense = layer.attention.output.dense, layer.intermediate.dense, layer.output.dense
-        self.out, up, down = (rest(part.weight.detach(), part.bias) for part in dense)
-        self.norm, self.last_norm = layer.attention.output.LayerNorm, layer.output.LayerNorm
+    Attributes:
+        joint: gives query, key and value, one beside the other.
+        attended: what attention gives, and what it was given, to their sum behind the product.
+        fed_forward: what the feed-forward part is given, to the sum of it and what comes out.
+    """
+
+    def __init__(self, layer: Any, linear: MakeLinear, heads: int) -> None:
+        own, after, output = layer.attention.self, layer.attention.output, layer.output
+        self.heads = heads
+        scale = own.attention_head_size**-0.5
+        parts = [own.query.weight * scale, own.key.weight, own.value.weight]
+        biases = [own.query.bias * scale, own.key.bias, own.value.bias]
+        self.joint = linear(torch.cat(parts), torch.cat(biases))
+        dense = after.dense, layer.intermediate.dense, output.dense
+        out, up, down = (linear(part.weight.detach(), part.bias) for part in dense)
         activation = layer.intermediate.intermediate_act_fn
-        self.feed_forward: Linear = lambda x: down(activation(up(x)))
+        self.norm, self.last_norm = after.LayerNorm, output.LayerNorm
+        self.attended: Callable[[Tensor, Tensor], Tensor] = lambda context, x: x + out(context)
+        self.fed_forward: Linear = lambda x: x + down(activation(up(x)))
 
-    def __call__(self, x: Tensor, hidden: Tensor | None) -> Tensor:
-        """From (rows, length, width) to the same; the last layer gives (rows, 1, width)."""
-        rows, length, width = x.shape
-        joint = self.joint(x).view(rows, length, -1, self.heads, width // self.heads)
-        *query, key, value = joint.permute(2, 0, 3, 1, 4).float()
-        if self.is_last:
-            x = x[:, :1]
-            query = [self.query(x).view(rows, 1, self.heads, -1).transpose(1, 2)]
-        scores = query[0] @ key.transpose(2, 3)
-        weights = torch.softmax(scores if hidden is None else scores + hidden, dim=-1)
-        context = (weights @ value).transpose(1, 2).reshape(rows, -1, width)
-        x = self.norm(x + self.out(context))
-        return self.last_norm(x + self.feed_forward(x))
+    def __call__(self, x: Tensor, pack: Packed) -> Tensor:
+        """From (tokens, width) to the same."""
+        context, joint = x.new_zeros(x.shape), self.joint(x)
+        for block, place in pack.places():
+            self._attend(joint[place], context[place], block)
+        x = self.norm(self.attended(context, x))
+        return self.last_norm(self.fed_forward(x))
+
+    def _attend(self, joint: Tensor, context: Tensor, block: Block) -> None:
+        """From query, key and value, (tokens, 3 x width), to what each token takes from the others.
+
+        In float32, into `context`.
+        """
+        joint = joint.view(block.rows, block.length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        (
+            query,
+            key,
+            value,
+        ) = (  # one copy, since products of many matrices would copy each for itself
+            joint.to(torch.float32, memory_format=torch.contiguous_format).flatten(1, 2)
+        )
+        scores = torch.bmm(query, key.transpose(1, 2))
+        if block.hidden is not None:
+            scores.unflatten(0, (block.rows, -1)).add_(block.hidden)
+        found = torch.bmm(torch.softmax(scores, dim=-1), value)
+        found = found.unflatten(0, (block.rows, -1)).transpose(1, 2)
+        context.view(found.shape).copy_(found)
+
+
+class LastLayer:
+    """The last layer, in float32, for the first position alone; no key and no value is computed.
+
+    A query times the key of a token is the query, times the keys' weights, times the token: the
+    weights are met once a pair, not once a token. So are the values': attention first mixes the
+    tokens. The keys' bias adds the same to all scores of a query, and softmax takes it away.
+    """
+
+    def __init__(self, layer: Any, heads: int) -> None:
+        own, after, output = layer.attention.self, layer.attention.output, layer.output
+        self.heads, self.scale = heads, own.attention_head_size**-0.5
+        self.query, self.activation = own.query, layer.intermediate.intermediate_act_fn
+        self.key = own.key.weight.detach().unflatten(0, (heads, -1))
+        self.value = own.value.weight.detach().unflatten(0, (heads, -1)).transpose(1, 2)
+        self.value_bias = own.value.bias
+        self.out, self.up, self.down = after.dense, layer.intermediate.dense, output.dense
+        self.norm, self.last_norm = after.LayerNorm, output.LayerNorm
+
+    def __call__(self, x: Tensor, pack: Packed) -> Tensor:
+        """From (tokens, width) to (pairs, width)."""
+        first = x[pack.firsts]
+        query = (self.query(first) * self.scale).unflatten(1, (self.heads, -1))
+        asked = torch.bmm(query.transpose(0, 1), self.key).transpose(0, 1)
+        each = asked.split([block.rows for block in pack.blocks])
+        mixed = torch.cat([
+            self._mixed(part, x[place], block)
+            for part, (block, place) in zip(each, pack.places(), strict=True)
+        ])  # fmt: skip
+        context = torch.bmm(mixed.transpose(0, 1), self.value).transpose(0, 1).flatten(1)
+        x = self.norm(first + self.out(context + self.value_bias))
+        return self.last_norm(x + self.down(self.activation(self.up(x))))
+
+    def _mixed(self, asked: Tensor, x: Tensor, block: Block) -> Tensor:
+        """The tokens that each head attends to, as one: (rows, heads, width)."""
+        tokens = x.view(block.rows, block.length, -1)
+        scores = torch.bmm(asked, tokens.transpose(1, 2))
+        if block.hidden is not None:
+            scores += block.hidden[:, 0]
+        return torch.bmm(torch.softmax(scores, dim=-1), tokens)

@@ -141,7 +141,8 @@ class OnnxModel:
 
     def score(self, pairs: EncodedPairs) -> NDArray[np.float32]:
         """The logits of all pairs, float32 of shape (n,)."""
-        return pairs.score(self, self.threads, padded="attention_mask" in self.names)
+        batches = pairs.batches(padded="attention_mask" in self.names)
+        return pairs.score(self, batches, self.threads)
 
 
 @contextmanager

@@ -125,7 +125,7 @@ class ModelScorer:
         self._expected = pairs
 
     def score(self, pairs: Sequence[TextPair]) -> Float32Array:
-        """Logits, float32 of shape (n,); equal pairs are scored once, in batches of like length."""
+        """Logits, float32 of shape (n,); equal pairs are scored once."""
         if not len(pairs):
             return np.empty(0, dtype=np.float32)
         once, places = distinct(pairs)

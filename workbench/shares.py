@@ -1,51 +1,32 @@
-"""The part of a training batch that one thread works on: one row of tokens, almost unpadded."""
+"""The part of a training batch that one thread works on."""
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workbench.encoding import MOST_PADDING, EncodedPairs, padded_together
+from workbench.encoding import EncodedPairs
+from workbench.packing import Packed, blocks_of
 
 TOKENS_A_SHARE = 100  # at least: each share makes a gradient of every weight, to be summed up
-STEPS_AN_OCTAVE = 8  # of numbers of tokens, from one power of two to the next
 VALUES = 2**16  # of a random number for dropout
 
 
-class Block(NamedTuple):
-    """Pairs of like length, which stand one after another in a share.
-
-    Attributes:
-        rows: how many.
-        length: tokens of each, padding included.
-        hidden: to be added to the scores of keys, -inf for padding, float32 of shape
-            (rows, 1, 1, length); None where there is no padding.
-    """
-
-    rows: int
-    length: int
-    hidden: Tensor | None
-
-
-class Share:
-    """Pairs of a batch as one row of n tokens, those of each block together; and random numbers.
+class Share(Packed):
+    """Pairs of a batch as one row of n tokens (see `Packed`), with labels and random numbers.
 
     Args:
         pairs: those of the batch.
         rows: which of them, the longest first, int array of shape (m,).
         labels: of the batch, shape (batch,).
         places: of the token ids among those that are learned, int array of shape (vocabulary,).
-        few_sizes: whether to round n up, so that few different numbers occur (see `filled_up`).
+        few_sizes: whether to round n up, so that few different numbers occur.
         seed: of the random numbers.
 
     Attributes:
-        ids, types, positions: of the tokens, those of padding among them, int64 of shape (n,).
-        blocks: of the pairs, in the order of the tokens.
-        sizes: tokens of each block; then of the filling, which attention leaves out.
-        firsts: where each pair begins among the tokens, int64 of shape (m,).
+        ids: the tokens' places, in place of their ids.
         labels: of the pairs, float32 of shape (m,).
         batch_size: pairs of the whole batch.
     """
@@ -59,22 +40,8 @@ class Share:
         few_sizes: bool,
         seed: Sequence[int],
     ) -> None:
-        lengths = pairs.lengths[rows]
-        self.blocks = list(_blocks(lengths))
-        self.sizes = [block.rows * block.length for block in self.blocks]
-        tokens = sum(self.sizes)
-        self.sizes.append(filled_up(tokens) - tokens if few_sizes else 0)
-        padded = np.repeat([block.length for block in self.blocks],
-                           [block.rows for block in self.blocks])  # fmt: skip
-        firsts = np.cumsum(padded) - padded
-        ids, types, positions = np.zeros((3, sum(self.sizes)), dtype=np.int64)
-        for first, length, row in zip(firsts, lengths, rows, strict=True):
-            own, kinds = pairs.row(int(row))
-            place = slice(first, first + length)
-            ids[place], types[place], positions[place] = places[own], kinds, np.arange(length)
-        self.ids, self.types, self.positions, self.firsts = map(
-            torch.from_numpy, (ids, types, positions, firsts)
-        )
+        super().__init__(pairs, rows, list(blocks_of(pairs.lengths[rows])), few_sizes)
+        self.ids = torch.from_numpy(places[self.ids.numpy()])
         self.labels, self.batch_size = labels[rows].float(), len(labels)
         state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
         self.generator = torch.Generator().manual_seed(int(state))
@@ -110,22 +77,3 @@ def shares_of(
         Share(pairs, order[number::count], labels, places, few_sizes, [*seed, number])
         for number in range(count)
     ]
-
-
-def filled_up(tokens: int) -> int:
-    """`tokens` or up to an eighth more: of all numbers few, however many different are given."""
-    step = max(1, (1 << (tokens - 1).bit_length()) // (2 * STEPS_AN_OCTAVE))
-    return -(-tokens // step) * step
-
-
-def _blocks(lengths: NDArray[np.int64]) -> Iterator[Block]:
-    """Blocks of pairs whose lengths in tokens, shape (m,), never rise."""
-    while len(lengths):
-        longest = int(lengths[0])
-        count = padded_together(lengths, MOST_PADDING)
-        own, lengths = lengths[:count], lengths[count:]
-        hidden = None
-        if own[-1] < longest:
-            used = torch.arange(longest) < torch.from_numpy(own)[:, None]
-            hidden = torch.where(used, 0.0, -torch.inf)[:, None, None]
-        yield Block(count, longest, hidden)

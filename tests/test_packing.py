@@ -1,0 +1,95 @@
+"""Pairs as rows of tokens: nothing lost, hardly any padding, few sizes."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.test_backends import made_up
+from workbench.backends import pair_encoder
+from workbench.encoding import MOST_PADDING
+from workbench.inference import FastBert, float32_linear
+from workbench.models import find_model
+from workbench.packing import blocks_of, filled_up, packs
+from workbench.scoring import load_cross_encoder
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    return load_cross_encoder(find_model(str(tiny_model)), 64)
+
+
+def test_numbers_of_tokens_are_few_and_little_is_filled_up():
+    filled = [filled_up(tokens) for tokens in range(1, 4097)]
+    assert all(n <= f <= n * 1.125 for n, f in enumerate(filled, 1))
+    assert len({f for f in filled if 1024 < f <= 2048}) == 8
+
+
+def test_packs_hold_every_token_once_and_little_else(model):
+    pairs = pair_encoder(model).encode(made_up(1000))
+    found = list(packs(pairs, 256))
+    assert sorted(np.concatenate([pack.rows for pack in found])) == list(range(1000))
+    for pack in found:
+        used = 0
+        for block, place in pack.places():
+            assert place == slice(used, used + block.rows * block.length)
+            used = place.stop
+        filling = pack.sizes[-1]
+        assert used + filling == filled_up(used) == len(pack.ids) <= 256
+        assert pairs.lengths[pack.rows].sum() >= used * (1 - MOST_PADDING)
+        hidden = [np.zeros((block.rows, block.length)) if block.hidden is None
+                  else block.hidden.numpy()[:, 0, 0] for block, _ in pack.places()]  # fmt: skip
+        rows = [row for block in hidden for row in block]
+        for place, first, row in zip(pack.rows, pack.firsts, rows, strict=True):
+            ids, types = pairs.row(place)
+            own = slice(first, first + len(ids))
+            assert pack.ids[own].tolist() == ids
+            assert pack.types[own].tolist() == types
+            assert pack.positions[own].tolist() == list(range(len(ids)))
+            assert (row == 0).tolist() == [number < len(ids) for number in range(len(row))]
+    given = sum(len(pack.ids) for pack in found)
+    assert given < 1.08 * pairs.lengths.sum()
+    assert any(block.hidden is not None for pack in found for block in pack.blocks)
+    sizes = {len(pack.ids) for pack in found[:-1]}  # kernels are kept for each
+    assert sizes <= {filled_up(n) for n in range(256 - max(pairs.lengths), 257)}
+    assert len(sizes) <= 4
+    assert list(packs(pair_encoder(model).encode([]), 256)) == []
+
+
+def test_a_pair_longer_than_a_pack_has_one_of_its_own():
+    blocks = list(blocks_of(np.array([40, 40, 10, 5]), 30))
+    assert [(block.rows, block.length) for block in blocks] == [(1, 40)]
+    blocks = list(blocks_of(np.array([20, 10, 9, 5, 5]), 45))
+    assert [(block.rows, block.length) for block in blocks] == [(1, 20), (2, 10), (1, 5)]
+    assert list(blocks_of(np.array([], dtype=np.int64))) == []
+
+
+def test_few_pairs_are_shared_among_the_threads(model, monkeypatch):
+    pairs, seen = pair_encoder(model).encode(made_up(40)), []
+    run = FastBert(model.model, float32_linear)
+
+    def logits(_, pack):
+        seen.append(pack)
+        return np.zeros(len(pack.rows))
+
+    monkeypatch.setattr(FastBert, "__call__", logits)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        run.score(pairs)
+    finally:
+        torch.set_num_threads(before)
+    tokens = [int(pairs.lengths[pack.rows].sum()) for pack in seen]
+    assert 2 <= len(tokens) <= 3
+    assert max(tokens) < 0.6 * sum(tokens)
+
+
+def test_a_pack_is_moved_as_a_whole_and_left_alone_where_it_is(model):
+    pack = next(packs(pair_encoder(model).encode(made_up(60)), 512))
+    assert pack.to(torch.device("cpu")) is pack
+    moved = pack.to(torch.device("meta"))
+    hidden = [block.hidden for block in moved.blocks if block.hidden is not None]
+    assert hidden
+    every = [moved.ids, moved.types, moved.positions, moved.firsts, *hidden]
+    assert {one.device.type for one in every} == {"meta"}
+    assert pack.ids.device.type == "cpu"
+    assert moved.sizes == pack.sizes

@@ -1,0 +1,126 @@
+"""Pairs as one row of tokens, almost unpadded: what products with weights are given at a time."""
+
+import sys
+from collections.abc import Iterator
+from copy import copy
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from workbench.encoding import MOST_PADDING, EncodedPairs, padded_together
+
+STEPS_AN_OCTAVE = 8  # of numbers of tokens, from one power of two to the next
+
+
+class Block(NamedTuple):
+    """Pairs of like length, which stand one after another in a row of tokens.
+
+    Attributes:
+        rows: how many.
+        length: tokens of each, padding included.
+        hidden: to be added to the scores of keys, -inf for padding, float32 of shape
+            (rows, 1, 1, length); None where there is no padding.
+    """
+
+    rows: int
+    length: int
+    hidden: Tensor | None
+
+
+class Packed:
+    """Pairs as one row of n tokens, those of each block together.
+
+    Args:
+        pairs: of a corpus or a batch.
+        rows: which of them, the longest first, int array of shape (m,).
+        blocks: of these pairs (see `blocks_of`).
+        few_sizes: whether to round n up, so that few different numbers occur (see `filled_up`).
+
+    Attributes:
+        rows: as given.
+        ids, types, positions: of the tokens, those of padding among them, int64 of shape (n,).
+        blocks: of the pairs, in the order of the tokens.
+        sizes: tokens of each block; then of the filling, which attention leaves out.
+        firsts: where each pair begins among the tokens, int64 of shape (m,).
+    """
+
+    def __init__(
+        self, pairs: EncodedPairs, rows: NDArray[np.int64], blocks: list[Block], few_sizes: bool
+    ) -> None:
+        self.rows, self.blocks = rows, blocks
+        self.sizes = [block.rows * block.length for block in blocks]
+        tokens = sum(self.sizes)
+        self.sizes.append(filled_up(tokens) - tokens if few_sizes else 0)
+        padded = np.repeat([block.length for block in blocks], [block.rows for block in blocks])
+        firsts = np.cumsum(padded) - padded
+        ids, types, positions = np.zeros((3, sum(self.sizes)), dtype=np.int64)
+        for first, length, row in zip(firsts, pairs.lengths[rows], rows, strict=True):
+            place = slice(first, first + length)
+            ids[place], types[place] = pairs.row(int(row))
+            positions[place] = np.arange(length)
+        self.ids, self.types, self.positions, self.firsts = map(
+            torch.from_numpy, (ids, types, positions, firsts)
+        )
+
+    def places(self) -> Iterator[tuple[Block, slice]]:
+        """Each block, and where its tokens are."""
+        start = 0
+        for block in self.blocks:
+            stop = start + block.rows * block.length
+            yield block, slice(start, stop)
+            start = stop
+
+    def to(self, device: torch.device) -> Self:
+        """This on a device: a copy, or itself where it is there."""
+        if self.ids.device == device:
+            return self
+        moved = copy(self)
+        for name in ("ids", "types", "positions", "firsts"):
+            setattr(moved, name, getattr(self, name).to(device))
+        moved.blocks = [
+            block._replace(hidden=None if block.hidden is None else block.hidden.to(device))
+            for block in self.blocks
+        ]
+        return moved
+
+
+def packs(pairs: EncodedPairs, most: int) -> Iterator[Packed]:
+    """All pairs, the longest first, in rows of at most `most` tokens, and of few sizes.
+
+    A pair with more tokens than that has a row of its own.
+    """
+    order = np.argsort(-pairs.lengths, kind="stable")
+    while len(order):
+        blocks = list(blocks_of(pairs.lengths[order], most))
+        count = sum(block.rows for block in blocks)
+        yield Packed(pairs, order[:count], blocks, few_sizes=True)
+        order = order[count:]
+
+
+def blocks_of(lengths: NDArray[np.int64], most: int = sys.maxsize) -> Iterator[Block]:
+    """Blocks of the first pairs, as many as `most` tokens have room for, but of one at least.
+
+    Args:
+        lengths: of pairs in tokens, never rising, shape (m,).
+        most: tokens of all blocks, padding included.
+    """
+    left = max(most, int(lengths[0])) if len(lengths) else 0
+    while len(lengths) and lengths[0] <= left:
+        longest = int(lengths[0])
+        count = padded_together(lengths[: left // longest], MOST_PADDING)
+        own, lengths = lengths[:count], lengths[count:]
+        hidden = None
+        if own[-1] < longest:
+            used = torch.arange(longest) < torch.from_numpy(own)[:, None]
+            hidden = torch.where(used, 0.0, -torch.inf)[:, None, None]
+        yield Block(count, longest, hidden)
+        left -= count * longest
+
+
+def filled_up(tokens: int) -> int:
+    """`tokens` or up to an eighth more: of all numbers few, however many different are given."""
+    step = max(1, (1 << (tokens - 1).bit_length()) // (2 * STEPS_AN_OCTAVE))
+    return -(-tokens // step) * step
