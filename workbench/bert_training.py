@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from workbench.encoding import EncodedPairs
-from workbench.inference import torch_threads
+from workbench.inference import keep_freed_memory, torch_threads
 from workbench.packing import Block
 from workbench.shares import Share, shares_of
 
@@ -45,6 +45,7 @@ class BertGradients:
     """
 
     def __init__(self, model: Any, token_ids: NDArray[np.int64], dtype: torch.dtype) -> None:
+        keep_freed_memory()
         self.model, self.bert = model, model.bert
         self.matrix: Tensor = self.bert.embeddings.word_embeddings.weight
         self.token_ids = torch.from_numpy(token_ids)
@@ -82,10 +83,10 @@ class BertGradients:
         with torch_threads(1):
             results = list(self.pool.map(self._gradients, shares))
         for leaf, *found in zip(self.weights.leaves, *(g for _, g in results), strict=True):
-            total = found[0].float()
+            leaf.gradient.copy_(found[0])
             for gradient in found[1:]:
-                total += gradient
-            for parameter, part in zip(leaf.masters, leaf.split(total), strict=True):
+                leaf.gradient += gradient
+            for parameter, part in zip(leaf.masters, leaf.split(leaf.gradient), strict=True):
                 parameter.grad = part
         return torch.stack([loss for loss, _ in results]).sum()
 
@@ -120,6 +121,7 @@ class _Leaf:
         joined = torch.cat([master.detach() for master in masters])
         self.same = len(self.masters) == 1 and joined.dtype == dtype
         self.value = (masters[0].detach() if self.same else joined.to(dtype)).requires_grad_()
+        self.gradient = torch.empty_like(joined)
 
     def refresh(self) -> None:
         """Take the parameters' values anew."""
