@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from workbench.encoding import EncodedPairs
 from workbench.inference import keep_freed_memory, torch_threads
+from workbench.interrupts import interrupts_held
 from workbench.packing import Block
 from workbench.shares import Share, shares_of
 
@@ -80,7 +81,7 @@ class BertGradients:
         """
         self.weights.refresh()
         shares = shares_of(pairs, labels, self.places, self.few_sizes, seed, self.threads)
-        with torch_threads(1):
+        with torch_threads(1), interrupts_held():
             results = list(self.pool.map(self._gradients, shares))
         for leaf, *found in zip(self.weights.leaves, *(g for _, g in results), strict=True):
             leaf.gradient.copy_(found[0])

@@ -4,18 +4,20 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
+from workbench.interrupts import interrupts_held
 from workbench.parts import Maker
 from workbench.processes import core_count
 from workbench.stream import Row
 
 Part = tuple[int, list[Row]]
+PATIENCE = 0.1  # seconds until it is seen that Ctrl-C was pressed
 
 
 class CutShortError(RuntimeError):
@@ -41,25 +43,33 @@ def run_in_processes(
     given = (replace(make, threads=threads, scorer=None), theirs)
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, given)
     running: set[Future[int]] = set()
-    try:
-        for number, rows in missing:
-            with _interrupts_wait():
-                running.add(pool.submit(_make, number, rows))  # this may start a process
-            if len(running) >= 2 * workers:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for one in done:
-                    add(one.result())
-        for one in as_completed(running):
-            add(one.result())
-    except BrokenProcessPool as error:
-        raise CutShortError("a worker was killed (out of memory?)") from error
-    except BaseException:
-        lifeline.close()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-        lifeline.close()
-        theirs.close()
+
+    def collect(most: int) -> None:
+        """Wait till no more than so many parts are under way."""
+        nonlocal running
+        while len(running) > most and not interrupts:
+            done, running = wait(running, PATIENCE, FIRST_COMPLETED)
+            for one in done:
+                add(one.result())
+        if interrupts:
+            raise interrupts[0]
+
+    with interrupts_held() as interrupts:
+        try:
+            for number, rows in missing:
+                with _interrupts_wait():
+                    running.add(pool.submit(_make, number, rows))  # this may start a process
+                collect(2 * workers - 1)
+            collect(0)
+        except BrokenProcessPool as error:
+            raise CutShortError("a worker was killed (out of memory?)") from error
+        except BaseException:
+            lifeline.close()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+            lifeline.close()
+            theirs.close()
 
 
 @contextmanager
