@@ -85,6 +85,39 @@ def test_what_is_out_of_bounds_is_cut_off():
     assert found[0].tolist() == pytest.approx([3, -1], abs=0.05)
 
 
+def test_bounds_and_narrowing_are_those_that_err_least():
+    rng = torch.Generator().manual_seed(2)
+    inputs, weight = torch.randn(2000, 32, generator=rng), torch.randn(16, 32, generator=rng)
+    inputs[0, 3] = 5.5  # once, a little beyond what is met otherwise
+    inputs[:, 7] *= 40
+    tried = {}
+    for power in (0.6, 0.7, 0.8, 0.9, 1.0):
+        for part in (1.0, 0.95, 0.9, 0.85, 0.8):
+            narrowing = inputs.abs().amax(0) ** power / weight.abs().amax(0) ** (1 - power)
+            low, high = (inputs / narrowing).min(), (inputs / narrowing).max()
+            step = (high - low) * part / 255
+            zero = (-low * part / step).round()
+            given = ((inputs / narrowing / step + zero).round().clamp(0, 255) - zero) * step
+            scale = (weight * narrowing).abs().amax(1, keepdim=True) / 127
+            error = given @ (weight * narrowing / scale).round().T * scale[:, 0]
+            tried[power, part] = float((error - inputs @ weight.T).square().mean()), step
+    found = _rounded(inputs, weight, torch.zeros(16), 0)["step"]
+    assert float(found) == pytest.approx(float(min(tried.values())[1]), rel=1e-4)
+    assert len({round(float(step), 6) for _, step in tried.values()}) > 5
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_attention_is_in_bfloat16_only_where_that_is_quick(quick, exported, monkeypatch):
+    monkeypatch.setattr("workbench.int8.quick_in_bfloat16", lambda: quick)
+    model = load_cross_encoder(find_model(str(exported)), 64)
+    pairs = pair_encoder(model).encode(made_up(200))
+    opened = open_int8(model.model, exported)
+    kinds = {layer.dtype for layer in opened.layers}
+    assert kinds == {torch.bfloat16 if quick else torch.float32}
+    exact = ModelScorer(model).score(made_up(200))
+    assert np.corrcoef(opened.score(pairs), exact)[0, 1] > 0.98
+
+
 def test_columns_that_make_up_for_one_another_err_less_than_each_for_itself():
     rng = torch.Generator().manual_seed(1)
     common = torch.randn(2000, 8, generator=rng)

@@ -22,6 +22,10 @@ def test_numbers_of_tokens_are_few_and_little_is_filled_up():
     filled = [filled_up(tokens) for tokens in range(1, 4097)]
     assert all(n <= f <= n * 1.125 for n, f in enumerate(filled, 1))
     assert len({f for f in filled if 1024 < f <= 2048}) == 8
+    rows = [filled_up(count, 4) for count in range(1, 129)]
+    assert all(n <= f <= n * 1.25 for n, f in enumerate(rows, 1))
+    assert sorted(set(rows)) == [*range(1, 9), 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64,
+                                 80, 96, 112, 128]  # fmt: skip
 
 
 def test_packs_hold_every_token_once_and_little_else(model):
@@ -93,3 +97,26 @@ def test_a_pack_is_moved_as_a_whole_and_left_alone_where_it_is(model):
     assert {one.device.type for one in every} == {"meta"}
     assert pack.ids.device.type == "cpu"
     assert moved.sizes == pack.sizes
+
+
+def test_attention_in_bfloat16_errs_by_rounding_alone_and_has_few_shapes(sharp_model, monkeypatch):
+    model, shapes = load_cross_encoder(find_model(str(sharp_model)), 64), set()
+    pairs = pair_encoder(model).encode(made_up(300))
+    assert any(block.hidden is not None for pack in packs(pairs, 960) for block in pack.blocks)
+    exact = FastBert(model.model, float32_linear).score(pairs)
+    product = torch.bmm
+
+    def bmm(first, second):
+        if first.dtype == torch.bfloat16:
+            shapes.add(first.shape[:2])
+        return product(first, second)
+
+    monkeypatch.setattr(torch, "bmm", bmm)
+    rough = FastBert(model.model, float32_linear, torch.bfloat16).score(pairs)
+    assert 0.999 < np.corrcoef(rough, exact)[0, 1] < 0.9999999
+    assert np.abs(rough - exact).max() < 0.2 * exact.std()
+    heads = model.model.config.num_attention_heads
+    assert shapes
+    for matrices, length in shapes:
+        assert length % 8 == 0
+        assert matrices == heads * filled_up(matrices // heads, 4)

@@ -5,7 +5,8 @@ of them padding (see `packing`); query, key and value are one product; and the l
 only the first position is ever used, computes no other, nor any key or value (see `LastLayer`). In
 bfloat16 only the products with weights are: sums along the residual path, normalisation, softmax,
 the last layer, pooler and head stay in float32, since the head's logits rounded to bfloat16 would
-be ties.
+be ties. Attention's products can be in bfloat16, too, and the last layer's with weights: `int8`
+takes them so, which errs more than they do.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from workbench.encoding import EncodedPairs
-from workbench.packing import Block, Packed, packs
+from workbench.packing import Block, Packed, filled_up, packs
 
 Linear = Callable[[Tensor], Tensor]
 MakeLinear = Callable[[Tensor, Tensor], Linear]
@@ -60,17 +61,21 @@ class FastBert:
         model: for which `is_supported`. Some of its weights are copied and some shared: after a
             step of training, make this anew.
         linear: makes the products with weights from weight and bias.
+        attention: the dtype of its products, and of those with weights in the last layer:
+            `torch.float32` or `torch.bfloat16`.
     """
 
-    def __init__(self, model: Any, linear: MakeLinear) -> None:
+    def __init__(
+        self, model: Any, linear: MakeLinear, attention: torch.dtype = torch.float32
+    ) -> None:
         bert = model.bert
         self.embeddings, self.pooler, self.head = bert.embeddings, bert.pooler, model.classifier
         self.heads = model.config.num_attention_heads
         self.device = model.device
         *others, last = bert.encoder.layer
         with torch.no_grad():
-            self.layers = [Layer(layer, linear, self.heads) for layer in others]
-            self.last = LastLayer(last, self.heads)
+            self.layers = [Layer(layer, linear, self.heads, attention) for layer in others]
+            self.last = LastLayer(last, self.heads, attention)
 
     def __call__(self, pack: Packed) -> NDArray[np.float32]:
         """The logits of a pack's pairs, float32 of shape (m,)."""
@@ -131,9 +136,9 @@ class Layer:
         fed_forward: what the feed-forward part is given, to the sum of it and what comes out.
     """
 
-    def __init__(self, layer: Any, linear: MakeLinear, heads: int) -> None:
+    def __init__(self, layer: Any, linear: MakeLinear, heads: int, dtype: torch.dtype) -> None:
         own, after, output = layer.attention.self, layer.attention.output, layer.output
-        self.heads = heads
+        self.heads, self.dtype = heads, dtype
         scale = own.attention_head_size**-0.5
         parts = [own.query.weight * scale, own.key.weight, own.value.weight]
         biases = [own.query.bias * scale, own.key.bias, own.value.bias]
@@ -156,55 +161,66 @@ class Layer:
     def _attend(self, joint: Tensor, context: Tensor, block: Block) -> None:
         """From query, key and value, (tokens, 3 x width), to what each token takes from the others.
 
-        In float32, into `context`.
+        Into `context`. In bfloat16 a block is padded to one of few shapes.
         """
-        joint = joint.view(block.rows, block.length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        (
-            query,
-            key,
-            value,
-        ) = (  # one copy, since products of many matrices would copy each for itself
-            joint.to(torch.float32, memory_format=torch.contiguous_format).flatten(1, 2)
-        )
-        scores = torch.bmm(query, key.transpose(1, 2))
+        rows, length = block.rows, block.length
+        own = joint.view(rows, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        if self.dtype == torch.float32:
+            given = own.to(torch.float32, memory_format=torch.contiguous_format)
+        else:
+            shape = 3, filled_up(rows, 4), self.heads, -(-length // 8) * 8, own.shape[-1]
+            given = own.new_empty(shape, dtype=self.dtype)
+            given[:, :rows, :, :length] = own
+            given[:, :, :, length:] = 0
+        # one copy: products of many matrices would copy each for itself
+        query, key, value = given.flatten(1, 2)
+        scores = torch.bmm(query, key.transpose(1, 2)).float()
         if block.hidden is not None:
-            scores.unflatten(0, (block.rows, -1)).add_(block.hidden)
-        found = torch.bmm(torch.softmax(scores, dim=-1), value)
-        found = found.unflatten(0, (block.rows, -1)).transpose(1, 2)
+            scores.unflatten(0, (-1, self.heads))[:rows, ..., :length].add_(block.hidden)
+        scores[..., length:] = -torch.inf
+        found = torch.bmm(torch.softmax(scores, dim=-1).to(self.dtype), value)
+        found = found.unflatten(0, (-1, self.heads))[:rows, :, :length].transpose(1, 2)
         context.view(found.shape).copy_(found)
 
 
 class LastLayer:
-    """The last layer, in float32, for the first position alone; no key and no value is computed.
+    """The last layer, for the first position alone; no key and no value is computed.
 
     A query times the key of a token is the query, times the keys' weights, times the token: the
     weights are met once a pair, not once a token. So are the values': attention first mixes the
     tokens. The keys' bias adds the same to all scores of a query, and softmax takes it away.
     """
 
-    def __init__(self, layer: Any, heads: int) -> None:
+    def __init__(self, layer: Any, heads: int, dtype: torch.dtype) -> None:
         own, after, output = layer.attention.self, layer.attention.output, layer.output
         self.heads, self.scale = heads, own.attention_head_size**-0.5
-        self.query, self.activation = own.query, layer.intermediate.intermediate_act_fn
+        self.activation = layer.intermediate.intermediate_act_fn
         self.key = own.key.weight.detach().unflatten(0, (heads, -1))
         self.value = own.value.weight.detach().unflatten(0, (heads, -1)).transpose(1, 2)
         self.value_bias = own.value.bias
-        self.out, self.up, self.down = after.dense, layer.intermediate.dense, output.dense
+        linear = float32_linear if dtype == torch.float32 else bfloat16_linear
+        dense = own.query, after.dense, layer.intermediate.dense, output.dense
+        self.query, self.out, self.up, self.down = (
+            linear(part.weight.detach(), part.bias) for part in dense
+        )
         self.norm, self.last_norm = after.LayerNorm, output.LayerNorm
 
     def __call__(self, x: Tensor, pack: Packed) -> Tensor:
         """From (tokens, width) to (pairs, width)."""
-        first = x[pack.firsts]
-        query = (self.query(first) * self.scale).unflatten(1, (self.heads, -1))
-        asked = torch.bmm(query.transpose(0, 1), self.key).transpose(0, 1)
+        count = len(pack.firsts)
+        more = filled_up(count, 4) - count  # rows of no pair, so that few numbers of them occur
+        first = x[functional.pad(pack.firsts, (0, more))]
+        query = (self.query(first).float() * self.scale).unflatten(1, (self.heads, -1))
+        asked = torch.bmm(query.transpose(0, 1), self.key).transpose(0, 1)[:count]
         each = asked.split([block.rows for block in pack.blocks])
         mixed = torch.cat([
             self._mixed(part, x[place], block)
             for part, (block, place) in zip(each, pack.places(), strict=True)
         ])  # fmt: skip
         context = torch.bmm(mixed.transpose(0, 1), self.value).transpose(0, 1).flatten(1)
-        x = self.norm(first + self.out(context + self.value_bias))
-        return self.last_norm(x + self.down(self.activation(self.up(x))))
+        context = functional.pad(context + self.value_bias, (0, 0, 0, more))
+        x = self.norm(first + self.out(context))
+        return self.last_norm(x + self.down(self.activation(self.up(x))))[:count]
 
     def _mixed(self, asked: Tensor, x: Tensor, block: Block) -> Tensor:
         """The tokens that each head attends to, as one: (rows, heads, width)."""

@@ -1,12 +1,14 @@
 """A BERT cross-encoder's logits with its products in 8-bit integers, by oneDNN's kernels in torch.
 
-What a product is given is rounded to 256 steps between bounds that were met on calibration pairs;
-what is beyond them is cut off. Three things keep the error small. Columns with a wide range are
-narrowed, and the weights they meet widened by as much (SmoothQuant, Xiao et al. 2023). Of the inner
-channels of a feed-forward layer, the `WIDE` widest stay in float32 (as in LLM.int8(), Dettmers et
-al. 2022). Weights are rounded one column after another, each making up for the error of those
-before it (GPTQ, Frantar et al. 2023). Embeddings, attention, normalisation, the last layer, pooler
-and head stay in float32, as in `inference`.
+What a product is given is rounded to 256 steps between bounds, and cut off beyond them. Three
+things keep the error small. Columns with a wide range are narrowed, and the weights they meet
+widened by as much (SmoothQuant, Xiao et al. 2023); how much, and how far the bounds lie within what
+was met on calibration pairs, is what leaves the product's result nearest to the exact one there. Of
+the inner channels of a feed-forward layer, the `WIDE` widest stay in float32 (as in LLM.int8(),
+Dettmers et al. 2022). Weights are rounded one column after another, each making up for the error of
+those before it (GPTQ, Frantar et al. 2023). Embeddings, normalisation, the last layer's attention,
+pooler and head stay in float32; attention and the last layer's products with weights are in
+bfloat16, where the processor is quick in it.
 """
 
 import copy
@@ -22,11 +24,14 @@ from workbench.encoding import EncodedPairs
 from workbench.exported import EXPORTED, ExportedError, exported_file
 from workbench.files import display_path, replacing
 from workbench.inference import FastBert, float32_linear, is_supported
+from workbench.recipes import quick_in_bfloat16
 
 BACKEND = "torch-int8"
 PRODUCTS = ("joint", "out", "up", "down")
-NARROWED = 0.7  # power of a column's range that is moved into the weights
-WIDE = 64  # inner channels of each feed-forward layer that stay in float32
+NARROWED = (0.6, 0.7, 0.8, 0.9, 1.0)  # powers of a column's range to be moved into the weights
+BOUNDS = (1.0, 0.95, 0.9, 0.85, 0.8)  # to be tried, as parts of what was met
+TRIED_ON = 2000  # tokens
+WIDE = 32  # inner channels of each feed-forward layer that stay in float32
 DAMPING = 0.01  # of the mean square of a product's inputs, for a stable inverse
 COLUMNS = 64  # of a weight, rounded before those beyond them are told of the errors
 NEEDED = "qlinear_pointwise"
@@ -81,28 +86,46 @@ def round_model(model: Any, pairs: EncodedPairs) -> dict[str, Tensor]:
 
 def _rounded(inputs: Tensor, weight: Tensor, bias: Tensor, wide: int) -> dict[str, Tensor]:
     """One product: inputs of shape (tokens, k), weight (n, k), bias (n,)."""
-    low, high = inputs.amin(0), inputs.amax(0)
-    narrowing = torch.ones_like(low)
-    kept = torch.ones_like(low, dtype=torch.bool)
+    kept = torch.ones_like(weight[0], dtype=torch.bool)
     if wide:
-        kept[(high - low).topk(wide).indices] = False
-    else:
-        range_ = inputs.abs().amax(0).clamp(min=1e-5)
-        narrowing = range_**NARROWED / weight.abs().amax(0).clamp(min=1e-5) ** (1 - NARROWED)
-    low, high = (low / narrowing)[kept].min(), (high / narrowing)[kept].max()
-    step = (high - low).clamp(min=1e-8) / STEPS
-    inner, scale = _second_order((weight * narrowing)[:, kept], (inputs / narrowing)[:, kept])
+        kept[(inputs.amax(0) - inputs.amin(0)).topk(wide).indices] = False
+    inner, inputs = weight[:, kept], inputs[:, kept]
+    narrowing, step, zero = _steps(inputs, inner, narrow=not wide)
+    whole, scale = _second_order(inner * narrowing, inputs / narrowing)
     return {
-        "weight": inner, "scale": scale, "bias": bias.clone(), "step": step.reshape(1),
-        "zero": torch.round(-low / step).reshape(1), "narrowing": narrowing[kept].clone(),
-        "kept": kept.nonzero()[:, 0], "wide": (~kept).nonzero()[:, 0],
-        "wide_weight": weight[:, ~kept].clone(),
+        "weight": whole, "scale": scale, "bias": bias.clone(), "step": step.reshape(1),
+        "zero": zero.reshape(1), "narrowing": narrowing, "kept": kept.nonzero()[:, 0],
+        "wide": (~kept).nonzero()[:, 0], "wide_weight": weight[:, ~kept].clone(),
     }  # fmt: skip
+
+
+def _steps(inputs: Tensor, weight: Tensor, narrow: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """By what to narrow each column, the size of a step, and which step is zero."""
+    some = inputs[:: -(-len(inputs) // TRIED_ON)]
+    exact, best = some @ weight.T, (torch.inf, inputs, inputs, inputs)
+    ranges, met = (each.abs().amax(0).clamp(min=1e-5) for each in (inputs, weight))
+    for power in NARROWED if narrow else (None,):
+        narrowing = torch.ones_like(ranges) if power is None else ranges**power / met ** (1 - power)
+        wider, narrower = weight * narrowing, some / narrowing
+        scale = _row_scale(wider)[:, None]
+        plain = (wider / scale).round() * scale
+        low, high = (inputs / narrowing).aminmax()
+        for part in BOUNDS:
+            step = (high - low).clamp(min=1e-8) * part / STEPS
+            zero = torch.round(-low * part / step)
+            given = ((narrower / step).round() + zero).clamp(0, STEPS) - zero
+            error = float((given * step @ plain.T - exact).square().mean())
+            best = min(best, (error, narrowing, step, zero), key=lambda tried: tried[0])
+    return best[1:]
+
+
+def _row_scale(weight: Tensor) -> Tensor:
+    return weight.abs().amax(1).clamp(min=1e-8) / MOST
 
 
 def _second_order(weight: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
     """Weights in -127 ... 127, int8 of shape (n, k), and the scale of each row, shape (n,)."""
-    scale = weight.abs().amax(1).clamp(min=1e-8) / MOST
+    scale = _row_scale(weight)
     square = (inputs.T @ inputs).double()
     square += torch.eye(len(square)).double() * DAMPING * square.diagonal().mean()
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(square))
@@ -131,10 +154,11 @@ class Int8Bert(FastBert):
     """
 
     def __init__(self, model: Any, state: dict[str, Tensor]) -> None:
-        super().__init__(model, float32_linear)
+        dtype = torch.bfloat16 if quick_in_bfloat16() else torch.float32
+        super().__init__(model, float32_linear, dtype)
         for number, layer in enumerate(self.layers):
             joint, out, up, down = (_part(state, f"{number}.{name}.") for name in PRODUCTS)
-            layer.joint = _Product(joint)
+            layer.joint = _Product(joint, result=dtype)
             layer.attended, layer.fed_forward = _Product(out).added_to, _FeedForward(up, down)
 
 
@@ -144,7 +168,13 @@ def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 class _Product:
-    def __init__(self, part: dict[str, Tensor], rows: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        part: dict[str, Tensor],
+        rows: Tensor | None = None,
+        result: torch.dtype = torch.float32,
+    ) -> None:
+        self.result = result
         rows = torch.arange(len(part["bias"])) if rows is None else rows
         self.step, self.zero = float(part["step"]), int(part["zero"])
         self.factor = 1 / (part["narrowing"] * self.step)
@@ -181,7 +211,7 @@ class _Product:
         return product
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self._multiply(self.rounded(x), 1.0, 0, torch.float32, "none", [], "")
+        return self._multiply(self.rounded(x), 1.0, 0, self.result, "none", [], "")
 
 
 class _FeedForward:

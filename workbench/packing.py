@@ -120,7 +120,12 @@ def blocks_of(lengths: NDArray[np.int64], most: int = sys.maxsize) -> Iterator[B
         left -= count * longest
 
 
-def filled_up(tokens: int) -> int:
-    """`tokens` or up to an eighth more: of all numbers few, however many different are given."""
-    step = max(1, (1 << (tokens - 1).bit_length()) // (2 * STEPS_AN_OCTAVE))
-    return -(-tokens // step) * step
+def filled_up(count: int, steps: int = STEPS_AN_OCTAVE) -> int:
+    """`count` or a little more: of all numbers few, however many different are given.
+
+    Args:
+        count: 1 or more.
+        steps: how many numbers there are from one power of two to the next.
+    """
+    step = max(1, (1 << (count - 1).bit_length()) // (2 * steps))
+    return -(-count // step) * step
