@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +17,8 @@ from workbench.processes import core_count
 __all__ = ["CHARACTERS", "ROOT"]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would compile all anew
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a script it is, and
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # so it would be by all that is begun
 ROOT = Path(__file__).resolve().parent.parent
 
 
