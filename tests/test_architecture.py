@@ -18,7 +18,7 @@ FLOORS = [
      "pair_scores", "recipes", "trainer", "masked", "stages",
      "checkpoints", "resumable", "reference",
      "backends", "encoding", "inference", "exported", "int8", "onnx_models",
-     "packing", "shares", "bert_training", "fast_trainer"},
+     "packing", "kernels", "compiled", "layers", "shares", "bert_training", "fast_trainer"},
     {"audit", "training", "evaluation", "card", "plots", "findings", "remarks", "claims", "errors",
      "starts", "card_training", "card_limits",
      "export", "stream", "parts", "pool", "progress",

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.conftest import CHARACTERS
 from workbench import backends, encoding
 from workbench.backends import BackendError, check, choose_backend, open_backend, swapped_share
+from workbench.compiled import compiled_library
 from workbench.encoding import MOST_PADDING, ROWS_STEP, PairEncoder
 from workbench.evaluation import evaluate
 from workbench.inference import is_supported, torch_threads
@@ -52,6 +53,15 @@ def pairs():
 @pytest.fixture(scope="module")
 def exact(model, pairs):
     return open_backend("predict", model)(pairs)
+
+
+@pytest.fixture(params=["compiled", "torch"])
+def kernels(request, monkeypatch):
+    """What stands between products: ours, compiled here, or torch's."""
+    if request.param == "torch":
+        monkeypatch.setattr("workbench.inference.compiled_kernels", lambda _: None)
+    elif compiled_library() is None:
+        pytest.skip("there is no C++ compiler here")
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -122,6 +132,7 @@ def test_a_tokenizer_that_joins_in_another_way_is_refused(model):
         PairEncoder(plain, 64)
 
 
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("name", FAST)
 def test_a_quick_backend_gives_the_logits_of_the_library(name, model, pairs, exact):
     found = open_backend(name, model)(pairs)
@@ -131,6 +142,7 @@ def test_a_quick_backend_gives_the_logits_of_the_library(name, model, pairs, exa
     assert len(set(found.tolist())) >= 0.99 * len(set(exact.tolist()))  # no ties by rounding
 
 
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("name", FAST)
 def test_two_threads_give_the_same_and_the_number_of_threads_is_left_alone(name, model, pairs):
     before = torch.get_num_threads()
@@ -147,6 +159,7 @@ def test_two_threads_give_the_same_and_the_number_of_threads_is_left_alone(name,
     assert together == pytest.approx(alone, abs=1e-5)
 
 
+@pytest.mark.usefixtures("kernels")
 def test_a_score_does_not_depend_on_what_else_is_scored(model, pairs):
     run = open_backend("torch-float32", model)
     assert run(pairs[:1])[0] == pytest.approx(run(pairs)[0], abs=1e-4)

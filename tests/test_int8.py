@@ -14,7 +14,7 @@ from workbench.exported import EXPORTED
 from workbench.int8 import (
     PRODUCTS,
     Int8Error,
-    _Product,
+    RoundedProduct,
     _rounded,
     _second_order,
     open_int8,
@@ -65,23 +65,23 @@ def test_a_product_is_that_of_the_rounded_numbers():
     inputs = torch.randn(500, 32, generator=rng) * torch.linspace(0.1, 9, 32)
     weight, bias = torch.randn(48, 32, generator=rng), torch.randn(48, generator=rng)
     part = _rounded(inputs, weight, bias, 0)
-    product, zero, step = _Product(part), part["zero"].double(), part["step"].double()
-    given = product.rounded(inputs)
+    product, zero, step = RoundedProduct(part), part["zero"].double(), part["step"].double()
+    given = product.form(inputs)
     assert given.dtype == torch.uint8
     assert given.max() == 255  # the bounds are those of the inputs
     back = (given.double() - zero) * step * part["narrowing"]
     assert (back - inputs).abs().max() <= 0.51 * step * part["narrowing"].max()
     narrowed = part["weight"].double() * part["scale"].double()[:, None]
     expected = (given.double() - zero) * step @ narrowed.T + bias
-    assert float((product(inputs) - expected).abs().max()) < 1e-3
+    assert float((product(given) - expected).abs().max()) < 1e-3
     plain = inputs @ weight.T + bias
     assert float((expected - plain).std() / plain.std()) < 0.02
 
 
 def test_what_is_out_of_bounds_is_cut_off():
     inputs = torch.linspace(-1, 3, 200).reshape(100, 2)
-    product = _Product(_rounded(inputs, torch.eye(2), torch.zeros(2), 0))
-    found = product(torch.tensor([[50.0, -50.0]]))
+    product = RoundedProduct(_rounded(inputs, torch.eye(2), torch.zeros(2), 0))
+    found = product(product.form(torch.tensor([[50.0, -50.0]])))
     assert found[0].tolist() == pytest.approx([3, -1], abs=0.05)
 
 
@@ -106,14 +106,19 @@ def test_bounds_and_narrowing_are_those_that_err_least():
     assert len({round(float(step), 6) for _, step in tried.values()}) > 5
 
 
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("quick", [True, False])
-def test_attention_is_in_bfloat16_only_where_that_is_quick(quick, exported, monkeypatch):
-    monkeypatch.setattr("workbench.int8.quick_in_bfloat16", lambda: quick)
+def test_attention_is_in_bfloat16_only_where_that_is_quick(compiled, quick, exported, monkeypatch):
+    if not compiled:
+        monkeypatch.setattr("workbench.inference.compiled_kernels", lambda _: None)
+    monkeypatch.setattr("workbench.int8.processor_quick_in_bfloat16", lambda: quick)
     model = load_cross_encoder(find_model(str(exported)), 64)
     pairs = pair_encoder(model).encode(made_up(200))
     opened = open_int8(model.model, exported)
-    kinds = {layer.dtype for layer in opened.layers}
-    assert kinds == {torch.bfloat16 if quick else torch.float32}
+    expected = {torch.bfloat16 if quick else torch.float32}
+    assert {layer.joint.result for layer in opened.layers} == expected
+    if not compiled:
+        assert {opened.kernels.dtype} == expected
     exact = ModelScorer(model).score(made_up(200))
     assert np.corrcoef(opened.score(pairs), exact)[0, 1] > 0.98
 

@@ -1,13 +1,12 @@
 """Token ids of text pairs for a model: each text is tokenized once and joined to its partners."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.interrupts import interrupts_held
+from workbench.interrupts import in_threads
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -170,24 +169,12 @@ class EncodedPairs:
             threads: batches at a time.
         """
         scores = np.empty(len(self.tokens), dtype=np.float32)
-        interrupts = list[BaseException]()
 
         def work(batch: Any) -> None:
-            if not interrupts:
-                scores[batch.rows] = run(batch)[: len(batch.rows)]
+            scores[batch.rows] = run(batch)[: len(batch.rows)]
 
-        if threads == 1:
-            for batch in batches:
-                work(batch)
-        else:
-            with interrupts_held() as interrupts:
-                _in_threads(threads, work, batches)
+        in_threads(threads, work, batches)
         return scores
-
-
-def _in_threads(threads: int, work: Callable[[Any], None], items: Iterable[Any]) -> None:
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, items))
 
 
 def padded_together(lengths: IntArray, most_padding: float) -> int:

@@ -5,41 +5,32 @@ of them padding (see `packing`); query, key and value are one product; and the l
 only the first position is ever used, computes no other, nor any key or value (see `LastLayer`). In
 bfloat16 only the products with weights are: sums along the residual path, normalisation, softmax,
 the last layer, pooler and head stay in float32, since the head's logits rounded to bfloat16 would
-be ties. Attention's products can be in bfloat16, too, and the last layer's with weights: `int8`
+be ties. The last layer's products with weights can be in bfloat16, too, and attention's: `int8`
 takes them so, which errs more than they do.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
+from workbench.compiled import compiled_kernels
 from workbench.encoding import EncodedPairs
-from workbench.packing import Block, Packed, filled_up, packs
-
-Linear = Callable[[Tensor], Tensor]
-MakeLinear = Callable[[Tensor, Tensor], Linear]
+from workbench.interrupts import in_threads
+from workbench.kernels import FLOAT32, Kernels, TorchKernels
+from workbench.layers import LastLayer, Layer, MakeProduct
+from workbench.packing import Packed, Tokens, distinct_tokens, filled_up, packs
 
 PACK_TOKENS = 960  # worked on together: so few that a layer's activations stay in the cache
 FEWEST_TOKENS = 128  # of a pack; with less, its products are no quicker
 MOST_KEPT = 2**25 - 2**13  # bytes: the largest block that glibc learns from, less its own notes
+GROUP_BYTES = 2**28  # of what is computed once for the tokens of some packs, if no two are alike
 GPU_TOKENS = 2**16  # worked on together by a GPU: so many that it is busy
-
-
-def float32_linear(weight: Tensor, bias: Tensor) -> Linear:
-    """`x @ weight.T + bias`."""
-    return lambda x: functional.linear(x, weight, bias)
-
-
-def bfloat16_linear(weight: Tensor, bias: Tensor) -> Linear:
-    """The same with weights, input and output rounded to bfloat16."""
-    weight, bias = weight.bfloat16(), bias.bfloat16()
-    return lambda x: functional.linear(x.bfloat16(), weight, bias)
 
 
 def is_supported(model: nn.Module) -> bool:
@@ -60,47 +51,122 @@ class FastBert:
     Args:
         model: for which `is_supported`. Some of its weights are copied and some shared: after a
             step of training, make this anew.
-        linear: makes the products with weights from weight and bias.
-        attention: the dtype of its products, and of those with weights in the last layer:
-            `torch.float32` or `torch.bfloat16`.
+        product: makes the products with weights from weight and bias.
+        small: the dtype of products with weights in the last layer, and of attention's where
+            torch computes it: `torch.float32` or `torch.bfloat16`.
     """
 
     def __init__(
-        self, model: Any, linear: MakeLinear, attention: torch.dtype = torch.float32
+        self, model: Any, product: MakeProduct, small: torch.dtype = torch.float32
     ) -> None:
         bert = model.bert
         self.embeddings, self.pooler, self.head = bert.embeddings, bert.pooler, model.classifier
-        self.heads = model.config.num_attention_heads
-        self.device = model.device
+        self.device, self.width = model.device, model.config.hidden_size
+        self.kernels: Kernels = compiled_kernels(model) or TorchKernels(small)
         *others, last = bert.encoder.layer
-        with torch.no_grad():
-            self.layers = [Layer(layer, linear, self.heads, attention) for layer in others]
-            self.last = LastLayer(last, self.heads, attention)
+        heads = model.config.num_attention_heads
+        self.layers = [Layer(layer, product, heads, self.kernels) for layer in others]
+        self.last = LastLayer(last, heads, self.kernels, small)
 
     def __call__(self, pack: Packed) -> NDArray[np.float32]:
         """The logits of a pack's pairs, float32 of shape (m,)."""
-        pack, own = pack.to(self.device), self.embeddings
-        x = own.word_embeddings(pack.ids) + own.token_type_embeddings(pack.types)
-        x = own.LayerNorm(x + own.position_embeddings(pack.positions))
-        for layer in self.layers:
-            x = layer(x, pack)
-        x = self.last(x, pack)
-        return self.head(self.pooler(x[:, None]))[:, 0].float().cpu().numpy()
+        pack = pack.to(self.device)
+        return self._logits(*self._attended(*self._begun(pack.tokens), pack))
 
     def score(self, pairs: EncodedPairs) -> NDArray[np.float32]:
         """The logits of all pairs, float32 of shape (n,), on as many threads as torch may use."""
-
-        def run(pack: Packed) -> NDArray[np.float32]:
-            with torch.inference_mode():
-                return self(pack)
-
+        scores = np.empty(len(pairs.lengths), dtype=np.float32)
         if self.device.type != "cpu":
-            return pairs.score(run, packs(pairs, GPU_TOKENS))
+            for pack in packs(pairs, GPU_TOKENS):
+                with torch.inference_mode():
+                    scores[pack.rows] = self(pack)
+            return scores
         keep_freed_memory()
         with torch_threads(1) as threads:
-            share = int(pairs.lengths.sum()) // threads  # few pairs are shared among the threads
-            most = min(PACK_TOKENS, max(FEWEST_TOKENS, share))
-            return pairs.score(run, packs(pairs, most), threads)
+            most = max(FEWEST_TOKENS, _share(int(pairs.lengths.sum()), threads))
+            few = max(1, GROUP_BYTES // (16 * self.width * most * threads)) * threads
+            left = packs(pairs, filled_up(most), self.kernels.padded)
+            while group := list(islice(left, few)):
+                scores[np.concatenate([pack.rows for pack in group])] = self._score(group, threads)
+        return scores
+
+    def _score(self, group: list[Packed], threads: int) -> NDArray[np.float32]:
+        """The logits of the pairs of some packs, in their order.
+
+        What comes before the first attention depends on a token, its type and its position alone:
+        it is computed once for each that occurs. What comes after the last is computed for many
+        pairs at once, which are too few in a pack.
+        """
+
+        def each(work: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
+            return in_threads(threads, torch.inference_mode()(work), items)
+
+        tokens, places = distinct_tokens(group)
+        size = filled_up(_share(len(tokens.ids), threads))
+        tokens = tokens.filled(-(-len(tokens.ids) // size) * size)
+        begun = [
+            like.new_empty(len(tokens.ids), like.shape[1])
+            for like in self._begun(tokens.part(slice(1)))
+        ]
+
+        def begin(part: slice) -> None:
+            for whole, own in zip(begun, self._begun(tokens.part(part)), strict=True):
+                whole[part] = own
+
+        def attend(pack_and_place: tuple[Packed, Tensor]) -> tuple[Tensor, Tensor]:
+            x, joint = begun
+            pack, place = pack_and_place
+            return self._attended(x.index_select(0, place), joint, pack, place)
+
+        def finish(part: slice) -> NDArray[np.float32]:
+            return self._logits(first[part], context[part])
+
+        each(begin, _parts(len(tokens.ids), size))
+        found = each(attend, zip(group, places, strict=True))
+        first, context = map(torch.cat, zip(*found, strict=True))
+        logits = each(finish, _parts(len(first), _share(len(first), threads)))
+        return np.concatenate(logits)
+
+    def _begun(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
+        """The first layer's input, (tokens, width), and its queries, keys and values of that."""
+        own = self.embeddings
+        x = own.word_embeddings(tokens.ids) + own.token_type_embeddings(tokens.types)
+        x += own.position_embeddings(tokens.positions)
+        form = self.layers[0].joint.form if self.layers else FLOAT32
+        x, given = self.kernels.normalise(x, None, own.LayerNorm, form)
+        return x, self.layers[0].joint(given) if self.layers else given
+
+    def _attended(
+        self, x: Tensor, joint: Tensor, pack: Packed, place: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What the last layer takes from the tokens of a pack, see `LastLayer.attend`.
+
+        Args:
+            x: of `_begun`; it is overwritten.
+            joint: of `_begun`.
+            pack: of the tokens.
+            place: where each token's row in `joint` is; None where they stand in order.
+        """
+        for layer, following in zip(self.layers, [*self.layers[1:], None], strict=True):
+            form = following.joint.form if following else FLOAT32
+            x, given = layer(x, joint, pack, form, place)
+            if following:
+                joint, place = following.joint(given), None
+        return self.last.attend(x, pack)
+
+    def _logits(self, first: Tensor, context: Tensor) -> NDArray[np.float32]:
+        pooled = self.pooler(self.last(first, context)[:, None])
+        return self.head(pooled)[:, 0].float().cpu().numpy()
+
+
+def _share(count: int, threads: int) -> int:
+    """The size of equal parts, as many for each thread and none above `PACK_TOKENS`."""
+    parts = threads * -(-count // (threads * PACK_TOKENS))
+    return -(-count // parts)
+
+
+def _parts(count: int, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, count, size)]
 
 
 def keep_freed_memory() -> None:
@@ -125,107 +191,3 @@ def torch_threads(count: int | None) -> Iterator[int]:
         yield before
     finally:
         torch.set_num_threads(before)
-
-
-class Layer:
-    """A layer of the encoder; its products with weights can be replaced one by one.
-
-    Attributes:
-        joint: gives query, key and value, one beside the other.
-        attended: what attention gives, and what it was given, to their sum behind the product.
-        fed_forward: what the feed-forward part is given, to the sum of it and what comes out.
-    """
-
-    def __init__(self, layer: Any, linear: MakeLinear, heads: int, dtype: torch.dtype) -> None:
-        own, after, output = layer.attention.self, layer.attention.output, layer.output
-        self.heads, self.dtype = heads, dtype
-        scale = own.attention_head_size**-0.5
-        parts = [own.query.weight * scale, own.key.weight, own.value.weight]
-        biases = [own.query.bias * scale, own.key.bias, own.value.bias]
-        self.joint = linear(torch.cat(parts), torch.cat(biases))
-        dense = after.dense, layer.intermediate.dense, output.dense
-        out, up, down = (linear(part.weight.detach(), part.bias) for part in dense)
-        activation = layer.intermediate.intermediate_act_fn
-        self.norm, self.last_norm = after.LayerNorm, output.LayerNorm
-        self.attended: Callable[[Tensor, Tensor], Tensor] = lambda context, x: x + out(context)
-        self.fed_forward: Linear = lambda x: x + down(activation(up(x)))
-
-    def __call__(self, x: Tensor, pack: Packed) -> Tensor:
-        """From (tokens, width) to the same."""
-        context, joint = x.new_zeros(x.shape), self.joint(x)
-        for block, place in pack.places():
-            self._attend(joint[place], context[place], block)
-        x = self.norm(self.attended(context, x))
-        return self.last_norm(self.fed_forward(x))
-
-    def _attend(self, joint: Tensor, context: Tensor, block: Block) -> None:
-        """From query, key and value, (tokens, 3 x width), to what each token takes from the others.
-
-        Into `context`. In bfloat16 a block is padded to one of few shapes.
-        """
-        rows, length = block.rows, block.length
-        own = joint.view(rows, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        if self.dtype == torch.float32:
-            given = own.to(torch.float32, memory_format=torch.contiguous_format)
-        else:
-            shape = 3, filled_up(rows, 4), self.heads, -(-length // 8) * 8, own.shape[-1]
-            given = own.new_empty(shape, dtype=self.dtype)
-            given[:, :rows, :, :length] = own
-            given[:, :, :, length:] = 0
-        # one copy: products of many matrices would copy each for itself
-        query, key, value = given.flatten(1, 2)
-        scores = torch.bmm(query, key.transpose(1, 2)).float()
-        if block.hidden is not None:
-            scores.unflatten(0, (-1, self.heads))[:rows, ..., :length].add_(block.hidden)
-        scores[..., length:] = -torch.inf
-        found = torch.bmm(torch.softmax(scores, dim=-1).to(self.dtype), value)
-        found = found.unflatten(0, (-1, self.heads))[:rows, :, :length].transpose(1, 2)
-        context.view(found.shape).copy_(found)
-
-
-class LastLayer:
-    """The last layer, for the first position alone; no key and no value is computed.
-
-    A query times the key of a token is the query, times the keys' weights, times the token: the
-    weights are met once a pair, not once a token. So are the values': attention first mixes the
-    tokens. The keys' bias adds the same to all scores of a query, and softmax takes it away.
-    """
-
-    def __init__(self, layer: Any, heads: int, dtype: torch.dtype) -> None:
-        own, after, output = layer.attention.self, layer.attention.output, layer.output
-        self.heads, self.scale = heads, own.attention_head_size**-0.5
-        self.activation = layer.intermediate.intermediate_act_fn
-        self.key = own.key.weight.detach().unflatten(0, (heads, -1))
-        self.value = own.value.weight.detach().unflatten(0, (heads, -1)).transpose(1, 2)
-        self.value_bias = own.value.bias
-        linear = float32_linear if dtype == torch.float32 else bfloat16_linear
-        dense = own.query, after.dense, layer.intermediate.dense, output.dense
-        self.query, self.out, self.up, self.down = (
-            linear(part.weight.detach(), part.bias) for part in dense
-        )
-        self.norm, self.last_norm = after.LayerNorm, output.LayerNorm
-
-    def __call__(self, x: Tensor, pack: Packed) -> Tensor:
-        """From (tokens, width) to (pairs, width)."""
-        count = len(pack.firsts)
-        more = filled_up(count, 4) - count  # rows of no pair, so that few numbers of them occur
-        first = x[functional.pad(pack.firsts, (0, more))]
-        query = (self.query(first).float() * self.scale).unflatten(1, (self.heads, -1))
-        asked = torch.bmm(query.transpose(0, 1), self.key).transpose(0, 1)[:count]
-        each = asked.split([block.rows for block in pack.blocks])
-        mixed = torch.cat([
-            self._mixed(part, x[place], block)
-            for part, (block, place) in zip(each, pack.places(), strict=True)
-        ])  # fmt: skip
-        context = torch.bmm(mixed.transpose(0, 1), self.value).transpose(0, 1).flatten(1)
-        context = functional.pad(context + self.value_bias, (0, 0, 0, more))
-        x = self.norm(first + self.out(context))
-        return self.last_norm(x + self.down(self.activation(self.up(x))))[:count]
-
-    def _mixed(self, asked: Tensor, x: Tensor, block: Block) -> Tensor:
-        """The tokens that each head attends to, as one: (rows, heads, width)."""
-        tokens = x.view(block.rows, block.length, -1)
-        scores = torch.bmm(asked, tokens.transpose(1, 2))
-        if block.hidden is not None:
-            scores += block.hidden[:, 0]
-        return torch.bmm(torch.softmax(scores, dim=-1), tokens)

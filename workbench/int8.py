@@ -18,13 +18,15 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from torch.nn import functional
 
 from workbench.encoding import EncodedPairs
 from workbench.exported import EXPORTED, ExportedError, exported_file
 from workbench.files import display_path, replacing
-from workbench.inference import FastBert, float32_linear, is_supported
-from workbench.recipes import quick_in_bfloat16
+from workbench.inference import PACK_TOKENS, FastBert, is_supported
+from workbench.kernels import STEPS, Form
+from workbench.layers import FeedForward, Product, float32_product
+from workbench.packing import packs
+from workbench.recipes import processor_quick_in_bfloat16
 
 BACKEND = "torch-int8"
 PRODUCTS = ("joint", "out", "up", "down")
@@ -35,7 +37,7 @@ WIDE = 32  # inner channels of each feed-forward layer that stay in float32
 DAMPING = 0.01  # of the mean square of a product's inputs, for a stable inverse
 COLUMNS = 64  # of a weight, rounded before those beyond them are told of the errors
 NEEDED = "qlinear_pointwise"
-STEPS, MOST = 255, 127  # of an input, and the largest rounded weight
+MOST = 127  # the largest rounded weight
 
 
 class Int8Error(ExportedError):
@@ -59,29 +61,41 @@ def round_model(model: Any, pairs: EncodedPairs) -> dict[str, Tensor]:
         model: for which `inference.is_supported`.
         pairs: on which the bounds of the inputs are met; some hundreds.
     """
-    seen: list[list[Tensor]] = []
-    given: list[tuple[Tensor, Tensor]] = []
+    made: list[_Watched] = []
 
-    def watched(weight: Tensor, bias: Tensor) -> Any:
-        inputs: list[Tensor] = []
-        seen.append(inputs)
-        given.append((weight.detach(), bias.detach()))
+    def watched(weight: Tensor, bias: Tensor) -> _Watched:
+        made.append(_Watched(weight, bias))
+        return made[-1]
 
-        def product(x: Tensor) -> Tensor:
-            inputs.append(x.reshape(-1, x.shape[-1]).clone())
-            return functional.linear(x, weight, bias)
-
-        return product
-
-    FastBert(model, watched).score(pairs)
+    exact = FastBert(model, watched)
+    with torch.inference_mode():  # not `score`, which computes what is alike once
+        for pack in packs(pairs, PACK_TOKENS):
+            exact(pack)
     state: dict[str, Tensor] = {}
     with torch.no_grad():
-        for place, (inputs, (weight, bias)) in enumerate(zip(seen, given, strict=True)):
-            layer, kind = divmod(place, len(PRODUCTS))
-            wide = min(WIDE, weight.shape[1] // 8) if PRODUCTS[kind] == "down" else 0
-            found = _rounded(torch.cat(inputs), weight, bias, wide)
-            state |= {f"{layer}.{PRODUCTS[kind]}.{name}": value for name, value in found.items()}
+        for place, product in enumerate(made):
+            number, kind = divmod(place, len(PRODUCTS))
+            found = product.rounded(WIDE if PRODUCTS[kind] == "down" else 0)
+            state |= {f"{number}.{PRODUCTS[kind]}.{part}": x for part, x in found.items()}
     return state
+
+
+class _Watched(Product):
+    """A product in float32 that keeps what it is given."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__(weight, bias)
+        self.inputs: list[Tensor] = []
+
+    def __call__(self, given: Tensor) -> Tensor:
+        """See `Product`."""
+        self.inputs.append(given.clone())
+        return super().__call__(given)
+
+    def rounded(self, wide: int) -> dict[str, Tensor]:
+        """See `_rounded`; at most an eighth of the columns is kept as wide ones."""
+        most = min(wide, self.weight.shape[1] // 8)
+        return _rounded(torch.cat(self.inputs), self.weight, self.bias, most)
 
 
 def _rounded(inputs: Tensor, weight: Tensor, bias: Tensor, wide: int) -> dict[str, Tensor]:
@@ -154,12 +168,12 @@ class Int8Bert(FastBert):
     """
 
     def __init__(self, model: Any, state: dict[str, Tensor]) -> None:
-        dtype = torch.bfloat16 if quick_in_bfloat16() else torch.float32
-        super().__init__(model, float32_linear, dtype)
+        dtype = torch.bfloat16 if processor_quick_in_bfloat16() else torch.float32
+        super().__init__(model, float32_product, dtype)
         for number, layer in enumerate(self.layers):
             joint, out, up, down = (_part(state, f"{number}.{name}.") for name in PRODUCTS)
-            layer.joint = _Product(joint, result=dtype)
-            layer.attended, layer.fed_forward = _Product(out).added_to, _FeedForward(up, down)
+            layer.joint, layer.out = (RoundedProduct(part, result=dtype) for part in (joint, out))
+            layer.fed_forward = RoundedFeedForward(up, down)
 
 
 def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -167,7 +181,15 @@ def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
             if name.startswith(prefix)}  # fmt: skip
 
 
-class _Product:
+class RoundedProduct(Product):
+    """A product of 8-bit integers; see `Product`.
+
+    Args:
+        part: what `round_model` found for it.
+        rows: which of its outputs, int64 of shape (n,); None for all.
+        result: the dtype of the output.
+    """
+
     def __init__(
         self,
         part: dict[str, Tensor],
@@ -177,56 +199,42 @@ class _Product:
         self.result = result
         rows = torch.arange(len(part["bias"])) if rows is None else rows
         self.step, self.zero = float(part["step"]), int(part["zero"])
-        self.factor = 1 / (part["narrowing"] * self.step)
-        self.half = torch.tensor(self.zero + 0.5)
+        factor = 1 / (part["narrowing"] * self.step)
+        self.form = Form(torch.uint8, factor, self.zero + 0.5)
         self.packed = torch.ops.onednn.qlinear_prepack(part["weight"][rows].contiguous(), None)
         self.scale, self.bias = part["scale"][rows].contiguous(), part["bias"][rows].contiguous()
         self.weight_zeros = torch.zeros(len(rows), dtype=torch.int64)
 
-    def rounded(self, x: Tensor) -> Tensor:
-        """`x` in steps, uint8; by way of int16, since torch takes five times as long without."""
-        whole = torch.addcmul(self.half, x, self.factor).clamp_(0, STEPS)
-        return whole.to(torch.int16).to(torch.uint8)
+    def __call__(self, given: Tensor) -> Tensor:
+        """See `Product`."""
+        return self._multiply(given, 1.0, 0, self.result, "none", [], "")
 
-    def gelu_of_rounded(self, x: Tensor, step: float, zero: int) -> Tensor:
-        """GELU of the product of rounded `x`, rounded too: to steps of such size, from `zero`."""
-        return self._multiply(x, step, zero, torch.uint8, "gelu", [], "none")
+    def gelu(self, given: Tensor, step: float, zero: int, result: torch.dtype) -> Tensor:
+        """GELU of the product; rounded too, to steps of such size from `zero`, if it is `uint8`."""
+        return self._multiply(given, step, zero, result, "gelu", [], "none")
 
-    def added(self, x: Tensor, residual: Tensor) -> Tensor:
-        """`residual` with the product of rounded `x` added to it, in place."""
-        product: Tensor = torch.ops.onednn.qlinear_pointwise.binary(
-            x, self.step, self.zero, self.packed, self.scale, self.weight_zeros, residual,
-            self.bias, 1.0, 0, torch.float32, 1.0, 0, "sum", 1.0, "none", [], "",
+    def _multiply(self, given: Tensor, *result: Any) -> Tensor:
+        product: Tensor = torch.ops.onednn.qlinear_pointwise(
+            given, self.step, self.zero, self.packed, self.scale, self.weight_zeros, self.bias,
+            *result,
         )  # fmt: skip
         return product
 
-    def added_to(self, x: Tensor, residual: Tensor) -> Tensor:
-        """The same for `x` as it is."""
-        return self.added(self.rounded(x), residual)
 
-    def _multiply(self, x: Tensor, *result: Any) -> Tensor:
-        product: Tensor = torch.ops.onednn.qlinear_pointwise(
-            x, self.step, self.zero, self.packed, self.scale, self.weight_zeros, self.bias, *result
-        )
-        return product
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self._multiply(self.rounded(x), 1.0, 0, self.result, "none", [], "")
-
-
-class _FeedForward:
+class RoundedFeedForward(FeedForward):
     """Up, GELU and down; what lies between is rounded as it comes, but for the widest channels."""
 
     def __init__(self, up: dict[str, Tensor], down: dict[str, Tensor]) -> None:
-        self.up, self.down = _Product(up, down["kept"]), _Product(down)
-        real = up["weight"][down["wide"]] * up["scale"][down["wide"], None] / up["narrowing"]
-        self.wide_up, self.wide_bias = real, up["bias"][down["wide"]]
+        self.kept, self.wide = (RoundedProduct(up, down[name]) for name in ("kept", "wide"))
+        self.form, self.narrow_down = self.kept.form, RoundedProduct(down)
         self.wide_down = down["wide_weight"].T.contiguous()
 
-    def __call__(self, x: Tensor) -> Tensor:
-        inner = self.up.gelu_of_rounded(self.up.rounded(x), self.down.step, self.down.zero)
-        wide = functional.gelu(functional.linear(x, self.wide_up, self.wide_bias))
-        return self.down.added(inner, x).addmm_(wide, self.wide_down)
+    def __call__(self, given: Tensor) -> Tensor:
+        """See `FeedForward`."""
+        down = self.narrow_down
+        inner = self.kept.gelu(given, down.step, down.zero, torch.uint8)
+        wide = self.wide.gelu(given, 1.0, 0, torch.float32)
+        return down(inner).addmm_(wide, self.wide_down)
 
 
 def write_int8(model: Any, pairs: EncodedPairs, folder: Path) -> Path:

@@ -1,14 +1,16 @@
 """Pairs as one row of tokens, almost unpadded: what products with weights are given at a time."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import copy
 from typing import NamedTuple, Self
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from workbench.encoding import MOST_PADDING, EncodedPairs, padded_together
 
@@ -30,6 +32,22 @@ class Block(NamedTuple):
     hidden: Tensor | None
 
 
+class Tokens(NamedTuple):
+    """Some tokens: their ids, their types and their positions, each int64 of shape (n,)."""
+
+    ids: Tensor
+    types: Tensor
+    positions: Tensor
+
+    def part(self, part: slice) -> "Tokens":
+        """Some of them."""
+        return Tokens(*(own[part] for own in self))
+
+    def filled(self, count: int) -> "Tokens":
+        """These and zeros, `count` together."""
+        return Tokens(*(functional.pad(own, (0, count - len(own))) for own in self))
+
+
 class Packed:
     """Pairs as one row of n tokens, those of each block together.
 
@@ -44,7 +62,8 @@ class Packed:
         ids, types, positions: of the tokens, those of padding among them, int64 of shape (n,).
         blocks: of the pairs, in the order of the tokens.
         sizes: tokens of each block; then of the filling, which attention leaves out.
-        firsts: where each pair begins among the tokens, int64 of shape (m,).
+        firsts, lengths: where each pair begins among the tokens, and how many are its own, int64
+            of shape (m,).
     """
 
     def __init__(
@@ -61,8 +80,8 @@ class Packed:
             place = slice(first, first + length)
             ids[place], types[place] = pairs.row(int(row))
             positions[place] = np.arange(length)
-        self.ids, self.types, self.positions, self.firsts = map(
-            torch.from_numpy, (ids, types, positions, firsts)
+        self.ids, self.types, self.positions, self.firsts, self.lengths = map(
+            torch.from_numpy, (ids, types, positions, firsts, pairs.lengths[rows])
         )
 
     def places(self) -> Iterator[tuple[Block, slice]]:
@@ -73,12 +92,17 @@ class Packed:
             yield block, slice(start, stop)
             start = stop
 
+    @property
+    def tokens(self) -> Tokens:
+        """Those of padding and filling among them."""
+        return Tokens(self.ids, self.types, self.positions)
+
     def to(self, device: torch.device) -> Self:
         """This on a device: a copy, or itself where it is there."""
         if self.ids.device == device:
             return self
         moved = copy(self)
-        for name in ("ids", "types", "positions", "firsts"):
+        for name in ("ids", "types", "positions", "firsts", "lengths"):
             setattr(moved, name, getattr(self, name).to(device))
         moved.blocks = [
             block._replace(hidden=None if block.hidden is None else block.hidden.to(device))
@@ -87,30 +111,62 @@ class Packed:
         return moved
 
 
-def packs(pairs: EncodedPairs, most: int) -> Iterator[Packed]:
+def packs(pairs: EncodedPairs, most: int, padded: bool = True) -> Iterator[Packed]:
     """All pairs, the longest first, in rows of at most `most` tokens, and of few sizes.
 
-    A pair with more tokens than that has a row of its own.
+    Where no other of the longest fits in, shorter ones do. A pair with more tokens than that has a
+    row of its own.
+
+    Args:
+        pairs: to be packed.
+        most: tokens, those of padding among them.
+        padded: whether blocks are of pairs of nearly one length; else they are of just one.
     """
     order = np.argsort(-pairs.lengths, kind="stable")
     while len(order):
-        blocks = list(blocks_of(pairs.lengths[order], most))
+        blocks = list(blocks_of(pairs.lengths[order], most, MOST_PADDING if padded else 0))
         count = sum(block.rows for block in blocks)
-        yield Packed(pairs, order[:count], blocks, few_sizes=True)
-        order = order[count:]
+        rows, order = order[:count], order[count:]
+        left = most - sum(block.rows * block.length for block in blocks)
+        while len(order) and pairs.lengths[order[-1]] <= left:
+            fits = int(np.searchsorted(-pairs.lengths[order], -left))
+            rows, length = np.append(rows, order[fits]), int(pairs.lengths[order[fits]])
+            blocks.append(Block(1, length, None))
+            order, left = np.delete(order, fits), left - length
+        yield Packed(pairs, rows, blocks, few_sizes=True)
 
 
-def blocks_of(lengths: NDArray[np.int64], most: int = sys.maxsize) -> Iterator[Block]:
+def distinct_tokens(group: Sequence[Packed]) -> tuple[Tokens, list[Tensor]]:
+    """The tokens of some packs that differ in id, type or position.
+
+    Returns:
+        The tokens, and for each pack which of them its own are, int64 of shape (n,).
+    """
+    every = zip(*(pack.tokens for pack in group), strict=True)
+    ids, types, positions = (torch.cat(parts) for parts in every)
+    few_types, few_positions = int(types.max()) + 1, int(positions.max()) + 1
+    keys = (ids * few_types + types) * few_positions + positions
+    places, found = pd.factorize(keys.numpy())
+    keys = torch.from_numpy(found)
+    kinds = keys // few_positions
+    tokens = Tokens(kinds // few_types, kinds % few_types, keys % few_positions)
+    return tokens, list(torch.from_numpy(places).split([len(pack.ids) for pack in group]))
+
+
+def blocks_of(
+    lengths: NDArray[np.int64], most: int = sys.maxsize, padding: float = MOST_PADDING
+) -> Iterator[Block]:
     """Blocks of the first pairs, as many as `most` tokens have room for, but of one at least.
 
     Args:
         lengths: of pairs in tokens, never rising, shape (m,).
         most: tokens of all blocks, padding included.
+        padding: the share of a block's tokens that may be padding.
     """
     left = max(most, int(lengths[0])) if len(lengths) else 0
     while len(lengths) and lengths[0] <= left:
         longest = int(lengths[0])
-        count = padded_together(lengths[: left // longest], MOST_PADDING)
+        count = padded_together(lengths[: left // longest], padding)
         own, lengths = lengths[:count], lengths[count:]
         hidden = None
         if own[-1] < longest:

@@ -83,16 +83,21 @@ def on_gpu() -> bool:
 
 
 def quick_in_bfloat16() -> bool:
-    """Whether a model is trained faster in bfloat16 than in float32 here.
+    """Whether a model is trained faster in bfloat16 than in float32 here; a GPU says so itself."""
+    import torch
 
-    A GPU says so itself. A processor without instructions of its own for bfloat16 is slower in it;
-    with them it may be either: of two that name `avx512_bf16`, one multiplied matrices 2.5 times as
-    fast as in float32, the other half as fast. So there, a product of a model's size is timed.
+    return torch.cuda.is_bf16_supported() if on_gpu() else processor_quick_in_bfloat16()
+
+
+def processor_quick_in_bfloat16() -> bool:
+    """Whether the processor multiplies matrices faster in bfloat16 than in float32.
+
+    One without instructions of its own for bfloat16 is slower in it; with them it may be either:
+    of two that name `avx512_bf16`, one was 2.5 times as fast as in float32, the other half as
+    fast. So there, a product of a model's size is timed.
     """
     import torch
 
-    if on_gpu():
-        return torch.cuda.is_bf16_supported()
     ask = getattr(torch.cpu, "get_capabilities", dict)  # an older torch does not say
     known: Mapping[str, Any] = ask()
     return any(known.get(name, False) for name in CPU_BFLOAT16) and _gain_of_bfloat16() > WORTH_IT

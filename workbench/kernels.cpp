@@ -1,0 +1,326 @@
+// What a BERT layer does between its products with weights: attention, and normalisation.
+//
+// `compiled` has this compiled for the processor at hand and calls what is named at the end. Each pair of texts is attended to by itself, with no padding, and what comes out is written
+// in the form that the next product takes: float32, bfloat16, or rounded to the steps of 8 bits.
+//
+// Vectors are those of GCC and Clang. All sums are in float32.
+
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <utility>
+
+namespace {
+
+#ifdef __AVX512F__
+constexpr int LANES = 16;
+#else
+constexpr int LANES = 8;
+#endif
+constexpr int KEYS = LANES / 2, TOKENS = LANES / 2;  // worked on together: their sums stay in registers
+constexpr int64_t LINE = 64;  // bytes
+
+using Bfloat16 = uint16_t;
+using Floats = float __attribute__((vector_size(4 * LANES), aligned(4)));
+using Ints = int32_t __attribute__((vector_size(4 * LANES), aligned(4)));
+using Shorts = uint16_t __attribute__((vector_size(2 * LANES), aligned(2)));
+using Bytes = uint8_t __attribute__((vector_size(LANES), aligned(1)));
+
+#ifdef __clang__
+#define PICKED(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define PICKED(a, b, ...) __builtin_shuffle(a, b, Ints{__VA_ARGS__})
+#endif
+
+inline Floats all(float value) { return value - Floats{}; }
+
+inline Floats load(const float *from) { return *reinterpret_cast<const Floats *>(from); }
+
+inline Floats load(const Bfloat16 *from) {
+    const auto bits = *reinterpret_cast<const Shorts *>(from);
+    return reinterpret_cast<Floats>(__builtin_convertvector(bits, Ints) << 16);
+}
+
+inline void store(float *to, Floats x) { *reinterpret_cast<Floats *>(to) = x; }
+
+inline void store(Bfloat16 *to, Floats x) {  // rounded to the nearest, ties to even
+    Ints bits = reinterpret_cast<Ints>(x);
+    bits = x == x ? bits + 0x7fff + ((bits >> 16) & 1) : bits | 0x400000;
+    *reinterpret_cast<Shorts *>(to) = __builtin_convertvector(bits >> 16, Shorts);
+}
+
+inline float sum(Floats x) {
+    float total = 0;
+    for (int i = 0; i < LANES; i++) total += x[i];
+    return total;
+}
+
+// How to round to steps: `factor` steps to one of each column, and the step of zero and a half.
+struct Rounding {
+    const float *factor;
+    float half;
+};
+
+template <typename Out>
+inline void give(Out *to, Floats x, int64_t, const Rounding &) {
+    store(to, x);
+}
+
+inline void give(uint8_t *to, Floats x, int64_t column, const Rounding &rounding) {
+    Floats step = x * load(rounding.factor + column) + rounding.half;
+    step = step > 0.0f ? step : all(0);
+    step = step < 255.0f ? step : all(255);
+    const Ints whole = __builtin_convertvector(step, Ints);
+    *reinterpret_cast<Bytes *>(to) = __builtin_convertvector(whole, Bytes);
+}
+
+// exp(x) for x <= 0: a power of two, and Taylor's polynomial for the rest of its exponent, which
+// errs by 2e-7 of the value.
+inline Floats exponential(Floats x) {
+    Floats power = x * 1.44269504f;
+    power = power < -126.0f ? all(-126) : power;
+    const Floats whole = (power + 12582912.0f) - 12582912.0f;  // 1.5 * 2^23: rounds to integers
+    const Floats rest = power - whole;
+    Floats found = all(1.5403530e-4f);
+    found = found * rest + 1.3333558e-3f;
+    found = found * rest + 9.6181291e-3f;
+    found = found * rest + 5.5504109e-2f;
+    found = found * rest + 2.4022651e-1f;
+    found = found * rest + 6.9314718e-1f;
+    found = found * rest + 1.0f;
+    const Ints exponent = __builtin_convertvector(whole, Ints) << 23;
+    return reinterpret_cast<Floats>(reinterpret_cast<Ints>(found) + exponent);
+}
+
+template <int Step, int... I>
+inline void exchange(Floats &a, Floats &b, std::integer_sequence<int, I...>) {
+    const Floats first = PICKED(a, b, (I & Step ? LANES + (I ^ Step) : I)...);
+    b = PICKED(a, b, (I & Step ? LANES + I : (I ^ Step))...);
+    a = first;
+}
+
+// Rows become columns: blocks of `Step` beside the diagonal change places, then larger ones.
+template <int Step = 1>
+inline void transpose(Floats *rows) {
+    for (int i = 0; i < LANES; i++)
+        if (!(i & Step))
+            exchange<Step>(rows[i], rows[i + Step], std::make_integer_sequence<int, LANES>());
+    if constexpr (2 * Step < LANES) transpose<2 * Step>(rows);
+}
+
+// One head of one pair: keys and values of its tokens, and room to work in.
+struct Head {
+    int64_t length, size;
+    const float *keys, *values;  // (length, size)
+    float *queries;              // (size, lanes): those of some tokens, one in each lane
+    float *weights;              // (length, lanes): what those tokens take from each token
+};
+
+// Memory of so many floats, aligned to a line of the cache; null where there is none.
+inline float *room_for(int64_t count) {
+    const int64_t bytes = count * sizeof(float);
+    return static_cast<float *>(std::aligned_alloc(LINE, (bytes + LINE - 1) / LINE * LINE));
+}
+
+// The weights of softmax, and one over their sum, for `Vectors` vectors of queries.
+template <int Vectors>
+inline void weigh(const Head &head, Floats *scale) {
+    constexpr int WIDTH = Vectors * LANES;
+    Floats most[Vectors], total[Vectors] = {};
+    for (int v = 0; v < Vectors; v++) most[v] = all(-INFINITY);
+    for (int64_t j = 0; j < head.length; j += KEYS) {
+        Floats scores[KEYS][Vectors] = {};
+        const float *key[KEYS];  // of the last token again, where there are no more
+        for (int k = 0; k < KEYS; k++)
+            key[k] = head.keys + (j + k < head.length ? j + k : head.length - 1) * head.size;
+        for (int64_t c = 0; c < head.size; c++)
+            for (int k = 0; k < KEYS; k++)
+                for (int v = 0; v < Vectors; v++)
+                    scores[k][v] += key[k][c] * load(head.queries + c * WIDTH + v * LANES);
+        for (int k = 0; k < KEYS && j + k < head.length; k++)
+            for (int v = 0; v < Vectors; v++) {
+                store(head.weights + (j + k) * WIDTH + v * LANES, scores[k][v]);
+                most[v] = scores[k][v] > most[v] ? scores[k][v] : most[v];
+            }
+    }
+    for (int64_t j = 0; j < head.length; j++)
+        for (int v = 0; v < Vectors; v++) {
+            float *own = head.weights + j * WIDTH + v * LANES;
+            const Floats weight = exponential(load(own) - most[v]);
+            total[v] += weight;
+            store(own, weight);
+        }
+    for (int v = 0; v < Vectors; v++) scale[v] = 1.0f / total[v];
+}
+
+// The mean of the values by the weights, for the columns of `Wide` vectors from `column` on.
+template <int Vectors, int Wide, typename Out>
+inline void mix(const Head &head, const Floats *scale, int64_t count, int64_t column, Out *out,
+                int64_t width, const Rounding &rounding) {
+    constexpr int WIDTH = Vectors * LANES;
+    for (int64_t i = 0; i < count; i += TOKENS) {
+        Floats sums[TOKENS][Wide] = {};
+        for (int64_t j = 0; j < head.length; j++)
+            for (int t = 0; t < TOKENS; t++)
+                for (int w = 0; w < Wide; w++)
+                    sums[t][w] += head.weights[j * WIDTH + i + t] *
+                                  load(head.values + j * head.size + column + w * LANES);
+        for (int t = 0; t < TOKENS && i + t < count; t++)
+            for (int w = 0; w < Wide; w++) {
+                const int64_t at = column + w * LANES;
+                const Floats found = sums[t][w] * scale[(i + t) / LANES][(i + t) % LANES];
+                give(out + (i + t) * width + at, found, at, rounding);
+            }
+    }
+}
+
+// From `count` <= Vectors * LANES tokens to the others; `query` gives the query of each.
+template <int Vectors, typename Query, typename Out>
+inline void attend_from(const Head &head, const Query &query, int64_t count, Out *out,
+                        int64_t width, const Rounding &rounding) {
+    for (int v = 0; v < Vectors; v++)
+        for (int64_t c = 0; c < head.size; c += LANES) {
+            Floats rows[LANES];
+            for (int i = 0; i < LANES; i++) {
+                const int64_t token = v * LANES + i;
+                rows[i] = token < count ? load(query(token) + c) : all(0);
+            }
+            transpose(rows);
+            for (int i = 0; i < LANES; i++)
+                store(head.queries + (c + i) * Vectors * LANES + v * LANES, rows[i]);
+        }
+    Floats scale[Vectors];
+    weigh<Vectors>(head, scale);
+    int64_t column = 0;
+    for (; column + 2 * LANES <= head.size; column += 2 * LANES)
+        mix<Vectors, 2>(head, scale, count, column, out, width, rounding);
+    if (column < head.size) mix<Vectors, 1>(head, scale, count, column, out, width, rounding);
+}
+
+inline int64_t most(const int64_t *numbers, int64_t count) {
+    int64_t found = 0;
+    for (int64_t i = 0; i < count; i++) found = numbers[i] > found ? numbers[i] : found;
+    return found;
+}
+
+template <typename In, typename Out>
+int attend_pairs(const In *joint, const int64_t *places, const int64_t *firsts,
+                 const int64_t *lengths, int64_t pairs, int64_t heads, int64_t size, Out *out,
+                 const Rounding &rounding) {
+    const int64_t width = heads * size, stride = 3 * width;
+    const int64_t longest = most(lengths, pairs);
+    float *scratch = room_for(2 * longest * size + 2 * LANES * (size + longest));
+    if (!scratch) return 1;
+    float *keys = scratch, *values = keys + longest * size, *queries = values + longest * size;
+    Head head{0, size, keys, values, queries, queries + 2 * LANES * size};
+    for (int64_t p = 0; p < pairs; p++)
+        for (int64_t h = 0; h < heads; h++) {
+            const auto own = [&](int64_t token) {
+                const int64_t place = firsts[p] + token;
+                return joint + (places ? places[place] : place) * stride + h * size;
+            };
+            Out *place = out + firsts[p] * width + h * size;
+            const Rounding here{rounding.factor ? rounding.factor + h * size : nullptr,
+                                rounding.half};
+            head.length = lengths[p];
+            for (int64_t j = 0; j < head.length; j++)
+                for (int64_t c = 0; c < size; c += LANES) {
+                    store(keys + j * size + c, load(own(j) + width + c));
+                    store(values + j * size + c, load(own(j) + 2 * width + c));
+                }
+            for (int64_t i = 0; i < head.length; i += 2 * LANES) {
+                const auto query = [&](int64_t token) { return own(i + token); };
+                const int64_t left = head.length - i;
+                Out *to = place + i * width;
+                if (left > 2 * LANES) attend_from<2>(head, query, 2 * LANES, to, width, here);
+                else if (left > LANES) attend_from<2>(head, query, left, to, width, here);
+                else attend_from<1>(head, query, left, to, width, here);
+            }
+        }
+    std::free(scratch);
+    return 0;
+}
+
+// Each head of a pair's first token mixes the pair's tokens themselves.
+int mix_pairs(const float *asked, const float *x, const int64_t *firsts, const int64_t *lengths,
+              int64_t pairs, int64_t heads, int64_t width, float *out) {
+    float *scratch = room_for(LANES * (width + most(lengths, pairs)));
+    if (!scratch) return 1;
+    for (int64_t p = 0; p < pairs; p++) {
+        const float *own = x + firsts[p] * width;
+        const Head head{lengths[p], width, own, own, scratch, scratch + LANES * width};
+        for (int64_t h = 0; h < heads; h += LANES) {
+            const int64_t start = (p * heads + h) * width;
+            const auto query = [&](int64_t other) { return asked + start + other * width; };
+            const int64_t count = heads - h < LANES ? heads - h : LANES;
+            attend_from<1>(head, query, count, out + start, width, Rounding{});
+        }
+    }
+    std::free(scratch);
+    return 0;
+}
+
+template <typename In, typename Out>
+void normalise_rows(float *x, const In *more, int64_t rows, int64_t width, const float *weight,
+                    const float *bias, float epsilon, Out *out, const Rounding &rounding) {
+    for (int64_t r = 0; r < rows; r++) {
+        float *own = x + r * width;
+        Floats total = {}, squares = {};
+        for (int64_t c = 0; c < width; c += LANES) {
+            Floats found = load(own + c);
+            if (more) {
+                found += load(more + r * width + c);
+                store(own + c, found);
+            }
+            total += found;
+        }
+        const float mean = sum(total) / width;
+        for (int64_t c = 0; c < width; c += LANES) {
+            const Floats far = load(own + c) - mean;
+            squares += far * far;
+        }
+        const float scale = 1 / std::sqrt(sum(squares) / width + epsilon);
+        for (int64_t c = 0; c < width; c += LANES) {
+            const Floats found = (load(own + c) - mean) * scale * load(weight + c) + load(bias + c);
+            store(own + c, found);
+            if (out) give(out + r * width + c, found, c, rounding);
+        }
+    }
+}
+
+}  // namespace
+
+// The arrays are as torch lays them out; what is given and what comes out is float32, bfloat16 or
+// uint8 as the letters behind the name say: f, b, u. These may be null: `places`, where each token
+// is in its own row of `joint`; `factor`, where nothing is rounded; `more`, which is added to `x`;
+// and the `out` of `normalise`.
+#define ATTEND(NAME, IN, OUT)                                                                  \
+    int NAME(const IN *joint, const int64_t *places, const int64_t *firsts,                    \
+             const int64_t *lengths, int64_t pairs, int64_t heads, int64_t size, OUT *out,     \
+             const float *factor, float half) {                                                \
+        return attend_pairs(joint, places, firsts, lengths, pairs, heads, size, out,           \
+                            {factor, half});                                                   \
+    }
+#define NORMALISE(NAME, IN, OUT)                                                               \
+    void NAME(float *x, const IN *more, int64_t rows, int64_t width, const float *weight,      \
+              const float *bias, float epsilon, OUT *out, const float *factor, float half) {   \
+        normalise_rows(x, more, rows, width, weight, bias, epsilon, out, {factor, half});      \
+    }
+
+extern "C" {
+int lanes() { return LANES; }
+ATTEND(attend_ff, float, float)
+ATTEND(attend_fu, float, uint8_t)
+ATTEND(attend_bb, Bfloat16, Bfloat16)
+ATTEND(attend_bu, Bfloat16, uint8_t)
+int mix(const float *asked, const float *x, const int64_t *firsts, const int64_t *lengths,
+        int64_t pairs, int64_t heads, int64_t width, float *out) {
+    return mix_pairs(asked, x, firsts, lengths, pairs, heads, width, out);
+}
+NORMALISE(normalise_ff, float, float)
+NORMALISE(normalise_fb, float, Bfloat16)
+NORMALISE(normalise_fu, float, uint8_t)
+NORMALISE(normalise_bf, Bfloat16, float)
+NORMALISE(normalise_bb, Bfloat16, Bfloat16)
+NORMALISE(normalise_bu, Bfloat16, uint8_t)
+}
