@@ -9,9 +9,8 @@ be ties. The last layer's products with weights can be in bfloat16, too, and att
 takes them so, which errs more than they do.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -27,9 +26,9 @@ from workbench.layers import LastLayer, Layer, MakeProduct
 from workbench.packing import Packed, Tokens, distinct_tokens, filled_up, packs
 
 PACK_TOKENS = 960  # worked on together: so few that a layer's activations stay in the cache
-FEWEST_TOKENS = 128  # of a pack; with less, its products are no quicker
+FEWEST_TOKENS = 128  # for a thread; with less, its products are no quicker
 MOST_KEPT = 2**25 - 2**13  # bytes: the largest block that glibc learns from, less its own notes
-GROUP_BYTES = 2**28  # of what is computed once for the tokens of some packs, if no two are alike
+TOGETHER_BYTES = 2**29  # of what is computed once for some packs' tokens, if no two are alike
 GPU_TOKENS = 2**16  # worked on together by a GPU: so many that it is busy
 
 
@@ -81,51 +80,51 @@ class FastBert:
                 with torch.inference_mode():
                     scores[pack.rows] = self(pack)
             return scores
+
+        def score_share(rows: NDArray[np.int64]) -> None:
+            most = filled_up(_share(int(pairs.lengths[rows].sum())))
+            with torch.inference_mode():
+                group = list(packs(pairs, most, self.kernels.padded, rows))
+                scores[np.concatenate([pack.rows for pack in group])] = self._together(group)
+
         keep_freed_memory()
         with torch_threads(1) as threads:
-            most = max(FEWEST_TOKENS, _share(int(pairs.lengths.sum()), threads))
-            few = max(1, GROUP_BYTES // (16 * self.width * most * threads)) * threads
-            left = packs(pairs, filled_up(most), self.kernels.padded)
-            while group := list(islice(left, few)):
-                scores[np.concatenate([pack.rows for pack in group])] = self._score(group, threads)
+            for some in self._worked_on_together(pairs):
+                enough = int(pairs.lengths[some].sum()) // FEWEST_TOKENS
+                shares = max(1, min(threads, len(some), enough))
+                in_threads(threads, score_share, [some[first::shares] for first in range(shares)])
         return scores
 
-    def _score(self, group: list[Packed], threads: int) -> NDArray[np.float32]:
+    def _worked_on_together(self, pairs: EncodedPairs) -> list[NDArray[np.int64]]:
+        """Which pairs, the longest first: about as many tokens each time as memory is meant for."""
+        order = np.argsort(-pairs.lengths, kind="stable")
+        tokens = np.cumsum(pairs.lengths[order])
+        if not len(order):
+            return []
+        times = -(-int(tokens[-1]) * 16 * self.width // TOGETHER_BYTES)
+        return np.array_split(
+            order, np.searchsorted(tokens, tokens[-1] * np.arange(1, times) / times)
+        )
+
+    def _together(self, group: list[Packed]) -> NDArray[np.float32]:
         """The logits of the pairs of some packs, in their order.
 
         What comes before the first attention depends on a token, its type and its position alone:
-        it is computed once for each that occurs. What comes after the last is computed for many
+        it is computed once for each that occurs. What comes after the last is computed for all
         pairs at once, which are too few in a pack.
         """
-
-        def each(work: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
-            return in_threads(threads, torch.inference_mode()(work), items)
-
         tokens, places = distinct_tokens(group)
-        size = filled_up(_share(len(tokens.ids), threads))
+        size = filled_up(_share(len(tokens.ids)))
         tokens = tokens.filled(-(-len(tokens.ids) // size) * size)
-        begun = [
-            like.new_empty(len(tokens.ids), like.shape[1])
-            for like in self._begun(tokens.part(slice(1)))
+        begun = (self._begun(tokens.part(part)) for part in _parts(len(tokens.ids), size))
+        x, joint = map(torch.cat, zip(*begun, strict=True))
+        ends = [
+            self._attended(x.index_select(0, place), joint, pack, place)
+            for pack, place in zip(group, places, strict=True)
         ]
-
-        def begin(part: slice) -> None:
-            for whole, own in zip(begun, self._begun(tokens.part(part)), strict=True):
-                whole[part] = own
-
-        def attend(pack_and_place: tuple[Packed, Tensor]) -> tuple[Tensor, Tensor]:
-            x, joint = begun
-            pack, place = pack_and_place
-            return self._attended(x.index_select(0, place), joint, pack, place)
-
-        def finish(part: slice) -> NDArray[np.float32]:
-            return self._logits(first[part], context[part])
-
-        each(begin, _parts(len(tokens.ids), size))
-        found = each(attend, zip(group, places, strict=True))
-        first, context = map(torch.cat, zip(*found, strict=True))
-        logits = each(finish, _parts(len(first), _share(len(first), threads)))
-        return np.concatenate(logits)
+        first, context = map(torch.cat, zip(*ends, strict=True))
+        parts = _parts(len(first), _share(len(first)))
+        return np.concatenate([self._logits(first[part], context[part]) for part in parts])
 
     def _begun(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """The first layer's input, (tokens, width), and its queries, keys and values of that."""
@@ -159,10 +158,9 @@ class FastBert:
         return self.head(pooled)[:, 0].float().cpu().numpy()
 
 
-def _share(count: int, threads: int) -> int:
-    """The size of equal parts, as many for each thread and none above `PACK_TOKENS`."""
-    parts = threads * -(-count // (threads * PACK_TOKENS))
-    return -(-count // parts)
+def _share(count: int) -> int:
+    """The size of equal parts, none above `PACK_TOKENS`."""
+    return -(-count // -(-count // PACK_TOKENS))
 
 
 def _parts(count: int, size: int) -> list[slice]:

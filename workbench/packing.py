@@ -111,8 +111,10 @@ class Packed:
         return moved
 
 
-def packs(pairs: EncodedPairs, most: int, padded: bool = True) -> Iterator[Packed]:
-    """All pairs, the longest first, in rows of at most `most` tokens, and of few sizes.
+def packs(
+    pairs: EncodedPairs, most: int, padded: bool = True, rows: NDArray[np.int64] | None = None
+) -> Iterator[Packed]:
+    """Pairs, the longest first, in rows of at most `most` tokens, and of few sizes.
 
     Where no other of the longest fits in, shorter ones do. A pair with more tokens than that has a
     row of its own.
@@ -121,19 +123,20 @@ def packs(pairs: EncodedPairs, most: int, padded: bool = True) -> Iterator[Packe
         pairs: to be packed.
         most: tokens, those of padding among them.
         padded: whether blocks are of pairs of nearly one length; else they are of just one.
+        rows: of the pairs, the longest first, int array of shape (m,); None for all.
     """
-    order = np.argsort(-pairs.lengths, kind="stable")
+    order = np.argsort(-pairs.lengths, kind="stable") if rows is None else rows
     while len(order):
         blocks = list(blocks_of(pairs.lengths[order], most, MOST_PADDING if padded else 0))
         count = sum(block.rows for block in blocks)
-        rows, order = order[:count], order[count:]
+        own, order = order[:count], order[count:]
         left = most - sum(block.rows * block.length for block in blocks)
         while len(order) and pairs.lengths[order[-1]] <= left:
             fits = int(np.searchsorted(-pairs.lengths[order], -left))
-            rows, length = np.append(rows, order[fits]), int(pairs.lengths[order[fits]])
+            own, length = np.append(own, order[fits]), int(pairs.lengths[order[fits]])
             blocks.append(Block(1, length, None))
             order, left = np.delete(order, fits), left - length
-        yield Packed(pairs, rows, blocks, few_sizes=True)
+        yield Packed(pairs, own, blocks, few_sizes=True)
 
 
 def distinct_tokens(group: Sequence[Packed]) -> tuple[Tokens, list[Tensor]]:
