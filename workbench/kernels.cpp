@@ -1,7 +1,8 @@
 // What a BERT layer does between its products with weights: attention, and normalisation.
 //
-// `compiled` has this compiled for the processor at hand and calls what is named at the end. Each pair of texts is attended to by itself, with no padding, and what comes out is written
-// in the form that the next product takes: float32, bfloat16, or rounded to the steps of 8 bits.
+// `compiled` has this compiled for the processor at hand and calls what is named at the end. Each
+// pair of texts is attended to by itself, with no padding, and what comes out is written in the
+// form that the next product takes: float32, bfloat16, or rounded to the steps of 8 bits.
 //
 // Vectors are those of GCC and Clang. All sums are in float32.
 
@@ -10,6 +11,10 @@
 #include <cstdlib>
 #include <utility>
 
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
 namespace {
 
 #ifdef __AVX512F__
@@ -17,7 +22,7 @@ constexpr int LANES = 16;
 #else
 constexpr int LANES = 8;
 #endif
-constexpr int KEYS = LANES / 2, TOKENS = LANES / 2;  // worked on together: their sums stay in registers
+constexpr int KEYS = LANES / 2, TOKENS = LANES / 2;  // together, so that sums stay in registers
 constexpr int64_t LINE = 64;  // bytes
 
 using Bfloat16 = uint16_t;
@@ -108,12 +113,44 @@ inline void transpose(Floats *rows) {
     if constexpr (2 * Step < LANES) transpose<2 * Step>(rows);
 }
 
-// One head of one pair: keys and values of its tokens, and room to work in.
+// What a lane multiplies at a time: a number, or two in bfloat16 where the processor adds up their
+// products in float32. Two, that is of neighbouring columns of queries and keys, and of
+// neighbouring tokens' weights and values.
+using Two = uint32_t;
+template <typename Unit> constexpr int HELD = 1;
+template <> constexpr int HELD<Two> = 2;
+
+inline Floats load(const Two *from) { return *reinterpret_cast<const Floats *>(from); }
+
+inline Floats plus_product(Floats sum, float a, Floats b) { return sum + a * b; }
+
+#ifdef __AVX512BF16__
+inline Floats plus_product(Floats sum, Two a, Floats b) {
+    const auto twice = reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(a)));
+    const auto found = _mm512_dpbf16_ps(reinterpret_cast<__m512>(sum), twice,
+                                        reinterpret_cast<__m512bh>(b));
+    return reinterpret_cast<Floats>(found);
+}
+#endif
+
+template <typename T> inline auto twos(const T *at) { return reinterpret_cast<const Two *>(at); }
+inline Two *twos(float *at) { return reinterpret_cast<Two *>(at); }
+
+// `first` and `second` in the lower and the upper half of each lane; rounded, ties upwards.
+inline Floats two(Floats first, Floats second) {
+    const Ints lower = (reinterpret_cast<Ints>(first) + 0x8000) >> 16 & 0xffff;
+    const Ints upper = (reinterpret_cast<Ints>(second) + 0x8000) & ~0xffff;
+    return reinterpret_cast<Floats>(lower | upper);
+}
+
+// One head of one pair, and room to work in.
+template <typename Unit>
 struct Head {
     int64_t length, size;
-    const float *keys, *values;  // (length, size)
-    float *queries;              // (size, lanes): those of some tokens, one in each lane
-    float *weights;              // (length, lanes): what those tokens take from each token
+    const Unit *values;  // (length / held, size)
+    Unit *queries;       // (size / held, lanes): those of some tokens, one in each lane
+    float *weights;      // (length, lanes): what those tokens take from each token, as floats, then
+                         // as units
 };
 
 // Memory of so many floats, aligned to a line of the cache; null where there is none.
@@ -122,49 +159,58 @@ inline float *room_for(int64_t count) {
     return static_cast<float *>(std::aligned_alloc(LINE, (bytes + LINE - 1) / LINE * LINE));
 }
 
-// The weights of softmax, and one over their sum, for `Vectors` vectors of queries.
-template <int Vectors>
-inline void weigh(const Head &head, Floats *scale) {
+// The weights of softmax, and one over their sum, for `Vectors` vectors of queries; `key` gives the
+// key of a token, as units.
+template <int Vectors, typename Unit, typename Key>
+inline void weigh(const Head<Unit> &head, const Key &key, Floats *scale) {
     constexpr int WIDTH = Vectors * LANES;
     Floats most[Vectors], total[Vectors] = {};
     for (int v = 0; v < Vectors; v++) most[v] = all(-INFINITY);
     for (int64_t j = 0; j < head.length; j += KEYS) {
         Floats scores[KEYS][Vectors] = {};
-        const float *key[KEYS];  // of the last token again, where there are no more
-        for (int k = 0; k < KEYS; k++)
-            key[k] = head.keys + (j + k < head.length ? j + k : head.length - 1) * head.size;
-        for (int64_t c = 0; c < head.size; c++)
+        const Unit *keys[KEYS];  // of the last token again, where there are no more
+        for (int k = 0; k < KEYS; k++) keys[k] = key(j + k < head.length ? j + k : head.length - 1);
+        for (int64_t c = 0; c < head.size / HELD<Unit>; c++)
             for (int k = 0; k < KEYS; k++)
                 for (int v = 0; v < Vectors; v++)
-                    scores[k][v] += key[k][c] * load(head.queries + c * WIDTH + v * LANES);
+                    scores[k][v] = plus_product(scores[k][v], keys[k][c],
+                                                load(head.queries + c * WIDTH + v * LANES));
         for (int k = 0; k < KEYS && j + k < head.length; k++)
             for (int v = 0; v < Vectors; v++) {
                 store(head.weights + (j + k) * WIDTH + v * LANES, scores[k][v]);
                 most[v] = scores[k][v] > most[v] ? scores[k][v] : most[v];
             }
     }
-    for (int64_t j = 0; j < head.length; j++)
+    for (int64_t j = 0; j < head.length; j += HELD<Unit>)
         for (int v = 0; v < Vectors; v++) {
             float *own = head.weights + j * WIDTH + v * LANES;
-            const Floats weight = exponential(load(own) - most[v]);
+            Floats weight = exponential(load(own) - most[v]);
             total[v] += weight;
-            store(own, weight);
+            if constexpr (HELD<Unit> == 2) {
+                Floats next = {};
+                if (j + 1 < head.length) next = exponential(load(own + WIDTH) - most[v]);
+                total[v] += next;
+                weight = two(weight, next);
+            }
+            store(head.weights + j / HELD<Unit> * WIDTH + v * LANES, weight);
         }
     for (int v = 0; v < Vectors; v++) scale[v] = 1.0f / total[v];
 }
 
 // The mean of the values by the weights, for the columns of `Wide` vectors from `column` on.
-template <int Vectors, int Wide, typename Out>
-inline void mix(const Head &head, const Floats *scale, int64_t count, int64_t column, Out *out,
-                int64_t width, const Rounding &rounding) {
+template <int Vectors, int Wide, typename Unit, typename Out>
+inline void mix(const Head<Unit> &head, const Floats *scale, int64_t count, int64_t column,
+                Out *out, int64_t width, const Rounding &rounding) {
     constexpr int WIDTH = Vectors * LANES;
+    const Unit *weights = reinterpret_cast<const Unit *>(head.weights);
     for (int64_t i = 0; i < count; i += TOKENS) {
         Floats sums[TOKENS][Wide] = {};
-        for (int64_t j = 0; j < head.length; j++)
+        for (int64_t j = 0; j * HELD<Unit> < head.length; j++)
             for (int t = 0; t < TOKENS; t++)
                 for (int w = 0; w < Wide; w++)
-                    sums[t][w] += head.weights[j * WIDTH + i + t] *
-                                  load(head.values + j * head.size + column + w * LANES);
+                    sums[t][w] = plus_product(
+                        sums[t][w], weights[j * WIDTH + i + t],
+                        load(head.values + j * head.size + column + w * LANES));
         for (int t = 0; t < TOKENS && i + t < count; t++)
             for (int w = 0; w < Wide; w++) {
                 const int64_t at = column + w * LANES;
@@ -174,27 +220,42 @@ inline void mix(const Head &head, const Floats *scale, int64_t count, int64_t co
     }
 }
 
-// From `count` <= Vectors * LANES tokens to the others; `query` gives the query of each.
-template <int Vectors, typename Query, typename Out>
-inline void attend_from(const Head &head, const Query &query, int64_t count, Out *out,
-                        int64_t width, const Rounding &rounding) {
+// From `count` <= Vectors * LANES tokens to the others; `query` and `key` give those of a token,
+// `query` as what can be loaded as units.
+template <int Vectors, typename Unit, typename Query, typename Key, typename Out>
+inline void attend_from(const Head<Unit> &head, const Query &query, const Key &key, int64_t count,
+                        Out *out, int64_t width, const Rounding &rounding) {
     for (int v = 0; v < Vectors; v++)
-        for (int64_t c = 0; c < head.size; c += LANES) {
+        for (int64_t c = 0; c < head.size / HELD<Unit>; c += LANES) {
             Floats rows[LANES];
             for (int i = 0; i < LANES; i++) {
                 const int64_t token = v * LANES + i;
                 rows[i] = token < count ? load(query(token) + c) : all(0);
             }
             transpose(rows);
-            for (int i = 0; i < LANES; i++)
-                store(head.queries + (c + i) * Vectors * LANES + v * LANES, rows[i]);
+            for (int i = 0; i < LANES; i++) {
+                Unit *to = head.queries + (c + i) * Vectors * LANES + v * LANES;
+                store(reinterpret_cast<float *>(to), rows[i]);
+            }
         }
     Floats scale[Vectors];
-    weigh<Vectors>(head, scale);
+    weigh<Vectors>(head, key, scale);
     int64_t column = 0;
     for (; column + 2 * LANES <= head.size; column += 2 * LANES)
         mix<Vectors, 2>(head, scale, count, column, out, width, rounding);
     if (column < head.size) mix<Vectors, 1>(head, scale, count, column, out, width, rounding);
+}
+
+// The same from all tokens.
+template <typename Unit, typename Query, typename Key, typename Out>
+inline void attend_from_all(const Head<Unit> &head, const Query &query, const Key &key, Out *out,
+                            int64_t width, const Rounding &rounding) {
+    for (int64_t i = 0; i < head.length; i += 2 * LANES) {
+        const auto from = [&](int64_t token) { return query(i + token); };
+        const int64_t left = head.length - i, count = left < 2 * LANES ? left : 2 * LANES;
+        if (count > LANES) attend_from<2>(head, from, key, count, out + i * width, width, rounding);
+        else attend_from<1>(head, from, key, count, out + i * width, width, rounding);
+    }
 }
 
 inline int64_t most(const int64_t *numbers, int64_t count) {
@@ -212,30 +273,42 @@ int attend_pairs(const In *joint, const int64_t *places, const int64_t *firsts,
     float *scratch = room_for(2 * longest * size + 2 * LANES * (size + longest));
     if (!scratch) return 1;
     float *keys = scratch, *values = keys + longest * size, *queries = values + longest * size;
-    Head head{0, size, keys, values, queries, queries + 2 * LANES * size};
+    float *weights = queries + 2 * LANES * size;
     for (int64_t p = 0; p < pairs; p++)
         for (int64_t h = 0; h < heads; h++) {
             const auto own = [&](int64_t token) {
                 const int64_t place = firsts[p] + token;
                 return joint + (places ? places[place] : place) * stride + h * size;
             };
-            Out *place = out + firsts[p] * width + h * size;
+            Out *to = out + firsts[p] * width + h * size;
+            const int64_t length = lengths[p];
             const Rounding here{rounding.factor ? rounding.factor + h * size : nullptr,
                                 rounding.half};
-            head.length = lengths[p];
-            for (int64_t j = 0; j < head.length; j++)
+#ifdef __AVX512BF16__
+            if constexpr (sizeof(In) == 2 && sizeof(Out) == 1)
+                if (size % (2 * LANES) == 0) {  // what is rounded to 8 bits may err by bfloat16
+                    for (int64_t j = 0; j < length; j += 2)
+                        for (int64_t c = 0; c < size; c += LANES) {
+                            const Floats first = load(own(j) + 2 * width + c);
+                            Floats next = {};
+                            if (j + 1 < length) next = load(own(j + 1) + 2 * width + c);
+                            store(values + j / 2 * size + c, two(first, next));
+                        }
+                    const auto query = [&](int64_t token) { return twos(own(token)); };
+                    const auto key = [&](int64_t token) { return twos(own(token) + width); };
+                    attend_from_all(Head<Two>{length, size, twos(values), twos(queries), weights},
+                                    query, key, to, width, here);
+                    continue;
+                }
+#endif
+            for (int64_t j = 0; j < length; j++)
                 for (int64_t c = 0; c < size; c += LANES) {
                     store(keys + j * size + c, load(own(j) + width + c));
                     store(values + j * size + c, load(own(j) + 2 * width + c));
                 }
-            for (int64_t i = 0; i < head.length; i += 2 * LANES) {
-                const auto query = [&](int64_t token) { return own(i + token); };
-                const int64_t left = head.length - i;
-                Out *to = place + i * width;
-                if (left > 2 * LANES) attend_from<2>(head, query, 2 * LANES, to, width, here);
-                else if (left > LANES) attend_from<2>(head, query, left, to, width, here);
-                else attend_from<1>(head, query, left, to, width, here);
-            }
+            const auto key = [&](int64_t token) { return keys + token * size; };
+            attend_from_all(Head<float>{length, size, values, queries, weights}, own, key, to,
+                            width, here);
         }
     std::free(scratch);
     return 0;
@@ -248,12 +321,13 @@ int mix_pairs(const float *asked, const float *x, const int64_t *firsts, const i
     if (!scratch) return 1;
     for (int64_t p = 0; p < pairs; p++) {
         const float *own = x + firsts[p] * width;
-        const Head head{lengths[p], width, own, own, scratch, scratch + LANES * width};
+        const Head<float> head{lengths[p], width, own, scratch, scratch + LANES * width};
+        const auto key = [&](int64_t token) { return own + token * width; };
         for (int64_t h = 0; h < heads; h += LANES) {
             const int64_t start = (p * heads + h) * width;
             const auto query = [&](int64_t other) { return asked + start + other * width; };
             const int64_t count = heads - h < LANES ? heads - h : LANES;
-            attend_from<1>(head, query, count, out + start, width, Rounding{});
+            attend_from<1>(head, query, key, count, out + start, width, Rounding{});
         }
     }
     std::free(scratch);
