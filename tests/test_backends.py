@@ -156,7 +156,7 @@ def test_two_threads_give_the_same_and_the_number_of_threads_is_left_alone(name,
             assert (threads, torch.get_num_threads()) == (2, 1)
     finally:
         torch.set_num_threads(before)
-    assert together == pytest.approx(alone, abs=1e-5)
+    assert together == pytest.approx(alone, abs=3e-5)  # other packs: sums in another order
 
 
 @pytest.mark.usefixtures("kernels")

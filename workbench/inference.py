@@ -25,7 +25,7 @@ from workbench.kernels import FLOAT32, Kernels, TorchKernels
 from workbench.layers import LastLayer, Layer, MakeProduct
 from workbench.packing import Packed, Tokens, distinct_tokens, filled_up, packs
 
-PACK_TOKENS = 960  # worked on together: so few that a layer's activations stay in the cache
+PACK_TOKENS = 1920  # worked on together: so many that calls cost little, and in the cache still
 FEWEST_TOKENS = 128  # for a thread; with less, its products are no quicker
 MOST_KEPT = 2**25 - 2**13  # bytes: the largest block that glibc learns from, less its own notes
 TOGETHER_BYTES = 2**29  # of what is computed once for some packs' tokens, if no two are alike
