@@ -128,6 +128,21 @@ def test_mixing_and_normalising_are_as_by_torch(kernels, tiny_model):
             assert torch.equal(given, form(whole))
 
 
+@pytest.mark.parametrize(("width", "kept"), [(64, 48), (96, 96), (40, 20)])
+def test_gelu_is_nearly_that_of_the_definition(width, kept, kernels):
+    form = rounding(kept)
+    x = torch.linspace(-12, 12, 100 * width).reshape(100, width)
+    for given in (x, x.bfloat16()):
+        expected = functional.gelu(given.double()).float()
+        inner, others = kernels.gelu(given, kept, form)
+        assert not len(others.T) or (others - expected[:, kept:]).abs().max() < 2e-4
+        steps = inner.int() - form(expected[:, :kept]).int()
+        assert steps.abs().max() <= 1
+        assert (steps != 0).float().mean() < 0.01
+    inner, others = kernels.gelu(torch.tensor([[-300.0, 300.0]]).repeat(1, width // 2), kept, form)
+    assert set(inner.flatten().tolist()) == {128, 255}
+
+
 def test_rounding_to_bfloat16_is_that_of_torch(kernels):
     norm = LayerNorm(16)
     for scale in (1e-30, 1.0, 3e38):
@@ -194,6 +209,14 @@ def test_where_it_cannot_be_compiled_nothing_is_left(
 
 def test_a_folder_that_cannot_be_written_is_no_error(compile_anew, tmp_path):
     (tmp_path / "cache").write_text("a file, not a folder")
+    assert compile_anew() is None
+
+
+@pytest.mark.parametrize("which", ["folder", "file"])
+def test_what_others_could_have_written_is_not_loaded(which, compile_anew, tmp_path):
+    assert compile_anew() is not None
+    folder = tmp_path / "cache/reranker-workbench"
+    (folder if which == "folder" else next(folder.iterdir())).chmod(0o777)
     assert compile_anew() is None
 
 

@@ -65,7 +65,11 @@ def test_a_product_is_that_of_the_rounded_numbers():
     inputs = torch.randn(500, 32, generator=rng) * torch.linspace(0.1, 9, 32)
     weight, bias = torch.randn(48, 32, generator=rng), torch.randn(48, generator=rng)
     part = _rounded(inputs, weight, bias, 0)
-    product, zero, step = RoundedProduct(part), part["zero"].double(), part["step"].double()
+    product, zero, step = (
+        RoundedProduct(part, torch.float32),
+        part["zero"].double(),
+        part["step"].double(),
+    )
     given = product.form(inputs)
     assert given.dtype == torch.uint8
     assert given.max() == 255  # the bounds are those of the inputs
@@ -80,7 +84,7 @@ def test_a_product_is_that_of_the_rounded_numbers():
 
 def test_what_is_out_of_bounds_is_cut_off():
     inputs = torch.linspace(-1, 3, 200).reshape(100, 2)
-    product = RoundedProduct(_rounded(inputs, torch.eye(2), torch.zeros(2), 0))
+    product = RoundedProduct(_rounded(inputs, torch.eye(2), torch.zeros(2), 0), torch.float32)
     found = product(product.form(torch.tensor([[50.0, -50.0]])))
     assert found[0].tolist() == pytest.approx([3, -1], abs=0.05)
 

@@ -28,7 +28,7 @@ from workbench.packing import Packed, Tokens, distinct_tokens, filled_up, packs
 PACK_TOKENS = 1920  # worked on together: so many that calls cost little, and in the cache still
 FEWEST_TOKENS = 128  # for a thread; with less, its products are no quicker
 MOST_KEPT = 2**25 - 2**13  # bytes: the largest block that glibc learns from, less its own notes
-TOGETHER_BYTES = 2**29  # of what is computed once for some packs' tokens, if no two are alike
+TOGETHER_BYTES = 2**28  # of what is computed once for some packs' tokens, if no two are alike
 GPU_TOKENS = 2**16  # worked on together by a GPU: so many that it is busy
 
 
@@ -82,7 +82,7 @@ class FastBert:
             return scores
 
         def score_share(rows: NDArray[np.int64]) -> None:
-            most = filled_up(_share(int(pairs.lengths[rows].sum())))
+            most = min(PACK_TOKENS, filled_up(int(pairs.lengths[rows].sum())))
             with torch.inference_mode():
                 group = list(packs(pairs, most, self.kernels.padded, rows))
                 scores[np.concatenate([pack.rows for pack in group])] = self._together(group)
@@ -114,16 +114,20 @@ class FastBert:
         pairs at once, which are too few in a pack.
         """
         tokens, places = distinct_tokens(group)
-        size = filled_up(_share(len(tokens.ids)))
+        size = min(PACK_TOKENS, filled_up(len(tokens.ids)))
         tokens = tokens.filled(-(-len(tokens.ids) // size) * size)
-        begun = (self._begun(tokens.part(part)) for part in _parts(len(tokens.ids), size))
-        x, joint = map(torch.cat, zip(*begun, strict=True))
+        x, joint = (
+            one.new_empty(len(tokens.ids), one.shape[1])
+            for one in self._begun(tokens.part(slice(1)))
+        )
+        for part in _parts(len(tokens.ids), size):
+            x[part], joint[part] = self._begun(tokens.part(part))
         ends = [
             self._attended(x.index_select(0, place), joint, pack, place)
             for pack, place in zip(group, places, strict=True)
         ]
         first, context = map(torch.cat, zip(*ends, strict=True))
-        parts = _parts(len(first), _share(len(first)))
+        parts = _parts(len(first), PACK_TOKENS)
         return np.concatenate([self._logits(first[part], context[part]) for part in parts])
 
     def _begun(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
@@ -156,11 +160,6 @@ class FastBert:
     def _logits(self, first: Tensor, context: Tensor) -> NDArray[np.float32]:
         pooled = self.pooler(self.last(first, context)[:, None])
         return self.head(pooled)[:, 0].float().cpu().numpy()
-
-
-def _share(count: int) -> int:
-    """The size of equal parts, none above `PACK_TOKENS`."""
-    return -(-count // -(-count // PACK_TOKENS))
 
 
 def _parts(count: int, size: int) -> list[slice]:

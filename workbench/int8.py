@@ -23,7 +23,7 @@ from workbench.encoding import EncodedPairs
 from workbench.exported import EXPORTED, ExportedError, exported_file
 from workbench.files import display_path, replacing
 from workbench.inference import PACK_TOKENS, FastBert, is_supported
-from workbench.kernels import STEPS, Form
+from workbench.kernels import STEPS, Form, Kernels
 from workbench.layers import FeedForward, Product, float32_product
 from workbench.packing import packs
 from workbench.recipes import processor_quick_in_bfloat16
@@ -172,8 +172,8 @@ class Int8Bert(FastBert):
         super().__init__(model, float32_product, dtype)
         for number, layer in enumerate(self.layers):
             joint, out, up, down = (_part(state, f"{number}.{name}.") for name in PRODUCTS)
-            layer.joint, layer.out = (RoundedProduct(part, result=dtype) for part in (joint, out))
-            layer.fed_forward = RoundedFeedForward(up, down)
+            layer.joint, layer.out = (RoundedProduct(part, dtype) for part in (joint, out))
+            layer.fed_forward = RoundedFeedForward(up, down, self.kernels, dtype)
 
 
 def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -186,15 +186,12 @@ class RoundedProduct(Product):
 
     Args:
         part: what `round_model` found for it.
-        rows: which of its outputs, int64 of shape (n,); None for all.
         result: the dtype of the output.
+        rows: which of its outputs, int64 of shape (n,); None for all.
     """
 
     def __init__(
-        self,
-        part: dict[str, Tensor],
-        rows: Tensor | None = None,
-        result: torch.dtype = torch.float32,
+        self, part: dict[str, Tensor], result: torch.dtype, rows: Tensor | None = None
     ) -> None:
         self.result = result
         rows = torch.arange(len(part["bias"])) if rows is None else rows
@@ -207,34 +204,28 @@ class RoundedProduct(Product):
 
     def __call__(self, given: Tensor) -> Tensor:
         """See `Product`."""
-        return self._multiply(given, 1.0, 0, self.result, "none", [], "")
-
-    def gelu(self, given: Tensor, step: float, zero: int, result: torch.dtype) -> Tensor:
-        """GELU of the product; rounded too, to steps of such size from `zero`, if it is `uint8`."""
-        return self._multiply(given, step, zero, result, "gelu", [], "none")
-
-    def _multiply(self, given: Tensor, *result: Any) -> Tensor:
         product: Tensor = torch.ops.onednn.qlinear_pointwise(
             given, self.step, self.zero, self.packed, self.scale, self.weight_zeros, self.bias,
-            *result,
+            1.0, 0, self.result, "none", [], "",
         )  # fmt: skip
         return product
 
 
 class RoundedFeedForward(FeedForward):
-    """Up, GELU and down; what lies between is rounded as it comes, but for the widest channels."""
+    """Up, GELU and down; what lies between is rounded, but for the widest channels."""
 
-    def __init__(self, up: dict[str, Tensor], down: dict[str, Tensor]) -> None:
-        self.kept, self.wide = (RoundedProduct(up, down[name]) for name in ("kept", "wide"))
-        self.form, self.narrow_down = self.kept.form, RoundedProduct(down)
+    def __init__(
+        self, up: dict[str, Tensor], down: dict[str, Tensor], kernels: Kernels, dtype: torch.dtype
+    ) -> None:
+        self.kernels, self.kept = kernels, len(down["kept"])
+        self.up = RoundedProduct(up, dtype, torch.cat([down["kept"], down["wide"]]))
+        self.form, self.down = self.up.form, RoundedProduct(down, torch.float32)
         self.wide_down = down["wide_weight"].T.contiguous()
 
     def __call__(self, given: Tensor) -> Tensor:
         """See `FeedForward`."""
-        down = self.narrow_down
-        inner = self.kept.gelu(given, down.step, down.zero, torch.uint8)
-        wide = self.wide.gelu(given, 1.0, 0, torch.float32)
-        return down(inner).addmm_(wide, self.wide_down)
+        inner, wide = self.kernels.gelu(self.up(given), self.kept, self.down.form)
+        return self.down(inner).addmm_(wide, self.wide_down)
 
 
 def write_int8(model: Any, pairs: EncodedPairs, folder: Path) -> Path:

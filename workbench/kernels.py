@@ -36,7 +36,7 @@ FLOAT32 = Form(torch.float32)
 
 
 class Kernels(Protocol):
-    """All three may overwrite what they are given.
+    """They may overwrite what they are given.
 
     Attributes:
         padded: whether pairs of nearly one length should be padded to it.
@@ -56,6 +56,14 @@ class Kernels(Protocol):
             heads: of the layer.
             form: of what is returned, of shape (tokens, width).
             place: the row of each token, int64 of shape (tokens,); None where they stand in order.
+        """
+        ...
+
+    def gelu(self, x: Tensor, kept: int, form: Form) -> tuple[Tensor, Tensor]:
+        """GELU of `x`, float32 or bfloat16 of shape (tokens, width).
+
+        Returns:
+            The first `kept` columns as uint8 in `form`, and the others as float32.
         """
         ...
 
@@ -133,6 +141,11 @@ class TorchKernels:
             scores[..., length:] = -torch.inf
         found = torch.bmm(torch.softmax(scores, dim=-1).to(self.dtype), value)
         return found.unflatten(0, (-1, heads))[:rows, :, :length].transpose(1, 2)
+
+    def gelu(self, x: Tensor, kept: int, form: Form) -> tuple[Tensor, Tensor]:
+        """See `Kernels`."""
+        found = functional.gelu(x.float())
+        return form(found[:, :kept]), found[:, kept:]
 
     def mix(self, asked: Tensor, x: Tensor, pack: Packed) -> Tensor:
         """See `Kernels`."""
