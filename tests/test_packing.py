@@ -1,5 +1,9 @@
 """Pairs as rows of tokens: nothing lost, hardly any padding, few sizes."""
 
+import os
+import signal
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -91,6 +95,41 @@ def test_few_pairs_are_shared_among_the_threads(model, monkeypatch):
     tokens = [int(pairs.lengths[pack.rows].sum()) for pack in seen]
     assert 2 <= len(tokens) <= 3
     assert max(tokens) < 0.6 * sum(tokens)
+
+
+def test_an_interrupt_ends_the_scoring_at_the_next_pack(model, monkeypatch):
+    pairs, begun = pair_encoder(model).encode(made_up(300)), []
+    monkeypatch.setattr("workbench.inference.PACK_TOKENS", 64)
+    attended = FastBert._attended
+
+    def struck(self, *given):
+        begun.append(given)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)  # the main thread has time to see it
+        return attended(self, *given)
+
+    monkeypatch.setattr(FastBert, "_attended", struck)
+    with pytest.raises(KeyboardInterrupt):
+        FastBert(model.model, float32_product).score(pairs)
+    assert 1 <= len(begun) <= 4
+
+
+def test_what_is_computed_together_is_bounded(model, monkeypatch):
+    pairs, groups = pair_encoder(model).encode(made_up(300)), []
+    run = FastBert(model.model, float32_product)
+    expected, together = run.score(pairs), FastBert._together
+
+    def noted(self, group, *given):
+        groups.append(sum(len(pack.ids) for pack in group))
+        return together(self, group, *given)
+
+    monkeypatch.setattr(FastBert, "_together", noted)
+    bound = 1000 * 16 * model.model.config.hidden_size
+    monkeypatch.setattr("workbench.inference.TOGETHER_BYTES", bound)
+    assert np.abs(run.score(pairs) - expected).max() < 3e-5
+    assert max(groups) <= 1100
+    monkeypatch.setattr("workbench.inference.TOGETHER_BYTES", 1)  # less than a token
+    assert np.abs(run.score(pairs) - expected).max() < 3e-5
 
 
 def test_a_pack_is_moved_as_a_whole_and_left_alone_where_it_is(model):

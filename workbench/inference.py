@@ -9,7 +9,7 @@ be ties. The last layer's products with weights can be in bfloat16, too, and att
 takes them so, which errs more than they do.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from workbench.compiled import compiled_kernels
 from workbench.encoding import EncodedPairs
-from workbench.interrupts import in_threads
+from workbench.interrupts import in_threads, interrupts_held
 from workbench.kernels import FLOAT32, Kernels, TorchKernels
 from workbench.layers import LastLayer, Layer, MakeProduct
 from workbench.packing import Packed, Tokens, distinct_tokens, filled_up, packs
@@ -85,10 +85,12 @@ class FastBert:
             most = min(PACK_TOKENS, filled_up(int(pairs.lengths[rows].sum())))
             with torch.inference_mode():
                 group = list(packs(pairs, most, self.kernels.padded, rows))
-                scores[np.concatenate([pack.rows for pack in group])] = self._together(group)
+                found = self._together(group, interrupts)
+            if not interrupts:
+                scores[np.concatenate([pack.rows for pack in group])] = found
 
         keep_freed_memory()
-        with torch_threads(1) as threads:
+        with torch_threads(1) as threads, interrupts_held() as interrupts:
             for some in self._worked_on_together(pairs):
                 enough = int(pairs.lengths[some].sum()) // FEWEST_TOKENS
                 shares = max(1, min(threads, len(some), enough))
@@ -101,13 +103,12 @@ class FastBert:
         tokens = np.cumsum(pairs.lengths[order])
         if not len(order):
             return []
-        times = -(-int(tokens[-1]) * 16 * self.width // TOGETHER_BYTES)
-        return np.array_split(
-            order, np.searchsorted(tokens, tokens[-1] * np.arange(1, times) / times)
-        )
+        times = min(len(order), -(-int(tokens[-1]) * 16 * self.width // TOGETHER_BYTES))
+        ends = np.searchsorted(tokens, tokens[-1] * np.arange(1, times) / times)
+        return [some for some in np.split(order, ends) if len(some)]
 
-    def _together(self, group: list[Packed]) -> NDArray[np.float32]:
-        """The logits of the pairs of some packs, in their order.
+    def _together(self, group: list[Packed], interrupts: Sized = ()) -> NDArray[np.float32]:
+        """The logits of the pairs of some packs, in their order; none once there are interrupts.
 
         What comes before the first attention depends on a token, its type and its position alone:
         it is computed once for each that occurs. What comes after the last is computed for all
@@ -122,10 +123,11 @@ class FastBert:
         )
         for part in _parts(len(tokens.ids), size):
             x[part], joint[part] = self._begun(tokens.part(part))
-        ends = [
-            self._attended(x.index_select(0, place), joint, pack, place)
-            for pack, place in zip(group, places, strict=True)
-        ]
+        ends = []
+        for pack, place in zip(group, places, strict=True):
+            if interrupts:
+                return np.empty(0, dtype=np.float32)
+            ends.append(self._attended(x.index_select(0, place), joint, pack, place))
         first, context = map(torch.cat, zip(*ends, strict=True))
         parts = _parts(len(first), PACK_TOKENS)
         return np.concatenate([self._logits(first[part], context[part]) for part in parts])

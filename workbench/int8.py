@@ -3,12 +3,12 @@
 What a product is given is rounded to 256 steps between bounds, and cut off beyond them. Three
 things keep the error small. Columns with a wide range are narrowed, and the weights they meet
 widened by as much (SmoothQuant, Xiao et al. 2023); how much, and how far the bounds lie within what
-was met on calibration pairs, is what leaves the product's result nearest to the exact one there. Of
-the inner channels of a feed-forward layer, the `WIDE` widest stay in float32 (as in LLM.int8(),
-Dettmers et al. 2022). Weights are rounded one column after another, each making up for the error of
-those before it (GPTQ, Frantar et al. 2023). Embeddings, normalisation, the last layer's attention,
-pooler and head stay in float32; attention and the last layer's products with weights are in
-bfloat16, where the processor is quick in it.
+was met on calibration pairs, is what leaves the product's result nearest to the exact one there.
+The `WIDE` widest inner channels of a feed-forward layer are not rounded for its second product (as
+in LLM.int8(), Dettmers et al. 2022). Weights are rounded one column after another, each making up
+for the error of those before it (GPTQ, Frantar et al. 2023). Embeddings, normalisation, the last
+layer's attention, pooler and head stay in float32; attention and the last layer's products with
+weights are in bfloat16, where the processor is quick in it.
 """
 
 import copy
@@ -33,7 +33,7 @@ PRODUCTS = ("joint", "out", "up", "down")
 NARROWED = (0.6, 0.7, 0.8, 0.9, 1.0)  # powers of a column's range to be moved into the weights
 BOUNDS = (1.0, 0.95, 0.9, 0.85, 0.8)  # to be tried, as parts of what was met
 TRIED_ON = 2000  # tokens
-WIDE = 32  # inner channels of each feed-forward layer that stay in float32
+WIDE = 32  # inner channels of each feed-forward layer that are not rounded
 DAMPING = 0.01  # of the mean square of a product's inputs, for a stable inverse
 COLUMNS = 64  # of a weight, rounded before those beyond them are told of the errors
 NEEDED = "qlinear_pointwise"
