@@ -153,9 +153,9 @@ def compiled_library(more_flags: tuple[str, ...] = ()) -> ctypes.CDLL | None:
         return None
     command += [*FLAGS, *more_flags]
     ask: Any = getattr(torch.cpu, "get_capabilities", dict)  # an older torch does not say
-    made_of = [SOURCE.read_text(encoding="utf-8"), command, platform.machine(), ask()]
-    digest = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
     try:
+        made_of = [SOURCE.read_text(encoding="utf-8"), command, platform.machine(), ask()]
+        digest = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
         file = _cache_folder() / f"kernels-{digest}.so"
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _is_ours(file.parent):

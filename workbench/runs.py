@@ -252,8 +252,9 @@ def environment() -> dict[str, Any]:
 def code_digest() -> str:
     """SHA-256 over the package's modules and the notebooks, as they are on the disk."""
     whole = hashlib.sha256()
-    notebooks = project_root() / "notebooks"
-    for file in sorted([*Path(__file__).parent.glob("*.py"), *notebooks.glob("*.ipynb")]):
+    package, notebooks = Path(__file__).parent, project_root() / "notebooks"
+    modules = *package.glob("*.py"), *package.glob("*.cpp")
+    for file in sorted([*modules, *notebooks.glob("*.ipynb")]):
         whole.update(f"{file.name}\0".encode() + file.read_bytes())
     return whole.hexdigest()
 
