@@ -22,6 +22,7 @@ from torch.nn import LayerNorm
 from workbench.files import replacing
 from workbench.kernels import FLOAT32, Form, TorchKernels
 from workbench.packing import Packed
+from workbench.recipes import processor_capabilities
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 COMPILERS = ("c++", "g++", "clang++")
@@ -152,9 +153,9 @@ def compiled_library(more_flags: tuple[str, ...] = ()) -> ctypes.CDLL | None:
     if not command or os.environ.get("WORKBENCH_COMPILE") == "0":
         return None
     command += [*FLAGS, *more_flags]
-    ask: Any = getattr(torch.cpu, "get_capabilities", dict)  # an older torch does not say
     try:
-        made_of = [SOURCE.read_text(encoding="utf-8"), command, platform.machine(), ask()]
+        source = SOURCE.read_text(encoding="utf-8")
+        made_of = [source, command, platform.machine(), processor_capabilities()]
         digest = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
         file = _cache_folder() / f"kernels-{digest}.so"
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -96,11 +96,17 @@ def processor_quick_in_bfloat16() -> bool:
     of two that name `avx512_bf16`, one was 2.5 times as fast as in float32, the other half as
     fast. So there, a product of a model's size is timed.
     """
+    known = processor_capabilities()
+    return any(known.get(name, False) for name in CPU_BFLOAT16) and _gain_of_bfloat16() > WORTH_IT
+
+
+def processor_capabilities() -> Mapping[str, Any]:
+    """What the processor can do, by torch's names; an older torch does not say."""
     import torch
 
-    ask = getattr(torch.cpu, "get_capabilities", dict)  # an older torch does not say
+    ask = getattr(torch.cpu, "get_capabilities", dict)
     known: Mapping[str, Any] = ask()
-    return any(known.get(name, False) for name in CPU_BFLOAT16) and _gain_of_bfloat16() > WORTH_IT
+    return known
 
 
 @cache
