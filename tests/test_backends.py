@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.conftest import CHARACTERS
 from workbench import backends, encoding
 from workbench.backends import BackendError, check, choose_backend, open_backend, swapped_share
-from workbench.compiled import compiled_library
+from workbench.compiling import compiled_library
 from workbench.encoding import MOST_PADDING, ROWS_STEP, PairEncoder
 from workbench.evaluation import evaluate
 from workbench.inference import is_supported, torch_threads

@@ -11,10 +11,12 @@ from torch.nn import LayerNorm, functional
 
 from tests.test_backends import made_up
 from workbench.backends import open_backend, pair_encoder
-from workbench.compiled import CompiledKernels, compiled_kernels, compiled_library
+from workbench.compiled import CompiledKernels, Panels, compiled_kernels, panels
+from workbench.compiling import compiled_library
 from workbench.kernels import FLOAT32, Form, TorchKernels
 from workbench.models import find_model
 from workbench.packing import packs
+from workbench.recipes import processor_capabilities
 from workbench.scoring import load_cross_encoder
 
 LENGTHS = [70, 33, 32, 31, 17, 16, 15, 5, 4, 1]
@@ -141,6 +143,63 @@ def test_gelu_is_nearly_that_of_the_definition(width, kept, kernels):
         assert (steps != 0).float().mean() < 0.01
     inner, others = kernels.gelu(torch.tensor([[-300.0, 300.0]]).repeat(1, width // 2), kept, form)
     assert set(inner.flatten().tolist()) == {128, 255}
+
+
+@pytest.fixture
+def multiplying(kernels):
+    if not kernels.multiplies:
+        pytest.skip("products of 8-bit integers are not ours on this processor")
+    return kernels
+
+
+def whole_numbers(low, high, *shape, dtype):
+    rng = torch.Generator().manual_seed(sum(shape))
+    return torch.randint(low, high, shape, generator=rng, dtype=dtype)
+
+
+def test_which_processors_have_products_of_8_bits():
+    """Those that say so, but for those with matrix units, which the library knows better."""
+    known = processor_capabilities()
+    library = compiled_library()
+    if library is None or not known:
+        pytest.skip("no C++ compiler here, or torch does not say what the processor can do")
+    expected = known.get("avx512_vnni", False) and not known.get("amx_int8", False)
+    assert CompiledKernels(library).multiplies == expected
+
+
+@pytest.mark.parametrize("rows", [1, 5, 6, 7, 40])
+@pytest.mark.parametrize(("inputs", "columns"), [(16, 16), (48, 64), (1536, 80), (32, 208)])
+def test_a_product_of_8_bits_is_that_of_whole_numbers(rows, inputs, columns, multiplying):
+    given = whole_numbers(0, 256, rows, inputs, dtype=torch.uint8)
+    weight = whole_numbers(-127, 128, columns, inputs, dtype=torch.int8)
+    given[0], weight[-1] = 255, 127  # the largest sum there is
+    scale, bias = numbers(columns).abs() / 1000, numbers(columns, seed=1)
+    wide, wide_weight = numbers(rows, 24, seed=2), numbers(columns, 24, seed=3)
+    weights = Panels.of(weight, scale, bias)
+    exact = (given.double() @ weight.double().T) * scale + bias
+    both = exact + wide.double() @ wide_weight.double().T
+    found = multiplying.multiply(given, weights, torch.float32)
+    assert ((found - exact).abs() <= 2e-7 * exact.abs() + 1e-5).all()
+    rounded = multiplying.multiply(given, weights, torch.bfloat16)
+    assert torch.equal(rounded, found.bfloat16())
+    found = multiplying.multiply(given, weights, torch.float32, wide, panels(wide_weight))
+    sums = exact.abs() + wide.abs().double() @ wide_weight.abs().double().T
+    assert ((found - both).abs() <= 24 * 2**-24 * sums).all()  # added up one after another
+
+
+@pytest.mark.parametrize(("columns", "kept"), [(64, 48), (96, 96), (144, 112)])
+def test_gelu_of_a_product_is_gelu_and_a_product(columns, kept, multiplying):
+    given = whole_numbers(0, 256, 27, 32, dtype=torch.uint8)
+    weight = whole_numbers(-127, 128, columns, 32, dtype=torch.int8)
+    weights = Panels.of(weight, torch.full((columns,), 3e-5), numbers(columns))
+    form = rounding(kept)
+    inner, others = multiplying.multiply_gelu(given, weights, kept, form)
+    product = multiplying.multiply(given, weights, torch.float32)
+    expected_inner, expected_others = multiplying.gelu(product, kept, form)
+    assert len(set(expected_inner.flatten().tolist())) > 50
+    assert (inner.int() - expected_inner.int()).abs().max() <= 1  # at an edge, by another sum
+    assert (inner != expected_inner).float().mean() < 0.001
+    assert torch.allclose(others, expected_others, atol=1e-6)
 
 
 def test_rounding_to_bfloat16_is_that_of_torch(kernels):

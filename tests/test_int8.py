@@ -6,15 +6,17 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from tests.test_backends import made_up
 from workbench.__main__ import main
 from workbench.backends import BackendError, choose_backend, open_backend, pair_encoder
+from workbench.compiled import CompiledKernels
+from workbench.compiling import compiled_library
 from workbench.exported import EXPORTED
 from workbench.int8 import (
     PRODUCTS,
     Int8Error,
-    RoundedProduct,
     _rounded,
     _second_order,
     open_int8,
@@ -22,16 +24,29 @@ from workbench.int8 import (
     round_model,
     write_int8,
 )
+from workbench.kernels import TorchKernels
 from workbench.models import find_model
+from workbench.rounded import CompiledProduct, RoundedProduct, rounded_feed_forward, rounded_product
 from workbench.scoring import ModelScorer, load_cross_encoder
 
 
 @pytest.fixture(scope="module", autouse=True)
-def kernels():
+def required():
     try:
         require()
     except Int8Error as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module", params=["torch", "compiled"])
+def kernels(request):
+    """Who multiplies: oneDNN in torch, or ours."""
+    if request.param == "torch":
+        return TorchKernels()
+    library = compiled_library()
+    if library is None or not library.products():
+        pytest.skip("products of 8-bit integers are not ours here")
+    return CompiledKernels(library)
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +75,17 @@ def test_auto_looks_at_it_where_it_was_exported(exported, tmp_path):
     assert checked[0] - checked[1] == {"torch-int8"}
 
 
-def test_a_product_is_that_of_the_rounded_numbers():
+def test_a_product_is_that_of_the_rounded_numbers(kernels):
     rng = torch.Generator().manual_seed(0)
     inputs = torch.randn(500, 32, generator=rng) * torch.linspace(0.1, 9, 32)
     weight, bias = torch.randn(48, 32, generator=rng), torch.randn(48, generator=rng)
     part = _rounded(inputs, weight, bias, 0)
     product, zero, step = (
-        RoundedProduct(part, torch.float32),
+        rounded_product(part, torch.float32, kernels),
         part["zero"].double(),
         part["step"].double(),
     )
+    assert isinstance(product, CompiledProduct) == isinstance(kernels, CompiledKernels)
     given = product.form(inputs)
     assert given.dtype == torch.uint8
     assert given.max() == 255  # the bounds are those of the inputs
@@ -82,11 +98,35 @@ def test_a_product_is_that_of_the_rounded_numbers():
     assert float((expected - plain).std() / plain.std()) < 0.02
 
 
-def test_what_is_out_of_bounds_is_cut_off():
-    inputs = torch.linspace(-1, 3, 200).reshape(100, 2)
-    product = RoundedProduct(_rounded(inputs, torch.eye(2), torch.zeros(2), 0), torch.float32)
-    found = product(product.form(torch.tensor([[50.0, -50.0]])))
-    assert found[0].tolist() == pytest.approx([3, -1], abs=0.05)
+def test_what_is_out_of_bounds_is_cut_off(kernels):
+    inputs = torch.linspace(-1, 3, 1600).reshape(100, 16)
+    part = _rounded(inputs, torch.eye(16), torch.zeros(16), 0)
+    product = rounded_product(part, torch.float32, kernels)
+    found = product(product.form(torch.tensor([[50.0, -50.0] * 8])))
+    assert found[0].tolist() == pytest.approx([3, -1] * 8, abs=0.05)
+
+
+def test_up_gelu_and_down_are_nearly_those_of_float32(kernels):
+    rng = torch.Generator().manual_seed(4)
+    inputs = torch.randn(600, 32, generator=rng)
+    up, down = torch.randn(128, 32, generator=rng) / 5, torch.randn(32, 128, generator=rng)
+    bias = torch.randn(32, generator=rng)
+    up[5] *= 20  # a channel that is not rounded
+    inner = functional.gelu(inputs @ up.T)
+    exact = inner @ down.T + bias
+    parts = _rounded(inputs, up, torch.zeros(128), 0), _rounded(inner, down, bias, 16)
+    fed_forward = rounded_feed_forward(*parts, torch.float32, kernels)
+    assert 5 in parts[1]["wide"]
+    found = fed_forward(fed_forward.form(inputs))
+    assert float((found - exact).std() / exact.std()) < 0.015
+
+
+def test_numbers_that_fill_no_vector_are_left_to_the_library(kernels):
+    inputs = torch.linspace(-1, 3, 200).reshape(10, 20)
+    part = _rounded(inputs, torch.eye(20), torch.zeros(20), 0)
+    product = rounded_product(part, torch.float32, kernels)
+    assert type(product) is RoundedProduct
+    assert (product(product.form(inputs)) - inputs).abs().max() < 0.05
 
 
 def test_bounds_and_narrowing_are_those_that_err_least():

@@ -1,6 +1,6 @@
 """Token ids of text pairs for a model: each text is tokenized once and joined to its partners."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -170,7 +170,7 @@ class EncodedPairs:
         """
         scores = np.empty(len(self.tokens), dtype=np.float32)
 
-        def work(batch: Any) -> None:
+        def work(batch: Any, _: Sized) -> None:
             scores[batch.rows] = run(batch)[: len(batch.rows)]
 
         in_threads(threads, work, batches)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from workbench.compiled import compiled_kernels
 from workbench.encoding import EncodedPairs
-from workbench.interrupts import in_threads, interrupts_held
+from workbench.interrupts import in_threads
 from workbench.kernels import FLOAT32, Kernels, TorchKernels
 from workbench.layers import LastLayer, Layer, MakeProduct
 from workbench.packing import Packed, Tokens, distinct_tokens, filled_up, packs
@@ -81,7 +81,7 @@ class FastBert:
                     scores[pack.rows] = self(pack)
             return scores
 
-        def score_share(rows: NDArray[np.int64]) -> None:
+        def score_share(rows: NDArray[np.int64], interrupts: Sized) -> None:
             most = min(PACK_TOKENS, filled_up(int(pairs.lengths[rows].sum())))
             with torch.inference_mode():
                 group = list(packs(pairs, most, self.kernels.padded, rows))
@@ -90,7 +90,7 @@ class FastBert:
                 scores[np.concatenate([pack.rows for pack in group])] = found
 
         keep_freed_memory()
-        with torch_threads(1) as threads, interrupts_held() as interrupts:
+        with torch_threads(1) as threads:
             for some in self._worked_on_together(pairs):
                 enough = int(pairs.lengths[some].sum()) // FEWEST_TOKENS
                 shares = max(1, min(threads, len(some), enough))

@@ -1,4 +1,4 @@
-"""A BERT cross-encoder's logits with its products in 8-bit integers, by oneDNN's kernels in torch.
+"""A BERT cross-encoder's logits with its products in 8-bit integers (see `rounded`).
 
 What a product is given is rounded to 256 steps between bounds, and cut off beyond them. Three
 things keep the error small. Columns with a wide range are narrowed, and the weights they meet
@@ -23,10 +23,11 @@ from workbench.encoding import EncodedPairs
 from workbench.exported import EXPORTED, ExportedError, exported_file
 from workbench.files import display_path, replacing
 from workbench.inference import PACK_TOKENS, FastBert, is_supported
-from workbench.kernels import STEPS, Form, Kernels
-from workbench.layers import FeedForward, Product, float32_product
+from workbench.kernels import STEPS
+from workbench.layers import Product, float32_product
 from workbench.packing import packs
 from workbench.recipes import processor_quick_in_bfloat16
+from workbench.rounded import rounded_feed_forward, rounded_product
 
 BACKEND = "torch-int8"
 PRODUCTS = ("joint", "out", "up", "down")
@@ -172,60 +173,15 @@ class Int8Bert(FastBert):
         super().__init__(model, float32_product, dtype)
         for number, layer in enumerate(self.layers):
             joint, out, up, down = (_part(state, f"{number}.{name}.") for name in PRODUCTS)
-            layer.joint, layer.out = (RoundedProduct(part, dtype) for part in (joint, out))
-            layer.fed_forward = RoundedFeedForward(up, down, self.kernels, dtype)
+            layer.joint, layer.out = (
+                rounded_product(part, dtype, self.kernels) for part in (joint, out)
+            )
+            layer.fed_forward = rounded_feed_forward(up, down, dtype, self.kernels)
 
 
 def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items()
             if name.startswith(prefix)}  # fmt: skip
-
-
-class RoundedProduct(Product):
-    """A product of 8-bit integers; see `Product`.
-
-    Args:
-        part: what `round_model` found for it.
-        result: the dtype of the output.
-        rows: which of its outputs, int64 of shape (n,); None for all.
-    """
-
-    def __init__(
-        self, part: dict[str, Tensor], result: torch.dtype, rows: Tensor | None = None
-    ) -> None:
-        self.result = result
-        rows = torch.arange(len(part["bias"])) if rows is None else rows
-        self.step, self.zero = float(part["step"]), int(part["zero"])
-        factor = 1 / (part["narrowing"] * self.step)
-        self.form = Form(torch.uint8, factor, self.zero + 0.5)
-        self.packed = torch.ops.onednn.qlinear_prepack(part["weight"][rows].contiguous(), None)
-        self.scale, self.bias = part["scale"][rows].contiguous(), part["bias"][rows].contiguous()
-        self.weight_zeros = torch.zeros(len(rows), dtype=torch.int64)
-
-    def __call__(self, given: Tensor) -> Tensor:
-        """See `Product`."""
-        product: Tensor = torch.ops.onednn.qlinear_pointwise(
-            given, self.step, self.zero, self.packed, self.scale, self.weight_zeros, self.bias,
-            1.0, 0, self.result, "none", [], "",
-        )  # fmt: skip
-        return product
-
-
-class RoundedFeedForward(FeedForward):
-    """Up, GELU and down; what lies between is rounded, but for the widest channels."""
-
-    def __init__(
-        self, up: dict[str, Tensor], down: dict[str, Tensor], kernels: Kernels, dtype: torch.dtype
-    ) -> None:
-        self.kernels, self.kept = kernels, len(down["kept"])
-        self.up = RoundedProduct(up, dtype, torch.cat([down["kept"], down["wide"]]))
-        self.form, self.down = self.up.form, RoundedProduct(down, torch.float32)
-        self.wide_down = down["wide_weight"].T.contiguous()
-
-    def __call__(self, given: Tensor) -> Tensor:
-        """See `FeedForward`."""
-        inner, wide = self.kernels.gelu(self.up(given), self.kept, self.down.form)
-        return self.down(inner).addmm_(wide, self.wide_down)
 
 
 def write_int8(model: Any, pairs: EncodedPairs, folder: Path) -> Path:

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import FrameType
@@ -48,15 +48,20 @@ def interrupts_held() -> Iterator[list[BaseException]]:
             raise raised[0]
 
 
-def in_threads(threads: int, work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+def in_threads(threads: int, work: Callable[[Any, Sized], Any], items: Iterable[Any]) -> list[Any]:
     """What `work` gives for each item, in their order; so many items are worked on at a time.
 
     After Ctrl-C no item is begun any more.
+
+    Args:
+        threads: one or more.
+        work: is given an item, and the interrupts so far: where there are any, it may stop.
+        items: to be worked on.
     """
     with interrupts_held() as interrupts:
 
         def unless_interrupted(item: Any) -> Any:
-            return None if interrupts else work(item)
+            return None if interrupts else work(item, interrupts)
 
         if threads == 1:
             return list(map(unless_interrupted, items))

@@ -1,35 +1,19 @@
 // What a BERT layer does between its products with weights: attention, and normalisation.
 //
-// `compiled` has this compiled for the processor at hand and calls what is named at the end. Each
-// pair of texts is attended to by itself, with no padding, and what comes out is written in the
-// form that the next product takes: float32, bfloat16, or rounded to the steps of 8 bits.
-//
-// Vectors are those of GCC and Clang. All sums are in float32.
-
+// Each pair of texts is attended to by itself, with no padding, and what comes out is written in
+// the form that the next product takes: float32, bfloat16, or rounded to the steps of 8 bits. All
+// sums are in float32.
 #include <cmath>
-#include <cstdint>
+
 #include <cstdlib>
 #include <utility>
 
-#ifdef __AVX512BF16__
-#include <immintrin.h>
-#endif
+#include "vectors.h"
 
 namespace {
 
-#ifdef __AVX512F__
-constexpr int LANES = 16;
-#else
-constexpr int LANES = 8;
-#endif
 constexpr int KEYS = LANES / 2, TOKENS = LANES / 2;  // together, so that sums stay in registers
 constexpr int64_t LINE = 64;  // bytes
-
-using Bfloat16 = uint16_t;
-using Floats = float __attribute__((vector_size(4 * LANES), aligned(4)));
-using Ints = int32_t __attribute__((vector_size(4 * LANES), aligned(4)));
-using Shorts = uint16_t __attribute__((vector_size(2 * LANES), aligned(2)));
-using Bytes = uint8_t __attribute__((vector_size(LANES), aligned(1)));
 
 #ifdef __clang__
 #define PICKED(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -37,53 +21,16 @@ using Bytes = uint8_t __attribute__((vector_size(LANES), aligned(1)));
 #define PICKED(a, b, ...) __builtin_shuffle(a, b, Ints{__VA_ARGS__})
 #endif
 
-inline Floats all(float value) { return value - Floats{}; }
-
-inline Floats load(const float *from) { return *reinterpret_cast<const Floats *>(from); }
-
-inline Floats load(const Bfloat16 *from) {
-    const auto bits = *reinterpret_cast<const Shorts *>(from);
-    return reinterpret_cast<Floats>(__builtin_convertvector(bits, Ints) << 16);
-}
-
-inline void store(float *to, Floats x) { *reinterpret_cast<Floats *>(to) = x; }
-
-inline void store(Bfloat16 *to, Floats x) {  // rounded to the nearest, ties to even
-    Ints bits = reinterpret_cast<Ints>(x);
-    bits = x == x ? bits + 0x7fff + ((bits >> 16) & 1) : bits | 0x400000;
-    *reinterpret_cast<Shorts *>(to) = __builtin_convertvector(bits >> 16, Shorts);
-}
-
 inline float sum(Floats x) {
     float total = 0;
     for (int i = 0; i < LANES; i++) total += x[i];
     return total;
 }
 
-// How to round to steps: `factor` steps to one of each column, and the step of zero and a half.
-struct Rounding {
-    const float *factor;
-    float half;
-};
-
-template <typename Out>
-inline void give(Out *to, Floats x, int64_t, const Rounding &) {
-    store(to, x);
-}
-
-inline void give(uint8_t *to, Floats x, int64_t column, const Rounding &rounding) {
-    Floats step = x * load(rounding.factor + column) + rounding.half;
-    step = step > 0.0f ? step : all(0);
-    step = step < 255.0f ? step : all(255);
-    const Ints whole = __builtin_convertvector(step, Ints);
-    *reinterpret_cast<Bytes *>(to) = __builtin_convertvector(whole, Bytes);
-}
-
 // exp(x) for x <= 0: a power of two, and Taylor's polynomial for the rest of its exponent, which
 // errs by 2e-7 of the value.
 inline Floats exponential(Floats x) {
-    Floats power = x * 1.44269504f;
-    power = power < -126.0f ? all(-126) : power;
+    const Floats power = larger(all(-126), x * 1.44269504f);
     const Floats whole = (power + 12582912.0f) - 12582912.0f;  // 1.5 * 2^23: rounds to integers
     const Floats rest = power - whole;
     Floats found = all(1.5403530e-4f);
@@ -178,7 +125,7 @@ inline void weigh(const Head<Unit> &head, const Key &key, Floats *scale) {
         for (int k = 0; k < KEYS && j + k < head.length; k++)
             for (int v = 0; v < Vectors; v++) {
                 store(head.weights + (j + k) * WIDTH + v * LANES, scores[k][v]);
-                most[v] = scores[k][v] > most[v] ? scores[k][v] : most[v];
+                most[v] = larger(scores[k][v], most[v]);
             }
     }
     for (int64_t j = 0; j < head.length; j += HELD<Unit>)
@@ -314,54 +261,6 @@ int attend_pairs(const In *joint, const int64_t *places, const int64_t *firsts,
     return 0;
 }
 
-// Each head of a pair's first token mixes the pair's tokens themselves.
-int mix_pairs(const float *asked, const float *x, const int64_t *firsts, const int64_t *lengths,
-              int64_t pairs, int64_t heads, int64_t width, float *out) {
-    float *scratch = room_for(LANES * (width + most(lengths, pairs)));
-    if (!scratch) return 1;
-    for (int64_t p = 0; p < pairs; p++) {
-        const float *own = x + firsts[p] * width;
-        const Head<float> head{lengths[p], width, own, scratch, scratch + LANES * width};
-        const auto key = [&](int64_t token) { return own + token * width; };
-        for (int64_t h = 0; h < heads; h += LANES) {
-            const int64_t start = (p * heads + h) * width;
-            const auto query = [&](int64_t other) { return asked + start + other * width; };
-            const int64_t count = heads - h < LANES ? heads - h : LANES;
-            attend_from<1>(head, query, key, count, out + start, width, Rounding{});
-        }
-    }
-    std::free(scratch);
-    return 0;
-}
-
-// x times the normal distribution function, which is a polynomial of our own fit between -4 and 4,
-// and constant beyond; it errs by 2e-4 at most up to |x| = 12.
-inline Floats gelu_of(Floats x) {
-    Floats near = x > -4.0f ? x : all(-4);
-    near = near < 4.0f ? near : all(4);
-    const Floats square = near * near;
-    Floats found = all(2.27815100e-8f);
-    found = found * square - 1.59860588e-6f;
-    found = found * square + 4.79555893e-5f;
-    found = found * square - 8.14016152e-4f;
-    found = found * square + 8.77239183e-3f;
-    found = found * square - 6.45731166e-2f;
-    found = found * square + 3.97883356e-1f;
-    return x * (near * found + 0.5f);
-}
-
-template <typename In>
-void gelu_rows(const In *x, int64_t rows, int64_t width, int64_t kept, uint8_t *out, float *others,
-               const Rounding &rounding) {
-    for (int64_t r = 0; r < rows; r++) {
-        const In *own = x + r * width;
-        for (int64_t c = 0; c < kept; c += LANES)
-            give(out + r * kept + c, gelu_of(load(own + c)), c, rounding);
-        for (int64_t c = kept; c < width; c += LANES)
-            store(others + r * (width - kept) + c - kept, gelu_of(load(own + c)));
-    }
-}
-
 template <typename In, typename Out>
 void normalise_rows(float *x, const In *more, int64_t rows, int64_t width, const float *weight,
                     const float *bias, float epsilon, Out *out, const Rounding &rounding) {
@@ -409,28 +308,36 @@ void normalise_rows(float *x, const In *more, int64_t rows, int64_t width, const
         normalise_rows(x, more, rows, width, weight, bias, epsilon, out, {factor, half});      \
     }
 
-#define GELU(NAME, IN)                                                                         \
-    void NAME(const IN *x, int64_t rows, int64_t width, int64_t kept, uint8_t *out,            \
-              float *others, const float *factor, float half) {                                \
-        gelu_rows(x, rows, width, kept, out, others, {factor, half});                          \
-    }
-
 extern "C" {
 int lanes() { return LANES; }
 ATTEND(attend_ff, float, float)
 ATTEND(attend_fu, float, uint8_t)
 ATTEND(attend_bb, Bfloat16, Bfloat16)
 ATTEND(attend_bu, Bfloat16, uint8_t)
-int mix(const float *asked, const float *x, const int64_t *firsts, const int64_t *lengths,
-        int64_t pairs, int64_t heads, int64_t width, float *out) {
-    return mix_pairs(asked, x, firsts, lengths, pairs, heads, width, out);
-}
-GELU(gelu_f, float)
-GELU(gelu_b, Bfloat16)
 NORMALISE(normalise_ff, float, float)
 NORMALISE(normalise_fb, float, Bfloat16)
 NORMALISE(normalise_fu, float, uint8_t)
 NORMALISE(normalise_bf, Bfloat16, float)
 NORMALISE(normalise_bb, Bfloat16, Bfloat16)
 NORMALISE(normalise_bu, Bfloat16, uint8_t)
+
+// Each head of a pair's first token mixes the pair's tokens themselves.
+int mix(const float *asked, const float *x, const int64_t *firsts, const int64_t *lengths,
+        int64_t pairs, int64_t heads, int64_t width, float *out) {
+    float *scratch = room_for(LANES * (width + most(lengths, pairs)));
+    if (!scratch) return 1;
+    for (int64_t p = 0; p < pairs; p++) {
+        const float *own = x + firsts[p] * width;
+        const Head<float> head{lengths[p], width, own, scratch, scratch + LANES * width};
+        const auto key = [&](int64_t token) { return own + token * width; };
+        for (int64_t h = 0; h < heads; h += LANES) {
+            const int64_t start = (p * heads + h) * width;
+            const auto query = [&](int64_t other) { return asked + start + other * width; };
+            const int64_t count = heads - h < LANES ? heads - h : LANES;
+            attend_from<1>(head, query, key, count, out + start, width, Rounding{});
+        }
+    }
+    std::free(scratch);
+    return 0;
+}
 }

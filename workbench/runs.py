@@ -253,7 +253,7 @@ def code_digest() -> str:
     """SHA-256 over the package's modules and the notebooks, as they are on the disk."""
     whole = hashlib.sha256()
     package, notebooks = Path(__file__).parent, project_root() / "notebooks"
-    modules = *package.glob("*.py"), *package.glob("*.cpp")
+    modules = (file for kind in ("py", "cpp", "h") for file in package.glob(f"*.{kind}"))
     for file in sorted([*modules, *notebooks.glob("*.ipynb")]):
         whole.update(f"{file.name}\0".encode() + file.read_bytes())
     return whole.hexdigest()
