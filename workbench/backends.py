@@ -122,7 +122,7 @@ def pair_encoder(model: "CrossEncoder", most: int | None = None) -> PairEncoder:
 
 def _fast_bert(name: str, model: "CrossEncoder", folder: Path | None) -> "FastBert":
     from workbench.inference import FastBert, is_supported
-    from workbench.layers import bfloat16_product, float32_product
+    from workbench.layers import float32_product
 
     inner = model.model
     if inner is None or not is_supported(inner):
@@ -132,7 +132,11 @@ def _fast_bert(name: str, model: "CrossEncoder", folder: Path | None) -> "FastBe
         from workbench.int8 import open_int8
 
         return open_int8(inner, folder)
-    return FastBert(inner, bfloat16_product if name == "torch-bfloat16" else float32_product)
+    if name == "torch-bfloat16":
+        from workbench.bfloat16 import Bfloat16Bert
+
+        return Bfloat16Bert(inner)
+    return FastBert(inner, float32_product)
 
 
 def choose_backend(

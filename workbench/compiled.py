@@ -20,7 +20,8 @@ def panels(weight: Tensor) -> Tensor:
     """Weights as `products.cpp` takes them: of shape (panels, units, `PANEL`, numbers of a unit).
 
     Args:
-        weight: int8 or float32 of shape (n, k). A unit is of four bytes; k is whole units.
+        weight: int8, bfloat16 or float32 of shape (n, k). A unit is of four bytes; k is whole
+            units.
     """
     held = 4 // weight.itemsize
     whole = functional.pad(weight, (0, 0, 0, -len(weight) % PANEL))
@@ -28,39 +29,44 @@ def panels(weight: Tensor) -> Tensor:
 
 
 class Panels(NamedTuple):
-    """The weights of a product of numbers rounded to steps; scale and bias fill the panels, too.
+    """The weights of a product; scale and bias fill the panels, too.
 
     Attributes:
         columns: of what comes out.
         weight: see `panels`.
-        scale: what one of the sums of whole numbers is worth, float32.
+        scale: what one of the sums of whole numbers is worth, float32; None for bfloat16.
         bias: to be added, float32.
     """
 
     columns: int
     weight: Tensor
-    scale: Tensor
+    scale: Tensor | None
     bias: Tensor
 
     @classmethod
-    def of(cls, weight: Tensor, scale: Tensor, bias: Tensor) -> Self:
-        """Of int8 of shape (n, k), and float32 of shape (n,)."""
+    def of(cls, weight: Tensor, bias: Tensor, scale: Tensor | None = None) -> Self:
+        """Of int8 or bfloat16 of shape (n, k), and float32 of shape (n,)."""
         more = 0, -len(weight) % PANEL
-        scale, bias = (functional.pad(own, more) for own in (scale, bias))
-        return cls(len(weight), panels(weight), scale, bias)
+        scale = None if scale is None else functional.pad(scale, more)
+        return cls(len(weight), panels(weight), scale, functional.pad(bias, more))
 
 
 class CompiledKernels:
     """Attention and normalisation on a processor; see `kernels.Kernels`.
 
     Attributes:
-        multiplies: whether this processor's products of 8-bit integers are ours, too.
+        multiplies: in what this processor's products with weights are ours, too: some of
+            `torch.uint8` and `torch.bfloat16`.
     """
 
     padded = False
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        self.library, self.multiplies = library, bool(library.products())
+        self.library = library
+        self.multiplies = {
+            dtype for dtype in (torch.uint8, torch.bfloat16)
+            if hasattr(library, f"multiply_{LETTERS[dtype]}f")
+        }  # fmt: skip
 
     def attend(
         self, joint: Tensor, pack: Packed, heads: int, form: Form, place: Tensor | None = None
@@ -80,7 +86,7 @@ class CompiledKernels:
         tokens, width = x.shape
         if kept % WIDEST or width % WIDEST:
             return TorchKernels().gelu(x, kept, form)
-        inner, others = _inner(tokens, width, kept)
+        inner, others = _inner(tokens, width, kept, form)
         self._function("gelu", x.dtype)(
             _address(x), tokens, width, kept, *map(_address, (inner, others, form.factor)),
             form.half,
@@ -116,23 +122,22 @@ class CompiledKernels:
         wide: Tensor | None = None,
         wide_weight: Tensor | None = None,
     ) -> Tensor:
-        """A product of rounded numbers, and of others besides.
+        """A product with weights, and another one added to it.
 
         Args:
-            given: uint8 of shape (rows, k).
-            weights: of n columns.
+            given: uint8 or bfloat16 of shape (rows, k).
+            weights: of n columns, int8 or bfloat16.
             dtype: of what comes out, `torch.float32` or `torch.bfloat16`.
-            wide: what is not rounded, float32 of shape (rows, w).
+            wide: for that other product, float32 of shape (rows, w); None for none.
             wide_weight: `panels` of its weights.
 
         Returns:
             Of shape (rows, n).
         """
         found = torch.empty(len(given), weights.columns, dtype=dtype)
-        self._function("multiply", dtype)(
-            _address(given), *given.shape, weights.columns, *map(_address, weights[1:]),
-            _address(wide), 0 if wide is None else wide.shape[1], _address(wide_weight),
-            _address(found),
+        self._function("multiply", given.dtype, dtype)(
+            *_product(given, weights), _address(wide), 0 if wide is None else wide.shape[1],
+            _address(wide_weight), _address(found),
         )  # fmt: skip
         return found
 
@@ -140,19 +145,23 @@ class CompiledKernels:
         self, given: Tensor, weights: Panels, kept: int, form: Form
     ) -> tuple[Tensor, Tensor]:
         """`gelu` of what `multiply` gives."""
-        inner, others = _inner(len(given), weights.columns, kept)
-        self.library.multiply_gelu(
-            _address(given), *given.shape, weights.columns, *map(_address, weights[1:]), kept,
-            *map(_address, (inner, others, form.factor)), form.half,
-        )  # fmt: skip
+        inner, others = _inner(len(given), weights.columns, kept, form)
+        self._function("multiply_gelu", given.dtype)(
+            *_product(given, weights), kept, *map(_address, (inner, others, form.factor)), form.half
+        )
         return inner, others
 
     def _function(self, name: str, *dtypes: torch.dtype) -> Any:
         return getattr(self.library, f"{name}_{''.join(LETTERS[dtype] for dtype in dtypes)}")
 
 
-def _inner(rows: int, columns: int, kept: int) -> tuple[Tensor, Tensor]:
-    return torch.empty(rows, kept, dtype=torch.uint8), torch.empty(rows, columns - kept)
+def _inner(rows: int, columns: int, kept: int, form: Form) -> tuple[Tensor, Tensor]:
+    return torch.empty(rows, kept, dtype=form.dtype), torch.empty(rows, columns - kept)
+
+
+def _product(given: Tensor, weights: Panels) -> tuple[Any, ...]:
+    units = given.shape[1] * given.itemsize // 4
+    return _address(given), len(given), units, weights.columns, *map(_address, weights[1:])
 
 
 def _require_memory(failed: int, pack: Packed) -> None:

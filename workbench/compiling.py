@@ -33,10 +33,10 @@ FUNCTIONS = {  # by what they do: the letters behind the name, and the arguments
     ),
     "gelu": (("_f", "_b"), [POINTER, *[WHOLE] * 3, *[POINTER] * 3, REAL]),
     "multiply": (
-        ("_f", "_b"), [POINTER, *[WHOLE] * 3, *[POINTER] * 4, WHOLE, *[POINTER] * 2]
+        ("_uf", "_ub", "_bf", "_bb"), [POINTER, *[WHOLE] * 3, *[POINTER] * 4, WHOLE, *[POINTER] * 2]
     ),
     "multiply_gelu": (
-        ("",), [POINTER, *[WHOLE] * 3, *[POINTER] * 3, WHOLE, *[POINTER] * 3, REAL]
+        ("_u", "_b"), [POINTER, *[WHOLE] * 3, *[POINTER] * 3, WHOLE, *[POINTER] * 3, REAL]
     ),
 }  # fmt: skip
 

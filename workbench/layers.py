@@ -21,10 +21,11 @@ class Product:
 
     Attributes:
         form: that of the input.
+        result: the dtype of the output.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype = torch.float32) -> None:
-        self.form = Form(dtype)
+        self.form, self.result = Form(dtype), dtype
         self.weight, self.bias = weight.detach().to(dtype), bias.detach().to(dtype)
 
     def __call__(self, given: Tensor) -> Tensor:

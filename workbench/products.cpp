@@ -1,4 +1,4 @@
-// Products of numbers rounded to 8 bits with weights of 8 bits, and GELU.
+// Products in 8 bits and in bfloat16 with weights of the same, and GELU.
 //
 // The weights lie in panels of a few vectors' columns: for one unit after another of what a lane
 // multiplies at a time, the panel's columns. A panel stays in the cache while all rows are
@@ -29,40 +29,47 @@ inline Floats gelu_of(Floats x) {
 
 constexpr int ROWS = 6, VECTORS = 4;  // together: 24 sums, four weights and what they are met by
 
-inline Ints all(int32_t value) { return value - Ints{}; }
-inline Ints load(const int32_t *from) { return *reinterpret_cast<const Ints *>(from); }
+using Unit = int32_t;  // what a lane multiplies at a time: four numbers of 8 bits, or two bfloat16
 
-// As instructions of their own, since GCC would move the sums to memory and back. A lane of the
-// first adds up four products of what is rounded (unsigned) with weights (signed).
+inline Ints all(Unit value) { return value - Ints{}; }
+inline Ints load(const Unit *from) { return *reinterpret_cast<const Ints *>(from); }
+
+// The sums of products, as instructions of their own, since GCC would move them to memory and back.
+// What is given in 8 bits is unsigned, and its weights are signed.
 inline void add_product(Ints &sum, Ints given, Ints weights) {
     asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(given), "v"(weights));
 }
 inline void add_product(Floats &sum, Floats given, Floats weights) {
     asm("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(given), "v"(weights));
 }
+#ifdef __AVX512BF16__
+inline void add_product(Floats &sum, Ints given, Ints weights) {
+    asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(given), "v"(weights));
+}
+#endif
 
-// Adds to the sums the products of some rows, each of so many units, with a panel.
-template <int Rows, typename Sums, typename Unit>
-inline void add_products(Sums (&sums)[Rows][VECTORS], const Unit *given, int64_t units,
-                         const Unit *panel) {
-    for (int64_t u = 0; u < units; u++) {
-        Sums weights[VECTORS];
+// Adds to the sums the products of some rows, each of so many numbers or units, with a panel.
+template <int Rows, typename Sums, typename One>
+inline void add_products(Sums (&sums)[Rows][VECTORS], const One *given, int64_t count,
+                         const One *panel) {
+    for (int64_t c = 0; c < count; c++) {
+        decltype(load(panel)) weights[VECTORS];
 #pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++) weights[v] = load(panel + (u * VECTORS + v) * LANES);
+        for (int v = 0; v < VECTORS; v++) weights[v] = load(panel + (c * VECTORS + v) * LANES);
 #pragma GCC unroll 6
         for (int r = 0; r < Rows; r++) {
-            const Sums one = all(given[r * units + u]);
+            const auto one = all(given[r * count + c]);
 #pragma GCC unroll 4
             for (int v = 0; v < VECTORS; v++) add_product(sums[r][v], one, weights[v]);
         }
     }
 }
 
-// A product's weights; what is given has `inputs` columns, and what comes out `columns`. A sum
-// times the column's `scale`, plus its `bias`, is the result.
+// A product's weights; what is given has `units` in a row, and what comes out `columns`. A sum
+// (in 8 bits: times the column's `scale`) plus the column's `bias` is the result.
 struct Weights {
-    int64_t inputs, columns;
-    const int8_t *panels;
+    int64_t units, columns;
+    const Unit *panels;
     const float *scale, *bias;
 };
 
@@ -73,21 +80,24 @@ struct Wide {
     const float *panels;
 };
 
-template <int Rows, typename Give>
-inline void multiply_rows(const uint8_t *given, const Weights &weights, const Wide &wide,
-                          int64_t row, int64_t column, const Give &out) {
-    const int64_t units = weights.inputs / 4;
-    Ints whole[Rows][VECTORS] = {};
-    add_products<Rows>(whole, reinterpret_cast<const int32_t *>(given) + row * units, units,
-                       reinterpret_cast<const int32_t *>(weights.panels) + column * units);
+inline Floats worth(Ints sum, const float *scale, int64_t column) {
+    return __builtin_convertvector(sum, Floats) * load(scale + column);
+}
+inline Floats worth(Floats sum, const float *, int64_t) { return sum; }
+
+template <typename Sums, int Rows, typename Give>
+inline void multiply_rows(const Unit *given, const Weights &weights, const Wide &wide, int64_t row,
+                          int64_t column, const Give &out) {
+    Sums found[Rows][VECTORS] = {};
+    add_products<Rows>(found, given + row * weights.units, weights.units,
+                       weights.panels + column * weights.units);
     Floats sums[Rows][VECTORS];
 #pragma GCC unroll 6
     for (int r = 0; r < Rows; r++)
 #pragma GCC unroll 4
         for (int v = 0; v < VECTORS; v++) {
             const int64_t at = column + v * LANES;
-            sums[r][v] = __builtin_convertvector(whole[r][v], Floats) * load(weights.scale + at) +
-                         load(weights.bias + at);
+            sums[r][v] = worth(found[r][v], weights.scale, at) + load(weights.bias + at);
         }
     if (wide.inputs)
         add_products<Rows>(sums, wide.given + row * wide.inputs, wide.inputs,
@@ -99,14 +109,15 @@ inline void multiply_rows(const uint8_t *given, const Weights &weights, const Wi
             if (column + v * LANES < weights.columns) out(row + r, column + v * LANES, sums[r][v]);
 }
 
-template <typename Give>
-inline void multiply(const uint8_t *given, int64_t rows, const Weights &weights, const Wide &wide,
+template <typename Sums, typename Give>
+inline void multiply(const void *given, int64_t rows, const Weights &weights, const Wide &wide,
                      const Give &out) {
+    const Unit *units = static_cast<const Unit *>(given);
     for (int64_t column = 0; column < weights.columns; column += VECTORS * LANES) {
         int64_t row = 0;
         for (; row + ROWS <= rows; row += ROWS)
-            multiply_rows<ROWS>(given, weights, wide, row, column, out);
-        for (; row < rows; row++) multiply_rows<1>(given, weights, wide, row, column, out);
+            multiply_rows<Sums, ROWS>(units, weights, wide, row, column, out);
+        for (; row < rows; row++) multiply_rows<Sums, 1>(units, weights, wide, row, column, out);
     }
 }
 
@@ -136,15 +147,28 @@ void gelu_rows(const In *x, int64_t rows, int64_t width, int64_t kept, uint8_t *
         gelu_rows(x, rows, width, kept, out, others, {factor, half});                          \
     }
 
-#define MULTIPLY(NAME, OUT)                                                                    \
-    void NAME(const uint8_t *given, int64_t rows, int64_t inputs, int64_t columns,             \
-              const int8_t *panels, const float *scale, const float *bias, const float *wide,  \
+#define MULTIPLY(NAME, SUMS, OUT)                                                              \
+    void NAME(const void *given, int64_t rows, int64_t units, int64_t columns,                 \
+              const Unit *panels, const float *scale, const float *bias, const float *wide,    \
               int64_t wide_inputs, const float *wide_panels, OUT *out) {                       \
         const auto write = [&](int64_t row, int64_t column, Floats found) {                    \
             store(out + row * columns + column, found);                                        \
         };                                                                                     \
-        multiply(given, rows, {inputs, columns, panels, scale, bias},                          \
-                 {wide, wide_inputs, wide_panels}, write);                                     \
+        multiply<SUMS>(given, rows, {units, columns, panels, scale, bias},                     \
+                       {wide, wide_inputs, wide_panels}, write);                               \
+    }
+
+#define MULTIPLY_GELU(NAME, SUMS, OUT)                                                         \
+    void NAME(const void *given, int64_t rows, int64_t units, int64_t columns,                 \
+              const Unit *panels, const float *scale, const float *bias, int64_t kept,         \
+              OUT *out, float *others, const float *factor, float half) {                      \
+        const Rounding rounding{factor, half};                                                 \
+        const auto write = [&](int64_t row, int64_t column, Floats found) {                    \
+            if (column < kept) give(out + row * kept + column, gelu_of(found), column, rounding); \
+            else store(others + row * (columns - kept) + column - kept, gelu_of(found));       \
+        };                                                                                     \
+        multiply<SUMS>(given, rows, {units, columns, panels, scale, bias},                     \
+                       {nullptr, 0, nullptr}, write);                                          \
     }
 
 extern "C" {
@@ -153,18 +177,13 @@ GELU(gelu_f, float)
 GELU(gelu_b, Bfloat16)
 
 #if PRODUCTS
-MULTIPLY(multiply_f, float)
-MULTIPLY(multiply_b, Bfloat16)
-
-void multiply_gelu(const uint8_t *given, int64_t rows, int64_t inputs, int64_t columns,
-                   const int8_t *panels, const float *scale, const float *bias, int64_t kept,
-                   uint8_t *out, float *others, const float *factor, float half) {
-    const Rounding rounding{factor, half};
-    const auto write = [&](int64_t row, int64_t column, Floats found) {
-        if (column < kept) give(out + row * kept + column, gelu_of(found), column, rounding);
-        else store(others + row * (columns - kept) + column - kept, gelu_of(found));
-    };
-    multiply(given, rows, {inputs, columns, panels, scale, bias}, {nullptr, 0, nullptr}, write);
-}
+MULTIPLY(multiply_uf, Ints, float)
+MULTIPLY(multiply_ub, Ints, Bfloat16)
+MULTIPLY_GELU(multiply_gelu_u, Ints, uint8_t)
+#ifdef __AVX512BF16__
+MULTIPLY(multiply_bf, Floats, float)
+MULTIPLY(multiply_bb, Floats, Bfloat16)
+MULTIPLY_GELU(multiply_gelu_b, Floats, Bfloat16)
+#endif
 #endif
 }

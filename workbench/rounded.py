@@ -1,11 +1,10 @@
 """Products of 8-bit integers, by kernels of our own or by oneDNN's in torch."""
 
-from typing import Any, TypeGuard
-
 import torch
 from torch import Tensor
 
-from workbench.compiled import WIDEST, CompiledKernels, Panels, panels
+from workbench.compiled import CompiledKernels, Panels, panels
+from workbench.compiled_products import CompiledFeedForward, CompiledProduct, compiles
 from workbench.kernels import Form, Kernels
 from workbench.layers import FeedForward, Product
 
@@ -18,20 +17,14 @@ class RoundedProduct(Product):
     Args:
         part: of the weights.
         result: the dtype of the output.
-        rows: which of its outputs, int64 of shape (n,); None for all.
     """
 
-    def __init__(self, part: Part, result: torch.dtype, rows: Tensor | None = None) -> None:
-        self.result = result
-        rows = torch.arange(len(part["bias"])) if rows is None else rows
+    def __init__(self, part: Part, result: torch.dtype) -> None:
+        self.form, self.result = rounding(part), result
         self.step, self.zero = float(part["step"]), int(part["zero"])
-        self.form = Form(torch.uint8, 1 / (part["narrowing"] * self.step), self.zero + 0.5)
-        self._take(*(part[name][rows].contiguous() for name in ("weight", "scale", "bias")))
-
-    def _take(self, weight: Tensor, scale: Tensor, bias: Tensor) -> None:
-        self.packed: Any = torch.ops.onednn.qlinear_prepack(weight, None)
-        self.scale, self.bias = scale, bias
-        self.weight_zeros = torch.zeros(len(bias), dtype=torch.int64)
+        self.packed = torch.ops.onednn.qlinear_prepack(part["weight"], None)
+        self.scale, self.bias = part["scale"], part["bias"]
+        self.weight_zeros = torch.zeros(len(self.bias), dtype=torch.int64)
 
     def __call__(self, given: Tensor) -> Tensor:
         """See `Product`."""
@@ -42,41 +35,21 @@ class RoundedProduct(Product):
         return product
 
 
-class CompiledProduct(RoundedProduct):
-    """The same by our own kernels."""
-
-    def __init__(
-        self, part: Part, result: torch.dtype, kernels: CompiledKernels, rows: Tensor | None = None
-    ) -> None:
-        self.kernels = kernels
-        super().__init__(part, result, rows)
-
-    def _take(self, weight: Tensor, scale: Tensor, bias: Tensor) -> None:
-        scale = scale * self.step
-        bias = bias - self.zero * weight.sum(1) * scale  # the step of zero is met by each weight
-        self.packed = Panels.of(weight, scale, bias)
-
-    def __call__(self, given: Tensor) -> Tensor:
-        """See `Product`."""
-        return self.kernels.multiply(given, self.packed, self.result)
-
-
 class RoundedFeedForward(FeedForward):
     """Up, GELU and down; what lies between is rounded, but for the widest channels.
 
     Args:
-        up, down: of the products.
-        result: the dtype of what is given to GELU, where that is not done at once.
+        up: gives the channels that are rounded, and then the others.
+        down: of those that are rounded.
         kernels: which do the GELU.
+        wide_down: the weights of the others, float32 of shape (others, width).
     """
 
-    def __init__(self, up: Part, down: Part, result: torch.dtype, kernels: Kernels) -> None:
-        self.kernels, self.kept = kernels, len(down["kept"])
-        self._take(up, down, torch.cat([down["kept"], down["wide"]]), result)
-
-    def _take(self, up: Part, down: Part, order: Tensor, result: torch.dtype) -> None:
-        self.up, self.down = RoundedProduct(up, result, order), RoundedProduct(down, torch.float32)
-        self.form, self.wide_down = self.up.form, down["wide_weight"].T.contiguous()
+    def __init__(
+        self, up: RoundedProduct, down: RoundedProduct, kernels: Kernels, wide_down: Tensor
+    ) -> None:
+        self.form, self.up, self.down, self.wide_down = up.form, up, down, wide_down
+        self.kernels, self.kept = kernels, len(up.bias) - len(wide_down)
 
     def __call__(self, given: Tensor) -> Tensor:
         """See `FeedForward`."""
@@ -84,42 +57,37 @@ class RoundedFeedForward(FeedForward):
         return self.down(inner).addmm_(wide, self.wide_down)
 
 
-class CompiledFeedForward(RoundedFeedForward):
-    """The same by our own kernels: GELU as sums come out, and the widest channels added to them."""
-
-    kernels: CompiledKernels
-    up: CompiledProduct
-    down: CompiledProduct
-
-    def _take(self, up: Part, down: Part, order: Tensor, result: torch.dtype) -> None:
-        self.up = CompiledProduct(up, result, self.kernels, order)
-        self.down = CompiledProduct(down, torch.float32, self.kernels)
-        self.form, self.wide_down = self.up.form, panels(down["wide_weight"])
-
-    def __call__(self, given: Tensor) -> Tensor:
-        """See `FeedForward`."""
-        inner, wide = self.kernels.multiply_gelu(given, self.up.packed, self.kept, self.down.form)
-        return self.kernels.multiply(
-            inner, self.down.packed, self.down.result, wide, self.wide_down
-        )
+def rounding(part: Part) -> Form:
+    """The form of what a product is given."""
+    step = float(part["step"])
+    return Form(torch.uint8, 1 / (part["narrowing"] * step), int(part["zero"]) + 0.5)
 
 
-def rounded_product(part: Part, result: torch.dtype, kernels: Kernels) -> RoundedProduct:
+def rounded_product(part: Part, result: torch.dtype, kernels: Kernels) -> Product:
     """By our own kernels where they are for it; see `RoundedProduct`."""
-    if _compiled(kernels, part):
-        return CompiledProduct(part, result, kernels)
+    if compiles(kernels, torch.uint8, part["weight"]):
+        return _compiled(part, result, kernels)
     return RoundedProduct(part, result)
 
 
 def rounded_feed_forward(
     up: Part, down: Part, result: torch.dtype, kernels: Kernels
-) -> RoundedFeedForward:
-    """By our own kernels where they are for it; see `RoundedFeedForward`."""
-    kind = CompiledFeedForward if _compiled(kernels, up, down) else RoundedFeedForward
-    return kind(up, down, result, kernels)
+) -> FeedForward:
+    """By our own kernels where they are for it; see `RoundedFeedForward`.
+
+    Where GELU is not done at once, it is given `result`.
+    """
+    order = torch.cat([down["kept"], down["wide"]])
+    up = up | {name: up[name][order].contiguous() for name in ("weight", "scale", "bias")}
+    if compiles(kernels, torch.uint8, up["weight"], down["weight"]):
+        made = _compiled(up, result, kernels), _compiled(down, torch.float32, kernels)
+        return CompiledFeedForward(*made, kernels, panels(down["wide_weight"]))
+    products = RoundedProduct(up, result), RoundedProduct(down, torch.float32)
+    return RoundedFeedForward(*products, kernels, down["wide_weight"].T.contiguous())
 
 
-def _compiled(kernels: Kernels, *parts: Part) -> TypeGuard[CompiledKernels]:
-    sizes = (size for part in parts for size in part["weight"].shape)
-    multiplies = isinstance(kernels, CompiledKernels) and kernels.multiplies
-    return multiplies and not any(size % WIDEST for size in sizes)
+def _compiled(part: Part, result: torch.dtype, kernels: CompiledKernels) -> CompiledProduct:
+    scale = part["scale"] * part["step"]
+    met = part["zero"] * part["weight"].sum(1) * scale  # by the step of zero, in each weight
+    packed = Panels.of(part["weight"], part["bias"] - met, scale)
+    return CompiledProduct(packed, rounding(part), result, kernels)
