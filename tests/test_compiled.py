@@ -202,6 +202,12 @@ def test_a_product_is_that_of_the_definition(rows, inputs, columns, given_as, ke
     assert ((found - both).abs() <= near + 24 * 2**-24 * sums).all()  # one after another
 
 
+def test_weights_of_another_size_are_refused(given_as, kernels):
+    given, weights, *_ = to_be_multiplied(given_as, 6, 32, 16)
+    with pytest.raises(ValueError, match=r"weights of \d+ bytes for \(6, 16\) torch"):
+        kernels.multiply(given[:, :16].contiguous(), weights, torch.float32)
+
+
 @pytest.mark.parametrize(("columns", "kept"), [(64, 48), (96, 96), (144, 112)])
 def test_gelu_of_a_product_is_gelu_and_a_product(columns, kept, given_as, kernels):
     given, weights, *_ = to_be_multiplied(given_as, 27, 32, columns)

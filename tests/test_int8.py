@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from tests.test_backends import made_up
@@ -213,3 +214,27 @@ def test_what_cannot_be_done_is_refused_by_name(exported, tiny_model, tmp_path, 
         open_int8(model.model, tmp_path)
     assert main(["export", "bundled:all-MiniLM-L6-v2", "--to", "torch-int8"]) == 2
     assert "not in a folder of yours" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (
+            "0.joint.weight",
+            lambda x: x[:-3],
+            r"0\.joint\.weight is torch\.int8 \(45, 16\), not",
+        ),
+        ("0.joint.weight", lambda x: x.float(), r"0\.joint\.weight is torch\.float32"),
+        ("0.up.narrowing", lambda x: x[:5], r"0\.up\.narrowing is torch\.float32 \(5,\)"),
+        ("0.down.wide", lambda x: x + 1, r"0\.down\.kept and 0\.down\.wide are not its \d+ col"),
+        ("0.out.bias", lambda x: x.new_empty(0), r"0\.out\.bias is torch\.float32 \(0,\)"),
+    ],
+)
+def test_what_was_made_of_another_model_is_refused(name, change, message, exported, tmp_path):
+    model = load_cross_encoder(find_model(str(exported)), 64).model
+    file = tmp_path / EXPORTED["torch-int8"]
+    shutil.copytree((exported / EXPORTED["torch-int8"]).parent, file.parent)
+    state = load_file(file)
+    save_file(state | {name: change(state[name]).contiguous()}, file)
+    with pytest.raises(Int8Error, match=f"is not of this model .*{message}"):
+        open_int8(model, tmp_path)

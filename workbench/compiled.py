@@ -160,7 +160,9 @@ def _inner(rows: int, columns: int, kept: int, form: Form) -> tuple[Tensor, Tens
 
 
 def _product(given: Tensor, weights: Panels) -> tuple[Any, ...]:
-    units = given.shape[1] * given.itemsize // 4
+    units = weights.weight.shape[1]
+    if given.shape[1] * given.itemsize != 4 * units or given.itemsize != weights.weight.itemsize:
+        raise ValueError(f"weights of {4 * units} bytes for {tuple(given.shape)} {given.dtype}")
     return _address(given), len(given), units, weights.columns, *map(_address, weights[1:])
 
 

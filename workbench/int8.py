@@ -27,7 +27,7 @@ from workbench.kernels import STEPS
 from workbench.layers import Product, float32_product
 from workbench.packing import packs
 from workbench.recipes import processor_quick_in_bfloat16
-from workbench.rounded import rounded_feed_forward, rounded_product
+from workbench.rounded import Part, rounded_feed_forward, rounded_product
 
 BACKEND = "torch-int8"
 PRODUCTS = ("joint", "out", "up", "down")
@@ -172,16 +172,33 @@ class Int8Bert(FastBert):
         dtype = torch.bfloat16 if processor_quick_in_bfloat16() else torch.float32
         super().__init__(model, float32_product, dtype)
         for number, layer in enumerate(self.layers):
-            joint, out, up, down = (_part(state, f"{number}.{name}.") for name in PRODUCTS)
+            own = layer.joint, layer.out, layer.fed_forward.up, layer.fed_forward.down
+            joint, out, up, down = (
+                _part(state, f"{number}.{name}.", product.weight.shape)
+                for name, product in zip(PRODUCTS, own, strict=True)
+            )
             layer.joint, layer.out = (
                 rounded_product(part, dtype, self.kernels) for part in (joint, out)
             )
             layer.fed_forward = rounded_feed_forward(up, down, dtype, self.kernels)
 
 
-def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in state.items()
+def _part(state: dict[str, Tensor], prefix: str, shape: torch.Size) -> Part:
+    """What was found for one product, whose weight is of that shape."""
+    part = {name.removeprefix(prefix): value for name, value in state.items()
             if name.startswith(prefix)}  # fmt: skip
+    rows, columns = shape
+    kept, wide = part["kept"], part["wide"]
+    if torch.cat([kept, wide]).sort()[0].tolist() != list(range(columns)):
+        raise Int8Error(f"{prefix}kept and {prefix}wide are not its {columns} columns")
+    shapes = {"weight": (rows, len(kept)), "scale": (rows,), "bias": (rows,), "step": (1,),
+              "zero": (1,), "narrowing": (len(kept),), "wide_weight": (rows, len(wide)),
+              }  # fmt: skip
+    for name, expected in shapes.items():
+        own, dtype = part[name], torch.int8 if name == "weight" else torch.float32
+        if own.shape != expected or own.dtype != dtype:
+            raise Int8Error(f"{prefix}{name} is {own.dtype} {tuple(own.shape)}, not {expected}")
+    return part
 
 
 def write_int8(model: Any, pairs: EncodedPairs, folder: Path) -> Path:
@@ -222,7 +239,7 @@ def open_int8(model: Any, folder: Path | None) -> Int8Bert:
     file = exported_file(folder, BACKEND)
     try:
         return Int8Bert(_on_processor(model), load_file(file))
-    except (KeyError, RuntimeError, SafetensorError) as error:
+    except (KeyError, RuntimeError, SafetensorError, Int8Error) as error:
         raise Int8Error(f"{display_path(file)} is not of this model ({error})") from error
 
 

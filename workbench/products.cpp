@@ -4,6 +4,8 @@
 // multiplies at a time, the panel's columns. A panel stays in the cache while all rows are
 // multiplied with it, and the sums of some rows stay in registers.
 
+#include <cstring>
+
 #include "vectors.h"
 
 namespace {
@@ -25,14 +27,21 @@ inline Floats gelu_of(Floats x) {
 
 // Processors with matrix units do better by the library that knows them.
 #if defined(__AVX512VNNI__) && !defined(__AMX_INT8__)
-#define PRODUCTS 1
+#define PRODUCTS
 
 constexpr int ROWS = 6, VECTORS = 4;  // together: 24 sums, four weights and what they are met by
 
 using Unit = int32_t;  // what a lane multiplies at a time: four numbers of 8 bits, or two bfloat16
 
-inline Ints all(Unit value) { return value - Ints{}; }
 inline Ints load(const Unit *from) { return *reinterpret_cast<const Ints *>(from); }
+
+inline Floats every(const float *from) { return all(*from); }  // in each lane
+
+inline Ints every(const Unit *from) {
+    Unit unit;
+    std::memcpy(&unit, from, sizeof unit);
+    return unit - Ints{};
+}
 
 // The sums of products, as instructions of their own, since GCC would move them to memory and back.
 // What is given in 8 bits is unsigned, and its weights are signed.
@@ -58,7 +67,7 @@ inline void add_products(Sums (&sums)[Rows][VECTORS], const One *given, int64_t 
         for (int v = 0; v < VECTORS; v++) weights[v] = load(panel + (c * VECTORS + v) * LANES);
 #pragma GCC unroll 6
         for (int r = 0; r < Rows; r++) {
-            const auto one = all(given[r * count + c]);
+            const auto one = every(given + r * count + c);
 #pragma GCC unroll 4
             for (int v = 0; v < VECTORS; v++) add_product(sums[r][v], one, weights[v]);
         }
@@ -121,8 +130,6 @@ inline void multiply(const void *given, int64_t rows, const Weights &weights, co
     }
 }
 
-#else
-#define PRODUCTS 0
 #endif
 
 template <typename In>
@@ -172,11 +179,10 @@ void gelu_rows(const In *x, int64_t rows, int64_t width, int64_t kept, uint8_t *
     }
 
 extern "C" {
-int products() { return PRODUCTS; }
 GELU(gelu_f, float)
 GELU(gelu_b, Bfloat16)
 
-#if PRODUCTS
+#ifdef PRODUCTS
 MULTIPLY(multiply_uf, Ints, float)
 MULTIPLY(multiply_ub, Ints, Bfloat16)
 MULTIPLY_GELU(multiply_gelu_u, Ints, uint8_t)

@@ -17,10 +17,11 @@ constexpr int LANES = 8;
 #endif
 
 using Bfloat16 = uint16_t;
-using Floats = float __attribute__((vector_size(4 * LANES), aligned(4)));
-using Ints = int32_t __attribute__((vector_size(4 * LANES), aligned(4)));
-using Shorts = uint16_t __attribute__((vector_size(2 * LANES), aligned(2)));
-using Bytes = uint8_t __attribute__((vector_size(LANES), aligned(1)));
+// They may be loaded from and stored in numbers of any other kind.
+using Floats = float __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+using Ints = int32_t __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+using Shorts = uint16_t __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+using Bytes = uint8_t __attribute__((vector_size(LANES), aligned(1), may_alias));
 
 inline Floats all(float value) { return value - Floats{}; }
 
