@@ -11,7 +11,7 @@ import workbench
 
 PACKAGE = Path(workbench.__file__).parent
 FLOORS = [
-    {"files", "yaml_files", "processes", "energy", "cells", "interrupts"},
+    {"files", "yaml_files", "processes", "energy", "cells", "interrupts", "memory"},
     {"formats", "rows", "pairs", "weights", "models", "card_text"},
     {"splits", "vocabulary", "coverage", "repair", "embeddings", "ceiling", "scoring", "baselines",
      "mining", "metrics", "uncertainty", "candidates", "lists", "list_formats", "trec", "logs",

@@ -16,6 +16,7 @@ from workbench.baselines import Float32Array, TextPair
 from workbench.encoding import PairEncoder
 from workbench.exported import ONNX
 from workbench.files import project_path, replacing
+from workbench.memory import give_back_freed
 from workbench.models import find_model, load_tokenizer
 from workbench.onnx_models import OnnxModel
 from workbench.scoring import ModelScorer, Scorer, distinct
@@ -132,6 +133,7 @@ class Maker:
         table = table.replace_schema_metadata({KEY: json.dumps(note)})
         with replacing(part_file(Path(self.folder), number)) as path, path.open("wb") as file:
             pq.write_table(table, file)  # pyarrow cannot open every name that a file can have
+        give_back_freed()
         return len(rows)
 
 
