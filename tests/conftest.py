@@ -55,14 +55,29 @@ def sharp_model(once, tiny_model):
     """The tiny model with larger weights, so that it tells texts apart; copy it to change it."""
 
     def make(folder):
-        from safetensors.numpy import load_file, save_file
-
         shutil.copytree(tiny_model, folder)
-        weights = load_file(folder / "model.safetensors")
-        larger = {name: value * 6 if value.ndim == 2 else value for name, value in weights.items()}
-        save_file(larger, folder / "model.safetensors", metadata={"format": "pt"})
+        sharpen(folder)
 
     return once("sharp", make)
+
+
+@pytest.fixture(scope="session")
+def vector_model(once):
+    """A small model, made sharp as well, whose heads and layers fill vectors: C++ is for it."""
+
+    def make(folder):
+        sharpen(write_tiny_model(folder, width=32, inner=128))
+
+    return once("vectors", make)
+
+
+def sharpen(folder):
+    """Make a model's weights larger, so that it tells texts apart."""
+    from safetensors.numpy import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    larger = {name: value * 6 if value.ndim == 2 else value for name, value in weights.items()}
+    save_file(larger, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 from tests.conftest import CHARACTERS
 from workbench import backends, encoding
 from workbench.backends import BackendError, check, choose_backend, open_backend, swapped_share
+from workbench.bfloat16 import Bfloat16Bert
+from workbench.compiled import compiled_kernels
+from workbench.compiled_products import CompiledFeedForward, CompiledProduct
 from workbench.compiling import compiled_library
 from workbench.encoding import MOST_PADDING, ROWS_STEP, PairEncoder
 from workbench.evaluation import evaluate
@@ -30,15 +33,12 @@ def made_up(count, seed=0, longest=30):
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["typed", "untyped"])
-def model(request, tiny_model):
-    """The tiny model with weights that tell texts apart, logits of mean 0 and deviation 1."""
-    found = load_cross_encoder(find_model(str(tiny_model)), 64)
+def model(request, vector_model):
+    """A small model that tells texts apart, its logits of mean 0 and deviation 1."""
+    found = load_cross_encoder(find_model(str(vector_model)), 64)
     if request.param:
         found.tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
     with torch.no_grad():
-        for weight in found.model.parameters():
-            if weight.ndim == 2:
-                weight *= 6
         logits, head = ModelScorer(found).score(made_up(400)), found.model.classifier
         head.weight /= float(logits.std())
         head.bias -= float(logits.mean() / logits.std())
@@ -56,12 +56,13 @@ def exact(model, pairs):
 
 
 @pytest.fixture(params=["compiled", "torch"])
-def kernels(request, monkeypatch):
-    """What stands between products: ours, compiled here, or torch's."""
+def kernels(request, model, monkeypatch):
+    """Whose kernels: ours, compiled here, or torch's."""
     if request.param == "torch":
-        monkeypatch.setattr("workbench.inference.compiled_kernels", lambda _: None)
+        monkeypatch.setattr("workbench.compiled.compiled_library", lambda: None)
     elif compiled_library() is None:
         pytest.skip("there is no C++ compiler here")
+    assert (compiled_kernels(model.model) is None) == (request.param == "torch")
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -140,6 +141,21 @@ def test_a_quick_backend_gives_the_logits_of_the_library(name, model, pairs, exa
     assert np.std(exact) == pytest.approx(1, abs=0.2)  # else the next line would say nothing
     assert found == pytest.approx(exact, abs=FURTHEST[name])
     assert len(set(found.tolist())) >= 0.99 * len(set(exact.tolist()))  # no ties by rounding
+
+
+@pytest.mark.parametrize("unfit", [None, "hidden_act", "compiler"])
+def test_products_in_bfloat16_are_ours_where_they_can_be(unfit, model, monkeypatch):
+    kernels = compiled_kernels(model.model)
+    if kernels is None or torch.bfloat16 not in kernels.multiplies:
+        pytest.skip("products in bfloat16 are not ours here")
+    if unfit == "hidden_act":
+        monkeypatch.setattr(model.model.config, "hidden_act", "relu")
+    elif unfit:
+        monkeypatch.setattr("workbench.compiled.compiled_library", lambda: None)
+    for layer in Bfloat16Bert(model.model).layers:
+        ours = [isinstance(layer.joint, CompiledProduct), isinstance(layer.out, CompiledProduct),
+                isinstance(layer.fed_forward, CompiledFeedForward)]  # fmt: skip
+        assert ours == [unfit is None] * 3
 
 
 @pytest.mark.usefixtures("kernels")

@@ -168,7 +168,7 @@ def to_be_multiplied(dtype, rows, inputs, columns):
         return given, Panels.of(weight, bias), exact, inputs * 2**-24 * largest
     given = whole_numbers(0, 256, rows, inputs, dtype=torch.uint8)
     weight = whole_numbers(-127, 128, columns, inputs, dtype=torch.int8)
-    given[0], weight[-1] = 255, 127  # the largest sum there is
+    given[:1], weight[-1] = 255, 127  # the largest sum there is
     scale = numbers(columns).abs() / 1000
     exact = (given.double() @ weight.double().T) * scale + bias
     return given, Panels.of(weight, bias, scale), exact, 2e-7 * exact.abs() + 1e-5
@@ -187,7 +187,7 @@ def test_which_processors_have_products_of_ours():
     assert CompiledKernels(library).multiplies == expected
 
 
-@pytest.mark.parametrize("rows", [1, 5, 6, 7, 40])
+@pytest.mark.parametrize("rows", [0, 1, 5, 6, 7, 40])
 @pytest.mark.parametrize(("inputs", "columns"), [(16, 16), (48, 64), (1536, 80), (32, 208)])
 def test_a_product_is_that_of_the_definition(rows, inputs, columns, given_as, kernels):
     given, weights, exact, near = to_be_multiplied(given_as, rows, inputs, columns)
@@ -307,9 +307,12 @@ def test_what_others_could_have_written_is_not_loaded(which, compile_anew, tmp_p
     assert compile_anew() is None
 
 
-def test_without_a_compiler_the_logits_are_the_same(tiny_model, monkeypatch):
-    model, pairs = load_cross_encoder(find_model(str(tiny_model)), 64), made_up(80)
+def test_without_a_compiler_the_logits_are_the_same(vector_model, monkeypatch):
+    model, pairs = load_cross_encoder(find_model(str(vector_model)), 64), made_up(80)
+    if compiled_kernels(model.model) is None:
+        pytest.skip("there is no C++ compiler here")
     found = [open_backend("torch-float32", model)(pairs)]
     monkeypatch.setattr("workbench.compiled.compiled_library", lambda: None)
+    assert compiled_kernels(model.model) is None
     found.append(open_backend("torch-float32", model)(pairs))
-    assert np.abs(found[0] - found[1]).max() < 1e-5
+    assert 0 < np.abs(found[0] - found[1]).max() < 1e-5 * found[0].std()

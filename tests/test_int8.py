@@ -13,7 +13,7 @@ from tests.test_backends import made_up
 from workbench.__main__ import main
 from workbench.backends import BackendError, choose_backend, open_backend, pair_encoder
 from workbench.compiled import CompiledKernels
-from workbench.compiled_products import CompiledProduct
+from workbench.compiled_products import CompiledFeedForward, CompiledProduct
 from workbench.compiling import compiled_library
 from workbench.exported import EXPORTED
 from workbench.int8 import (
@@ -52,10 +52,10 @@ def kernels(request):
 
 
 @pytest.fixture(scope="module")
-def exported(sharp_model, tmp_path_factory):
-    """A copy of the sharp model, exported by the command."""
+def exported(vector_model, tmp_path_factory):
+    """A copy of the model for vectors, exported by the command."""
     folder = tmp_path_factory.mktemp("int8") / "model"
-    shutil.copytree(sharp_model, folder)
+    shutil.copytree(vector_model, folder)
     assert main(["export", str(folder), "--to", "torch-int8", "--max-length", "64"]) == 0
     return folder
 
@@ -156,7 +156,7 @@ def test_bounds_and_narrowing_are_those_that_err_least():
 @pytest.mark.parametrize("quick", [True, False])
 def test_attention_is_in_bfloat16_only_where_that_is_quick(compiled, quick, exported, monkeypatch):
     if not compiled:
-        monkeypatch.setattr("workbench.inference.compiled_kernels", lambda _: None)
+        monkeypatch.setattr("workbench.compiled.compiled_library", lambda: None)
     monkeypatch.setattr("workbench.int8.processor_quick_in_bfloat16", lambda: quick)
     model = load_cross_encoder(find_model(str(exported)), 64)
     pairs = pair_encoder(model).encode(made_up(200))
@@ -165,6 +165,11 @@ def test_attention_is_in_bfloat16_only_where_that_is_quick(compiled, quick, expo
     assert {layer.joint.result for layer in opened.layers} == expected
     if not compiled:
         assert {opened.kernels.dtype} == expected
+    elif compiled_library() is not None:
+        ours = torch.uint8 in opened.kernels.multiplies
+        assert {isinstance(layer.fed_forward, CompiledFeedForward) for layer in opened.layers} == {
+            ours
+        }
     exact = ModelScorer(model).score(made_up(200))
     assert np.corrcoef(opened.score(pairs), exact)[0, 1] > 0.98
 
@@ -222,11 +227,15 @@ def test_what_cannot_be_done_is_refused_by_name(exported, tiny_model, tmp_path, 
         (
             "0.joint.weight",
             lambda x: x[:-3],
-            r"0\.joint\.weight is torch\.int8 \(45, 16\), not",
+            r"0\.joint\.weight is torch\.int8 \(93, 32\), not",
         ),
         ("0.joint.weight", lambda x: x.float(), r"0\.joint\.weight is torch\.float32"),
         ("0.up.narrowing", lambda x: x[:5], r"0\.up\.narrowing is torch\.float32 \(5,\)"),
-        ("0.down.wide", lambda x: x + 1, r"0\.down\.kept and 0\.down\.wide are not its \d+ col"),
+        ("0.down.wide", lambda x: x + 1, r"0\.down\.kept and 0\.down\.wide are not its 128 "),
+        ("0.down.kept", lambda x: x.float(), r"0\.down\.kept and 0\.down\.wide are not its 128 "),
+        ("0.out.kept", lambda x: x.flip(0), r"0\.out\.kept and 0\.out\.wide are not its 32 col"),
+        ("0.up.step", lambda x: x * torch.nan, r"0\.up\.step is not all finite"),
+        ("0.up.narrowing", lambda x: -x, r"0\.up\.narrowing is not all above 0"),
         ("0.out.bias", lambda x: x.new_empty(0), r"0\.out\.bias is torch\.float32 \(0,\)"),
     ],
 )

@@ -145,7 +145,7 @@ def test_a_pack_is_moved_as_a_whole_and_left_alone_where_it_is(model):
 
 
 def test_attention_in_bfloat16_errs_by_rounding_alone_and_has_few_shapes(sharp_model, monkeypatch):
-    monkeypatch.setattr("workbench.inference.compiled_kernels", lambda _: None)
+    monkeypatch.setattr("workbench.compiled.compiled_library", lambda: None)
     model, shapes = load_cross_encoder(find_model(str(sharp_model)), 64), set()
     pairs = pair_encoder(model).encode(made_up(300))
     assert any(block.hidden is not None for pack in packs(pairs, 960) for block in pack.blocks)

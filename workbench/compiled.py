@@ -25,7 +25,8 @@ def panels(weight: Tensor) -> Tensor:
     """
     held = 4 // weight.itemsize
     whole = functional.pad(weight, (0, 0, 0, -len(weight) % PANEL))
-    return whole.view(-1, PANEL, weight.shape[1] // held, held).transpose(1, 2).contiguous()
+    shape = len(whole) // PANEL, PANEL, weight.shape[1] // held, held
+    return whole.view(shape).transpose(1, 2).contiguous()
 
 
 class Panels(NamedTuple):
@@ -52,7 +53,7 @@ class Panels(NamedTuple):
 
 
 class CompiledKernels:
-    """Attention and normalisation on a processor; see `kernels.Kernels`.
+    """What a layer does on a processor; see `kernels.Kernels` for all but products.
 
     Attributes:
         multiplies: in what this processor's products with weights are ours, too: some of
@@ -135,16 +136,22 @@ class CompiledKernels:
             Of shape (rows, n).
         """
         found = torch.empty(len(given), weights.columns, dtype=dtype)
+        product, wide_columns = _product(given, weights), 0
+        if wide is not None and wide_weight is not None:
+            wide_columns = wide_weight.shape[1]
+            _require(wide.shape == (len(given), wide_columns), "wide does not fit its weights")
+            _require(wide.dtype == wide_weight.dtype == torch.float32, "wide is not float32")
         self._function("multiply", given.dtype, dtype)(
-            *_product(given, weights), _address(wide), 0 if wide is None else wide.shape[1],
-            _address(wide_weight), _address(found),
-        )  # fmt: skip
+            *product, _address(wide), wide_columns, _address(wide_weight), _address(found)
+        )
         return found
 
     def multiply_gelu(
         self, given: Tensor, weights: Panels, kept: int, form: Form
     ) -> tuple[Tensor, Tensor]:
-        """`gelu` of what `multiply` gives."""
+        """`gelu` of what `multiply` gives, the first part in `form`, which is that of `given`."""
+        _require(kept % WIDEST == 0 and form.dtype == given.dtype, "another form, or half a vector")
+        _require(form.factor is None or len(form.factor) == kept, "a form of other columns")
         inner, others = _inner(len(given), weights.columns, kept, form)
         self._function("multiply_gelu", given.dtype)(
             *_product(given, weights), kept, *map(_address, (inner, others, form.factor)), form.half
@@ -163,7 +170,14 @@ def _product(given: Tensor, weights: Panels) -> tuple[Any, ...]:
     units = weights.weight.shape[1]
     if given.shape[1] * given.itemsize != 4 * units or given.itemsize != weights.weight.itemsize:
         raise ValueError(f"weights of {4 * units} bytes for {tuple(given.shape)} {given.dtype}")
+    _require(weights.columns % WIDEST == 0, "columns that fill no vectors")
+    _require((given.dtype == torch.uint8) == (weights.scale is not None), "a scale is for 8 bits")
     return _address(given), len(given), units, weights.columns, *map(_address, weights[1:])
+
+
+def _require(sound: bool, otherwise: str) -> None:
+    if not sound:
+        raise ValueError(otherwise)
 
 
 def _require_memory(failed: int, pack: Packed) -> None:

@@ -189,7 +189,9 @@ def _part(state: dict[str, Tensor], prefix: str, shape: torch.Size) -> Part:
             if name.startswith(prefix)}  # fmt: skip
     rows, columns = shape
     kept, wide = part["kept"], part["wide"]
-    if torch.cat([kept, wide]).sort()[0].tolist() != list(range(columns)):
+    whole = {kept.dtype, wide.dtype} == {torch.int64}
+    every = torch.cat([kept, wide]).sort()[0] if prefix.endswith("down.") else kept
+    if not whole or not torch.equal(every, torch.arange(columns)):
         raise Int8Error(f"{prefix}kept and {prefix}wide are not its {columns} columns")
     shapes = {"weight": (rows, len(kept)), "scale": (rows,), "bias": (rows,), "step": (1,),
               "zero": (1,), "narrowing": (len(kept),), "wide_weight": (rows, len(wide)),
@@ -198,6 +200,10 @@ def _part(state: dict[str, Tensor], prefix: str, shape: torch.Size) -> Part:
         own, dtype = part[name], torch.int8 if name == "weight" else torch.float32
         if own.shape != expected or own.dtype != dtype:
             raise Int8Error(f"{prefix}{name} is {own.dtype} {tuple(own.shape)}, not {expected}")
+        if not own.isfinite().all():
+            raise Int8Error(f"{prefix}{name} is not all finite")
+        if name in ("scale", "step", "narrowing") and own.min() <= 0:
+            raise Int8Error(f"{prefix}{name} is not all above 0")
     return part
 
 

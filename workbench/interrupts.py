@@ -55,7 +55,8 @@ def in_threads(threads: int, work: Callable[[Any, Sized], Any], items: Iterable[
 
     Args:
         threads: one or more.
-        work: is given an item, and the interrupts so far: where there are any, it may stop.
+        work: is given an item, and the interrupts so far: where there are any, it may stop. Within
+            an outer block of `interrupts_held`, that one has them all.
         items: to be worked on.
     """
     with interrupts_held() as interrupts:

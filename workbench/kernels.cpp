@@ -3,8 +3,8 @@
 // Each pair of texts is attended to by itself, with no padding, and what comes out is written in
 // the form that the next product takes: float32, bfloat16, or rounded to the steps of 8 bits. All
 // sums are in float32.
-#include <cmath>
 
+#include <cmath>
 #include <cstdlib>
 #include <utility>
 

@@ -11,4 +11,4 @@ def give_back_freed() -> None:
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim:
-        trim(0)
+        trim(ctypes.c_size_t(0))

@@ -133,6 +133,7 @@ class Maker:
         table = table.replace_schema_metadata({KEY: json.dumps(note)})
         with replacing(part_file(Path(self.folder), number)) as path, path.open("wb") as file:
             pq.write_table(table, file)  # pyarrow cannot open every name that a file can have
+        del scores, table
         give_back_freed()
         return len(rows)
 

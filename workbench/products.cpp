@@ -30,6 +30,7 @@ inline Floats gelu_of(Floats x) {
 #define PRODUCTS
 
 constexpr int ROWS = 6, VECTORS = 4;  // together: 24 sums, four weights and what they are met by
+static_assert(VECTORS * LANES == 64, "the columns of a panel, as it is laid out in Python");
 
 using Unit = int32_t;  // what a lane multiplies at a time: four numbers of 8 bits, or two bfloat16
 
@@ -147,7 +148,8 @@ void gelu_rows(const In *x, int64_t rows, int64_t width, int64_t kept, uint8_t *
 }  // namespace
 
 // The arrays are as torch lays them out, but for the panels; scale and bias are as long as those
-// are wide. `others`, `wide` and `wide_panels` may be null where they have no columns.
+// are wide. In bfloat16 `scale` and `factor` are null, and `others`, `wide` and `wide_panels` may be
+// where they have no columns.
 #define GELU(NAME, IN)                                                                         \
     void NAME(const IN *x, int64_t rows, int64_t width, int64_t kept, uint8_t *out,            \
               float *others, const float *factor, float half) {                                \

@@ -5,7 +5,7 @@ from pathlib import Path
 CHARACTERS = "怎么开通关闭会员借钱还款手机天气如何办理你好吗的了我不能可以什查询退货"
 
 
-def write_tiny_model(folder):
+def write_tiny_model(folder, width=16, inner=32):
     """Write a BERT with random weights and a WordPiece vocabulary of a few signs; the folder."""
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -25,8 +25,8 @@ def write_tiny_model(folder):
     )  # fmt: skip
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=32, max_position_embeddings=128, num_labels=1,
+        vocab_size=len(vocabulary), hidden_size=width, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=inner, max_position_embeddings=128, num_labels=1,
     )  # fmt: skip
     BertForSequenceClassification(config).save_pretrained(folder, safe_serialization=True)
     fast.save_pretrained(folder)
