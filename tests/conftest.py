@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 from tests.benchmarks.tiny import CHARACTERS, write_tiny_model
 from workbench.chain import import_papermill
@@ -19,6 +20,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would compile all anew
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a script it is, and
     signal.signal(signal.SIGINT, signal.default_int_handler)  # so it would be by all that is begun
+settings.register_profile("unhurried", deadline=None)  # a machine may be busy for a moment
+settings.load_profile("unhurried")
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -37,7 +37,7 @@ def render(markdown):
     return markdown2html(markdown)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.text(max_size=30), min_size=2, max_size=2))
 @example(EVIL[:2])
 @example(EVIL[2:4])
