@@ -13,14 +13,13 @@ from tests.test_backends import made_up
 from workbench.backends import open_backend, pair_encoder
 from workbench.compiled import CompiledKernels, Panels, compiled_kernels, panels
 from workbench.compiling import compiled_library
-from workbench.kernels import FLOAT32, Form, TorchKernels
+from workbench.kernels import BFLOAT16, FLOAT32, Form, TorchKernels
 from workbench.models import find_model
 from workbench.packing import packs
 from workbench.recipes import processor_capabilities
 from workbench.scoring import load_cross_encoder
 
 LENGTHS = [70, 33, 32, 31, 17, 16, 15, 5, 4, 1]
-BFLOAT16 = Form(torch.bfloat16)
 FLAGS = [(), *([("-march=x86-64-v3",)] if platform.machine() == "x86_64" else [])]  # 256 bits
 
 

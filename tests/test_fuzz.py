@@ -20,7 +20,6 @@ from workbench.yaml_files import SettingsError, read_settings
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))
 fuzz = settings(
     max_examples=EXAMPLES,
-    deadline=None,
     derandomize=EXAMPLES == 200,  # the same examples every time, but for the nights
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -9,10 +9,8 @@ from torch import Tensor
 from workbench.compiled import CompiledKernels, Panels, compiled_kernels
 from workbench.compiled_products import CompiledFeedForward, CompiledProduct, compiles
 from workbench.inference import FastBert
-from workbench.kernels import Form
+from workbench.kernels import BFLOAT16
 from workbench.layers import bfloat16_product
-
-BFLOAT16 = Form(torch.bfloat16)
 
 
 class Bfloat16Bert(FastBert):

@@ -117,10 +117,10 @@ class FastBert:
         tokens, places = distinct_tokens(group)
         size = min(PACK_TOKENS, filled_up(len(tokens.ids)))
         tokens = tokens.filled(-(-len(tokens.ids) // size) * size)
-        x, joint = (
-            one.new_empty(len(tokens.ids), one.shape[1])
-            for one in self._begun(tokens.part(slice(1)))
-        )
+        x = torch.empty(len(tokens.ids), self.width)
+        joint = x  # where no layer is before the last one, it is of no use
+        if self.layers:
+            joint = torch.empty(len(x), 3 * self.width, dtype=self.layers[0].joint.result)
         for part in _parts(len(tokens.ids), size):
             x[part], joint[part] = self._begun(tokens.part(part))
         ends = []

@@ -32,7 +32,7 @@ class Form(NamedTuple):
         return whole.to(torch.int16).to(self.dtype)
 
 
-FLOAT32 = Form(torch.float32)
+FLOAT32, BFLOAT16 = Form(torch.float32), Form(torch.bfloat16)
 
 
 class Kernels(Protocol):
