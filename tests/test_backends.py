@@ -176,6 +176,16 @@ def test_two_threads_give_the_same_and_the_number_of_threads_is_left_alone(name,
 
 
 @pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("name", FAST)
+def test_a_model_may_have_a_single_layer(name, vector_model, pairs):
+    single = load_cross_encoder(find_model(str(vector_model)), 64)
+    del single.model.bert.encoder.layer[1:]
+    exact = open_backend("predict", single)(pairs)
+    found = open_backend(name, single)(pairs)
+    assert np.abs(found - exact).max() < FURTHEST[name] * exact.std()
+
+
+@pytest.mark.usefixtures("kernels")
 def test_a_score_does_not_depend_on_what_else_is_scored(model, pairs):
     run = open_backend("torch-float32", model)
     assert run(pairs[:1])[0] == pytest.approx(run(pairs)[0], abs=1e-4)

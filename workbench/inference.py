@@ -152,7 +152,7 @@ class FastBert:
             pack: of the tokens.
             place: where each token's row in `joint` is; None where they stand in order.
         """
-        for layer, following in zip(self.layers, [*self.layers[1:], None], strict=True):
+        for layer, following in zip(self.layers, [*self.layers[1:], None], strict=False):
             form = following.joint.form if following else FLOAT32
             x, given = layer(x, joint, pack, form, place)
             if following:
