@@ -16,7 +16,7 @@ from typing import Any
 
 from workbench.backends import CHECK_PAIRS
 from workbench.exported import EXPORTED
-from workbench.files import display_path, project_path, read_json, sha256, write_json
+from workbench.files import display_path, project_path, read_json, refuse_links, sha256, write_json
 from workbench.formats import PairsError, printable, suffix_of
 from workbench.models import find_model
 from workbench.parts import Job, Maker, open_scorer, part_note
@@ -59,6 +59,7 @@ def score_file(
 
     Raises:
         BulkError: the folder belongs to something else, or is being written to.
+        LinkError: a link in the folder leads elsewhere.
         PairsError, ModelError, BackendError, ExportedError, EngineError: what is asked for cannot
             be had.
         CutShortError: a worker was killed; what is finished stays.
@@ -75,6 +76,7 @@ def score_file(
 
         check_cluster(address)
     folder, source, scorer = project_path(out), project_path(job.source), None
+    refuse_links(folder)
     stamp, plan = _stamp(source), _read_plan(folder)
     if plan is None:
         plan, scorer = _new_plan(job)

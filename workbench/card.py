@@ -24,7 +24,7 @@ from workbench.card_training import (
     versions_section,
 )
 from workbench.claims import format_estimate, left_out_finding, ranking_finding, ties_finding
-from workbench.files import project_path, read_json, write_json, write_text
+from workbench.files import project_path, read_json, refuse_links, write_json, write_text
 from workbench.logs import TrainingLog
 
 SETTINGS = {"card_samples": 3, "language": "", "license": "", "dataset": ""}
@@ -70,6 +70,7 @@ def write_card(run_dir: str | Path, **settings: Any) -> Path:
 
     Raises:
         FileNotFoundError: the run has no model.
+        LinkError: a link in the run leads elsewhere.
         TypeError: there is no such setting.
     """
     folder = project_path(run_dir)
@@ -77,6 +78,7 @@ def write_card(run_dir: str | Path, **settings: Any) -> Path:
         raise FileNotFoundError(f"{run_dir} has no model yet: run notebook 02_fine_tune first")
     if unknown := settings.keys() - SETTINGS.keys():
         raise TypeError(f"write_card: there is no setting {', '.join(sorted(unknown))}")
+    refuse_links(folder)
     kept = _read(folder / "card.json") or {}
     chosen = SETTINGS | {name: kept[name] for name in SETTINGS if name in kept} | settings
     write_json(folder / "card.json", chosen)

@@ -24,7 +24,7 @@ def add_export(commands: Any) -> None:
 
 def _export(options: argparse.Namespace) -> int:
     from workbench.exported import ONNX, ExportedError
-    from workbench.files import display_path
+    from workbench.files import LinkError, display_path
     from workbench.models import ModelError, find_model
     from workbench.onnx_models import require
 
@@ -39,7 +39,7 @@ def _export(options: argparse.Namespace) -> int:
 
     try:
         file, check = export_model(location, options.to, options.max_length)
-    except ExportedError as error:
+    except (ExportedError, LinkError, ModelError) as error:
         return refuse(str(error))
     except LogitsDifferError as error:
         print(f"failed: {error}", file=sys.stderr)
@@ -104,12 +104,12 @@ def add_card(commands: Any) -> None:
 
 def _card(options: argparse.Namespace) -> int:
     from workbench.card import SETTINGS, write_card
-    from workbench.files import display_path
+    from workbench.files import LinkError, display_path
 
     given = {name: getattr(options, name) for name in SETTINGS}
     try:
         path = write_card(options.run, **{k: v for k, v in given.items() if v is not None})
-    except FileNotFoundError as error:
+    except (FileNotFoundError, LinkError) as error:
         return refuse(str(error))
     print(f"card: {display_path(path)}")
     return 0
@@ -152,7 +152,7 @@ def _score(options: argparse.Namespace) -> int:
     from workbench.bulk import BulkError, ChangedError, score_file
     from workbench.engines import EngineError
     from workbench.exported import ExportedError
-    from workbench.files import display_path
+    from workbench.files import LinkError, display_path
     from workbench.formats import PairsError, printable
     from workbench.models import ModelError
     from workbench.parts import Job
@@ -165,7 +165,8 @@ def _score(options: argparse.Namespace) -> int:
     end_on_sigterm()
     try:
         done = score_file(job, options.out, options.workers, options.engine, options.address)
-    except (BackendError, BulkError, EngineError, ExportedError, ModelError, PairsError) as error:
+    except (BackendError, BulkError, EngineError, ExportedError, LinkError, ModelError,
+            PairsError) as error:  # fmt: skip
         return refuse(str(error))
     except (CutShortError, KeyboardInterrupt) as error:
         print(f"cut short: {str(error) or 'interrupted'}; the same command goes on",

@@ -15,6 +15,7 @@ from workbench.backends import (
 )
 from workbench.baselines import Float32Array, TextPair
 from workbench.exported import EXPORTED, ONNX, ExportedError
+from workbench.files import refuse_links
 from workbench.models import ModelLocation, load_tokenizer
 from workbench.onnx_models import write_onnx
 from workbench.scoring import load_cross_encoder
@@ -50,6 +51,7 @@ def export_model(
     Raises:
         ExportedError: `to` is something else, the folder is not the user's own, the extra `onnx`
             is missing, or the model or this torch cannot do it.
+        LinkError: a link in the folder leads elsewhere.
         LogitsDifferError: the written model computes something else than the original.
     """
     if to not in EXPORTED:
@@ -58,6 +60,7 @@ def export_model(
         raise ExportedError(
             f"{location.name} is not in a folder of yours; copy {location.path} and export that"
         )
+    refuse_links(location.path)
     model = load_cross_encoder(location, max_length)
     try:
         encoder = pair_encoder(model)

@@ -105,3 +105,36 @@ def set_aside(run_dir: str | os.PathLike[str], names: Iterable[str]) -> Path | N
     for path in present:
         path.rename(target / path.name)
     return target
+
+
+def links_leading_out(folder: str | os.PathLike[str]) -> list[Path]:
+    """Links anywhere in a folder, or the folder itself as a link, that lead out of it.
+
+    Who writes into the folder would write elsewhere, and who empties it might delete elsewhere.
+    """
+    top = Path(os.path.abspath(folder))
+    if top.is_symlink():
+        return [top]
+    home, found = top.resolve(), []
+    for place, folders, files in os.walk(top):
+        paths = (Path(place, name) for name in (*folders, *files))
+        found += [path for path in paths if path.is_symlink()
+                  and not path.resolve().is_relative_to(home)]  # fmt: skip
+    return sorted(found)
+
+
+def refuse_links(folder: str | os.PathLike[str]) -> None:
+    """Make sure that what is written into a folder stays in it.
+
+    Raises:
+        LinkError: a link in it, or the folder itself, leads elsewhere.
+    """
+    for path in links_leading_out(folder):
+        raise LinkError(
+            f"{display_path(path)} is a link that leads out of its folder ({os.readlink(path)}): "
+            "remove it, or choose another folder"
+        )
+
+
+class LinkError(ValueError):
+    """Something would be written or deleted through a link to elsewhere; nothing was started."""

@@ -212,6 +212,9 @@ def remove(place: Path, names: Sequence[str], sure: bool) -> int:
         raise RequestError("rm: say which runs")
     folders = list(dict.fromkeys(find(place, name) for name in names))
     for folder in folders:
+        if not folder.resolve().is_relative_to(place.resolve()) or folder.is_symlink():
+            raise RequestError(f"{display_path(folder)} is not in {display_path(place)}, so it is "
+                               "not removed: give its own place with --runs-dir")  # fmt: skip
         if in_use(folder):
             raise RequestError(f"{display_path(folder)} is in use by another process")
     others = [read_run(folder) for folder in run_folders(place) if folder not in folders]

@@ -16,10 +16,13 @@ import yaml
 from filelock import FileLock, Timeout
 
 from workbench.files import (
+    LinkError,
     display_path,
+    links_leading_out,
     project_path,
     project_root,
     read_json,
+    refuse_links,
     set_aside,
     sha256,
     write_json,
@@ -110,8 +113,13 @@ def holding(folder: Path, patience: float = AT_ONCE) -> Iterator[None]:
         patience: seconds to wait for another process that holds it.
 
     Raises:
-        RequestError: another process holds it, or the folder cannot be written.
+        RequestError: another process holds it, a link in it leads elsewhere, or it cannot be
+            written.
     """
+    try:
+        refuse_links(folder)
+    except LinkError as error:
+        raise RequestError(str(error)) from None
     lock = FileLock(folder / ".lock", timeout=patience)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -139,10 +147,9 @@ def folder_problems(
     problems = []
     if run_dir.is_dir():
         problems += [
-            f"{shown}/{path.name} is a link that leads out of the run folder ({path.resolve()}): "
-            "remove it, or choose another --name"
-            for path in sorted(run_dir.iterdir())
-            if path.is_symlink() and not path.resolve().is_relative_to(run_dir.resolve())
+            f"{shown}/{path.relative_to(run_dir)} is a link that leads out of the run folder "
+            f"({path.resolve()}): remove it, or choose another --name"
+            for path in links_leading_out(run_dir)
         ]
         if not exists and any(path.name != ".lock" for path in run_dir.iterdir()):
             problems.append(f"{shown} is not a run folder and not empty")

@@ -9,7 +9,7 @@ import numpy as np
 from workbench.backends import CHECK_PAIRS, WORTH_CHECKING, Run, choose_backend, open_backend
 from workbench.baselines import Float32Array, TextPair
 from workbench.encoding import IntArray
-from workbench.models import ModelLocation
+from workbench.models import ModelError, ModelLocation
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -41,6 +41,10 @@ def load_cross_encoder(
         location: from `find_model`; only its safetensors weights are read, none of its code.
         max_length: tokens of a pair, special tokens included; longer pairs are truncated.
         seed: of the random head, so that the same base is the same model every time.
+
+    Raises:
+        ModelError: the library cannot load the model, or weights other than the head's are missing,
+            which it would fill with random numbers.
     """
     from sentence_transformers import CrossEncoder
     from transformers import set_seed
@@ -52,6 +56,11 @@ def load_cross_encoder(
     logging.set_verbosity_error()
     logging.disable_progress_bar()  # loading and saving take a moment; training has its own bar
     try:
+        if missing := _missing_weights(location):
+            raise ModelError(
+                f"{location.name}: {len(missing)} weights are missing, which would be random "
+                f"numbers ({', '.join(missing[:3])})"
+            )
         return CrossEncoder(
             str(location.path),
             num_labels=1,
@@ -60,8 +69,35 @@ def load_cross_encoder(
             trust_remote_code=False,
             model_kwargs={"use_safetensors": True, "dtype": "float32"},
         )
+    except ModelError:
+        raise
+    except Exception as error:  # the library refuses a model by errors of many kinds
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(f"{location.name} cannot be loaded: {first}") from error
     finally:
         logging.set_verbosity(verbosity)
+
+
+def _missing_weights(location: ModelLocation) -> list[str]:
+    """Names of the weights that a model's files lack, those of its head and pooler left out."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    where = {"local_files_only": True, "trust_remote_code": False}
+    config = AutoConfig.from_pretrained(str(location.path), **where)
+    causal = str((config.architectures or [""])[0]).endswith("ForCausalLM")
+    kind = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
+    model, found = kind.from_pretrained(
+        str(location.path),
+        output_loading_info=True,
+        device_map="meta",
+        use_safetensors=True,
+        **where,
+    )
+    body = f"{model.base_model_prefix}."
+    lacking = found["missing_keys"] | found["mismatched_keys"]
+    return sorted(
+        name for name in map(str, lacking) if name.startswith(body) and ".pooler." not in name
+    )
 
 
 def distinct(pairs: Sequence[TextPair]) -> tuple[list[TextPair], IntArray]:
