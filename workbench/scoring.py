@@ -85,7 +85,7 @@ def _missing_weights(location: ModelLocation) -> list[str]:
     where = {"local_files_only": True, "trust_remote_code": False}
     config = AutoConfig.from_pretrained(str(location.path), **where)
     causal = str((config.architectures or [""])[0]).endswith("ForCausalLM")
-    kind = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
+    kind: Any = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
     model, found = kind.from_pretrained(
         str(location.path),
         output_loading_info=True,
