@@ -86,7 +86,7 @@ def record(stage, number, base, **more):
         "non_default": ["num_train_epochs"],
         "versions": {"Python": "3.11.7", "Sentence Transformers": "6.2.0"},
         "steps": 25 * number, "train_loss": 0.4, "seconds": 30.0 * number,
-        "processor_seconds": 29.0 * number, "joules": None, "pairs_per_second": 6.7,
+        "processor_seconds": 29.0 * number, "pairs_per_second": 6.7,
         "log": [{"step": 10, "steps": 25, "epoch": 0.4, "loss": 0.5 / number, "pairs": 200},
                 {"step": 10, "steps": 25, "epoch": 0.4, "dev_loss": 0.6, "dev_ap": 0.3},
                 {"step": 20, "steps": 25, "epoch": 0.8, "loss": 0.4 / number}],
@@ -171,7 +171,7 @@ def test_the_sections_of_the_reference_card_come_in_its_order(run):
     ]  # fmt: skip
     places = [text.index(f"\n{heading}\n") for heading in wanted]
     assert places == sorted(places)
-    for heading in ("## Evaluation", "### Lineage", "### Intended Use", "### Time and Energy"):
+    for heading in ("## Evaluation", "### Lineage", "### Intended Use", "### Training Time"):
         assert f"\n{heading}\n" in text
 
 

@@ -51,7 +51,7 @@ def order(folder):
 
 
 def without_clock(record):
-    clock = {"seconds", "processor_seconds", "joules", "pairs_per_second", "base", "parent"}
+    clock = {"seconds", "processor_seconds", "pairs_per_second", "base", "parent"}
     return {name: value for name, value in record.items() if name not in clock}
 
 

@@ -11,7 +11,6 @@ from workbench.commands import (
     add_engine,
     add_export,
     add_score,
-    add_train,
     end_on_sigterm,
     refuse,
 )
@@ -37,8 +36,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_runs,
         add_score,
         add_export,
-        add_train,
-        add_card,
+            add_card,
     ):
         add(commands)
     return parser

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Run = Callable[[Sequence[TextPair]], Float32Array]
 
-BACKENDS = ("predict", "torch-float32", "torch-bfloat16", "torch-int8", "onnx", "onnx-int8")
+BACKENDS = ("predict", "torch-float32", "torch-bfloat16", "onnx", "onnx-int8")
 CHECK_PAIRS = 256  # the first so many distinct pairs are what a backend is checked on
 WORTH_CHECKING = 2000  # pairs; to check all backends takes as long as to score about so many
 MOST_SWAPPED = 0.002  # the largest share of couples of those pairs that may change their order
@@ -92,7 +92,7 @@ def open_backend(
 
     `predict` is the library's own way and runs every model. `torch-` runs a plain BERT with one
     output (see `inference.py`) with the weights that `model` has now. `onnx` runs what
-    `workbench export` has written into the model's `folder`, and so does `torch-int8`.
+    `workbench export` has written into the model's `folder`.
 
     Raises:
         BackendError: there is no such backend, or it cannot run this model.
@@ -106,7 +106,7 @@ def open_backend(
             exported = OnnxModel(folder, name)
             score, encoder = exported.score, pair_encoder(model, exported.max_length)
         else:
-            score, encoder = _fast_bert(name, model, folder).score, pair_encoder(model)
+            score, encoder = _fast_bert(name, model).score, pair_encoder(model)
     except ValueError as error:
         raise BackendError(f"backend {name!r}: {error}") from error
     return lambda pairs: score(encoder.encode(pairs))
@@ -120,23 +120,15 @@ def pair_encoder(model: "CrossEncoder", most: int | None = None) -> PairEncoder:
     return PairEncoder(tokenizer.backend_tokenizer, longest, typed)
 
 
-def _fast_bert(name: str, model: "CrossEncoder", folder: Path | None) -> "FastBert":
+def _fast_bert(name: str, model: "CrossEncoder") -> "FastBert":
     from workbench.inference import FastBert, is_supported
-    from workbench.layers import float32_product
+    from workbench.layers import bfloat16_product, float32_product
 
     inner = model.model
     if inner is None or not is_supported(inner):
         kind = type(inner).__name__
         raise BackendError(f"it runs BERT with one output, not {kind}; use 'predict'")
-    if name == "torch-int8":
-        from workbench.int8 import open_int8
-
-        return open_int8(inner, folder)
-    if name == "torch-bfloat16":
-        from workbench.bfloat16 import Bfloat16Bert
-
-        return Bfloat16Bert(inner)
-    return FastBert(inner, float32_product)
+    return FastBert(inner, bfloat16_product if name == "torch-bfloat16" else float32_product)
 
 
 def choose_backend(

@@ -117,7 +117,7 @@ def _card(folder: Path, settings: Mapping[str, Any]) -> str:
         "### Training Dataset\n\n" + dataset_section(last, train, int(settings["card_samples"])),
         f"### Training Hyperparameters\n\n{hyperparameters_section(stages)}",
         f"### Training Logs\n\n{logs_section(stages)}",
-        f"### Time and Energy\n\n{cost_section(stages)}",
+        f"### Training Time\n\n{cost_section(stages)}",
         f"### Framework Versions\n\n{versions_section(stages)}",
         f"## Citation\n\n{CITATION}",
     ]

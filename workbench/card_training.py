@@ -162,19 +162,13 @@ def logs_section(stages: Stages) -> str:
 
 
 def cost_section(stages: Stages) -> str:
-    """Time and energy of all stages together, as far as they were measured."""
+    """The time that all stages took together."""
     seconds = sum(stage["seconds"] for stage in stages)
     text = f"Training took {seconds:,.0f} s ({seconds / 3600:.2f} h) on {stages[-1]['device']}"
     processor = [stage.get("processor_seconds") or float("nan") for stage in stages]
     if not math.isnan(sum(processor)):
         text += f", {sum(processor):,.0f} s of processor time"
-    joules = [stage.get("joules") or float("nan") for stage in stages]
-    if not math.isnan(sum(joules)):
-        return text + (
-            f". The processor's own counters say {sum(joules) / 3.6e6:.4f} kWh, whatever else ran "
-            "on it included; memory, GPU and the rest of the machine are not in it."
-        )
-    return text + ". Energy was not measured: this machine showed no counter of it."
+    return text + "."
 
 
 def versions_section(stages: Stages) -> str:

@@ -1,4 +1,4 @@
-"""The commands that take a run or a model as it is: `export`, `train`, `card` and `score`."""
+"""The commands that take a run or a model as it is: `export`, `card` and `score`."""
 
 import argparse
 import sys
@@ -9,14 +9,13 @@ def add_export(commands: Any) -> None:
     """Add `workbench export` to the commands of a parser."""
     export = commands.add_parser(
         "export",
-        help="write a model for ONNX Runtime, or with weights of 8 bits",
-        description="Write int8/weights.safetensors (torch-int8), onnx/model.onnx, or "
-        "onnx/model_qint8.onnx too, beside the weights of a model, and compare it with the "
-        "original. Those for ONNX need the extra 'onnx'.",
+        help="write a model for ONNX Runtime",
+        description="Write onnx/model.onnx, or onnx/model_qint8.onnx too, beside the weights of a model, and compare it with the "
+        "original. It needs the extra 'onnx'.",
         allow_abbrev=False,
     )
     export.add_argument("model", metavar="RUN", help="a run folder, or a model folder")
-    export.add_argument("--to", default="onnx", choices=("torch-int8", "onnx", "onnx-int8"))
+    export.add_argument("--to", default="onnx", choices=("onnx", "onnx-int8"))
     export.add_argument("--max-length", type=int, default=512, metavar="N",
                         help="tokens of a pair (512)")  # fmt: skip
     export.set_defaults(command=_export)
@@ -47,41 +46,6 @@ def _export(options: argparse.Namespace) -> int:
     print(f"{display_path(file)}: {check}")
     if not check.passed:
         print(f"`backend: auto` leaves it, therefore; `{check.backend}` can be asked for by name")
-    return 0
-
-
-def add_train(commands: Any) -> None:
-    """Add the command `train`."""
-    train = commands.add_parser(
-        "train",
-        help="train a run whose data is prepared, without a notebook",
-        description="Train RUN with its own parameters, as notebook 02 does. In several processes: "
-        "torchrun --nproc-per-node 2 -m workbench train RUN. Then `workbench run --name NAME "
-        "--resume` makes the rest.",
-        allow_abbrev=False,
-    )
-    train.add_argument("run", metavar="RUN", help="a run folder, such as runs/NAME")
-    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    train.set_defaults(command=_train)
-
-
-def _train(options: argparse.Namespace) -> int:
-    from workbench.checkpoints import ResumeError, TrainingStoppedError
-    from workbench.direct import train_run
-    from workbench.models import ModelError
-    from workbench.parameters import ParameterError
-    from workbench.processes import is_main
-    from workbench.runs import RequestError
-
-    try:
-        record = train_run(options.run, options.resume)
-    except (RequestError, ParameterError, ModelError, ResumeError) as error:
-        return refuse(str(error))
-    except TrainingStoppedError as error:
-        print(f"stopped: {error}", file=sys.stderr)
-        return 1
-    if is_main():
-        print(f"trained: {record['stage']}, {record['steps']:,} steps, {record['seconds']:,.0f} s")
     return 0
 
 
@@ -137,7 +101,7 @@ def add_score(commands: Any) -> None:
                        "equal first texts that follow one another")  # fmt: skip
     score.add_argument("--backend", default="auto", metavar="NAME",
                        help="auto, predict, torch-float32, torch-bfloat16, and what was exported: "
-                       "torch-int8, onnx, onnx-int8")  # fmt: skip
+                       "onnx, onnx-int8")  # fmt: skip
     score.add_argument("--max-length", type=int, default=512, metavar="N",
                        help="tokens of a pair (512)")  # fmt: skip
     score.add_argument("--part-rows", type=int, default=10_000, metavar="N",

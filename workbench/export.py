@@ -39,7 +39,7 @@ def export_model(
     Args:
         location: from `find_model`; a model that an installed package or the Hub's cache holds is
             not written to: save it in a folder first.
-        to: `torch-int8` for products in 8 bits by torch; `onnx`; or `onnx-int8` for weights of 8
+        to: `onnx`; or `onnx-int8` for weights of 8
             bits in ONNX (the other ONNX file is written too).
         max_length: tokens of a pair that the exported model states.
 
@@ -63,17 +63,12 @@ def export_model(
     refuse_links(location.path)
     model = load_cross_encoder(location, max_length)
     try:
-        encoder = pair_encoder(model)
+        pair_encoder(model)
     except ValueError as error:
         raise ExportedError(str(error)) from error
     pairs = _pairs(location, [*reversed(SIDES)])
     exact = open_backend("predict", model)(pairs)
-    if to == "torch-int8":
-        from workbench.int8 import write_int8
-
-        file = write_int8(model.model, encoder.encode(_pairs(location, SIDES)), location.path)
-    else:
-        file = _checked_onnx(location, model, pairs, exact, to)
+    file = _checked_onnx(location, model, pairs, exact, to)
     return file, check(to, exact, open_backend(to, model, folder=location.path), pairs)
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from workbench.files import display_path
 
 EXPORTED = {  # by backend; ONNX lies where sentence-transformers looks for it
-    "torch-int8": "int8/weights.safetensors",
     "onnx": "onnx/model.onnx",
     "onnx-int8": "onnx/model_qint8.onnx",
 }

@@ -5,8 +5,7 @@ of them padding (see `packing`); query, key and value are one product; and the l
 only the first position is ever used, computes no other, nor any key or value (see `LastLayer`). In
 bfloat16 only the products with weights are: sums along the residual path, normalisation, softmax,
 the last layer, pooler and head stay in float32, since the head's logits rounded to bfloat16 would
-be ties. The last layer's products with weights can be in bfloat16, too, and attention's: `int8`
-takes them so, which errs more than they do.
+be ties.
 """
 
 from collections.abc import Iterator, Sized
@@ -18,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from workbench.compiled import compiled_kernels
 from workbench.encoding import EncodedPairs
 from workbench.interrupts import in_threads
 from workbench.kernels import FLOAT32, Kernels, TorchKernels
@@ -61,7 +59,7 @@ class FastBert:
         bert = model.bert
         self.embeddings, self.pooler, self.head = bert.embeddings, bert.pooler, model.classifier
         self.device, self.width = model.device, model.config.hidden_size
-        self.kernels: Kernels = compiled_kernels(model) or TorchKernels(small)
+        self.kernels: Kernels = TorchKernels(small)
         *others, last = bert.encoder.layer
         heads = model.config.num_attention_heads
         self.layers = [Layer(layer, product, heads, self.kernels) for layer in others]

@@ -68,7 +68,7 @@ class Parameters(BaseModel):
     list_size: int = Field(30, ge=2, description="candidates in a list built from the test split")
     ties: Literal["expected", "worst"] = "expected"
     backend: Literal[
-        "auto", "predict", "torch-float32", "torch-bfloat16", "torch-int8", "onnx", "onnx-int8"
+        "auto", "predict", "torch-float32", "torch-bfloat16", "onnx", "onnx-int8"
     ] = "auto"
     resamples: int = Field(10_000, ge=100, le=1_000_000, description="draws of an interval")
     metric: Literal[

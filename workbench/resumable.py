@@ -16,7 +16,6 @@ from sentence_transformers.cross_encoder import CrossEncoderTrainer
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from workbench.checkpoints import TrainingStoppedError, last_checkpoint, prune, seal, step_of
-from workbench.energy import EnergyMeter
 from workbench.files import read_json, write_json
 from workbench.processes import is_main, process_count, wait_for_all
 
@@ -36,8 +35,7 @@ class ResumableTrainer(CrossEncoderTrainer):
         self.fresh: list[torch.Tensor] = []  # losses of this process, not yet shared
         self.pending: list[float] = []  # losses since the last log line, means over processes
         self.total = 0.0  # of all losses before those
-        self.meter = EnergyMeter()
-        self.before: dict[str, Any] = {"seconds": 0.0, "processor_seconds": 0.0, "joules": 0.0}
+        self.before: dict[str, Any] = {"seconds": 0.0, "processor_seconds": 0.0}
         self.started, self.processor_started = time.monotonic(), time.process_time()
         self.told_to_stop = False
         self.given: dict[str, Any] = {}  # the arguments as they were asked for
@@ -56,7 +54,6 @@ class ResumableTrainer(CrossEncoderTrainer):
             self.pending, self.total = progress["pending"], progress["total"]
             self.before = progress["spent"]
         self.started, self.processor_started = time.monotonic(), time.process_time()
-        self.meter = EnergyMeter()
         with self._listening(), warnings.catch_warnings():
             # The reference recipe pins memory; without a GPU torch warns that this does nothing.
             warnings.filterwarnings("ignore", message=".*pin_memory", category=UserWarning)
@@ -72,14 +69,12 @@ class ResumableTrainer(CrossEncoderTrainer):
         """Seconds of training, those before an interruption included."""
         return self.before["seconds"] + time.monotonic() - self.started
 
-    def spent(self) -> dict[str, float | None]:
-        """Seconds, processor seconds of this process, and joules, None where not measured."""
+    def spent(self) -> dict[str, float]:
+        """Seconds, and processor seconds of this process."""
         processor = time.process_time() - self.processor_started
-        joules, known = self.meter.joules(), self.before["joules"]
         return {
             "seconds": self.seconds(),
             "processor_seconds": self.before["processor_seconds"] + processor,
-            "joules": None if joules is None or known is None else known + joules,
         }
 
     def mean_loss(self) -> float:

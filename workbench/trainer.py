@@ -206,7 +206,6 @@ class LogCallback(TrainerCallback):
         values = {ours: float(given[name]) for name, ours in names.items() if name in given}
         if not values or not state.is_world_process_zero:
             return
-        self.trainer.meter.joules()  # often enough to notice when a counter starts again
         seconds = self.trainer.seconds()
         place = {"step": state.global_step, "steps": state.max_steps, "epoch": state.epoch}
         self.log.append({**place, "seconds": round(seconds, 3), **values})
