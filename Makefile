@@ -46,6 +46,7 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy workbench
+	$(BIN)/lint-imports
 	@test -n "$(NOTEBOOKS)" || { echo "no notebooks found" >&2; exit 1; }
 	$(BIN)/nbstripout --verify $(NOTEBOOKS)
 	$(BIN)/codespell

@@ -12,8 +12,8 @@ from filelock import FileLock
 from hypothesis import settings
 
 from tests.benchmarks.tiny import CHARACTERS, write_tiny_model
-from workbench.chain import import_papermill
-from workbench.processes import core_count
+from workbench.batch.execute import import_papermill
+from workbench.machine import core_count
 
 __all__ = ["CHARACTERS", "ROOT"]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -2,10 +2,10 @@ import shutil
 
 import pytest
 
-from workbench import models
 from workbench.files import write_json
 from workbench.models import (
     BUNDLED_MODEL,
+    BUNDLED_SHA256,
     REFERENCE_MODEL,
     HubUnreachableError,
     ModelError,
@@ -18,8 +18,8 @@ from workbench.models import (
 def test_the_bundled_model_is_checked_by_its_hash(monkeypatch):
     found = find_model(BUNDLED_MODEL)
     assert found.kind == "bundled"
-    assert found.sha256 == models.BUNDLED_SHA256
-    monkeypatch.setattr(models, "BUNDLED_SHA256", "0" * 64)
+    assert found.sha256 == BUNDLED_SHA256
+    monkeypatch.setattr("workbench.models.BUNDLED_SHA256", "0" * 64)
     with pytest.raises(ModelError, match="expected 0000"):
         find_model(BUNDLED_MODEL)
 

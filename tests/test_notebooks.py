@@ -10,7 +10,7 @@ import pytest
 import workbench
 from tests.conftest import ROOT
 from workbench.files import read_json
-from workbench.parameters import Parameters
+from workbench.runs.parameters import Parameters
 
 SOURCES = sorted((ROOT / "notebooks").glob("0*.ipynb"))
 IDS = [path.stem for path in SOURCES]

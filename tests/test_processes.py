@@ -12,13 +12,13 @@ import yaml
 from safetensors.numpy import load_file
 
 from tests.conftest import ROOT
-from workbench.__main__ import main
-from workbench.logs import read_training_log
+from workbench.cli import main
+from workbench.data.splits import prepare_data
 from workbench.models import find_model, read_lineage
-from workbench.parameters import Parameters
-from workbench.recipes import Recipe
-from workbench.splits import prepare_data
-from workbench.trainer import make_trainer
+from workbench.runs.parameters import Parameters
+from workbench.training.log import read_training_log
+from workbench.training.recipe import Recipe
+from workbench.training.trainer import make_trainer
 
 TOLERANCE = 1e-4  # sums of a batch are taken in another order, and rounding grows from step to step
 

@@ -9,11 +9,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.conftest import ROOT
-from workbench.__main__ import main
-from workbench.chain import execute
+from workbench.batch.execute import execute
+from workbench.cli import main
 from workbench.files import LinkError, refuse_links, write_json
 from workbench.models import ModelError, find_model
-from workbench.scoring import load_cross_encoder
+from workbench.scoring.cross_encoder import load_cross_encoder
 
 HOSTILE = [
     "<details open ontoggle=fetch('//x.test/t')>", "<video src=//x.test/v autoplay>",

@@ -7,7 +7,6 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +33,6 @@ def display_path(path: str | os.PathLike[str]) -> str:
     absolute = project_path(path)
     root = project_root()
     return str(absolute.relative_to(root) if absolute.is_relative_to(root) else absolute)
-
-
-def packaged_font() -> Path:
-    """The Noto Sans SC that the package zhplot ships, for Chinese text; its code is not imported.
-
-    Raises:
-        FileNotFoundError: the package is not installed as it should be.
-    """
-    for file in metadata.files("zhplot") or []:
-        if file.name == "NotoSansSC-Regular.ttf":
-            return Path(str(file.locate()))
-    raise FileNotFoundError("no font with Chinese characters: install the package zhplot")
 
 
 @contextmanager

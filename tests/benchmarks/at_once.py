@@ -14,8 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.batch.tiny_project import TinyProject
 from tests.benchmarks.tiny import write_tiny_model
-from tests.tiny_project import TinyProject
 
 
 def main(count=8, rounds=5):

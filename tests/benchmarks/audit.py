@@ -12,11 +12,11 @@ import time
 
 from tests.benchmarks.ranking import made_up
 from tests.benchmarks.sides import highest
-from workbench.audit import inspect_pairs
-from workbench.list_formats import read_candidates
+from workbench.data.list_files import read_candidates
+from workbench.data.pairs import read_pairs
 from workbench.models import BUNDLED_MODEL, find_model, load_tokenizer
-from workbench.pairs import read_pairs
-from workbench.vocabulary import count_tokens
+from workbench.vocabulary.inspection import inspect_pairs
+from workbench.vocabulary.tokens import count_tokens
 
 
 def main(files):

@@ -27,8 +27,8 @@ from pathlib import Path
 import psutil
 
 from workbench.files import display_path, project_root, read_json, write_json
+from workbench.machine import core_count
 from workbench.models import BUNDLED_MODEL
-from workbench.processes import core_count
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "transformers", "sentence-transformers", "numpy", "pandas", "datasets",
@@ -179,7 +179,7 @@ def compared(group, peer, ours):
         ratios = [first / second for first, second in times]
         row |= {"ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
         if "scores" in last:
-            from workbench.backends import swapped_share
+            from workbench.scoring.cross_encoder import swapped_share
 
             row["swapped"] = swapped_share(peer.answers[-1]["scores"], last["scores"])
     return row

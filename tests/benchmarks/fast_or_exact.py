@@ -16,12 +16,11 @@ import tempfile
 from pathlib import Path
 
 from tests.benchmarks.bench import RESULTS, machine
-from workbench.baselines import text_pairs
+from workbench.data.pairs import read_pairs, text_pairs
+from workbench.data.splits import split_pairs
 from workbench.files import display_path, write_json
 from workbench.models import BUNDLED_MODEL, find_model
-from workbench.pairs import read_pairs
-from workbench.recipes import SPEEDS, Recipe
-from workbench.splits import split_pairs
+from workbench.training.recipe import SPEEDS, Recipe
 
 
 def trained(speed, seed, sides, options, folder):
@@ -29,9 +28,9 @@ def trained(speed, seed, sides, options, folder):
     import torch
     from sklearn.metrics import average_precision_score
 
-    from workbench.logs import TrainingLog
-    from workbench.scoring import ModelScorer, load_cross_encoder
-    from workbench.trainer import make_trainer
+    from workbench.scoring.cross_encoder import ModelScorer, load_cross_encoder
+    from workbench.training.log import TrainingLog
+    from workbench.training.trainer import make_trainer
 
     recipe = Recipe(speed=speed, seed=seed, batch_size=options.batch, max_length=128,
                     learning_rate=options.learning_rate, precision=options.precision)  # fmt: skip

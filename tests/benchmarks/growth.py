@@ -36,13 +36,13 @@ FITTED_FROM = 100_000
 
 
 def reading(path, folder):
-    from workbench.pairs import read_pairs
+    from workbench.data.pairs import read_pairs
 
     return lambda: len(read_pairs(path).frame)
 
 
 def stream(path, folder):
-    from workbench.stream import text_rows
+    from workbench.scoring.score_file import text_rows
 
     return lambda: sum(1 for _ in text_rows(path, "sentence_0", "sentence_1"))
 
@@ -54,15 +54,15 @@ def frame_of(path):
 
 
 def splitting(path, folder):
-    from workbench.splits import split_pairs
+    from workbench.data.splits import split_pairs
 
     frame = frame_of(path)
     return lambda: len(split_pairs(frame, 0.1, 0.1, 42)["train"])
 
 
 def audit(path, folder):
-    from workbench.audit import inspect_pairs
     from workbench.models import BUNDLED_MODEL, find_model, load_tokenizer
+    from workbench.vocabulary.inspection import inspect_pairs
 
     frame, tokenizer = frame_of(path), load_tokenizer(find_model(BUNDLED_MODEL))
     return lambda: inspect_pairs(frame, tokenizer)["labels"]["pairs"]
@@ -70,8 +70,7 @@ def audit(path, folder):
 
 def scoring(path, folder):
     from tests.benchmarks.tiny import write_tiny_model
-    from workbench.bulk import score_file
-    from workbench.parts import Job
+    from workbench.scoring.score_file import Job, score_file
 
     job = Job(str(write_tiny_model(folder / "model")), str(path), max_length=64)
     return lambda: score_file(job, folder / "out")["rows"]

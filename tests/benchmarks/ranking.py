@@ -13,7 +13,12 @@ import time
 import numpy as np
 import pandas as pd
 
-from workbench.baselines import (
+from workbench.data.build_lists import query_groups
+from workbench.data.list_files import read_candidates
+from workbench.data.lists import CandidateList, shuffled
+from workbench.ranking.evaluation import evaluate
+from workbench.ranking.uncertainty import LEVEL, bootstrap_draws, randomisation_test
+from workbench.scoring.baselines import (
     Bm25,
     CandidateOrder,
     CharacterJaccard,
@@ -21,11 +26,6 @@ from workbench.baselines import (
     RandomScorer,
     TfidfCosine,
 )
-from workbench.candidates import query_groups
-from workbench.evaluation import evaluate
-from workbench.list_formats import read_candidates
-from workbench.lists import CandidateList, shuffled
-from workbench.uncertainty import LEVEL, bootstrap_draws, randomisation_test
 
 PAIRS, QUERIES, SIZE, RESAMPLES = 97_230, 1_047, 30, 10_000
 

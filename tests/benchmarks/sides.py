@@ -44,7 +44,7 @@ def highest(status=None):
 
 def some_pairs(options):
     """So many rows of a file, or of the shipped sample; and the distinct pairs among them."""
-    from workbench.pairs import read_pairs
+    from workbench.data.pairs import read_pairs
 
     frame = read_pairs(options["pairs"]).frame.head(options["count"])
     return frame, list(dict.fromkeys(zip(frame["sentence_0"], frame["sentence_1"], strict=True)))
@@ -52,9 +52,8 @@ def some_pairs(options):
 
 def loaded(options):
     """The model, its folder, and how the row describes the pairs."""
-    from workbench.backends import pair_encoder
     from workbench.models import find_model
-    from workbench.scoring import load_cross_encoder
+    from workbench.scoring.cross_encoder import load_cross_encoder, pair_encoder
 
     location = find_model(options["model"])
     model = load_cross_encoder(location)
@@ -78,7 +77,7 @@ def predict(options):
 
 @way("`backend: auto`")
 def auto(options):
-    from workbench.scoring import ModelScorer
+    from workbench.scoring.cross_encoder import ModelScorer
 
     model, folder, _, pairs, detail = loaded(options)
     scorer = ModelScorer(model, backend="auto", folder=folder)
@@ -92,7 +91,7 @@ def auto(options):
 
 def must_compute_in(precision):
     """Leave out what would be slower than float32 on this processor."""
-    from workbench.recipes import quick_in_bfloat16
+    from workbench.machine import quick_in_bfloat16
 
     if precision == "bfloat16" and not quick_in_bfloat16():
         raise NotHereError("this processor is not quicker in bfloat16")
@@ -100,10 +99,8 @@ def must_compute_in(precision):
 
 def backend(name):
     def make(options):
-        from workbench.backends import BackendError, open_backend, pair_encoder
-        from workbench.exported import EXPORTED, ExportedError
-        from workbench.int8 import write_int8
-        from workbench.onnx_models import write_onnx
+        from workbench.scoring.cross_encoder import BackendError, open_backend
+        from workbench.scoring.export import EXPORTED, ExportedError, write_onnx
 
         must_compute_in(name.removeprefix("torch-"))
         model, folder, _, pairs, detail = loaded(options)
@@ -111,10 +108,7 @@ def backend(name):
             with tempfile.TemporaryDirectory() as exported:
                 if name in EXPORTED and not (folder / EXPORTED[name]).is_file():
                     folder = Path(exported)
-                    if name == "torch-int8":  # for want of others, by the pairs to be scored
-                        write_int8(model.model, pair_encoder(model).encode(pairs[:256]), folder)
-                    else:
-                        write_onnx(model, folder, int8=name == "onnx-int8")
+                    write_onnx(model, folder, int8=name == "onnx-int8")
                 score = open_backend(name, model, folder=folder)
         except (BackendError, ExportedError) as error:
             raise NotHereError(str(error)) from error
@@ -123,7 +117,7 @@ def backend(name):
     return make
 
 
-for each in ("torch-float32", "torch-bfloat16", "torch-int8", "onnx-int8"):
+for each in ("torch-float32", "torch-bfloat16", "onnx-int8"):
     WAYS[f"`backend: {each}`"] = backend(each)
 
 
@@ -156,9 +150,9 @@ def library_training(options):
 
 def fast_training(batch_size, precision):
     def make(options):
-        from workbench.logs import TrainingLog
-        from workbench.recipes import Recipe
-        from workbench.trainer import make_trainer
+        from workbench.training.log import TrainingLog
+        from workbench.training.recipe import Recipe
+        from workbench.training.trainer import make_trainer
 
         must_compute_in(precision)
         recipe = Recipe(precision=precision, speed="fast", batch_size=batch_size)
@@ -227,7 +221,7 @@ def read_by_datasets(options):
 
 @way("`read_pairs`")
 def read_by_us(options):
-    from workbench.pairs import read_pairs
+    from workbench.data.pairs import read_pairs
 
     def run():
         found = read_pairs(options["file"])
@@ -242,8 +236,8 @@ def read_by_us(options):
 def split_by_sklearn(options):
     from sklearn.model_selection import GroupShuffleSplit
 
-    from workbench.pairs import read_pairs
-    from workbench.splits import text_groups
+    from workbench.data.pairs import read_pairs
+    from workbench.data.splits import text_groups
 
     frame = read_pairs(options["file"]).frame
     groups = text_groups(frame)
@@ -259,8 +253,8 @@ def split_by_sklearn(options):
 
 @way("`split_pairs`")
 def split_by_us(options):
-    from workbench.pairs import read_pairs
-    from workbench.splits import split_pairs
+    from workbench.data.pairs import read_pairs
+    from workbench.data.splits import split_pairs
 
     frame = read_pairs(options["file"]).frame
 

@@ -17,9 +17,9 @@ import pandas as pd
 import psutil
 
 from tests.benchmarks.bench import RESULTS, machine
+from workbench.data.pairs import read_pairs
 from workbench.files import display_path, write_json
 from workbench.models import BUNDLED_MODEL, find_model
-from workbench.pairs import read_pairs
 
 EVERY, SETTLED, EPOCHS = 500, 2000, 10
 
@@ -54,10 +54,10 @@ def main(arguments=None):
     import torch
     from transformers import TrainerCallback
 
-    from workbench.logs import TrainingLog
-    from workbench.recipes import Recipe
-    from workbench.scoring import load_cross_encoder
-    from workbench.trainer import make_trainer
+    from workbench.scoring.cross_encoder import load_cross_encoder
+    from workbench.training.log import TrainingLog
+    from workbench.training.recipe import Recipe
+    from workbench.training.trainer import make_trainer
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=20_000)

@@ -1,0 +1,520 @@
+"""What can go wrong with a request: each row is refused before anything starts, and harms nothing.
+
+Every case asserts the message, the exit code, and that the folder of runs, with a finished run in
+it, and the inputs are byte for byte what they were. `tests/test_faults_running.py` has the faults
+that strike while a run is under way.
+"""
+
+import ctypes
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from workbench.cli import main
+from workbench.files import write_json, write_text
+
+HEADER = "sentence_0,sentence_1,label\n"
+PAIRS = "".join(f"怎么开通{n},如何办理{n},{n % 2}\n" for n in range(60))
+
+
+def snapshot(folder):
+    """Every file and link under a folder, with its bytes; locks are no content."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            found[str(path.relative_to(folder))] = os.readlink(path)
+        elif path.is_file() and path.name != ".lock":
+            found[str(path.relative_to(folder))] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+@pytest.fixture
+def place(tmp_path, tiny_model):
+    """A folder with a sound request, its pairs, and a run that is done."""
+    (tmp_path / "pairs.csv").write_text(HEADER + PAIRS, encoding="utf-8")
+    values = {"base_model": str(tiny_model), "pairs": str(tmp_path / "pairs.csv"), "max_length": 64,
+              "test_share": 0.4}  # fmt: skip
+    (tmp_path / "ok.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    run = tmp_path / "runs" / "precious"
+    (run / "model").mkdir(parents=True)
+    (run / "model" / "model.safetensors").write_bytes(b"weights")
+    write_text(run / "parameters.yaml", yaml.safe_dump({"seed": 7}))
+    write_json(run / "status.json", {"schema": 1, "state": "done", "acts": {}})
+    return tmp_path
+
+
+def ask(place, *arguments, command="run"):
+    """The exit code of a command on the folder's runs."""
+    return main([command, *map(str, arguments), "--runs-dir", str(place / "runs")])
+
+
+def pairs_file(place, content, name="bad.csv"):
+    path = place / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    return path
+
+
+def table(rows):
+    return HEADER + "".join(f"{a},{b},{label}\n" for a, b, label in rows)
+
+
+# name: (content of the file, what is said, further parameters)
+FILES = {
+    "empty file": ("", "there is no column 'sentence_0'"),
+    "only a header": (HEADER, "has no row"),
+    "UTF-16": ((HEADER + PAIRS).encode("utf-16"), "the file is UTF-16; convert it first"),
+    "GB18030": ((HEADER + PAIRS).encode("gb18030"), "the bytes are not UTF-8 text"),
+    "NUL bytes": (HEADER + "a\0b,c,1\n", "the bytes are not UTF-8 text"),
+    "nothing but zero bytes": (b"\0" * 4096, "there is no column 'sentence_0'"),
+    "quotes never closed": (HEADER + 'a,b,1\n"c,d,0\ne,f,1\n', "is opened and never closed"),
+    "column missing": ("sentence_0,label\na,1\n", "there is no column 'sentence_1'"),
+    "column twice": ("sentence_0,sentence_0,sentence_1,label\na,b,c,1\n", "stands there twice"),
+    "column renamed": ("sentence_0,sentence_one,label\na,b,1\n", "did you mean 'sentence_one'?"),
+    "separator is a semicolon": ("sentence_0;sentence_1;label\na;b;1\n", "there is no column"),
+    "labels yes and no": (table([("a", "b", "yes"), ("c", "d", "no")]), "neither a number nor"),
+    "label 2": (table([("a", "b", "2"), ("c", "d", "2")]), "the label is outside [0, 1]"),
+    "label NaN": (table([("a", "b", "NaN")]), "the label is NaN"),
+    "label infinite": (table([("a", "b", "inf")]), "the label is outside [0, 1]"),
+    "label empty": (table([("a", "b", "")]), "the label is empty"),
+    "texts empty": (table([(" ", "b", "1"), ("\u3000", "c", "0")]), "the text is empty"),
+    "one pair": (table([("a", "b", "1")]), "the test side will hold no positive pair"),
+    "one class only": (table([(f"a{n}", f"b{n}", 0) for n in range(60)]), "nothing to rank"),
+    "all duplicates": (table([("a", "b", "1")] * 50), "the same pair with the same label stands"),
+    "every row ragged": (HEADER + "a,b\nc,d,1,2\n", "more or fewer fields than the header"),
+    "lone surrogates": (HEADER.encode() + b"\xed\xa0\x80,b,1\n", "not UTF-8 text"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_of_pairs_that_cannot_be_used(name, place, capsys):
+    content, message = FILES[name]
+    bad = pairs_file(place, content)
+    before = snapshot(place)
+    assert ask(place, place / "ok.yaml", "-p", "pairs", bad, "-p", "on_bad_rows", "fail") == 2
+    assert message in capsys.readouterr().err
+    assert snapshot(place) == before
+
+
+OTHER_FORMATS = {
+    "JSONL of no objects": ("bad.jsonl", b'["a"]\n"b"\n', "the line is not a JSON object"),
+    "JSONL without a label": ("bad.jsonl", b'{"sentence_0": "a", "sentence_1": "b"}\n', "lacks a"),
+    "Parquet by name alone": ("bad.parquet", b"PAR1 it is not", "not a Parquet file"),
+    "gzip cut short": ("bad.csv.gz", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03abc", "gzip"),
+    "a format that is unknown": ("bad.xlsx", b"PK", "the name must end in one of"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FORMATS)
+def test_a_file_of_another_format_that_cannot_be_used(name, place, capsys):
+    file, content, message = OTHER_FORMATS[name]
+    bad = pairs_file(place, content, file)
+    before = snapshot(place)
+    assert ask(place, place / "ok.yaml", "-p", "pairs", bad, "-p", "on_bad_rows", "fail") == 2
+    assert message in capsys.readouterr().err
+    assert snapshot(place) == before
+
+
+SETTINGS = {
+    "duplicate key": (
+        "seed: 1\nepochs: 2\nseed: 2\n", "line 3, column 1", "'seed' stands on line 1",
+    ),
+    "anchors bomb": (
+        "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "line 1, column 4", "anchor or alias",
+    ),
+    "python tag": (
+        "seed: !!python/object/apply:os.system [id]\n", "line 1, column 7", "not allowed",
+    ),
+    "unknown tag": ("seed: !env HOME\n", "line 1, column 7", "not allowed"),
+    "merge key": ("<<: {seed: 1}\n", "line 1, column 1", "not allowed"),
+    "wrong indentation": ("seed: 1\n  epochs: 2\n", "line 2, column 9", "not allowed here"),
+    "a tab": ("seed: 1\nepochs:\t2\n\tseed: 1\n", "line 2, column 8", "cannot start any token"),
+    "never closed": ("seed: [1, 2\n", "line 2, column 1", "expected ',' or ']'"),
+    "two documents": ("seed: 1\n---\nseed: 2\n", "line 2, column 1", "another document"),
+    "a list": ("- seed\n", "", "must hold lines of `name: value`"),
+    "names that are numbers": ("1: 2\n", "line 1, column 1", "every name must be a word"),
+    "nested too deep": ("a: " + "[" * 400 + "\n", "line 1, column", "inside one another"),
+    "a number too long": ("seed: " + "9" * 5000 + "\n", "", "integer string conversion"),
+    "control character": ("seed: \x01\n", "line 1", "the character '\\x01' is not allowed"),
+    "not UTF-8": ("query: 怎么\n".encode("gb18030"), "line 1", "not UTF-8"),
+    "UTF-16": ("seed: 1\n".encode("utf-16"), "", "the file is UTF-16"),
+    "much too large": ("# " + "x" * 1_100_000, "", "more than 1,000,000 bytes"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_file_of_parameters_that_cannot_be_used(name, place, capsys):
+    content, where, message = SETTINGS[name]
+    bad = pairs_file(place, content, "bad.yaml")
+    before = snapshot(place)
+    assert ask(place, bad) == 2
+    error = capsys.readouterr().err
+    assert "bad.yaml" in error
+    assert where in error
+    assert message in error
+    assert snapshot(place) == before
+
+
+PARAMETERS = {
+    "typo": (["learning_rat", "1"], "did you mean 'learning_rate'?"),
+    "semicolon": (["pairs", "a.csv; rm -rf ."], "there is no file 'a.csv; rm -rf .'"),
+    "command substitution": (["pairs", "$(touch owned)"], "there is no file '$(touch owned)'"),
+    "back ticks": (["base_model", "`touch owned`"], "neither a folder"),
+    "quotes": (["pairs", '"\'a\'""""'], "there is no file"),
+    "line break": (["pairs", "a\nb"], "holds a line break"),
+    "escape sequence": (["base_model", "\x1b[2J"], "another control character"),
+    "Python in a number": (["epochs", "__import__('os')"], "should be a valid number"),
+    "not a number": (["learning_rate", "nan"], "learning_rate: input should be less than"),
+    "infinite": (["epochs", "inf"], "epochs: input should be less than or equal to 1000"),
+    "far too large": (["seed", "9" * 5000], "seed: unable to parse"),
+    "a path that climbs": (["pairs", "../../../../etc/passwd"], "the name must end in one of"),
+    "a folder as file": (["pairs", "/"], "there is no file '/'"),
+    "a device as file": (["pairs", "/dev/zero"], "there is no file '/dev/zero'"),
+    "shares": (["dev_share", "0.7"], "together they must stay below 1"),
+    "no such bundle": (["base_model", "bundled:none"], "the only bundled model"),
+    "stages": (["stages", "1,x"], "stages: "),
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_parameter_that_cannot_be_meant(name, place, capsys, monkeypatch):
+    monkeypatch.chdir(place)
+    override, message = PARAMETERS[name]
+    before = snapshot(place)
+    assert ask(place, place / "ok.yaml", "-p", *override) == 2
+    assert message in capsys.readouterr().err
+    assert snapshot(place) == before
+
+
+def no_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+def a_pickle(folder):
+    import pickle
+
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(folder.parent / "pickle-was-loaded"),)
+
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
+
+
+def reshape(folder, name, shape):
+    import numpy as np
+    from safetensors.numpy import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    weights[name] = np.zeros(shape, np.float32)
+    save_file(weights, folder / "model.safetensors")
+
+
+def two_labels(folder):
+    reshape(folder, "classifier.weight", (2, 16))
+
+
+def wrong_shape(folder):
+    reshape(folder, "bert.embeddings.word_embeddings.weight", (7, 16))
+
+
+def cut_short(folder):
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+
+
+def config_is_no_json(folder):
+    (folder / "config.json").write_text("{")
+
+
+def another_tokenizer(folder):
+    state = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    state["model"]["vocab"]["far"] = 99_999
+    (folder / "tokenizer.json").write_text(json.dumps(state), encoding="utf-8")
+
+
+MODELS = {
+    "without weights": (no_weights, "no weights"),
+    "with a pickle": (a_pickle, "only pickled weights"),
+    "with two labels": (two_labels, "it has 2 labels"),
+    "of the wrong shape": (wrong_shape, "weights and config belong to different models"),
+    "cut short": (cut_short, "damaged or cut short"),
+    "with a broken config": (config_is_no_json, "config.json is not readable"),
+    "with another tokenizer": (another_tokenizer, "this vocabulary belongs to another model"),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_folder_that_cannot_be_used(name, place, tiny_model, capsys):
+    damage, message = MODELS[name]
+    shutil.copytree(tiny_model, place / "model")
+    damage(place / "model")
+    before = snapshot(place)
+    assert ask(place, place / "ok.yaml", "-p", "base_model", place / "model") == 2
+    assert message in capsys.readouterr().err
+    assert snapshot(place) == before
+
+
+def link_as_run(place):
+    (place / "elsewhere").mkdir()
+    (place / "runs" / "x").symlink_to(place / "elsewhere")
+
+
+def link_in_run(place):
+    shutil.copytree(place / "runs/precious", place / "runs/x")
+    (place / "elsewhere").mkdir()
+    (place / "runs/x/data").symlink_to(place / "elsewhere")
+
+
+def from_the_future(place):
+    shutil.copytree(place / "runs/precious", place / "runs/x")
+    write_json(place / "runs/x/status.json", {"schema": 9, "state": "done", "acts": {}})
+
+
+def damaged_status(place):
+    shutil.copytree(place / "runs/precious", place / "runs/x")
+    (place / "runs/x/status.json").write_text("{")
+
+
+def other_files(place):
+    (place / "runs/x").mkdir()
+    (place / "runs/x/thesis.txt").write_text("years of work")
+
+
+def a_file(place):
+    (place / "runs/x").write_text("no folder")
+
+
+def done_already(place):
+    shutil.copytree(place / "runs/precious", place / "runs/x")
+
+
+FOLDERS = {
+    "is a link": (link_as_run, [], "is a link to"),
+    "holds a link that leads out": (link_in_run, ["--only", "03"], "leads out of the run folder"),
+    "comes from the future": (from_the_future, ["--only", "03"], "written by a newer workbench"),
+    "has a damaged status": (damaged_status, ["--only", "03"], "is damaged"),
+    "holds other files": (other_files, [], "is not a run folder and not empty"),
+    "is a file": (a_file, [], "is a file"),
+    "is there already": (done_already, [], "choose another --name"),
+}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_run_folder_that_must_not_be_written_into(name, place, capsys):
+    make, options, message = FOLDERS[name]
+    make(place)
+    before = snapshot(place)
+    assert ask(place, place / "ok.yaml", "--name", "x", *options) == 2
+    assert message in capsys.readouterr().err
+    assert snapshot(place) == before
+
+
+NAMES = ["../up", "a/b", ".hidden", "-p", "a\nb", "a,b", "x" * 300, "a\x1b[2J"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_no_run_can_have(name, place, capsys):
+    before = snapshot(place)
+    assert ask(place, place / "ok.yaml", f"--name={name}") == 2
+    assert "--name" in capsys.readouterr().err
+    assert snapshot(place) == before
+
+
+def test_a_name_may_have_spaces_chinese_and_signs_that_a_shell_would_mind(place, capsys):
+    (place / "我的 数据").mkdir()
+    shutil.copy(place / "pairs.csv", place / "我的 数据/pairs.csv")
+    code = ask(place, place / "ok.yaml", "--name", "跑 $(1); '2'", "-p", "pairs",
+               place / "我的 数据/pairs.csv", command="preflight")  # fmt: skip
+    assert code == 0, capsys.readouterr().err
+
+
+SOUND = {
+    "BOM": ("\ufeff" + HEADER + PAIRS),
+    "line ends of Windows": (HEADER + PAIRS).replace("\n", "\r\n"),
+    "emoji": HEADER + PAIRS + "👨‍👩‍👧‍👦🏳️‍🌈,😀😀,1\n",
+    "right to left": HEADER + PAIRS + "שלום עולם,مرحبا بالعالم,1\n",
+    "zero width": HEADER + PAIRS + "a\u200bb\u2060,\u200d怎\u200b么,1\n",
+    "longer than the limit": HEADER + PAIRS + "长" * 5000 + ",短,0\n",
+    "a line of one megabyte": HEADER + PAIRS + "a" * 1_000_000 + ",b,0\n",
+    "formulas and HTML": HEADER + PAIRS + "=cmd|'/C calc'!A0,<script>alert(1)</script>,1\n",
+}
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_texts_that_are_odd_but_sound_are_no_problem(name, place, capsys):
+    file = pairs_file(place, SOUND[name])
+    before = snapshot(place)
+    code = ask(place, place / "ok.yaml", "-p", "pairs", file, command="preflight")
+    out = capsys.readouterr()
+    assert code == 0, out.err
+    rows = 60 if name in ("BOM", "line ends of Windows") else 61
+    assert f"all {rows} rows" in out.out
+    assert snapshot(place) == before
+
+
+def test_everything_is_told_at_once(place, capsys):
+    bad = place / "lists.jsonl"
+    bad.write_text('{"query": "q"}\n', encoding="utf-8")
+    code = ask(place, place / "ok.yaml", "-p", "epochs", "many", "-p", "seeed", "1", "-p", "pairs",
+               "none.csv", "-p", "candidates", bad, "-p", "base_model", "bundled:none",
+               "--name", "precious", "--only", "09", command="preflight")  # fmt: skip
+    error = capsys.readouterr().err
+    assert code == 2
+    for part in ("epochs:", "seeed:", "none.csv", "field 'positive'", "bundled", "--only 09"):
+        assert part in error
+
+
+def test_a_preflight_writes_nothing_and_says_what_the_run_will_take(place, capsys):
+    before = snapshot(place)
+    assert ask(place, place / "ok.yaml", command="preflight") == 0
+    out = capsys.readouterr().out
+    assert "all 60 rows" in out
+    assert "vocabulary: " in out
+    assert "training pairs an epoch" in out
+    assert snapshot(place) == before
+    assert sorted(path.name for path in place.iterdir()) == ["ok.yaml", "pairs.csv", "runs"]
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_a_preflight_warns_where_bfloat16_would_be_slow(place, capsys, monkeypatch, has):
+    monkeypatch.setattr("workbench.batch.sweep.preflight.quick_in_bfloat16", lambda: has)
+    assert ask(place, place / "ok.yaml", "-p", "precision", "bfloat16", command="preflight") == 0
+    assert ("bfloat16 is not quicker" in capsys.readouterr().out) is not has
+
+
+def test_a_preflight_loads_no_torch(place):
+    code = (
+        "import sys; from workbench.__main__ import main; "
+        f"code = main(['preflight', {str(place / 'ok.yaml')!r}]); "
+        "assert code == 0 and not {'torch', 'transformers', 'papermill'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_preflight_as_json(place, capsys):
+    assert ask(place, place / "ok.yaml", "-p", "seeed", "1", "--json", command="preflight") == 2
+    found = json.loads(capsys.readouterr().out)
+    assert found[0]["level"] == "problem"
+    assert "seeed" in found[0]["text"]
+
+
+def test_a_trial_tells_the_time(place, capsys):
+    assert ask(place, place / "ok.yaml", "--trial", command="preflight") == 0
+    assert "pairs/s" in capsys.readouterr().out
+
+
+def test_a_full_disk_is_seen_before_the_run(place, capsys, monkeypatch):
+    usage = shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    before = snapshot(place)
+    assert ask(place, place / "ok.yaml") == 2
+    assert "make room" in capsys.readouterr().err
+    assert snapshot(place) == before
+
+
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1  # of <linux/prctl.h> and <linux/capability.h>
+LIBC = ctypes.CDLL(None)
+
+
+def bound_by_permissions():
+    """Take from root what lets it write anywhere; of others the system refuses this, rightly."""
+    if sys.platform == "linux":
+        LIBC.prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0)
+
+
+@pytest.mark.parametrize("command", ["run", "sweep", "preflight"])
+@pytest.mark.parametrize("name", [[], ["--name", "x"]])
+def test_a_folder_that_is_read_only(place, command, name):
+    asked = place / "ok.yaml"
+    if command == "sweep":
+        asked = place / "sweep.yaml"
+        write_text(asked, f"parameters: {place}/ok.yaml\nseeds: [1]\n")
+    before = snapshot(place)
+    (place / "runs").chmod(0o555)
+    done = subprocess.run(
+        [sys.executable, "-m", "workbench", command, asked, "--runs-dir", place / "runs", *name],
+        preexec_fn=bound_by_permissions, capture_output=True, text=True,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    (place / "runs").chmod(0o755)
+    assert done.returncode == 2, done.stderr
+    assert "runs cannot be written to (Permission denied)" in done.stderr
+    assert [path.name for path in (place / "runs").iterdir()] == ["precious"]
+    assert snapshot(place) == before
+
+
+def test_a_hub_that_cannot_be_reached(place):
+    """Nothing listens at port 9 of this machine; the real client finds that out by itself."""
+    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0",
+                   "HF_HOME": str(place / "cache")}  # fmt: skip
+    arguments = ["run", str(place / "ok.yaml"), "--runs-dir", str(place / "runs"), "-p",
+                 "base_model", "nobody/nothing", "-p", "fallback_model", ""]  # fmt: skip
+    before = snapshot(place)
+    done = subprocess.run(
+        [sys.executable, "-m", "workbench", *arguments], env=environment, capture_output=True,
+        text=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "the Hub cannot be reached" in done.stderr
+    shutil.rmtree(place / "cache", ignore_errors=True)
+    assert snapshot(place) == before
+
+
+def test_a_parameter_file_that_is_a_link_into_nothing_or_a_pipe(place, capsys):
+    (place / "dangling.yaml").symlink_to(place / "gone.yaml")
+    os.mkfifo(place / "pipe.yaml")
+    for name, message in (("dangling.yaml", "is a link to"), ("pipe.yaml", "not a file")):
+        assert ask(place, place / name) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_bad_rows_are_a_warning_where_they_are_only_to_be_reported(place, capsys):
+    file = pairs_file(place, HEADER + PAIRS + "a,b,yes\n")
+    assert ask(place, place / "ok.yaml", "-p", "pairs", file, command="preflight") == 0
+    out = capsys.readouterr().out
+    assert "1 of all 61 rows" in out
+    assert "line 62, column label" in out
+
+
+def test_a_large_file_is_looked_at_for_a_second_and_this_is_said(place, capsys, monkeypatch):
+    from workbench.batch.preflight import read_rows
+
+    rows = pd.DataFrame({"sentence_0": [f"问{n}" for n in range(5000)],
+                         "sentence_1": [f"答{n}" for n in range(5000)],
+                         "label": [n % 2 for n in range(5000)]})  # fmt: skip
+    rows.to_csv(place / "large.csv", index=False)
+    found = read_rows(place / "large.csv", {}, seconds=-1)
+    assert not found.whole
+    assert 0 < len(found.good) < 5000
+    assert 2500 < found.estimated < 10_000
+    monkeypatch.setattr(read_rows, "__defaults__", (-1.0,))
+    assert (
+        ask(place, place / "ok.yaml", "-p", "pairs", place / "large.csv", command="preflight") == 0
+    )
+    assert "rows of" in capsys.readouterr().out
+
+
+def test_the_estimate_counts_steps_and_bytes():
+    from workbench.batch.preflight import estimate
+    from workbench.runs.parameters import Parameters
+
+    asked = {"batch_size": 10, "dev_share": 0.1, "test_share": 0.1}
+    one = estimate(Parameters(**asked), 1000, 0.5, 10**8, 10**6)
+    assert (one.pairs, one.steps) == (800, 80)
+    assert one.kept == 10**8 + 10**6 + 20_000_000
+    more = estimate(Parameters(**asked, symmetric=True, epochs=2), 1000, 0.5, 10**8, 10**6)
+    assert (more.pairs, more.steps) == (1200, 240)
+    staged = estimate(Parameters(**asked, stages="400,0"), 1000, 0.5, 10**8, 10**6)
+    assert staged.steps == 40 + 80
+    assert staged.kept == one.kept + 10**8
+    long = estimate(Parameters(**asked, checkpoint_steps=40), 1000, 0.5, 10**8, 10**6)
+    assert long.disk == one.disk + 2 * 3 * 10**8

@@ -1,0 +1,333 @@
+"""What can strike while a run is under way: it is told, nothing is lost, and the run can go on."""
+
+import re
+import resource
+import shutil
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+import workbench
+from tests.batch.test_faults import snapshot
+from tests.batch.tiny_project import ACTS, SIGNALS, TinyProject, await_end, await_file
+from workbench.batch.execute import execute, run_chain
+from workbench.cli import choose, csv_cell, main, show, terminal_text
+from workbench.files import set_aside, write_json, write_text
+from workbench.run_folder import RequestError
+from workbench.runs.folder import read_status
+from workbench.runs.parameters import load_parameters
+
+
+@pytest.fixture
+def project(tmp_path, tiny_model):
+    return TinyProject(tmp_path, tiny_model)
+
+
+def done_before(act):
+    return [earlier for earlier in ACTS if earlier < act]
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+@pytest.mark.parametrize("act", ACTS)
+def test_a_signal_in_each_act(project, act, name):
+    """Ended in any act, in any way: no kernel is left, earlier acts stand, --resume finishes."""
+    (project.root / "wait").write_text(act)
+    process = project.ask("run", project.request, "--name", "x", "-p", "seed", "5")
+    await_file(project.runs / "x" / f"at-{act}", process)
+    kernels = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+    before = snapshot(project.runs / "x" / "data")
+    assert kernels
+    process.send_signal(SIGNALS[name])
+    _, error = process.communicate(timeout=120)
+    assert await_end(kernels) == []
+    status = project.status("x")
+    assert [a for a, one in status["acts"].items() if one["state"] == "done"] == done_before(act)
+    assert snapshot(project.runs / "x" / "data") == before
+    if name == "SIGKILL":
+        assert process.returncode == -9
+        assert status["state"] == "running"  # nobody was left to say otherwise; `runs` sees it
+    else:
+        assert process.returncode == 1
+        assert "interrupted; go on with --name x --resume" in error
+        assert (status["state"], status["act"]) == ("failed", act)
+    assert "interrupted" in project.run("runs")[1]
+    (project.root / "wait").unlink()
+    code, out, error = project.run("run", "--name", "x", "--resume")
+    assert code == 0, error
+    assert out.count("done earlier, kept") == len(done_before(act))
+    assert (project.runs / "x" / "result.txt").read_text() == "seed 5"
+    assert not list((project.runs / "x").rglob("*.tmp"))
+
+
+def test_a_kernel_that_is_killed_as_if_for_its_memory(project):
+    (project.root / "die").write_text("02")
+    code, _, error = project.run("run", project.request, "--name", "x")
+    assert code == 1
+    assert "notebook 02_fine_tune: DeadKernelError" in error
+    assert "want of memory; try a smaller batch_size" in error
+    status = project.status("x")
+    assert (status["state"], status["act"], status["cell"]) == ("failed", "02", None)
+    assert status["acts"]["01"]["state"] == "done"
+    assert "This run failed" in (project.runs / "x/report.html").read_text(encoding="utf-8")
+
+
+def limited_files():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+
+
+def test_a_disk_that_is_full_in_mid_run(project):
+    """A file may grow to a megabyte and no further: what a full disk does, by the same OSError."""
+    (project.root / "fill").write_text("02")
+    code, _, error = project.run("run", project.request, "--name", "x", preexec_fn=limited_files)
+    assert code == 1
+    assert "notebook 02_fine_tune, cell" in error
+    assert "OSError" in error
+    assert project.status("x")["acts"]["01"]["state"] == "done"
+    assert project.status("x")["state"] == "failed"
+    (project.root / "fill").unlink()
+    assert project.run("run", "--name", "x", "--resume")[0] == 0
+
+
+def test_two_runs_with_one_name_at_once(project):
+    (project.root / "wait").write_text("01")
+    first = project.ask("run", project.request, "--name", "x")
+    await_file(project.runs / "x" / "at-01", first)
+    before = snapshot(project.runs / "x")
+    for options in ([], ["--resume"], ["--only", "03"]):
+        code, _, error = project.run("run", project.request, "--name", "x", *options)
+        assert code == 2
+        assert "in use by another process" in error or "choose another --name" in error
+    code, _, error = project.run("runs", "rm", "x", "--yes")
+    assert code == 2
+    assert "in use by another process" in error
+    assert snapshot(project.runs / "x") == before
+    (project.root / "wait").unlink()
+    _, error = first.communicate(timeout=120)
+    assert first.returncode == 0, error
+    assert project.status("x")["state"] == "done"
+
+
+SAME_SECOND = """
+import time
+plain = time.strftime
+time.strftime = lambda form, *at: "20300101-000000" if form == "%Y%m%d-%H%M%S" else plain(form, *at)
+"""
+
+
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_requests_without_a_name_in_the_same_second(project, command):
+    """Each gets a folder of its own, though all would call it alike."""
+    (project.site / "sitecustomize.py").write_text(SAME_SECOND)
+    asked = project.request
+    if command == "sweep":
+        asked = project.root / "sweep.yaml"
+        write_text(asked, f"parameters: {project.request}\nseeds: [1]\n")
+    processes = [project.ask(command, asked) for _ in range(2)]
+    for process in processes:
+        _, error = process.communicate(timeout=120)
+        assert process.returncode == 0, error
+    stamp = f"{asked.stem}-20300101-000000"
+    assert {path.name for path in project.runs.iterdir()} == {stamp, f"{stamp}-2"}
+    before = snapshot(project.root.parent)
+    assert project.run(command, asked, "-p", "epochs", "many")[0] == 2
+    assert snapshot(project.root.parent) == before
+    assert len(list(project.runs.iterdir())) == 2
+
+
+BROKEN = {
+    "is no JSON": (lambda p: (p / "02_fine_tune.ipynb").write_text("{"), "02_fine_tune"),
+    "is gone": (lambda p: (p / "02_fine_tune.ipynb").unlink(), "02_fine_tune"),
+    "has a syntax error": (None, "SyntaxError"),
+    "takes no parameters": (None, "no cell tagged 'parameters' that declares run_dir"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_notebook_that_was_edited_and_is_broken(project, name):
+    damage, message = BROKEN[name]
+    if damage:
+        damage(project.root / "notebooks")
+    elif "syntax" in name:
+        project.write("02_fine_tune", "this is no Python")
+    else:
+        project.write("02_fine_tune", "print(1)", "pass")
+    code, _, error = project.run("run", project.request, "--name", "x")
+    assert code == 1
+    assert message in error
+    status = project.status("x")
+    assert (status["state"], status["act"]) == ("failed", "02")
+    assert status["acts"]["01"]["state"] == "done"
+    assert (project.runs / "x/data/manifest.json").is_file()
+
+
+def test_a_file_that_vanishes_in_mid_run(tmp_path, tiny_model, capsys, monkeypatch):
+    """The real notebook 1, its file gone after the preflight has seen it."""
+    shutil.copy(Path("data/sample_pairs.csv").resolve(), tmp_path / "pairs.csv")
+    request = tmp_path / "request.yaml"
+    write_text(request, f"base_model: {tiny_model}\npairs: {tmp_path}/pairs.csv\n")
+    real = execute
+
+    def late(*arguments):
+        (tmp_path / "pairs.csv").unlink()
+        real(*arguments)
+
+    monkeypatch.setattr("workbench.batch.sweep.execute.execute", late)
+    arguments = ["run", str(request), "--runs-dir", str(tmp_path / "runs"), "--name", "x"]
+    assert main([*arguments, "--only", "01"]) == 1
+    error = capsys.readouterr().err
+    assert "there is no such file" in error
+    assert "01_inspect_data, cell" in error
+    assert not (tmp_path / "runs/x/data").exists()
+
+
+VANISHING = {
+    "training pairs": ("02", "data/train.parquet"),
+    "test pairs": ("04", "data/test.parquet"),
+    "weights": ("04", "model/model.safetensors"),
+}
+
+
+@pytest.mark.parametrize("name", VANISHING)
+def test_a_file_of_a_run_that_vanishes_before_a_later_act(
+    name, chain, tiny_model, tmp_path, capsys, monkeypatch
+):
+    """The real notebooks 2 and 4 on what the earlier ones have left, but for one file."""
+    act, file = VANISHING[name]
+    run, lost = tmp_path / "runs/x", tmp_path / "lost"
+    shutil.copytree(chain, run)
+    request = run / "parameters.yaml"
+    write_text(request, f"base_model: {tiny_model}\nmax_pairs: 300\nmax_length: 64\n")
+    before = snapshot(run / "data") | snapshot(run / "model")
+
+    def late(*arguments):
+        (run / file).rename(lost)
+        execute(*arguments)
+
+    monkeypatch.setattr("workbench.batch.execute.execute", late)
+    arguments = ["run", str(request), "--runs-dir", str(tmp_path / "runs"), "--name", "x"]
+    assert main([*arguments, "--only", act]) == 1
+    error = capsys.readouterr().err
+    assert f"notebook {ACTS[act]}, cell" in error
+    assert Path(file).name in error or "no weights" in error
+    status = read_status(run)
+    assert (status["state"], status["act"]) == ("failed", act)
+    lost.rename(run / file)
+    assert snapshot(run / "data") | snapshot(run / "model") == before
+
+
+def test_a_clock_that_goes_backwards(project, monkeypatch, tmp_path):
+    """Each look at the clock gives an earlier time; durations come from another one."""
+    hour = iter(range(100_000, 0, -1))
+    monkeypatch.setattr(time, "strftime", lambda *_: f"20300101-{next(hour):06d}")
+    monkeypatch.setattr(time, "time", lambda: float(next(hour)))
+    for number in range(3):
+        (tmp_path / "a").write_text(str(number))
+        set_aside(tmp_path, ["a"])
+    assert sorted(p.read_text() for p in tmp_path.glob("earlier/*/a")) == ["0", "1", "2"]
+    monkeypatch.setattr("workbench.batch.sweep.execute.project_root", lambda: project.root)
+    parameters = load_parameters(project.request)
+    run_chain(parameters, project.runs / "x")
+    status = project.status("x")
+    assert status["state"] == "done"
+    assert status["finished"] < status["started"]
+    assert all(act["seconds"] >= 0 for act in status["acts"].values())
+
+
+def test_runs_at_once_do_not_race(tmp_path, tiny_model):
+    """Eight kernels start at the same moment, each twice: sockets, caches, figures, names."""
+    project = TinyProject(tmp_path, tiny_model, draws=True)
+    processes = [
+        project.ask("run", project.request, "--name", f"r{n}", "-p", "seed", n) for n in range(8)
+    ]
+    for number, process in enumerate(processes):
+        _, error = process.communicate(timeout=300)
+        assert process.returncode == 0, error
+        assert (project.runs / f"r{number}" / "result.txt").read_text() == f"seed {number}"
+        assert (project.runs / f"r{number}" / "figures/a.png").stat().st_size > 1000
+    assert not [path for path in project.root.iterdir() if "ipc" in path.name]
+
+
+FORMULAS = ["=cmd|'/C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1"]
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_a_formula_is_a_text_in_a_csv_export(text, capsys):
+    assert csv_cell(text) == f"'{text}"
+    show([{"name": text, "state": "done", "problem": "", "ndcg@10": -0.5}], "csv")
+    line = capsys.readouterr().out.split("\n", 1)[1]
+    assert line.lstrip('"').startswith("'")
+    assert "-0.5" in line  # a number stays a number
+
+
+def test_nothing_in_a_name_or_an_error_reaches_the_terminal_as_a_command(capsys):
+    evil = "a\x1b]0;owned\x07\x1b[2J\u202eb\nc"
+    assert not re.search(r"[\x00-\x1f\u202e]", terminal_text(evil))
+    show([{"name": evil, "state": "failed", "problem": evil, "seconds": 1.0}])
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_a_damaged_run_is_listed_and_stops_nobody(tmp_path, capsys):
+    for name, text in (("good", '{"schema": 1, "state": "done", "acts": {}}'), ("bad", "{")):
+        write_text(tmp_path / name / "parameters.yaml", "seed: 1\n")
+        write_text(tmp_path / name / "status.json", text)
+    write_text(tmp_path / "bomb" / "parameters.yaml", "a: !!python/object/apply:os.system [id]\n")
+    write_json(tmp_path / "bomb" / "status.json", {"schema": 1, "state": "done", "acts": {}})
+    write_text(tmp_path / "future" / "parameters.yaml", "seed: 1\n")
+    write_json(tmp_path / "future" / "status.json", {"schema": 5, "state": "done", "acts": {}})
+    assert main(["runs", "--runs-dir", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out
+    states = dict(line.split()[:2] for line in lines.splitlines()[1:5])
+    assert states == {"good": "incomplete", "bad": "unreadable", "bomb": "unreadable",
+                      "future": "unreadable"}  # fmt: skip
+    assert "newer workbench" in lines
+
+
+def test_removing_asks_and_follows_no_link(tmp_path, capsys, monkeypatch):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "thesis.txt").write_text("x")
+    write_text(tmp_path / "runs/a/parameters.yaml", "seed: 1\n")
+    (tmp_path / "runs/a/link").symlink_to(outside)
+    (tmp_path / "runs/out").symlink_to(outside)
+    write_text(outside / "parameters.yaml", "seed: 1\n")
+    arguments = ["runs", "rm", "a", "--runs-dir", str(tmp_path / "runs")]
+    assert main(arguments) == 2  # nobody is there to ask
+    assert "add --yes" in capsys.readouterr().err
+    for name in ("out", "../outside", "..", ".", "/etc", "none"):
+        assert main(["runs", "rm", name, "--yes", "--runs-dir", str(tmp_path / "runs")]) == 2
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda _: "n")
+    assert main(arguments) == 0
+    assert (tmp_path / "runs/a").is_dir()
+    monkeypatch.setattr("builtins.input", lambda _: "y")
+    assert main(arguments) == 0
+    assert not (tmp_path / "runs/a").exists()
+    assert (outside / "thesis.txt").read_text() == "x"
+
+
+def test_filters_and_sorting():
+    rows = [{"name": "a", "state": "done", "ndcg@10": 0.5, "p.seed": 1},
+            {"name": "b", "state": "failed", "ndcg@10": None, "p.seed": 2},
+            {"name": "c", "state": "done", "ndcg@10": 0.7, "p.seed": 1}]  # fmt: skip
+    assert [one["name"] for one in choose(rows, ["state=done"], "-ndcg@10")] == ["c", "a"]
+    assert [one["name"] for one in choose(rows, ["ndcg@10>=0.6"])] == ["c"]
+    assert [one["name"] for one in choose(rows, ["seed!=1"])] == ["b"]
+    assert [one["name"] for one in choose(rows, [], "ndcg@10")] == ["a", "c", "b"]
+    with pytest.raises(RequestError, match="no run has 'sede'"):
+        choose(rows, ["sede=1"])
+    with pytest.raises(RequestError, match="must be like"):
+        choose(rows, ["seed"])
+
+
+def test_no_module_loads_a_pickle_or_runs_a_text():
+    """None of the ways in which a file or a text could become code is used anywhere."""
+    never = re.compile(
+        r"\bpickle\b(?!d)|torch\.load|joblib|allow_pickle|(?<!\.)\b(eval|exec)\(|shell=True|"
+        r"os\.system|os\.popen|trust_remote_code=True|yaml\.(unsafe_load|full_load)|read_pickle|dill|marshal"
+    )
+    for path in sorted(Path(workbench.__file__).parent.rglob("*.py")):
+        code = [line.split("#")[0] for line in path.read_text(encoding="utf-8").splitlines()]
+        found = [line for line in code if never.search(line)]
+        assert not found, f"{path.name}: {found}"

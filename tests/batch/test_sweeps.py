@@ -1,0 +1,425 @@
+"""Sweeps: every run made once, none lost, whatever happens to the sweep or to a run."""
+
+import json
+import os
+import signal
+import time
+
+import psutil
+import pytest
+import yaml
+from filelock import FileLock
+
+from tests.batch.tiny_project import TinyProject, await_end, await_file
+from workbench.batch.ray import connect
+from workbench.batch.sweep import EngineError, Search, Sweep, read_plan
+from workbench.runs.folder import DATA_PARAMETERS
+from workbench.runs.parameters import ParameterError
+
+
+@pytest.fixture
+def project(tmp_path, tiny_model):
+    return TinyProject(tmp_path, tiny_model)
+
+
+@pytest.fixture
+def plan_file(tmp_path, tiny_model):
+    def write(**parts):
+        path = tmp_path / "sweep.yaml"
+        parts.setdefault("base", {"base_model": str(tiny_model)})
+        path.write_text(yaml.safe_dump(parts), encoding="utf-8")
+        return path
+
+    return write
+
+
+def sweep_file(project, **parts):
+    path = project.root / "sweep.yaml"
+    parts["parameters"] = str(project.request)
+    path.write_text(yaml.safe_dump(parts), encoding="utf-8")
+    return path
+
+
+def record(project, name="s"):
+    return json.loads((project.runs / name / "sweep.json").read_text(encoding="utf-8"))
+
+
+def states(project, name="s"):
+    return {
+        job["values"].get("seed"): job["state"] for job in record(project, name)["jobs"].values()
+    }
+
+
+def told(project, act):
+    lines = (project.root / "log.txt").read_text().splitlines()
+    return [line for line in lines if line.startswith(act)]
+
+
+def test_a_plan_crosses_grid_and_seeds_and_lists_equal_runs_once(plan_file):
+    plan = read_plan(plan_file(grid={"vocabulary": ["keep", "extend"], "epochs": [1, 1.0, 2]},
+                               seeds=[1, 2]))  # fmt: skip
+    assert len(plan.jobs) == 8
+    assert len({job.name for job in plan.jobs}) == 8
+    assert len({job.data for job in plan.jobs}) == 2  # what notebook 1 makes depends on the seed
+    assert plan.jobs[0].values == {"vocabulary": "keep", "epochs": 1.0, "seed": 1}
+
+
+def test_a_plan_takes_settings_one_by_one_and_a_shared_file(plan_file, tmp_path, tiny_model):
+    shared = tmp_path / "shared.yaml"
+    shared.write_text(f"base_model: {tiny_model}\nbatch_size: 16\nepochs: 3\n", encoding="utf-8")
+    settings = [{"vocabulary": "extend", "symmetric": True}, {"batch_size": 32}]
+    path = plan_file(parameters=str(shared), base={"epochs": 2}, runs=settings)
+    first, second = read_plan(path, [("max_length", "64")]).jobs
+    assert (first.parameters.batch_size, first.parameters.epochs) == (16, 2)
+    assert (first.parameters.symmetric, second.parameters.symmetric) == (True, False)
+    assert second.parameters.batch_size == 32
+    assert first.parameters.max_length == second.parameters.max_length == 64
+
+
+def test_identity_follows_what_is_read_and_not_where_it_goes(plan_file, tmp_path):
+    rows = "sentence_0,sentence_1,label\na,b,1\n"
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text(rows, encoding="utf-8")
+    path = plan_file(seeds=[1])
+    given = [("pairs", str(pairs))]
+    first = read_plan(path, given).jobs[0].identity
+    assert (
+        read_plan(path, [*given, ("run_dir", "runs/x"), ("metric", "map")]).jobs[0].identity
+        == first
+    )
+    assert read_plan(path, [*given, ("epochs", "2")]).jobs[0].identity != first
+    pairs.write_text(rows + "c,d,0\n", encoding="utf-8")
+    assert read_plan(path, given).jobs[0].identity != first
+
+
+WRONG = [
+    ({"grid": {"learning_rat": [1]}}, "did you mean 'learning_rate'"),
+    ({"grid": {"epochs": [1, "many"], "seed": [-1]}}, "epochs: input should be a valid number"),
+    ({"grid": {"epochs": []}}, "the list is empty"),
+    ({"grid": {"epochs": 3}}, "grid.epochs: input should be a valid list"),
+    ({"grids": {"epochs": [1]}}, "grids: extra inputs are not permitted"),
+    ({}, "nothing to sweep over"),
+    ({"grid": {"seed": list(range(200))}, "seeds": list(range(200))}, "40,000 runs are asked for"),
+    ({"search": {"space": {"epochs": {"low": 1}}}}, "give either choices, or low and high"),
+    ({"search": {"space": {"epochs": {"low": 2, "high": 1}}}}, "low 2.0 is above high 1.0"),
+    ({"search": {"space": {"epoch": {"low": 1, "high": 2}}}}, "no such parameter"),
+    ({"search": {"space": {}, "metric": "ndcg@10"}}, "'dev_ap' or 'dev_loss'"),
+    ({"search": {"space": {"epochs": {"choices": [1]}}}, "seeds": [1]}, "stands alone"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("parts", "message"), WRONG)
+def test_a_plan_that_cannot_be_carried_out(plan_file, parts, message):
+    with pytest.raises(ParameterError) as error:
+        read_plan(plan_file(**parts))
+    assert message in str(error.value)
+
+
+def test_what_notebook_1_depends_on_is_what_it_takes():
+    import papermill
+
+    found = papermill.inspect_notebook("notebooks/01_inspect_data.ipynb")
+    assert {"run_dir", *DATA_PARAMETERS} == set(found)
+
+
+def test_a_sweep_makes_every_run_once_and_shares_what_they_share(project):
+    path = sweep_file(project, grid={"epochs": [1, 2]}, seeds=[1, 2])
+    before = sorted(project.runs.iterdir())
+    code, out, error = project.run("sweep", path, "--name", "s", "--dry-run")
+    assert code == 0, error
+    assert "4 runs" in out
+    assert "runs 2 times" in out
+    assert sorted(project.runs.iterdir()) == before
+    code, out, error = project.run("sweep", path, "--name", "s", "--jobs", "2")
+    assert code == 0, error
+    assert "4 done" in out
+    assert len(told(project, "01")) == 2
+    assert len(told(project, "02")) == 4
+    for name, job in record(project)["jobs"].items():
+        run = project.runs / "s" / name
+        assert (run / "result.txt").read_text() == f"seed {job['values']['seed']}"
+        assert (run / "report.html").is_file()
+        assert project.status(f"s/{name}")["acts"]["01"]["shared"]
+    again = sweep_file(project, grid={"epochs": [2, 3]}, seeds=[1])
+    code, out, error = project.run("sweep", again, "--name", "t")
+    assert code == 0, error
+    assert "1 kept" in out
+    assert "1 done" in out
+    assert len(told(project, "02")) == 5
+    (kept,) = [job for job in record(project, "t")["jobs"].values() if job["state"] == "kept"]
+    assert "runs/s/" in kept["same_as"]
+    code, out, error = project.run("sweep", again, "--name", "t")
+    assert code == 2
+    assert "choose another --name, or --resume it" in error
+    listed = project.run("runs", "--json")[1]
+    assert len(json.loads(listed)) == 5
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_sweep_that_is_ended_goes_on_and_loses_nothing(project, how):
+    path = sweep_file(project, seeds=[1, 2, 3])
+    (project.root / "wait").write_text("02")
+    process = project.ask("sweep", path, "--name", "s", "--jobs", "3")
+    for seed in (1, 2, 3):
+        (name,) = [project.runs / "s" / n for n in names_of(project, process, seed)]
+        await_file(name / "at-02", process)
+    below = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+    process.send_signal(how)
+    _, error = process.communicate(timeout=120)
+    assert await_end(below, 90) == []
+    if how != signal.SIGKILL:
+        assert process.returncode == 1
+        assert "go on with: workbench sweep --name s --resume" in error
+        assert record(project)["state"] == "stopped"
+        assert set(states(project).values()) == {"stopped"}
+    (project.root / "wait").unlink()
+    code, out, error = project.run("sweep", "--name", "s", "--resume")
+    assert code == 0, error
+    assert "3 done" in out
+    assert len(told(project, "01")) == 3  # once a seed: not again after the kill
+    assert len(told(project, "02")) == 6
+    code, out, _ = project.run("sweep", "--name", "s", "--resume")
+    assert (code, len(told(project, "02"))) == (0, 6)
+    assert "3 kept" in out
+
+
+def ignore_ctrl_c():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def test_a_sweep_in_the_background_of_a_script_stops_its_runs_in_good_order(project):
+    """There the shell has Ctrl-C ignored, and every process below inherits that."""
+    (project.root / "wait").write_text("02")
+    path = sweep_file(project, seeds=[1])
+    process = project.ask("sweep", path, "--name", "s", preexec_fn=ignore_ctrl_c)
+    (name,) = names_of(project, process, 1)
+    await_file(project.runs / "s" / name / "at-02", process)
+    below = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+    assert len(below) >= 2  # the worker and its kernel
+    process.send_signal(signal.SIGINT)
+    process.terminate()
+    _, error = process.communicate(timeout=120)
+    assert "go on with: workbench sweep --name s --resume" in error
+    assert await_end(below) == []
+    status = project.status(f"s/{name}")
+    assert (status["state"], status["error"]) == ("failed", "KeyboardInterrupt")
+
+
+def names_of(project, process, seed):
+    """The name of the run with a seed, once the sweep has started it."""
+    await_file(project.runs / "s" / "sweep.json", process)
+    while True:
+        assert process.poll() is None, process.communicate()
+        jobs = record(project)["jobs"].items()
+        found = [n for n, job in jobs
+                 if job["values"]["seed"] == seed and job["state"] == "running"]  # fmt: skip
+        if found:
+            return found
+
+
+def test_two_sweeps_with_one_name_at_once(project):
+    """The first to hold the folder has it to itself; the other is refused and writes nothing."""
+    (project.runs / "s").mkdir()
+    path = sweep_file(project, seeds=[1])
+    with FileLock(project.runs / "s/.lock"):  # as by a sweep that has not written anything yet
+        code, _, error = project.run("sweep", path, "--name", "s")
+    assert code == 2
+    assert "s is in use by another process" in error
+    assert [path.name for path in (project.runs / "s").iterdir()] == [".lock"]
+    asked = {seed: path.with_name(f"{seed}.yaml") for seed in (1, 2)}
+    for seed, file in asked.items():
+        file.write_text(path.read_text().replace("- 1", f"- {seed}"))
+    processes = {seed: project.ask("sweep", file, "--name", "s") for seed, file in asked.items()}
+    errors = {seed: process.communicate(timeout=120)[1] for seed, process in processes.items()}
+    codes = {process.returncode: seed for seed, process in processes.items()}
+    assert codes.keys() == {0, 2}, errors
+    refused = errors[codes[2]]
+    assert "in use by another process" in refused or "choose another --name" in refused
+    kept = yaml.safe_load((project.runs / "s/sweep.yaml").read_text(encoding="utf-8"))
+    assert kept["seeds"] == [codes[0]]
+    assert states(project) == {codes[0]: "done"}
+
+
+def test_a_run_that_fails_is_recorded_and_the_rest_go_on(project):
+    (project.root / "fail").write_text("2")
+    path = sweep_file(project, grid={"epochs": [1]}, runs=[{"seed": n} for n in (1, 2, 3)])
+    code, out, _ = project.run("sweep", path, "--name", "s")
+    assert code == 1
+    assert states(project) == {1: "done", 2: "failed", 3: "done"}
+    (failed,) = [job for job in record(project)["jobs"].values() if job["state"] == "failed"]
+    assert "this seed fails" in failed["error"]
+    assert "this seed fails" in out
+    (project.root / "fail").unlink()
+    assert project.run("sweep", "--name", "s", "--resume")[0] == 0
+    assert states(project) == {1: "kept", 2: "done", 3: "kept"}
+
+
+def test_after_so_many_failures_no_further_run_is_started(project):
+    (project.root / "fail").write_text("1 2 3 4")
+    path = sweep_file(project, seeds=[1, 2, 3, 4])
+    code, _, _ = project.run("sweep", path, "--name", "s", "--max-failures", "2")
+    assert code == 1
+    assert sorted(states(project).values()) == ["failed", "failed", "waiting", "waiting"]
+
+
+def test_a_worker_that_is_killed_is_a_failed_run_and_no_more(project):
+    (project.root / "wait").write_text("02")
+    path = sweep_file(project, seeds=[1, 2])
+    process = project.ask("sweep", path, "--name", "s", "--jobs", "2")
+    (victim,) = names_of(project, process, 1)
+    await_file(project.runs / "s" / victim / "at-02", process)
+    (other,) = names_of(project, process, 2)
+    await_file(project.runs / "s" / other / "at-02", process)
+    for worker in psutil.Process(process.pid).children():
+        log = [file for file in worker.open_files() if victim in file.path]
+        if log:
+            worker.kill()
+    (project.root / "wait").unlink()
+    process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert states(project) == {1: "failed", 2: "done"}
+    (failed,) = [job for job in record(project)["jobs"].values() if job["state"] == "failed"]
+    assert "its process was killed" in failed["error"]
+    assert project.run("sweep", "--name", "s", "--resume")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "engine"),
+    [("tpe", "local"), ("halving", "local"),
+     pytest.param("halving", "ray", marks=pytest.mark.cluster)],
+)  # fmt: skip
+def test_a_search_looks_on_dev_and_ends_what_is_hopeless(project, method, engine):
+    pytest.importorskip("optuna")
+    if engine == "ray":
+        pytest.importorskip("ray")
+    if method == "halving":
+        (project.root / "slow").touch()  # seeds above 15 never end by themselves
+    space = {"seed": {"low": 0, "high": 30}}
+    search = {"method": method, "trials": 6, "space": space}
+    path = sweep_file(project, search=search)
+    code, out, error = project.run("sweep", path, "--name", "s", "--engine", engine)
+    found = record(project)["jobs"].values()
+    assert code == 0, (out, error)
+    assert 1 < len(found) <= 6
+    if method == "halving":
+        slow = [job for job in found if job["values"]["seed"] > 15]
+        assert slow
+        assert all(job["state"] == "pruned" for job in slow)
+    else:
+        assert {job["state"] for job in found} == {"done"}
+    assert (project.runs / "s" / "study.log").is_file()
+
+
+def a_search(folder, trials, slots, choices=(1, 2, 3)):
+    pytest.importorskip("optuna")
+    from workbench.batch.search import OptunaSource
+
+    space = {"batch_size": {"choices": list(choices)}}
+    return OptunaSource(Search(method="random", trials=trials, space=space), {}, folder, slots)
+
+
+def test_an_interrupted_search_makes_all_its_trials(tmp_path):
+    folder = tmp_path / "s"
+    folder.mkdir()
+    first = a_search(folder, 3, 2)
+    started = [first.next(), first.next()]
+    assert first.next() is None
+    again = a_search(folder, 3, 2)  # the first was interrupted, and has told nothing
+    repeated = [again.next(), again.next()]
+    assert [job.values for job in repeated] == [job.values for job in started]
+    assert again.next() is None
+    for job in {job.name: job for job in repeated}.values():
+        again.tell(job, "failed", tmp_path)
+    third = again.next()
+    assert third is not None
+    again.tell(third, "pruned", tmp_path)
+    assert again.next() is None  # a trial that fails is not made up for
+
+
+def test_equal_proposals_are_one_run_and_earlier_trials_stay_on_record(tmp_path):
+    folder = tmp_path / "s"
+    folder.mkdir()
+    source = a_search(folder, 4, 2, choices=[8])
+    started, under_way = [], set()
+
+    class Engine:
+        slots = 2
+
+        def start(self, name, work, log):
+            assert name not in under_way
+            started.append(name)
+            under_way.add(name)
+
+        def ended(self):
+            return {under_way.pop(): 1}
+
+        def close(self):
+            assert not under_way
+
+    earlier = {"jobs": {"before": {"state": "done"}, "cut": {"state": "stopped"}}}
+    sweep = Sweep(folder, source, Engine(), earlier=earlier)
+    sweep._prepared = lambda job: "done"
+    record = sweep.run()
+    assert len(started) == 2  # four trials, two at a time, all of one setting
+    assert set(record["jobs"]) == {"before", started[0]}
+    assert source.next() is None
+
+
+@pytest.mark.cluster
+def test_a_worker_of_ray_that_is_killed_loses_nothing(project):
+    """The process that carries a task dies in mid-run: Ray starts it again, and the run goes on."""
+    pytest.importorskip("ray")
+    (project.root / "wait").write_text("02")
+    path = sweep_file(project, seeds=[1, 2])
+    # A cluster of its own, unless one is named to be tested on.
+    address = os.environ.get("WORKBENCH_TEST_RAY", "")
+    process = project.ask("sweep", path, "--name", "s", "--engine", "ray", "--jobs", "2",
+                          "--address", address)  # fmt: skip
+    for seed in (1, 2):
+        (name,) = names_of(project, process, seed)
+        await_file(project.runs / "s" / name / "at-02", process)
+    carriers = [one for one in psutil.process_iter(["cmdline"])
+                if "ray::run_task" in " ".join(one.info["cmdline"] or [])]  # fmt: skip
+    assert carriers
+    carriers[0].kill()
+    while len(told(project, "02")) < 3:  # until the run of the killed one is taken up again
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    (project.root / "wait").unlink()
+    out, error = process.communicate(timeout=300)
+    assert process.returncode == 0, (out, error)
+    assert states(project) == {1: "done", 2: "done"}
+    assert len(told(project, "01")) == 2
+    assert len(told(project, "02")) == 3
+    for name in record(project)["jobs"]:
+        assert project.status(f"s/{name}")["state"] == "done"
+
+
+def test_an_engine_that_cannot_be_had_is_told_before_anything_starts(project):
+    pytest.importorskip("ray")
+    path = sweep_file(project, seeds=[1])
+    code, _, error = project.run("sweep", path, "--name", "s", "--engine", "ray", "--address",
+                                 "127.0.0.1:9")  # fmt: skip
+    assert code == 2
+    assert "no cluster at '127.0.0.1:9'" in error
+    assert not (project.runs / "s").exists()
+
+
+@pytest.mark.parametrize(("failures", "starts"), [(1, 2), (9, 3)])
+def test_a_cluster_that_is_slow_to_start_is_started_again(monkeypatch, failures, starts):
+    ray = pytest.importorskip("ray")
+    given = []
+
+    def init(**options):
+        given.append(options)
+        if len(given) <= failures:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    if failures < starts:
+        assert connect("", 2) is ray
+    else:
+        with pytest.raises(EngineError, match=r"no cluster can be started .*timed out"):
+            connect("", 2)
+    assert [options["address"] for options in given] == ["local"] * starts

@@ -1,0 +1,245 @@
+"""Candidate lists from JSONL, tables and TREC files: what is read, in which order, what is not."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from workbench.data.list_files import read_candidates, read_test
+from workbench.data.lists import CandidateError, CandidateList, shuffled, write_candidates
+
+LISTS = [
+    CandidateList("ab", ("ab!", "cd", "xy"), (1.0, 0.0, 0.0)),
+    CandidateList("cd", ("zz", "c", "ab"), (0.0, 2.0, 1.0), (3.0,), ("random", "positive",
+                                                                     "positive")),
+]  # fmt: skip
+TREC = {
+    "qrels": "q1 0 d1 1\nq1 0 d2 0\nq1 0 d9 2\nq2 0 d1 -1\nq3 0 d3 1\n",
+    "run": "q1 Q0 d2 1 9.5 x\nq1 Q0 d1 2 8.0 x\nq1 Q0 d3 3 7.0 x\nq2 Q0 d1 1 3 x\n"
+    "q9 Q0 d1 1 1.0 x\n",
+    "queries.tsv": "q1\t怎么借\nq2\t还款\nq3\t开通\nq9\t多余\n",
+    "documents.tsv": "d1\t如何借\nd2\t怎么还\nd3\t天气\nd9\t借钱\n",
+}
+
+
+@pytest.fixture
+def trec(tmp_path):
+    def write(**changes):
+        folder = tmp_path / "trec"
+        folder.mkdir(exist_ok=True)
+        for name, text in (TREC | changes).items():
+            if text is not None:
+                (folder / name).write_text(text, encoding="utf-8")
+        return folder
+
+    return write
+
+
+def test_lists_survive_writing_and_reading_with_order_grades_and_kinds(tmp_path):
+    path = tmp_path / "lists.jsonl"
+    write_candidates(path, LISTS)
+    assert read_candidates(path, seed=1) == LISTS
+    assert read_test(path).recipe["order"] == "as the source states it"
+
+
+def test_jsonl_without_a_stated_order_is_shuffled_so_that_positives_are_not_first(write_jsonl):
+    """Read as written, candidate order would be a perfect scorer."""
+    from workbench.scoring.baselines import CandidateOrder
+
+    row = {"query": "q", "positive": ["a"], "negative": [str(n) for n in range(19)]}
+    lists = read_candidates(write_jsonl([row] * 400), seed=3)
+    places = np.array([one.relevance.index(1.0) for one in lists])
+    assert abs(places.mean() - 9.5) < 1.2
+    assert len(set(places)) == 20
+    assert lists == read_candidates(write_jsonl([row] * 400), seed=3)
+    assert lists != read_candidates(write_jsonl([row] * 400), seed=4)
+    assert CandidateOrder().score(lists[0].pairs())[places[0]] == -places[0]
+
+
+def test_shuffling_keeps_text_relevance_and_kind_together():
+    one = shuffled(LISTS[1], 5, 0)
+    before = dict(zip(LISTS[1].candidates, zip(LISTS[1].relevance, LISTS[1].kinds, strict=True),
+                      strict=True))  # fmt: skip
+    after = dict(zip(one.candidates, zip(one.relevance, one.kinds, strict=True), strict=True))
+    assert after == before
+    assert one.missed == (3.0,)
+
+
+def test_the_recipe_counts_what_is_there(write_jsonl):
+    rows = [{"query": "q", "positive": ["a", "b"], "negative": ["c"]},
+            {"query": "r", "positive": ["a"], "negative": []},
+            {"query": "s", "positive": [], "negative": ["a", "b"]},
+            {"query": "t", "positive": ["a", "b"], "negative": []}]  # fmt: skip
+    recipe = read_test(write_jsonl(rows)).recipe
+    assert (recipe["queries"], recipe["candidates"], recipe["positives"]) == (4, 8, 5)
+    assert recipe["odd_queries"] == {"without_candidate": 0, "without_positive": 1,
+                                     "one_candidate": 1, "all_positive": 1}  # fmt: skip
+    assert list(recipe["sha256"]) == ["rows.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("{oops", "line 2"),
+        ("[]", "not a JSON object"),
+        ({"query": " ", "positive": [], "negative": ["x"]}, "field 'query'"),
+        ({"query": "q", "positive": ["a"]}, "field 'negative' must be a list"),
+        ({"query": "q", "positive": [""], "negative": []}, "'positive' holds ''"),
+        ({"query": "q", "positive": ["a"], "negative": ["a"]}, "both positive and negative"),
+        ({"query": "q", "positive": ["a"], "negative": ["b", "b"]}, "'negative' holds 'b' more"),
+        ({"query": "q", "positive": [], "negative": []}, "has no candidates"),
+        ({"query": "q", "positive": ["a"], "negative": [], "grades": [0]}, "'grades' holds 0"),
+        ({"query": "q", "positive": ["a"], "negative": [], "grades": []}, "must be 1 numbers"),
+        ({"query": "q", "positive": ["a"], "negative": [], "order": [1]}, "each of 0 to 0 once"),
+        ({"query": "q", "positive": ["a"], "negative": [], "missed": 3}, "a list of numbers"),
+        ({"query": "q", "positive": ["a"], "negative": [], "kinds": ["x"]}, "field 'kinds'"),
+        ({"query": "q", "positive": ["a"], "negative": [], "kinds": ["random"] * 2}, "2 entries"),
+    ],
+)
+def test_a_bad_jsonl_row_is_named(write_jsonl, row, message):
+    path = write_jsonl([{"query": "q", "positive": ["a"], "negative": ["b"]}, row])
+    with pytest.raises(CandidateError, match=message) as error:
+        read_candidates(path)
+    assert "line 2" in str(error.value)
+    assert "rows.jsonl" in str(error.value)
+
+
+def test_rows_that_are_not_utf8_or_mixed_in_order_are_named(tmp_path, write_jsonl):
+    path = tmp_path / "latin.jsonl"
+    path.write_bytes(b'{"query": "\xe9"}\n')
+    with pytest.raises(CandidateError, match="line 1: not UTF-8 at byte 11"):
+        read_candidates(path)
+    row = {"query": "q", "positive": ["a"], "negative": ["b"]}
+    with pytest.raises(CandidateError, match="1 of 2 rows have a field 'order'"):
+        read_candidates(write_jsonl([row, row | {"order": [1, 0]}]))
+
+
+def test_missing_empty_and_unknown_files(tmp_path):
+    with pytest.raises(CandidateError, match="no such file"):
+        read_candidates(tmp_path / "none.jsonl")
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(CandidateError, match="no candidate list"):
+        read_candidates(tmp_path / "empty.jsonl")
+    (tmp_path / "lists.txt").write_text("x")
+    with pytest.raises(CandidateError, match="must end in one of"):
+        read_candidates(tmp_path / "lists.txt")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
+def test_a_table_gives_graded_lists_in_the_order_of_its_ranks(tmp_path, suffix):
+    rows = [("1", "怎么借", "如何借", 2, 2), ("1", "怎么借", "天气，\n好", 0, 1),
+            ("2", "还款", "怎么还", 1, 1)]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=["query_id", "query", "candidate", "label", "rank"])
+    path = tmp_path / f"table{suffix}"
+    if suffix == ".parquet":
+        frame.to_parquet(path)
+    else:
+        frame.to_csv(path, index=False, sep="\t" if suffix == ".tsv" else ",")
+    assert read_candidates(path) == [
+        CandidateList("怎么借", ("天气，\n好", "如何借"), (0.0, 2.0)),
+        CandidateList("还款", ("怎么还",), (1.0,)),
+    ]
+    without = tmp_path / f"shuffled{suffix}"
+    if suffix == ".csv":
+        frame.drop(columns="rank").to_csv(without, index=False)
+        assert "shuffled with seed 42" in read_test(without).recipe["order"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("query_id,query,candidate\n1,a,b\n", "line 1: there is no column 'label'"),
+        ("query_id,query,candidate,label\n1,a,b,x\n", "line 2: field 'label' is 'x'"),
+        ("query_id,query,candidate,label\n1,a,b,-1\n", "line 2: field 'label' is '-1'"),
+        ("query_id,query,candidate,label\n1,a,,1\n", "line 2: field 'candidate' is empty"),
+        ("query_id,query,candidate,label\n1,a,b,1\n1,c,d,1\n", "line 3: field 'query' is 'c'"),
+        ("query_id,query,candidate,label\n1,a,b,1\n1,a,b,0\n", "line 3: .*repeats 'b'"),
+        ("query_id,query,candidate,label,rank\n1,a,b,1,x\n", "line 2: field 'rank' is 'x'"),
+        ("query_id,query,candidate,label\n1,a,b\n", "line 2: more or fewer fields"),
+        ('query_id,query,candidate,label\n1,a,"b,1\n', "line .: unexpected end of data"),
+        ("query_id,query,candidate,label\n", "no candidate list"),
+    ],
+)
+def test_a_bad_table_is_named(tmp_path, text, message):
+    (tmp_path / "table.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(CandidateError, match=message) as error:
+        read_candidates(tmp_path / "table.csv")
+    assert "table.csv" in str(error.value)
+
+
+def test_a_file_that_is_no_parquet_is_named(tmp_path):
+    (tmp_path / "x.parquet").write_text("no")
+    with pytest.raises(CandidateError, match=r"x\.parquet: not a Parquet file"):
+        read_candidates(tmp_path / "x.parquet")
+
+
+def test_trec_files_keep_the_runs_order_and_every_judged_query(trec):
+    lists, recipe = read_test(trec())
+    assert lists == [
+        CandidateList("怎么借", ("怎么还", "如何借", "天气"), (0.0, 1.0, 0.0), (2.0,),
+                      ("labelled", "positive", "unjudged")),
+        CandidateList("还款", ("如何借",), (0.0,), (), ("labelled",)),
+        CandidateList("开通", (), (), (1.0,)),
+    ]  # fmt: skip
+    assert recipe["unjudged_candidates"] == 1
+    assert recipe["queries_without_run"] == 1
+    assert recipe["queries_without_judgement"] == 1
+    assert recipe["missed_positives"] == 2
+    assert recipe["order"] == "as the source states it"
+
+
+def test_trec_scores_decide_the_order_not_the_place_in_the_file(trec):
+    run = "q1 Q0 d1 1 1.0 x\nq1 Q0 d2 2 2.0 x\nq1 Q0 d3 1 1.0 x\n"
+    assert read_candidates(trec(run=run))[0].candidates == ("怎么还", "如何借", "天气")
+
+
+def test_our_figures_of_a_trec_run_are_those_of_trec_eval(trec):
+    import ir_measures
+    from ir_measures import AP, nDCG
+
+    from workbench.ranking.evaluation import evaluate
+    from workbench.scoring.baselines import CandidateOrder
+
+    folder = trec()
+    nothing = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
+    found = evaluate({"candidate_order": CandidateOrder()}, read_candidates(folder), nothing)
+    qrels = list(ir_measures.read_trec_qrels(str(folder / "qrels")))
+    run = list(ir_measures.read_trec_run(str(folder / "run")))
+    reference = ir_measures.calc_aggregate([nDCG @ 10, AP], qrels, run)
+    row = found.metrics["rows"][0]
+    assert row["ndcg@10"]["mean"] == pytest.approx(reference[nDCG @ 10])
+    assert row["map"]["mean"] == pytest.approx(reference[AP])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"qrels": "q1 0 d1\n"}, "qrels: 1 bad rows\n  line 1: 3 fields instead of 4"),
+        ({"qrels": "q1 0 d1 x\n"}, "line 1: the grade is 'x'"),
+        ({"qrels": "q7 0 d1 1\n"}, "line 1: the query 'q7' has no text in queries.tsv"),
+        ({"qrels": "q1 0 d1 1\nq1 0 d1 1\n"}, "line 2: the document 'd1' is judged twice"),
+        ({"run": "q1 Q0 d1 1 nan x\n"}, "rank '1' and score 'nan' must be numbers"),
+        ({"run": "q1 Q0 d7 1 1 x\n"}, "'d7' has no text in documents.tsv"),
+        ({"run": "q1 Q0 d1 1 1 x\nq1 Q0 d1 2 0 x\n"}, "'d1' stands twice under the query 'q1'"),
+        ({"queries.tsv": "q1 no tab\n"}, "line 1: 'q1 no tab' is not an id, a tab and a text"),
+        ({"documents.tsv": "d1\ta\nd1\tb\n"}, "line 2: the id 'd1' stands twice"),
+        ({"documents.tsv": "d1\ta\nd2\ta\nd3\tc\n"}, "the same text 'a'"),
+    ],
+)
+def test_bad_trec_files_are_named(trec, changes, message):
+    with pytest.raises(CandidateError) as error:
+        read_candidates(trec(**changes))
+    assert message in str(error.value)
+
+
+def test_trec_texts_that_are_not_utf8_are_named(trec):
+    folder = trec()
+    (folder / "documents.tsv").write_bytes(b"d1\ta\nd2\t\xff\n")
+    with pytest.raises(CandidateError, match=r"documents.tsv, line 2: not UTF-8 at byte 3"):
+        read_candidates(folder)
+
+
+def test_a_folder_without_the_four_files_says_what_is_absent(trec):
+    folder = trec()
+    (folder / "run").unlink()
+    with pytest.raises(CandidateError, match="there is no 'run' in it"):
+        read_candidates(folder)

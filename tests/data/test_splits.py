@@ -1,0 +1,141 @@
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workbench.data.splits import (
+    DataError,
+    prepare_data,
+    read_manifest,
+    read_side,
+    split_pairs,
+    text_groups,
+)
+from workbench.files import read_json
+
+edges = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=60)
+
+
+def pairs_of(links):
+    return pd.DataFrame(
+        {
+            "sentence_0": [f"t{a}" for a, _ in links],
+            "sentence_1": [f"t{b}" for _, b in links],
+            "label": [float((a + b) % 2) for a, b in links],
+        }
+    )
+
+
+def texts_of(side):
+    return {*side["sentence_0"], *side["sentence_1"]}
+
+
+@given(edges, st.integers(0, 2**32 - 1), st.floats(0, 0.4), st.floats(0, 0.4))
+def test_no_text_is_on_two_sides_and_no_pair_is_lost(links, seed, dev, test):
+    pairs = pairs_of(links)
+    sides = split_pairs(pairs, dev, test, seed)
+    train, dev_side, test_side = (texts_of(sides[name]) for name in ("train", "dev", "test"))
+    assert not train & dev_side
+    assert not train & test_side
+    assert not dev_side & test_side
+    assert sum(map(len, sides.values())) == len(pairs)
+    assert len(sides["dev"]) <= dev * len(pairs)
+    assert len(sides["test"]) <= test * len(pairs)
+
+
+@given(edges, st.integers(0, 1000))
+def test_the_same_seed_gives_the_same_sides(links, seed):
+    first, second = (split_pairs(pairs_of(links), 0.2, 0.2, seed) for _ in range(2))
+    for name, side in first.items():
+        pd.testing.assert_frame_equal(side, second[name])
+
+
+@given(edges)
+def test_groups_equal_a_plain_union_of_sets(links):
+    groups = []
+    for a, b in links:
+        joined = {a, b}.union(*(g for g in groups if g & {a, b}))
+        groups = [g for g in groups if not g & joined] + [joined]
+    expected = [next(n for n, g in enumerate(groups) if a in g) for a, _ in links]
+    found = text_groups(pairs_of(links)).tolist()
+    assert len(set(zip(expected, found, strict=True))) == len(set(expected)) == len(set(found))
+
+
+def test_another_seed_gives_another_split(sample):
+    first, second = (split_pairs(sample, seed=seed)["test"] for seed in (1, 2))
+    assert not first.equals(second)
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.5), (-0.1, 0.1), (0.0, 1.0)])
+def test_shares_out_of_range_are_refused(sample, shares):
+    with pytest.raises(DataError, match="dev_share"):
+        split_pairs(sample, *shares)
+
+
+def test_no_pairs_have_no_groups():
+    assert text_groups(pairs_of([]).astype({"sentence_0": str})).shape == (0,)
+
+
+def test_the_manifest_accounts_for_every_row(tmp_path):
+    source = tmp_path / "pairs.csv"
+    source.write_text(
+        "sentence_0,sentence_1,label\n" + "".join(f"q{n},c{n},{n % 2}\n" for n in range(50))
+        + "x,,1\nq0,c0,0\ny,z,5\n", encoding="utf-8",
+    )  # fmt: skip
+    manifest = prepare_data(tmp_path / "run", str(source), max_pairs=40)
+    assert manifest == read_json(tmp_path / "run/data/manifest.json")
+    assert manifest["rows"] == {"read": 53, "bad": 3, "usable": 50, "used": 40}
+    lines = {reason: entry["lines"] for reason, entry in manifest["bad_rows"].items()}
+    assert lines == {"empty_text": [52], "duplicate": [53], "label_out_of_range": [54]}
+    sizes = {n: len(read_side(tmp_path / "run", n)) for n in ("train", "dev", "test")}
+    assert sizes == {n: side["pairs"] for n, side in manifest["sides"].items()}
+    assert sum(sizes.values()) == 40
+
+
+def test_the_same_data_is_kept_and_other_data_sets_the_old_aside(tmp_path, sample):
+    run = tmp_path / "run"
+    prepare_data(run, "data/sample_pairs.csv")
+    (run / "model").mkdir()
+    prepare_data(run, "data/sample_pairs.csv")
+    lost = run / "data/test.parquet"
+    before = lost.read_bytes()
+    lost.unlink()
+    prepare_data(run, "data/sample_pairs.csv")
+    assert lost.read_bytes() == before
+    assert (run / "model").is_dir()
+    assert not (run / "earlier").exists()
+    prepare_data(run, "data/sample_pairs.csv", seed=7)
+    assert not (run / "model").exists()
+    (aside,) = (run / "earlier").iterdir()
+    assert (aside / "model").is_dir()
+    assert read_json(aside / "data/manifest.json")["seed"] == 42
+    assert read_manifest(run)["seed"] == 7
+
+
+def test_a_run_without_data_says_what_to_do(tmp_path):
+    with pytest.raises(DataError, match="01_inspect_data"):
+        read_side(tmp_path, "train")
+    with pytest.raises(DataError, match="01_inspect_data"):
+        read_manifest(tmp_path)
+
+
+def test_a_test_file_of_its_own_is_kept_apart(tmp_path, sample):
+    own = sample.iloc[:100]
+    rest = sample.iloc[90:]  # ten rows stand in both
+    own.to_csv(tmp_path / "own.csv", index=False)
+    rest.to_csv(tmp_path / "rest.csv", index=False)
+    manifest = prepare_data(
+        tmp_path / "run", str(tmp_path / "rest.csv"), test_pairs=str(tmp_path / "own.csv")
+    )
+    train, dev, test = (read_side(tmp_path / "run", side) for side in ("train", "dev", "test"))
+    assert len(test) == 100
+    texts = [{*side["sentence_0"], *side["sentence_1"]} for side in (train, dev, test)]
+    assert not texts[0] & texts[2]
+    assert not texts[1] & texts[2]
+    apart = manifest["test_pairs"]
+    assert apart["pairs_kept_out_of_train"] == len(rest) - len(train) - len(dev) >= 10
+    assert apart["rows"] == 100
+    with pytest.raises(DataError, match="every pair has a text"):
+        prepare_data(
+            tmp_path / "none", str(tmp_path / "own.csv"), test_pairs=str(tmp_path / "own.csv")
+        )

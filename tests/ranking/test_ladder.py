@@ -1,0 +1,230 @@
+"""What is evaluated: a run's own model, a model made elsewhere, another run's model."""
+
+import pandas as pd
+import pytest
+import yaml
+
+from workbench.cli import main
+from workbench.data.list_files import read_candidates
+from workbench.data.lists import CandidateList
+from workbench.files import read_json
+from workbench.models import ModelError
+from workbench.ranking.evaluation import evaluate
+from workbench.ranking.ladder import (
+    find_snapshots,
+    find_subject,
+    ladder_scorers,
+    other_runs,
+    snapshot_curve,
+)
+
+LISTS = [CandidateList("怎么开通", ("如何开通", "天气", "退货"), (1.0, 0.0, 0.0)),
+         CandidateList("借钱", ("还款", "如何借", "会员"), (0.0, 1.0, 0.0))]  # fmt: skip
+
+
+def test_a_run_with_a_model_is_its_own_subject(chain, tiny_model):
+    subject = find_subject(chain, "no/such-model")
+    assert subject.own
+    assert subject.model.path == chain / "model"
+    assert subject.base.path == tiny_model
+    assert len(subject.sides["train"]) > 100
+    assert subject.left_out == {}
+    assert "trained in this very run" in str(subject)
+
+
+def test_a_model_made_elsewhere_is_evaluated_as_it_is(tmp_path, tiny_model):
+    subject = find_subject(tmp_path / "none", str(tiny_model))
+    assert not subject.own
+    assert "NOT trained in this run" in str(subject)
+    assert {name: len(side) for name, side in subject.sides.items()} == {"train": 0, "dev": 0,
+                                                                        "test": 0}  # fmt: skip
+    scorers, left_out = ladder_scorers(subject, LISTS, max_length=32)
+    assert set(left_out) == {"base", "ngram_regression"}
+    assert "of 0 pairs 0 are positive" in left_out["ngram_regression"]
+    assert list(scorers) == ["model", "bm25", "tfidf_cosine", "char_jaccard", "candidate_order",
+                             "random"]  # fmt: skip
+    result = evaluate(scorers, LISTS, subject.sides["test"], resamples=100)
+    assert len(result.metrics["rows"]) == 6
+
+
+def test_another_runs_model_brings_its_pairs_and_its_base(chain, tmp_path, tiny_model):
+    subject = find_subject(tmp_path / "other", str(chain))
+    assert not subject.own
+    assert subject.model.path == chain / "model"
+    assert subject.base.path == tiny_model
+    assert subject.data_from == str(chain)
+    assert len(subject.sides["test"]) > 10
+    assert subject.record()["trained_in_this_run"] is False
+
+
+def test_no_model_stands_in_for_one_that_cannot_be_found(tmp_path):
+    """A mistyped folder looks like a name on the Hub; evaluating another model would be a lie."""
+    with pytest.raises(ModelError, match="no/such-model"):
+        find_subject(tmp_path, "no/such-model")
+
+
+def test_a_base_that_is_gone_is_left_out_and_said(chain, tmp_path):
+    import shutil
+
+    from workbench.files import write_json
+
+    copy = tmp_path / "copy"
+    shutil.copytree(chain / "model", copy / "model")
+    lineage = read_json(copy / "model/lineage.json")
+    lineage["stages"][-1]["base"]["name"] = str(tmp_path / "gone")
+    write_json(copy / "model/lineage.json", lineage)
+    subject = find_subject(copy, "unused/unused")
+    assert subject.base is None
+    assert "cannot be had any more" in subject.left_out["base"]
+
+
+@pytest.fixture
+def elsewhere(tmp_path, write_jsonl, tiny_model):
+    rows = [{"query": one.query, "positive": one.positives(),
+             "negative": [t for t in one.candidates if t not in one.positives()]}
+            for one in LISTS * 3]  # fmt: skip
+    path = tmp_path / "only.yaml"
+    values = {"candidates": str(write_jsonl(rows)), "max_length": 32, "resamples": 200}
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return ["run", str(path), "--runs-dir", str(tmp_path), "--name", "else", "--only", "04",
+            "-p", "base_model", str(tiny_model)]  # fmt: skip
+
+
+def test_the_command_evaluates_a_model_without_training(elsewhere, tmp_path, capfd):
+    assert main(elsewhere) == 0
+    run = tmp_path / "else"
+    metrics = read_json(run / "evaluation/metrics.json")
+    names = [row["scorer"] for row in metrics["rows"]]
+    assert names[0] == "model"
+    assert "base" not in names
+    assert set(metrics["left_out"]) == {"base", "ngram_regression"}
+    assert metrics["subject"]["trained_in_this_run"] is False
+    assert metrics["recipe"]["queries"] == 6
+    assert not (run / "model").exists()
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "NOT trained in this run" in page
+    assert "Query by query" in page
+    capfd.readouterr()
+    assert main([*elsewhere[:-1], str(tmp_path / "no-such-folder")]) == 2
+    assert "is neither a folder" in capfd.readouterr().err
+
+
+def test_another_runs_model_is_evaluated_with_a_single_short_command(chain, tmp_path, capsys):
+    """No file of parameters, no lists: the other run's test side is ranked."""
+    arguments = ["run", "--runs-dir", str(tmp_path), "--name", "again", "--only", "04", "-p",
+                 "base_model", str(chain), "-p", "max_length", "64"]  # fmt: skip
+    assert main(arguments) == 0
+    found, before = (read_json(run / "evaluation/metrics.json") for run in
+                     (tmp_path / "again", chain))  # fmt: skip
+    assert found["subject"]["data_from"] == str(chain)
+    assert found["rows"] == before["rows"]  # the same model on the same lists
+    assert found["left_out"] == {}
+
+
+def test_with_nothing_to_rank_nothing_is_started(tmp_path, tiny_model, capsys):
+    arguments = ["run", "--runs-dir", str(tmp_path / "runs"), "--name", "x", "--only", "04",
+                 "-p", "base_model", str(tiny_model)]  # fmt: skip
+    assert main(arguments) == 2
+    assert "nothing to rank" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_snapshots_are_kept_at_equal_steps_and_those_there_already_stay(tmp_path, tiny_model):
+    from types import SimpleNamespace
+
+    from workbench.scoring.cross_encoder import load_cross_encoder
+    from workbench.training.checkpoints import SnapshotCallback
+
+    model = load_cross_encoder(find_subject(tmp_path, str(tiny_model)).model, 32)
+    callback = SnapshotCallback(model, tmp_path / "snapshots", 4, pairs=100)
+    state = SimpleNamespace(max_steps=10, global_step=0, epoch=0.0, is_world_process_zero=True)
+    callback.on_train_begin(None, state, None)
+    (tmp_path / "snapshots/step-000005").mkdir(parents=True)
+    for step in range(1, 11):
+        state.global_step, state.epoch = step, step / 10
+        callback.on_step_end(None, state, None)
+    found = {f.name: sorted(p.name for p in f.iterdir()) for f in find_snapshots(tmp_path)}
+    assert list(found) == ["step-000002", "step-000005", "step-000008", "step-000010"]
+    assert found.pop("step-000005") == []
+    for files in found.values():
+        assert {"model.safetensors", "tokenizer.json", "config.json", "snapshot.json"} <= set(files)
+    assert read_json(tmp_path / "snapshots/step-000008/snapshot.json")["pairs"] == 80
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_folder_of_trec_files_may_be_given_and_a_missing_one_is_refused(
+    elsewhere, tmp_path, capsys
+):
+    trec = tmp_path / "trec"
+    trec.mkdir()
+    (trec / "qrels").write_text("1 0 a 1\n1 0 b 0\n")
+    (trec / "run").write_text("1 Q0 b 1 2.0 x\n1 Q0 a 2 1.0 x\n")
+    (trec / "queries.tsv").write_text("1\t怎么开通\n", encoding="utf-8")
+    (trec / "documents.tsv").write_text("a\t如何开通\nb\t天气\n", encoding="utf-8")
+    arguments = [*elsewhere, "-p", "candidates"]
+    assert main([*arguments, str(tmp_path / "none")]) == 2
+    assert "there is no file" in capsys.readouterr().err
+    assert main([*arguments, str(trec)]) == 0
+    rows = read_json(tmp_path / "else/evaluation/metrics.json")["rows"]
+    order = next(row for row in rows if row["scorer"] == "candidate_order")
+    assert order["mrr@10"]["mean"] == 1 / 2  # the run's own order, not a shuffled one
+
+
+def test_snapshots_make_a_learning_curve_that_ends_at_the_model(chain):
+    """The last snapshot is the model, so its value is the model's; the first row is the base."""
+    from safetensors.numpy import load_file
+
+    folders = find_snapshots(chain)
+    assert len(folders) == 3
+    seen = [read_json(folder / "snapshot.json")["pairs"] for folder in folders]
+    train = len(pd.read_parquet(chain / "data/train.parquet"))
+    assert seen == sorted(set(seen))
+    assert seen[-1] == train
+    last, model = (load_file(f / "model.safetensors") for f in (folders[-1], chain / "model"))
+    assert all((last[name] == model[name]).all() for name in model)
+    first = load_file(folders[0] / "model.safetensors")
+    assert any((first[name] != model[name]).any() for name in model)
+    lists = read_candidates(chain / "evaluation/candidates.jsonl")
+    scorers, _ = ladder_scorers(find_subject(chain, ""), lists, 64)
+    chosen = {name: scorers[name] for name in ("model", "base")}
+    nothing = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
+    result = evaluate(chosen, lists, nothing, resamples=200)
+    curve = snapshot_curve(chain, lists, result, 64)
+    assert curve["pairs"].tolist() == [0, *seen]
+    assert curve["mean"].iloc[-1] == pytest.approx(result.values("model").mean())
+    assert curve["mean"].iloc[0] == pytest.approx(result.values("base").mean())
+    assert (curve["low"] <= curve["mean"]).all()
+
+
+def test_a_run_without_snapshots_has_no_curve(tmp_path):
+    nothing = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
+    result = evaluate({"model": _Zero()}, LISTS, nothing, resamples=100)
+    assert snapshot_curve(tmp_path, LISTS, result).empty
+
+
+class _Zero:
+    def score(self, pairs):
+        import numpy as np
+
+        return np.zeros(len(pairs), dtype=np.float32)
+
+
+def test_models_of_other_runs_stand_under_their_folders_names(chain, tiny_model, tmp_path):
+    import shutil
+
+    shutil.copytree(tiny_model, tmp_path / "theirs")
+    found = other_runs(f"{chain}, {tmp_path / 'theirs'},", 64)
+    assert list(found) == [chain.name, "theirs"]
+    own, _ = ladder_scorers(find_subject(chain, ""), read_lists(chain), 64)
+    pairs = [("怎么开通", "如何开通"), ("a", "b")]
+    assert (found[chain.name].score(pairs) == own["model"].score(pairs)).all()
+    assert other_runs("") == {}
+    shutil.copytree(tiny_model, tmp_path / "random")
+    with pytest.raises(ValueError, match="the name 'random' is taken"):
+        other_runs(str(tmp_path / "random"))
+    with pytest.raises(ModelError):
+        other_runs(str(tmp_path / "none"))
+
+
+def read_lists(run):
+    return read_candidates(run / "evaluation/candidates.jsonl")

@@ -1,0 +1,231 @@
+"""Slices, kinds of negatives, and the figures of ranking."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from workbench.data.build_lists import build_candidates
+from workbench.data.lists import CandidateList
+from workbench.ranking.evaluation import evaluate
+from workbench.ranking.slices import equal_overlap, negative_couples, query_features, slice_table
+from workbench.reports.figures.ranking import (
+    ladder,
+    learning_curve,
+    model_against,
+    negatives_plot,
+    reliability_plot,
+    score_distributions,
+    slices_plot,
+)
+from workbench.reports.figures.style import new_axes, plain, show_figure
+from workbench.reports.findings.ranking import (
+    equal_overlap_finding,
+    negatives_finding,
+    ranking_finding,
+    slices_finding,
+)
+from workbench.scoring.baselines import CharacterJaccard, RandomScorer
+
+
+@pytest.fixture(scope="module")
+def lists(sample):
+    return build_candidates(sample, 15)[:100]
+
+
+@pytest.fixture(scope="module")
+def evaluation(sample, lists):
+    scorers = {"model": RandomScorer(2), "char_jaccard": CharacterJaccard()}
+    return evaluate(scorers, lists, sample.head(200), resamples=200)
+
+
+@pytest.fixture(scope="module")
+def features(lists, sample):
+    return query_features(lists, None, sample.head(100))
+
+
+def test_features_by_hand(tiny_model):
+    from workbench.models import find_model, load_tokenizer
+
+    lists = [CandidateList("怎么xx龘", ("怎么", "龘", "y"), (1.0, 1.0, 0.0)),
+             CandidateList("开通", ("a",), (0.0,))]  # fmt: skip
+    train = pd.DataFrame({"sentence_0": ["怎么x"], "sentence_1": ["开通"], "label": [1.0]})
+    found = query_features(lists, load_tokenizer(find_model(str(tiny_model))), train)
+    assert found["length"].tolist() == [5, 2]
+    assert found["overlap"].iloc[0] == pytest.approx(2 / 4)
+    assert np.isnan(found["overlap"].iloc[1])
+    assert found["characters"].tolist() == [1, 0]
+    assert found["positives"].tolist() == [2, 0]
+    assert found["[UNK] share"].iloc[0] > 0
+    assert found["[UNK] share"].iloc[1] == 0
+    bare = query_features(lists)
+    assert bare[["[UNK] share", "characters"]].isna().all().all()
+
+
+def test_slices_of_a_dimension_share_out_all_queries(evaluation, features, lists):
+    slices = slice_table(evaluation, features, lists, resamples=200)
+    assert (slices["other"] == "char_jaccard").all()
+    for dimension in ("length", "overlap", "characters", "positives"):
+        part = slices[slices["dimension"] == dimension]
+        assert part["queries"].sum() == len(lists)
+        whole = (part["queries"] * part["model"]).sum() / len(lists)
+        assert whole == pytest.approx(evaluation.values("model").mean())
+    assert (slices["small"] == (slices["queries"] < 30)).all()
+    assert slices["small"].any()
+    assert not slices["small"].all()
+    assert (slices["gap"] - (slices["model"] - slices["other_mean"])).abs().max() < 1e-9
+    for name, mean in (("model", "model"), ("other", "other_mean"), ("gap", "gap")):
+        assert (slices[f"{name}_low"] <= slices[mean] + 1e-9).all()
+        assert (slices[mean] <= slices[f"{name}_high"] + 1e-9).all()
+    assert "[UNK] share" not in set(slices["dimension"])  # nothing was known of tokens
+
+
+def test_slices_need_a_model(lists, features, sample):
+    alone = evaluate({"char_jaccard": CharacterJaccard()}, lists, sample.head(0), resamples=100)
+    with pytest.raises(ValueError, match="a scorer called 'model'"):
+        slice_table(alone, features, lists)
+
+
+class Fixed:
+    def __init__(self, values):
+        self.values = values
+
+    def score(self, pairs):
+        return np.resize(np.asarray(self.values, dtype=np.float32), len(pairs))
+
+
+@pytest.mark.parametrize(("ties", "tie"), [("expected", 0.5), ("worst", 0.0)])
+def test_couples_by_hand(ties, tie):
+    lists = [CandidateList("q", ("p", "l", "r", "s"), (1.0, 0.0, 0.0, 0.0),
+                           kinds=("positive", "look_alike", "random", "random"))]  # fmt: skip
+    nothing = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
+    result = evaluate({"model": Fixed([2, 3, 1, 2])}, lists, nothing, ties=ties, resamples=100)
+    found = negative_couples(result, lists).set_index("kind")
+    assert found["mean"].to_dict() == {"look_alike": 0.0, "random": (1 + tie) / 2}
+    assert found["couples"].to_dict() == {"look_alike": 1, "random": 2}
+
+
+def test_negatives_of_unknown_origin_are_told_by_overlap():
+    lists = [CandidateList("abcd", ("abcx", "abxy", "mn"), (1.0, 0.0, 0.0))]
+    nothing = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
+    result = evaluate({"model": CharacterJaccard()}, lists, nothing, resamples=100)
+    assert negative_couples(result, lists)["kind"].tolist() == ["look_alike", "random"]
+
+
+def test_couples_of_equal_overlap_by_hand():
+    # Overlaps with the query: 3/4 for p, l and m, 0 for r. So (p, l) and (p, m) count, (p, r) not.
+    lists = [CandidateList("abcd", ("abc", "bcd", "acd", "xyz"), (1.0, 0.0, 0.0, 0.0))]
+    nothing = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
+    scorers = {"model": Fixed([2, 1, 3, 9]), "char_jaccard": CharacterJaccard()}
+    found = equal_overlap(evaluate(scorers, lists, nothing, resamples=100), lists)
+    assert found.set_index("scorer")["mean"].to_dict() == {"model": 0.5, "char_jaccard": 0.5}
+    assert found["couples"].tolist() == [2, 2]
+    text = equal_overlap_finding(found)
+    assert text.startswith("The model is right in 0.500 [0.500, 0.500] of 2 couples")
+    assert "No positive" in equal_overlap_finding(found.head(0))
+    found.loc[found["scorer"] == "char_jaccard", "mean"] = 0.75
+    assert "`char_jaccard` is right most often, in 0.750" in equal_overlap_finding(found)
+
+
+def test_findings_about_slices_and_negatives(evaluation, features, lists):
+    slices = slice_table(evaluation, features, lists, resamples=200)
+    whole = slices[~slices["small"]]
+    said = slices_finding(slices)
+    assert f"Of {len(whole)} slices" in said
+    assert f"behind `char_jaccard` in {int((whole['gap_high'] < 0).sum())} and" in said
+    assert "too small" in slices_finding(slices[slices["small"]])
+    couples = negative_couples(evaluation, lists, resamples=200)
+    assert "Against" in negatives_finding(couples)
+    assert "one kind" in negatives_finding(couples[couples["kind"] == "random"])
+
+
+def figures(evaluation, features, lists):
+    slices = slice_table(evaluation, features, lists, resamples=100)
+    couples = negative_couples(evaluation, lists, resamples=100)
+    curve = pd.DataFrame({"pairs": [0, 500], "mean": [0.2, 0.5], "low": [0.1, 0.4],
+                          "high": [0.3, 0.6]})  # fmt: skip
+    scored = evaluation.scored()
+    return {
+        "ladder": lambda ax: ladder(evaluation.metrics, "ndcg@10", ax),
+        "scatter": lambda ax: model_against(evaluation, "char_jaccard", 1, ax),
+        "scores": lambda ax: score_distributions(scored, "logit", ax),
+        "reliability": lambda ax: reliability_plot(scored, 10, ax),
+        "slices": lambda ax: slices_plot(slices, ax),
+        "negatives": lambda ax: negatives_plot(couples, "char_jaccard", ax),
+        "curve": lambda ax: learning_curve(curve, "bm25", 0.6, ax),
+    }
+
+
+TITLES = {"ladder": "char_jaccard is first by ndcg@10", "scatter": "char_jaccard wins",
+          "scores": "of the positives score above", "reliability": "points too",
+          "slices": "Behind char_jaccard in", "negatives": "model fails most against",
+          "curve": "+0.300 nDCG@10 from 0 to 500 training pairs"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TITLES)
+def test_a_figure_uses_the_axes_given_labels_them_and_says_what_it_shows(
+    name, evaluation, features, lists, tmp_path
+):
+    draw = figures(evaluation, features, lists)[name]
+    ax = new_axes()
+    assert draw(ax) is ax
+    assert ax.get_xlabel()
+    assert ax.get_ylabel()
+    assert TITLES[name] in ax.get_title(loc="left")
+    assert draw(None) is not ax
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Glyph .* missing")
+        assert show_figure(ax, tmp_path, name).stat().st_size > 5000
+
+
+def test_the_worst_queries_are_named_in_chinese_and_dollar_signs_start_no_formula(evaluation):
+    ax = model_against(evaluation, "char_jaccard")
+    names = [text.get_text() for text in ax.texts]
+    assert len(names) == 3
+    assert any("\u4e00" <= sign <= "\u9fff" for name in names for sign in name)
+    assert plain("$x$") == r"\$x\$"
+    assert plain("a" * 30) == "a" * 23 + "…"
+
+
+def test_small_slices_are_grey(evaluation, features, lists):
+    slices = slice_table(evaluation, features, lists, resamples=100)
+    ax = slices_plot(slices)
+    colors = [label.get_color() for label in ax.get_yticklabels()]
+    assert [color == "#9CA3AF" for color in colors] == slices["small"].tolist()[::-1]
+
+
+def test_lists_with_nothing_to_compare_are_drawn_and_said_all_the_same():
+    """One query with one candidate, one without a positive: every figure and sentence exists."""
+    lists = [CandidateList("ab", ("abc",), (1.0,)), CandidateList("cd", ("x", "y"), (0.0, 0.0))]
+    nothing = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
+    scorers = {"model": CharacterJaccard(), "random": RandomScorer(1)}
+    result = evaluate(scorers, lists, nothing, resamples=100)
+    couples = negative_couples(result, lists)
+    assert couples.empty
+    title = negatives_plot(couples, "random").get_title(loc="left")
+    assert title == "No list has both a positive and a negative"
+    assert "one kind of negative only" in negatives_finding(couples)
+    slices = slice_table(result, query_features(lists), lists, resamples=100)
+    assert slices_plot(slices).get_title(loc="left") == "Behind random in 0 of 0 slices"
+    assert "too small" in slices_finding(slices)
+    assert model_against(result, "random").get_title(loc="left")
+    assert "too few to say anything" in ranking_finding(result.metrics)
+
+
+def test_one_label_only_is_said():
+    scored = pd.DataFrame({"positive": [True, True], "score": [1.0, 1.0]})
+    assert score_distributions(scored).get_title(loc="left") == "There is one label only"
+
+
+def test_below_ten_queries_nothing_is_claimed_and_from_ten_on_something_is():
+    gap = {"mean": 0.5, "low": 0.4, "high": 0.6, "p": 0.001, "p_holm": 0.001}
+    metrics = {
+        "queries": 9,
+        "rows": [{"scorer": "model", "ndcg@10": {"mean": 0.9}},
+                 {"scorer": "random", "ndcg@10": {"mean": 0.4}}],
+        "model_minus": {"random": gap},
+    }  # fmt: skip
+    assert "too few to say anything" in ranking_finding(metrics)
+    assert "ranks better" not in ranking_finding(metrics)
+    assert "ranks better" in ranking_finding({**metrics, "queries": 10})

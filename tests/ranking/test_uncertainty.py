@@ -1,0 +1,138 @@
+"""Intervals that cover, tests that hold their level, and corrections worked out by hand."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from workbench.ranking.uncertainty import (
+    bootstrap_draws,
+    bootstrap_mean,
+    bootstrap_pairs,
+    holm,
+    randomisation_test,
+    sigmoid,
+)
+
+
+def test_a_bootstrap_interval_covers_the_mean_of_normal_values_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    inside = 0
+    for trial in range(200):
+        low, high = bootstrap_mean(rng.normal(3, 1, 60), 500, seed=trial)[1:]
+        inside += low <= 3 <= high
+    assert 0.88 <= inside / 200 <= 0.99
+
+
+def test_drawing_groups_widens_the_interval_where_a_groups_queries_agree():
+    """30 groups of 10 equal values are 30 observations, not 300."""
+    rng = np.random.default_rng(1)
+    inside = {True: 0, False: 0}
+    groups = np.repeat(np.arange(30), 10)
+    for trial in range(150):
+        values = np.repeat(rng.normal(0, 1, 30), 10)
+        for known in inside:
+            low, high = bootstrap_mean(values, 400, trial, groups if known else None)[1:]
+            inside[known] += low <= 0 <= high
+    assert 0.86 <= inside[True] / 150 <= 0.99
+    assert inside[False] / 150 < 0.6
+
+
+def test_unequal_groups_weigh_by_their_queries():
+    draws = bootstrap_draws([[1.0], [1.0], [1.0], [0.0]], [7, 7, 7, 9], 2000)[:, 0]
+    assert set(np.round(draws, 6)) == {0.0, 0.75, 1.0}
+
+
+def test_single_query_groups_are_the_plain_bootstrap():
+    values = np.random.default_rng(2).random(40)
+    assert bootstrap_mean(values, 300) == bootstrap_mean(values, 300, groups=np.arange(40))
+
+
+def test_the_same_seed_draws_the_same_queries_so_differences_are_paired():
+    values = np.random.default_rng(1).random(50)
+    assert bootstrap_mean(values, seed=3) == bootstrap_mean(values, seed=3)
+    shifted = bootstrap_mean(values + 0.1, seed=3)
+    assert shifted.low - bootstrap_mean(values, seed=3).low == pytest.approx(0.1)
+    draws = bootstrap_draws(np.column_stack([values, values + 0.1]), resamples=50)
+    assert draws[:, 1] - draws[:, 0] == pytest.approx(0.1)
+
+
+def test_no_values_have_no_mean():
+    with pytest.raises(ValueError, match="no value"):
+        bootstrap_mean([])
+
+
+def test_the_randomisation_test_equals_going_through_every_flip():
+    differences = np.array([0.5, -0.1, 0.3, 0.4, 0.0, 0.2, 0.6, -0.2])
+    flips = np.array(list(itertools.product([-1, 1], repeat=8))) @ differences
+    exact = (np.abs(flips) >= abs(differences.sum()) - 1e-12).mean()
+    found = randomisation_test(differences[:, None], resamples=40_000)[0]
+    assert found == pytest.approx(exact, abs=0.01)
+
+
+def test_groups_flip_together():
+    """Three groups can flip in eight ways, so no p-value can be under a quarter."""
+    differences = np.ones((30, 1))
+    assert randomisation_test(differences)[0] < 0.001
+    assert randomisation_test(differences, np.repeat([1, 2, 3], 10))[0] > 0.2
+
+
+def test_p_values_are_uniform_where_nothing_differs():
+    rng = np.random.default_rng(5)
+    found = randomisation_test(rng.normal(0, 1, (80, 400)), resamples=1000)
+    assert (found < 0.05).mean() == pytest.approx(0.05, abs=0.035)
+    assert found.mean() == pytest.approx(0.5, abs=0.06)
+
+
+def test_equal_scorers_have_p_one_and_p_is_never_zero():
+    assert randomisation_test(np.zeros((20, 1)))[0] == 1
+    assert randomisation_test(np.ones((60, 1)), resamples=99)[0] == 1 / 100
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.6, 0.7]).tolist() == [1, 1]
+    assert holm([]).shape == (0,)
+
+
+def test_pair_intervals_hold_their_values_and_what_is_not_defined_is_nan():
+    rng = np.random.default_rng(6)
+    logit = rng.normal(size=400)
+    positive = rng.random(400) < sigmoid(logit)
+    found = bootstrap_pairs(logit, positive, threshold=0.0, logits=True, resamples=300)
+    for name in ("roc_auc", "ap", "accuracy", "f1", "brier"):
+        assert found[name].low < found[name].mean < found[name].high, name
+    assert found["accuracy"].mean == ((logit >= 0) == positive).mean()
+    bare = bootstrap_pairs(logit, positive, resamples=20)
+    assert all(math.isnan(bare[name].mean) for name in ("accuracy", "f1", "brier", "ece"))
+    assert bare["accuracy"].plain() == {"mean": None, "low": None, "high": None}
+    one = bootstrap_pairs(logit, np.ones(400, bool), threshold=0.0, resamples=20)
+    assert math.isnan(one["ap"].mean)
+    assert math.isnan(one["roc_auc"].low)
+
+
+def test_pair_draws_equal_metrics_of_the_pairs_drawn():
+    """The fast way, repeating sorted pairs, against sorting each draw anew."""
+    from workbench.ranking.metrics import pair_metrics
+    from workbench.ranking.uncertainty import _group_counts
+
+    rng = np.random.default_rng(7)
+    score, positive = rng.integers(0, 5, 60).astype(float), rng.random(60) < 0.4
+    groups = rng.integers(0, 20, 60)
+    found = bootstrap_pairs(score, positive, groups=groups, resamples=200, seed=9)
+    place = np.unique(groups, return_inverse=True)[1]
+    slow = []
+    for chunk in _group_counts(place.max() + 1, 200, 9):
+        for counts in chunk.astype(int)[:, place]:
+            drawn = np.repeat(np.arange(60), counts)
+            slow.append(pair_metrics(score[drawn], positive[drawn]))
+    for name in ("ap", "roc_auc"):
+        low, high = np.percentile([row[name] for row in slow], [2.5, 97.5])
+        assert found[name].low == pytest.approx(low)
+        assert found[name].high == pytest.approx(high)
+
+
+def test_sigmoid_never_overflows():
+    assert sigmoid([0, 1000, -1000]).tolist() == [0.5, 1, 0]
+    assert sigmoid([1.5])[0] == pytest.approx(1 / (1 + math.exp(-1.5)))

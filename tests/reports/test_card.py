@@ -1,0 +1,227 @@
+"""The model card: complete, true to the records, and not to be broken by any text."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from huggingface_hub import ModelCard
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import ROOT
+from workbench.cli import main
+from workbench.data.splits import prepare_data
+from workbench.files import read_json, write_json
+from workbench.models import find_model
+from workbench.reports.model_card import code, safe_text, table, write_card
+from workbench.training.recipe import Recipe
+from workbench.training.stages import describe_pairs, fine_tune, record_figures
+
+GOLDEN = ROOT / "tests" / "reports" / "golden_card.txt"
+EVIL = [
+    "a|b", "`x` ```", "one\ntwo\r\nthree", "<script>alert(1)</script>", "æœ\x8d‚鿴锟斤拷ï¿½",
+    "[a](b) *c* _d_ $e$ ~f~ \\g", "\u202egnp.exe", "\ud800", "&lt;&amp;", "<!-- -->", "</details>",
+    "---", "# h", "\u2028", "1. x", "😀",
+]  # fmt: skip
+
+
+def render(markdown):
+    from nbconvert.filters import markdown2html
+
+    return markdown2html(markdown)
+
+
+@settings(max_examples=150)
+@given(st.lists(st.text(max_size=30), min_size=2, max_size=2))
+@example(EVIL[:2])
+@example(EVIL[2:4])
+@example(EVIL[4:6])
+@example(EVIL[8:10])
+@example(EVIL[10:12])
+@example(EVIL[12:14])
+@example(["http://a.b/c?d=e", "www.a.b a@b.c"])
+def test_no_text_breaks_a_table(texts):
+    page = table(["first", "second"], [[code(text) for text in texts]])
+    assert len(page.split("\n")) == 3
+    page.encode("utf-8")
+    html = render(page)
+    assert html.count("<td") == 2
+    assert html.count("<code>") == html.count("</code>") == 2
+    allowed = {"table", "thead", "tbody", "tr", "th", "td", "code", "br"}
+    assert set(re.findall(r"</?([a-z]+)", html)) <= allowed
+
+
+def test_ordinary_texts_stay_as_they_are_and_long_ones_are_cut():
+    assert safe_text("怎么开通会员？2次") == "怎么开通会员？2次"
+    assert safe_text("a|b") == "a&#124;b"
+    assert safe_text("a_b _c_ www.x.y a/b-c.d") == "a_b &#95;c&#95; www&#46;x.y a/b-c.d"
+    assert safe_text("a\r\nb") == "a<br>b"
+    assert len(safe_text("长" * 500)) == 200
+    assert safe_text("\ud800\u202e") == "\ufffd\ufffd"
+
+
+def record(stage, number, base, **more):
+    """A stage as training records it, with round numbers."""
+    sides = {name: {"pairs": n, "positives": p, "label_mean": m} for name, n, p, m in
+             (("train", 600, 96, 0.16), ("dev", 0, 0, None), ("test", 150, 24, 0.16))}  # fmt: skip
+    text = {"min": 1, "mean": 11.99, "max": 99}
+    return {
+        "stage": stage, "number": number, "stages": 2, "base": base,
+        "parent": base["name"] if number == 1 else "stage 1",
+        "data": {"source": "/somewhere/my|pairs.csv", "sha256": "d" * 64, "sides": sides,
+                 "rows": {"read": 760, "bad": 10, "usable": 750, "used": 750}},
+        "pairs": 200 * number, "pairs_sha256": f"{number}" * 64, "label_mean": 0.16,
+        "statistics": {"sentence_0": text, "sentence_1": text,
+                       "label": {"min": 0.0, "mean": 0.16, "max": 1.0}},
+        "recipe": {"max_length": 512, "epochs": 1.0, "batch_size": 8, "learning_rate": 5e-5,
+                   "precision": "auto", "seed": 42, "vocabulary": "keep"},
+        "precision": "float32", "device": "cpu", "loss": "BinaryCrossEntropyLoss",
+        "hyperparameters": {"num_train_epochs": 1.0, "learning_rate": 5e-5 * number, "seed": 42},
+        "non_default": ["num_train_epochs"],
+        "versions": {"Python": "3.11.7", "Sentence Transformers": "6.2.0"},
+        "steps": 25 * number, "train_loss": 0.4, "seconds": 30.0 * number,
+        "processor_seconds": 29.0 * number, "pairs_per_second": 6.7,
+        "log": [{"step": 10, "steps": 25, "epoch": 0.4, "loss": 0.5 / number, "pairs": 200},
+                {"step": 10, "steps": 25, "epoch": 0.4, "dev_loss": 0.6, "dev_ap": 0.3},
+                {"step": 20, "steps": 25, "epoch": 0.8, "loss": 0.4 / number}],
+        **more,
+    }  # fmt: skip
+
+
+def estimate(mean):
+    return {"mean": mean, "low": mean - 0.02, "high": mean + 0.02}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run as the notebooks would leave it, of fixed records."""
+    folder = tmp_path / "golden|run"
+    (folder / "model").mkdir(parents=True)
+    (folder / "data").mkdir()
+    hub = {"name": "cross-encoder/ms-marco-MiniLM-L6-v2", "kind": "hub", "path": "p",
+           "revision": "c5ee24c", "sha256": "b" * 64,
+           "asked": "cross-encoder/ms-marco-MiniLM-L6-v2"}  # fmt: skip
+    own = {"name": "runs/golden/stages/1", "kind": "run", "path": "p", "revision": "",
+           "sha256": "c" * 64, "asked": "runs/golden/stages/1"}  # fmt: skip
+    write_json(
+        folder / "model/lineage.json",
+        {"schema": 1, "stages": [record("stage 1", 1, hub), record("stage 2", 2, own)]},
+    )
+    rows = [{"scorer": name, "ndcg@10": estimate(value), "mrr@10": estimate(value - 0.01)}
+            for name, value in (("model", 0.45), ("base", 0.2), ("stage 1", 0.3),
+                                ("ngram_regression", 0.7))]  # fmt: skip
+    gaps = {row["scorer"]: estimate(0.45 - row["ndcg@10"]["mean"]) | {"p": 0.001, "p_holm": 0.003}
+            for row in rows[1:]}  # fmt: skip
+    write_json(folder / "evaluation/metrics.json", {
+        "schema": 1, "ties": "worst", "interval": "95 % bootstrap", "resamples": 10_000,
+        "queries": 80, "candidates": 2400, "pairs": 0, "queries_all_tied": {}, "rows": rows,
+        "model_minus": gaps, "suspect_negatives": {"same positive": 3}, "seen": 0,
+        "recipe": {"source": "/somewhere/lists.jsonl"},
+    })  # fmt: skip
+    write_json(folder / "inspection.json", {
+        "tokens": {"unk_share": 0.74}, "contradictions": {"rows": 4, "share": 0.01},
+        "texts": {"with_unk_share": 0.99, "only_unk_share": 0.2, "collapsed_share": 0.15},
+        "verdict": {"colour": "red"},
+    })  # fmt: skip
+    frame = pd.DataFrame({"sentence_0": ["怎么|开通", "`二`", "三\n行", "<b>四</b>", "五"],
+                          "sentence_1": ["如何", "乱码ï¿½", "x", "y", "z"],
+                          "label": [1.0, 0.0, 0.0, 0.0, 1.0]})  # fmt: skip
+    frame.to_parquet(folder / "data/train.parquet")
+    return folder
+
+
+def test_the_card_is_the_golden_one(run):
+    """UPDATE_GOLDEN=1 writes the file anew; look at the difference before committing it."""
+    record_figures(run)
+    text = write_card(run, language="zh", license="apache-2.0", dataset="me/pairs").read_text(
+        "utf-8"
+    )
+    if os.environ.get("UPDATE_GOLDEN"):
+        GOLDEN.write_text(text, encoding="utf-8")
+    assert text == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_the_head_is_what_the_hub_reads(run):
+    write_card(run, language="zh", license="apache-2.0", dataset="me/pairs")
+    data = ModelCard.load(run / "model/README.md").data
+    assert (data.language, data.license, data.datasets) == ("zh", "apache-2.0", ["me/pairs"])
+    assert data.base_model == "cross-encoder/ms-marco-MiniLM-L6-v2"
+    assert (data.pipeline_tag, data.library_name) == ("text-ranking", "sentence-transformers")
+    assert len(data.tags) == len(set(data.tags))
+    assert {"dataset_size:200", "dataset_size:400", "loss:BinaryCrossEntropyLoss"} <= set(data.tags)
+    found = {result.metric_type: result.metric_value for result in data.eval_results}
+    assert found == {"ndcg@10": 0.45, "mrr@10": 0.44}
+    assert data.eval_results[0].dataset_name == "lists.jsonl"
+
+
+def test_the_sections_of_the_reference_card_come_in_its_order(run):
+    text = write_card(run).read_text("utf-8")
+    wanted = [
+        "## Model Details", "### Model Description", "### Model Sources", "## Usage",
+        "### Direct Usage (Sentence Transformers)", "### Out-of-Scope Use",
+        "## Bias, Risks and Limitations", "### Recommendations", "## Training Details",
+        "### Training Dataset", "### Training Hyperparameters", "#### Non-Default Hyperparameters",
+        "#### All Hyperparameters", "### Training Logs", "### Framework Versions", "## Citation",
+    ]  # fmt: skip
+    places = [text.index(f"\n{heading}\n") for heading in wanted]
+    assert places == sorted(places)
+    for heading in ("## Evaluation", "### Lineage", "### Intended Use", "### Training Time"):
+        assert f"\n{heading}\n" in text
+
+
+def test_samples_are_held_back_and_the_choice_is_remembered(run):
+    assert "怎么" in write_card(run).read_text("utf-8")
+    text = write_card(run, card_samples=0).read_text("utf-8")
+    assert "Samples: held back" in text
+    assert "乱码" not in text
+    assert "乱码" not in write_card(run).read_text("utf-8")  # as after the evaluation
+    with pytest.raises(TypeError, match="no setting lang"):
+        write_card(run, lang="zh")
+
+
+def test_the_command_writes_the_card_anew(run, capsys):
+    assert main(["card", str(run), "--language", "zh", "--samples", "1"]) == 0
+    assert ModelCard.load(run / "model/README.md").data.language == "zh"
+    assert read_json(run / "card.json")["card_samples"] == 1
+    assert main(["card", str(run.parent)]) == 2
+    assert "has no model yet" in capsys.readouterr().err
+
+
+def test_the_lineage_takes_up_how_each_stage_ranked(run):
+    record_figures(run)
+    stages = read_json(run / "model/lineage.json")["stages"]
+    assert [stage["evaluation"]["ndcg@10"]["mean"] for stage in stages] == [0.3, 0.45]
+    assert stages[1]["evaluation"]["ties"] == "worst"
+
+
+def test_statistics_are_over_all_rows():
+    pairs = pd.DataFrame({"sentence_0": ["a"] * 1500 + ["bbb"], "sentence_1": "cc", "label": 0.0})
+    found = describe_pairs(pairs)
+    assert found["sentence_0"] == {"min": 1, "mean": pytest.approx(1503 / 1501), "max": 3}
+    assert found["label"] == {"min": 0.0, "mean": 0.0, "max": 0.0}
+
+
+def test_the_usage_code_runs_without_the_workbench(tmp_path, tiny_model):
+    """The card's own code, on the model of a run, in a process that cannot see this package."""
+    folder = tmp_path / "run"
+    prepare_data(folder, "data/sample_pairs.csv", max_pairs=60, dev_share=0, test_share=0.1)
+    fine_tune(folder, find_model(str(tiny_model)), Recipe(max_length=64))
+    text = write_card(folder).read_text("utf-8")
+    (usage,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    model = shutil.copytree(folder / "model", tmp_path / "elsewhere")
+    script = tmp_path / "usage.py"
+    script.write_text(
+        "import sys\nsys.modules['workbench'] = None  # importing it would fail\n"
+        + usage.replace("path/to/model", str(model))
+        + "assert scores.shape == (5,)\nassert len(ranks) == 5\n"
+        + "assert sorted(r['corpus_id'] for r in ranks) == [0, 1, 2, 3, 4]\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run([sys.executable, "-I", script], capture_output=True, text=True,
+                          cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "(5,)" in done.stdout

@@ -1,0 +1,215 @@
+"""Runs beside one another: what differed, the best, paired tests, seeds; and notebook 5 itself."""
+
+import json
+
+import numpy as np
+import papermill
+import pytest
+
+from tests.benchmarks.comparing import make_runs
+from tests.conftest import ROOT
+from workbench.reports.figures.runs import losses
+from workbench.reports.figures.runs import run_intervals
+from workbench.reports.figures.runs import seed_spread
+from workbench.reports.findings.runs import best_finding
+from workbench.reports.findings.runs import differences_finding
+from workbench.reports.findings.runs import seeds_finding
+from workbench.cli import main
+from workbench.runs.catalog import read_run
+from workbench.runs.comparison import best_run, differences, find_runs, list_groups, paired_table, per_query, runs_table, seed_table, varied
+from workbench.files import read_json, write_json, write_text
+from workbench.ranking.uncertainty import randomisation_test
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Eight made-up runs: four settings, two seeds each; runs with the same seed share a test."""
+    place = tmp_path_factory.mktemp("compare")
+    make_runs(place, 8, queries=60, seeds=2)
+    return place
+
+
+@pytest.fixture(scope="module")
+def records(folder):
+    return find_runs("", folder)
+
+
+def test_runs_are_found_in_folders_sweeps_and_by_name(folder, tmp_path):
+    assert len(find_runs("", folder)) == 8
+    named = find_runs(f"{folder}/run-003, {folder}/run-001", tmp_path)
+    assert [record.name for record in named] == ["run-003", "run-001"]
+    write_json(tmp_path / "s/sweep.json", {"jobs": {"x": {"same_as": str(folder / "run-002")}}})
+    assert [record.name for record in find_runs("", tmp_path)] == ["run-002"]
+    assert find_runs("", tmp_path / "none") == []
+
+
+def test_what_differed_is_told_and_nothing_else(records):
+    assert varied(records) == ["learning_rate", "vocabulary", "seed"] or varied(records) == [
+        "vocabulary", "learning_rate", "seed"]  # fmt: skip
+    table = differences(records[:2])  # the same setting, two seeds: another test too
+    assert list(table.index) == ["parameters.seed", "data.test lists"]
+    assert list(table.loc["parameters.seed"]) == ["0", "1"]
+    same = differences([records[0], records[0]])
+    assert same.empty
+    text = differences_finding(records[:2], table)
+    assert "`seed`" in text
+    assert "the data" in text
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folder(tmp_path):
+    for place in ("before", "after"):
+        make_runs(tmp_path / place, 2, queries=10, seeds=2)
+    file = tmp_path / "after/run-000/environment.json"
+    write_json(file, read_json(file) | {"code": "other"})
+    records = find_runs(f"{tmp_path}/before, {tmp_path}/after", tmp_path)
+    assert [record.name for record in records] == [
+        "before/run-000", "before/run-001", "after/run-000", "after/run-001"]  # fmt: skip
+    assert list(differences([records[0], records[2]]).index) == ["code.digest"]
+    table = seed_table(records)  # other code is not another seed
+    assert sorted(zip(table["code"] == "other", table["runs"], strict=True)) == [
+        (False, 3), (True, 1)]  # fmt: skip
+
+
+def test_a_text_with_other_line_ends_in_it_is_one_line(tmp_path):
+    make_runs(tmp_path, 2, queries=10, seeds=1)
+    for run in ("run-000", "run-001"):
+        file = tmp_path / run / "evaluation/candidates.jsonl"
+        text = file.read_text(encoding="utf-8")
+        first = json.loads(text.split("\n")[0])
+        first["query"] = "a\u2028b\x85c"
+        lines = [json.dumps(first, ensure_ascii=False), *text.split("\n")[1:]]
+        file.write_text("\n".join(lines), encoding="utf-8")
+    assert paired_table(find_runs("", tmp_path))["queries"].tolist() == [10]
+
+
+def test_the_best_run_has_the_highest_mean_and_the_table_is_sorted(records):
+    best = best_run(records)
+    table = runs_table(records)
+    assert table["run"].iloc[0] == best.name
+    assert table["ndcg@10"].is_monotonic_decreasing
+    assert (table["low"] <= table["ndcg@10"]).all()
+    assert best_run(records, "map") is None
+
+
+def test_a_paired_test_is_that_of_the_shared_queries_only(records):
+    best = best_run(records)
+    table = paired_table(records).set_index("run")
+    seed = best.parameters["seed"]
+    for record in records:
+        if record is best:
+            continue
+        row = table.loc[record.name]
+        if record.parameters["seed"] != seed:
+            assert row["queries"] == 0
+            assert np.isnan(row["p"])
+            assert "not comparable" in row["note"]
+            continue
+        gap = per_query(best, "ndcg@10").to_numpy() - per_query(record, "ndcg@10").to_numpy()
+        assert row["queries"] == 60
+        assert row["difference"] == pytest.approx(gap.mean())
+        assert row["low"] < gap.mean() < row["high"]
+        assert row["p"] == pytest.approx(randomisation_test(gap[:, None], None, 2000)[0])
+        assert row["p_holm"] >= row["p"]
+    assert table["p"].notna().sum() == 3
+    text = best_finding(records, paired_table(records))
+    assert "With 4 it shares no query" in text
+    assert "best of 8" in text
+
+
+def test_the_same_query_with_other_candidates_is_another_query(tmp_path):
+    make_runs(tmp_path, 2, queries=10, seeds=1)
+    file = tmp_path / "run-001/evaluation/candidates.jsonl"
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    for row in rows[:4]:
+        row["negative"][0] = "another"
+    write_text(file, "".join(json.dumps(row) + "\n" for row in rows))
+    (row,) = paired_table(find_runs("", tmp_path)).to_dict("records")
+    assert row["queries"] == 6
+    assert row["note"] == "only the queries in common"
+
+
+def test_seeds_are_taken_together(records):
+    table = seed_table(records)
+    assert list(table["runs"]) == [2, 2, 2, 2]
+    assert table["mean"].is_monotonic_decreasing
+    setting = table.iloc[0]
+    members = [record.value("ndcg@10") for record in records
+               if record.parameters["vocabulary"] == setting["vocabulary"]
+               and record.parameters["learning_rate"] == setting["learning_rate"]]  # fmt: skip
+    assert setting["mean"] == pytest.approx(np.mean(members))
+    assert setting["sd"] == pytest.approx(np.std(members, ddof=1))
+    assert list(table["queries"].iloc[1:]) == [120, 120, 120]  # both seeds' queries
+    leads = table["mean"].iloc[0] - table["mean"].iloc[1:]
+    assert list(table["lead"].iloc[1:]) == pytest.approx(list(leads))
+    assert "4 settings" in seeds_finding(table)
+
+
+def test_lists_that_share_a_text_are_drawn_together():
+    rows = [{"query": "a", "positive": ["x"]}, {"query": "b", "positive": ["x"]},
+            {"query": "c", "positive": ["y"]}, {"query": "a", "positive": ["z"]}]  # fmt: skip
+    groups = list_groups(tuple(json.dumps(row) for row in rows))
+    assert groups[0] == groups[1] == groups[3] != groups[2]
+
+
+def test_runs_without_figures_or_with_damage_stop_nobody(folder, tmp_path):
+    write_text(tmp_path / "new/parameters.yaml", "seed: 3\n")
+    write_text(tmp_path / "bad/parameters.yaml", "seed: [")
+    (tmp_path / "bad/evaluation").mkdir()
+    (tmp_path / "bad/evaluation/metrics.json").write_text("{")
+    mixed = [*find_runs("", tmp_path), read_run(folder / "run-000")]
+    table = runs_table(mixed)
+    assert table["run"].iloc[0] == "run-000"
+    assert table["ndcg@10"].isna().sum() == 2
+    assert paired_table(mixed).empty
+    for nothing in ([], mixed[:1]):
+        for ask in (runs_table, paired_table, seed_table):
+            ask(nothing)
+        losses(nothing, None)
+        seed_spread(nothing)
+        run_intervals(runs_table(nothing))
+        assert best_finding(nothing, paired_table(nothing)).startswith("No run")
+
+
+def test_the_figures_show_every_run_and_name_the_best(records):
+    best = best_run(records)
+    axes = losses(records, best)
+    assert len(axes.get_lines()) == 8
+    axes = run_intervals(runs_table(records))
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels[-1] == best.name
+    axes = seed_spread(records)
+    assert len(axes.get_yticklabels()) == 4
+
+
+def test_diff_of_two_runs(folder, capsys):
+    assert main(["runs", "diff", "run-000", "run-002", "--runs-dir", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "parameters.vocabulary: keep | unused" in out
+    assert "60 queries in common" in out
+    assert main(["runs", "diff", "run-000", "run-001", "--json", "--runs-dir", str(folder)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["metrics"]["ndcg@10"]["queries"] == 0
+    assert "not comparable" in found["metrics"]["ndcg@10"]["note"]
+    assert main(["runs", "diff", "run-000", "--runs-dir", str(folder)]) == 2
+    assert main(["runs", "diff", "run-000", "none", "--runs-dir", str(folder)]) == 2
+
+
+def test_notebook_5_compares_a_folder_of_runs(folder, tmp_path):
+    out = tmp_path / "out.ipynb"
+    papermill.execute_notebook(
+        str(ROOT / "notebooks/05_compare_runs.ipynb"), str(out), {"run_dir": str(folder)},
+        kernel_name="python3", progress_bar=False,
+    )  # fmt: skip
+    for figure in ("runs", "seeds", "losses"):
+        assert (folder / f"figures/{figure}.png").stat().st_size > 5000
+    text = out.read_text(encoding="utf-8")
+    assert "8 runs: 8 done." in text
+    assert "has the best ndcg@10" in text
+
+
+def test_notebook_5_stands_an_empty_folder(tmp_path):
+    papermill.execute_notebook(
+        str(ROOT / "notebooks/05_compare_runs.ipynb"), str(tmp_path / "out.ipynb"),
+        {"run_dir": str(tmp_path / "none")}, kernel_name="python3", progress_bar=False,
+    )  # fmt: skip
+    assert "0 runs: none." in (tmp_path / "out.ipynb").read_text(encoding="utf-8")

@@ -1,0 +1,209 @@
+"""Runs handed to MLflow: into a store, through a server of its own, once, and nowhere unasked."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
+
+import pytest
+import yaml
+from filelock import FileLock
+
+from tests.benchmarks.comparing import make_runs
+from workbench.runs.catalog import PROJECT
+from workbench.runs.catalog import key
+from workbench.runs.catalog import labels
+from workbench.runs.catalog import metrics
+from workbench.cli import main
+from workbench.runs.catalog import read_run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    make_runs(tmp_path / "runs", 2, queries=5, seeds=1)
+    return tmp_path / "runs"
+
+
+# Notes whom a process of Python asks for or connects to.
+WATCH = """
+import os, sys
+def watch(event, given):
+    if event in ("socket.getaddrinfo", "socket.connect"):
+        place = given[0] if event == "socket.getaddrinfo" else given[1]
+        host = place[0] if isinstance(place, tuple) else place
+        if host not in ("127.0.0.1", "localhost", None):
+            with open(os.environ["WATCHED"], "a") as file:
+                print(event, place, file=file)
+sys.addaudithook(watch)
+"""
+
+
+@pytest.fixture
+def watched(tmp_path):
+    """Variables as of a user's shell, for processes that must reach nothing outside; checked."""
+    (tmp_path / "watch").mkdir()
+    (tmp_path / "watch/sitecustomize.py").write_text(WATCH)
+    report = tmp_path / "watch/report.txt"
+    report.touch()
+    kept = {name: value for name, value in os.environ.items()
+            if name in ("PATH", "HOME") or name.startswith("COVERAGE")}  # fmt: skip
+    yield kept | {"PYTHONPATH": f"{tmp_path / 'watch'}{os.pathsep}{Path.cwd()}",
+                  "WATCHED": str(report)}  # fmt: skip
+    assert report.read_text() == ""
+
+
+@pytest.fixture
+def server(tmp_path, watched):
+    """The address of a server of MLflow, at a port that the system chooses."""
+    for name in ("mlflow", "flask_cors", "sqlalchemy"):
+        pytest.importorskip(name)
+    log = tmp_path / "server.log"
+    store = ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db",
+             "--artifacts-destination", (tmp_path / "artifacts").as_uri()]  # fmt: skip
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", *store, "--workers", "1",
+             "--host", "127.0.0.1", "--port", "0"],
+            env=watched | {"MLFLOW_DISABLE_TELEMETRY": "true",
+                           "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            cwd=tmp_path, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    try:
+        while not (found := re.search(r"running on (http://127\.0\.0\.1:\d+)", log.read_text())):
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.1)
+        yield found[1]
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def hand_over(folder, environment, tracker="mlflow", uri=""):
+    """Export twice; the second time all is there."""
+    arguments = ["runs", "--export", tracker, "--uri", uri, "--runs-dir", str(folder)]
+    for said in ("2 runs handed over, 0 were there", "0 runs handed over, 2 were there"):
+        done = subprocess.run([sys.executable, "-m", "workbench", *arguments], text=True,
+                              capture_output=True, env=environment)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert said in done.stdout
+
+
+def test_every_figure_has_a_name_a_step_and_a_finite_value(folder):
+    found = list(metrics(read_run(folder / "run-000")))
+    names = [name for name, *_ in found]
+    assert names.count("loss") == 100
+    assert {"ndcg@10", "ndcg@10.low", "ndcg@10.high", "seconds"} <= set(names)
+    assert [step for name, _, step, _ in found if name == "loss"] == list(range(10, 1001, 10))
+
+
+def test_runs_that_go_on_are_left_out_and_others_handed_over_once(folder, capsys, monkeypatch):
+    seen = set()
+
+    def store(records, uri):
+        new = [record for record in records if key(record) not in seen]
+        seen.update(map(key, records))
+        return len(new)
+
+    monkeypatch.setattr("workbench.runs.folder.catalog.to_mlflow", store)
+    status = folder / "run-001/status.json"
+    status.write_text(json.dumps({"schema": 1, "state": "running", "acts": {}}), encoding="utf-8")
+    with FileLock(folder / "run-001/.lock"):
+        for said in ("1 runs handed over, 0 were there", "0 runs handed over, 1 were there"):
+            assert main(["runs", "--export", "mlflow", "--runs-dir", str(folder)]) == 0
+            assert said in capsys.readouterr().out
+
+
+def test_a_tracker_that_is_not_installed_is_named(folder, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    assert main(["runs", "--export", "trackio", "--runs-dir", str(folder)]) == 2
+    assert "pip install 'trackio'" in capsys.readouterr().err
+    assert main(["runs", "--export", "trackio", "--uri", "x", "--runs-dir", str(folder)]) == 2
+    assert "writes locally only" in capsys.readouterr().err
+
+
+def test_runs_go_into_a_store_of_mlflow_once(folder, tmp_path, watched):
+    """In a process of its own: the client leaves threads and settings behind."""
+    pytest.importorskip("mlflow")
+    hand_over(folder, watched, uri=(tmp_path / "store").as_uri())
+    params = list((tmp_path / "store").rglob("params/vocabulary"))
+    assert sorted(path.read_text() for path in params) == ["keep", "unused"]
+    losses = list((tmp_path / "store").rglob("metrics/loss"))
+    assert [len(path.read_text().splitlines()) for path in losses] == [100, 100]
+
+
+def asked(server, way, **values):
+    """The answer of MLflow's interface, without its client."""
+    address = f"{server}/api/2.0/mlflow/{way}"
+    if way.endswith("search"):
+        body = json.dumps(values).encode()
+        address = Request(address, body, {"Content-Type": "application/json"})
+    else:
+        address += f"?{urlencode(values)}"
+    with urlopen(address) as answer:
+        return json.load(answer)
+
+
+def test_a_server_of_mlflow_gives_back_what_the_run_folders_hold(folder, tmp_path, watched, server):
+    hand_over(folder, watched, uri=server)
+    experiment = asked(server, "experiments/get-by-name", experiment_name=PROJECT)
+    number = experiment["experiment"]["experiment_id"]
+    found = asked(server, "runs/search", experiment_ids=[number], max_results=100)["runs"]
+    assert sorted(run["info"]["run_name"] for run in found) == ["run-000", "run-001"]
+    for run in found:
+        record = read_run(folder / run["info"]["run_name"])
+        assert run["info"]["status"] == "FINISHED"
+        params = yaml.safe_load((record.folder / "parameters.yaml").read_text(encoding="utf-8"))
+        given = {one["key"]: one.get("value", "") for one in run["data"]["params"]}
+        assert given == {name: str(value) for name, value in params.items()}
+        tags = {one["key"]: one.get("value", "") for one in run["data"]["tags"]}
+        assert labels(record).items() <= tags.items()
+        assert tags["workbench.folder"] == str(record.folder)
+        last = {one["key"]: one["value"] for one in run["data"]["metrics"]}
+        lines = (record.folder / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
+        losses = [(row["step"], row["loss"]) for row in map(json.loads, lines)]
+        (row,) = json.loads((record.folder / "evaluation/metrics.json").read_text())["rows"]
+        figures = {"ndcg_at_10" + ("" if part == "mean" else f".{part}"): value
+                   for part, value in row["ndcg@10"].items()}  # fmt: skip
+        assert last == {"loss": losses[-1][1], "seconds": 40.0, **figures}
+        asked_for = {"run_id": run["info"]["run_id"], "metric_key": "loss", "max_results": 500}
+        history = asked(server, "metrics/get-history", **asked_for)["metrics"]
+        assert sorted((int(one.get("step", 0)), one["value"]) for one in history) == losses
+        kept = [*(tmp_path / "artifacts").rglob(f"{run['info']['run_id']}/**/parameters.yaml")]
+        assert [path.read_bytes() for path in kept] == [
+            (record.folder / "parameters.yaml").read_bytes()
+        ]
+
+
+READ_BACK = """
+import json
+from trackio.sqlite_storage import SQLiteStorage as store
+runs = store.get_runs("reranker-workbench")
+print(json.dumps({run: [store.get_run_config("reranker-workbench", run),
+                        store.get_logs("reranker-workbench", run),
+                        store.get_system_logs("reranker-workbench", run)] for run in runs}))
+"""
+
+
+def test_runs_go_into_the_data_base_of_trackio_once(folder, tmp_path, watched):
+    pytest.importorskip("trackio", reason="the extra trackio is not installed")
+    environment = watched | {"TRACKIO_DIR": str(tmp_path / "trackio")}
+    hand_over(folder, environment, "trackio")
+    done = subprocess.run([sys.executable, "-c", READ_BACK], env=environment, capture_output=True,
+                          text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    records = {key(one): one for one in map(read_run, sorted(folder.glob("run-*")))}
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found.keys() == records.keys()
+    for key, (config, rows, machine) in found.items():
+        assert config.items() >= records[key].parameters.items()
+        assert machine == []
+        given = [(name, row["step"], value) for row in rows for name, value in row.items()
+                 if name not in ("step", "timestamp")]  # fmt: skip
+        held = [(name, step, value) for name, value, step, _ in metrics(records[key])]
+        assert sorted(given) == sorted(held)

@@ -1,0 +1,92 @@
+"""The lexical scorers: hand-computed values, what they must prefer, and what they refuse."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from workbench.scoring.baselines import Bm25, CandidateOrder, NgramRegression
+
+
+def test_candidate_order_counts_down_along_each_query():
+    pairs = [("q", "a"), ("q", "b"), ("q", "c"), ("r", "a"), ("r", "b")]
+    scores = CandidateOrder().score(pairs)
+    assert scores.tolist() == [0, -1, -2, 0, -1]
+    assert scores.dtype == np.float32
+    assert CandidateOrder().score([]).shape == (0,)
+
+
+def test_bm25_by_hand():
+    """One term each, so that Lucene's formula can be worked out: idf * tf / (tf + k1 * length)."""
+    score = Bm25(["a", "b", "c"]).score([("a", "a"), ("a", "b")])
+    idf = np.log(1 + (3 - 1 + 0.5) / (1 + 0.5))
+    assert score.tolist() == pytest.approx([idf * 1 / (1 + 1.5), 0])
+
+
+def test_bm25_prefers_rare_shared_characters_and_takes_candidates_it_does_not_know():
+    collection = ["怎么开通会员", "怎么关闭会员", "怎么还款", "怎么借钱", "今天天气"]
+    scorer = Bm25(collection)
+    rare, common, none = scorer.score(
+        [("怎么开通", "怎么开通会员"), ("怎么开通", "怎么借钱"), ("怎么开通", "今天天气")]
+    )
+    assert rare > common > none == 0
+    fresh = scorer.score([("abc", "abx"), ("abc", "怎么还款"), ("好", "怎么还款")])
+    assert fresh[0] > 0
+    assert fresh[1:].tolist() == [0, 0]
+    assert scorer.score([("怎么开通", "怎么借钱")])[0] == common  # no call changes the next one
+
+
+def test_bm25_without_pairs_or_collection():
+    assert Bm25().score([]).shape == (0,)
+    assert Bm25().score([("", "a")]).tolist() == [0]
+
+
+def test_ngram_regression_learns_what_a_shared_character_means(sample):
+    scorer = NgramRegression(7).fit(sample.head(1500))
+    rest = sample.tail(len(sample) - 1500)
+    pairs = list(zip(rest["sentence_0"], rest["sentence_1"], strict=True))
+    logits = scorer.score(pairs)
+    assert logits.dtype == np.float32
+    assert logits.shape == (len(pairs),)
+    positive = rest["label"].to_numpy() >= 0.5
+    assert logits[positive].mean() > logits[~positive].mean() + 1
+    assert (NgramRegression(7).fit(sample.head(1500)).score(pairs) == logits).all()
+    assert scorer.score([]).shape == (0,)
+
+
+def test_ngram_regression_can_reverse_what_overlap_would_say():
+    """Trained where sharing `x` means irrelevant, it must rank such a pair below."""
+    pairs = pd.DataFrame(
+        [("ax", "ax", 0), ("bx", "bx", 0), ("cx", "dx", 0), ("a", "b", 1), ("b", "c", 1)] * 20,
+        columns=["sentence_0", "sentence_1", "label"],
+    )
+    shared, different = (
+        NgramRegression(inverse_penalty=10).fit(pairs).score([("ax", "ax"), ("a", "b")])
+    )
+    assert shared < 0 < different
+
+
+def test_ngram_regression_does_not_care_which_text_is_the_query(sample):
+    scorer = NgramRegression().fit(sample)
+    pairs = list(zip(sample["sentence_0"], sample["sentence_1"], strict=True))[:50]
+    swapped = [(second, first) for first, second in pairs]
+    assert scorer.score(pairs) == pytest.approx(scorer.score(swapped), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "of 0 pairs 0 are positive"),
+        ([("a", "b", 1.0), ("a", "c", 0.6)], "of 2 pairs 2 are positive"),
+        ([("a", "b", 0.0)], "of 1 pairs 0 are positive"),
+        ([("a", "b", 1.0), ("c", "d", 0.0)], "n-gram regression"),
+    ],
+)
+def test_ngram_regression_says_what_it_cannot_learn_from(rows, message):
+    pairs = pd.DataFrame(rows, columns=["sentence_0", "sentence_1", "label"])
+    with pytest.raises(ValueError, match=message):
+        NgramRegression().fit(pairs)
+
+
+def test_ngram_regression_must_be_fitted_first():
+    with pytest.raises(ValueError, match="call fit"):
+        NgramRegression().score([("a", "b")])

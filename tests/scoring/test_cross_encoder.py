@@ -1,0 +1,318 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import CHARACTERS
+from workbench.data.lists import CandidateList
+from workbench.engine.forward import is_supported
+from workbench.engine.packing import MOST_PADDING, ROWS_STEP, PairEncoder
+from workbench.machine import torch_threads
+from workbench.models import find_model
+from workbench.ranking.evaluation import evaluate
+from workbench.reports.findings.ranking import backends_finding
+from workbench.scoring.cross_encoder import (
+    BackendError,
+    ModelScorer,
+    check,
+    choose_backend,
+    load_cross_encoder,
+    open_backend,
+    swapped_share,
+)
+
+FAST = ["torch-float32", "torch-bfloat16"]
+FURTHEST = {"torch-float32": 1e-4, "torch-bfloat16": 0.1}  # in standard deviations
+
+
+def made_up(count, seed=0, longest=30):
+    rng = np.random.default_rng(seed)
+    texts = ["".join(rng.choice(list(CHARACTERS + "ab 1？"), n)) for n in
+             rng.integers(1, longest, 2 * count)]  # fmt: skip
+    return list(zip(texts[:count], texts[count:], strict=True))
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["typed", "untyped"])
+def model(request, vector_model):
+    """A small model that tells texts apart, its logits of mean 0 and deviation 1."""
+    found = load_cross_encoder(find_model(str(vector_model)), 64)
+    if request.param:
+        found.tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    with torch.no_grad():
+        logits, head = ModelScorer(found).score(made_up(400)), found.model.classifier
+        head.weight /= float(logits.std())
+        head.bias -= float(logits.mean() / logits.std())
+    return found
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return list(dict.fromkeys(made_up(400)))
+
+
+@pytest.fixture(scope="module")
+def exact(model, pairs):
+    return open_backend("predict", model)(pairs)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    texts=st.tuples(*[st.text(CHARACTERS + "xyz ?。", max_size=40)] * 2),
+    max_length=st.integers(5, 40),
+    typed=st.booleans(),
+)
+def test_ids_are_those_of_the_tokenizer_also_when_it_truncates(model, texts, max_length, typed):
+    tokenizer = model.tokenizer
+    expected = tokenizer(
+        *[[text] for text in texts],
+        truncation=True, max_length=max_length, return_token_type_ids=typed,
+    )  # fmt: skip
+    encoded = PairEncoder(tokenizer.backend_tokenizer, max_length, typed).encode([texts])
+    ids, types = encoded.row(0)
+    assert ids == expected["input_ids"][0]
+    assert types == expected.get("token_type_ids", [[0] * len(ids)])[0]
+    assert encoded.lengths[0] == len(ids)
+
+
+def test_batches_hold_every_pair_once_in_few_shapes(model):
+    tokenizer = model.tokenizer.backend_tokenizer
+    encoded = PairEncoder(tokenizer, 64).encode(made_up(1000))
+    batches = list(encoded.batches(256))
+    assert sorted(np.concatenate([batch.rows for batch in batches])) == list(range(1000))
+    for rows, ids, types, mask in batches:
+        count, length = ids.shape
+        assert types.shape == mask.shape == ids.shape
+        assert ids.size <= 256
+        assert count in (1, 2, 4) or count % ROWS_STEP == 0 or count == 256 // length
+        assert mask[: len(rows)].sum() == encoded.lengths[rows].sum()
+        assert encoded.lengths[rows].max() == length
+        assert mask[: len(rows)].mean() >= 1 - MOST_PADDING
+        for row, place in enumerate([*rows, *[rows[-1]] * (count - len(rows))]):
+            own = mask[row] == 1
+            assert (ids[row][own].tolist(), types[row][own].tolist()) == encoded.row(place)
+            assert not (np.diff(mask[row]) > 0).any()  # padding stands at the end
+            assert set(ids[row][~own]) <= {tokenizer.token_to_id("[PAD]")}
+    assert any(len(set(encoded.lengths[batch.rows])) > 1 for batch in batches)
+    assert list(PairEncoder(tokenizer, 64).encode([]).batches()) == []
+
+
+def test_without_a_token_for_padding_a_batch_holds_one_length(model, monkeypatch):
+    monkeypatch.setattr("workbench.engine.packing.PAD_TOKENS", ("<none>",))
+    encoded = PairEncoder(model.tokenizer.backend_tokenizer, 64).encode(made_up(300))
+    assert all(batch.mask.all() for batch in encoded.batches(256))
+
+
+def test_a_few_pairs_of_many_lengths_are_not_mostly_filling(model):
+    encoded = PairEncoder(model.tokenizer.backend_tokenizer, 64).encode(made_up(256))
+    given = sum(batch.ids.size for batch in encoded.batches())
+    assert given < 1.25 * encoded.lengths.sum()
+
+
+def test_a_tokenizer_that_joins_in_another_way_is_refused(model):
+    plain = type(model.tokenizer.backend_tokenizer).from_str(
+        model.tokenizer.backend_tokenizer.to_str()
+    )
+    with pytest.raises(ValueError, match="special tokens of a pair alone are 3"):
+        PairEncoder(plain, 4)
+    from tokenizers import processors
+
+    plain.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A", pair="[CLS] $B:1 [SEP] $A", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    with pytest.raises(ValueError, match="not known"):
+        PairEncoder(plain, 64)
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_a_quick_backend_gives_the_logits_of_the_library(name, model, pairs, exact):
+    found = open_backend(name, model)(pairs)
+    assert found.dtype == np.float32
+    assert np.std(exact) == pytest.approx(1, abs=0.2)  # else the next line would say nothing
+    assert found == pytest.approx(exact, abs=FURTHEST[name])
+    assert len(set(found.tolist())) >= 0.99 * len(set(exact.tolist()))  # no ties by rounding
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_two_threads_give_the_same_and_the_number_of_threads_is_left_alone(name, model, pairs):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = open_backend(name, model)(pairs)
+        torch.set_num_threads(2)
+        together = open_backend(name, model)(pairs)
+        assert torch.get_num_threads() == 2
+        with torch_threads(1) as threads:
+            assert (threads, torch.get_num_threads()) == (2, 1)
+    finally:
+        torch.set_num_threads(before)
+    assert together == pytest.approx(alone, abs=3e-5)  # other packs: sums in another order
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_a_model_may_have_a_single_layer(name, vector_model, pairs):
+    single = load_cross_encoder(find_model(str(vector_model)), 64)
+    del single.model.bert.encoder.layer[1:]
+    exact = open_backend("predict", single)(pairs)
+    found = open_backend(name, single)(pairs)
+    assert np.abs(found - exact).max() < FURTHEST[name] * exact.std()
+
+
+def test_a_score_does_not_depend_on_what_else_is_scored(model, pairs):
+    run = open_backend("torch-float32", model)
+    assert run(pairs[:1])[0] == pytest.approx(run(pairs)[0], abs=1e-4)
+
+
+def test_swapped_share_by_hand():
+    exact = np.array([1, 2, 3, 4], dtype=np.float32)
+    assert swapped_share(exact, exact * 7) == 0
+    assert swapped_share(exact, -exact) == 1
+    assert swapped_share(exact, np.array([2, 1, 3, 4], np.float32)) == pytest.approx(1 / 6)
+    assert swapped_share(exact, np.array([1, 1, 3, 4], np.float32)) == pytest.approx(1 / 6)
+    assert swapped_share(np.ones(3, np.float32), exact[:3]) == 0  # nothing was told apart
+
+
+@pytest.mark.parametrize(
+    ("spoil", "passes"),
+    [
+        (lambda s: s + 1e-3, True),
+        (lambda s: np.round(s * 20) / 20, False),  # coarse logits: ties
+        (lambda s: s + 1.0, False),  # the same order, but other probabilities
+        (lambda s: -s, False),
+        (lambda s: s * np.nan, False),
+    ],
+)
+def test_the_check_fires_only_where_order_or_probability_is_lost(spoil, passes, pairs, exact):
+    found = check("spoiled", exact, lambda _: spoil(exact), pairs)
+    assert found.passed is passes
+    assert ("passes" if passes else "fails") in str(found)
+    assert np.isfinite([found.swapped, found.shifted, found.logits]).all()  # so JSON can hold it
+
+
+def test_auto_takes_the_quickest_that_passes_and_says_so(model, pairs, exact, monkeypatch):
+    real = open_backend
+
+    def spoiled(name, *rest):
+        run = real(name, *rest)
+        return (lambda pairs: -run(pairs)) if name == "torch-float32" else run
+
+    monkeypatch.setattr("workbench.scoring.cross_encoder.cross_encoder.open_backend", spoiled)
+    run, record = choose_backend(model, pairs[:256])
+    found = {one["backend"]: one for one in record["checks"]}
+    assert set(found) == {"predict", *FAST}
+    assert not found["torch-float32"]["passed"]
+    assert found["predict"]["swapped"] == 0
+    good = [one for one in record["checks"] if one["passed"]]
+    assert record["backend"] == max(good, key=lambda one: one["pairs_per_second"])["backend"]
+    assert run(pairs) == pytest.approx(exact, abs=0.1)
+
+
+def test_auto_decides_when_there_are_pairs_enough_and_scores_equal_pairs_once(
+    model, pairs, exact, monkeypatch
+):
+    scorer = ModelScorer(model, backend="auto")
+    monkeypatch.setattr("workbench.scoring.cross_encoder.WORTH_CHECKING", 299)
+    few = scorer.score(pairs[:100])
+    assert scorer.backend_record == {"backend": "predict", "asked": "auto"}
+    assert few == pytest.approx(exact[:100], abs=1e-4)
+    asked = []
+    monkeypatch.setattr(
+        "workbench.scoring.cross_encoder.choose_backend",
+        lambda model, first, size, folder: (
+            lambda distinct: asked.append(len(distinct)) or np.arange(len(distinct)),
+            {"backend": "made up", "asked": "auto", "pairs": len(first)},
+        ),
+    )
+    found = scorer.score([*pairs[:300], *pairs[:300][::-1]])
+    assert scorer.backend_record == {"backend": "made up", "asked": "auto", "pairs": 256}
+    assert found.tolist() == [*range(300), *range(300)[::-1]]
+    assert asked == [300]
+
+
+def test_the_evaluation_records_the_backends_and_a_sentence_tells(model, pairs, monkeypatch):
+    monkeypatch.setattr("workbench.scoring.cross_encoder.WORTH_CHECKING", 256)
+    lists = [CandidateList("a", tuple(b for _, b in pairs[:300]), (1.0,) + (0.0,) * 299)]
+    import pandas as pd
+
+    nothing = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []}).astype(
+        {"sentence_0": str, "sentence_1": str}
+    )
+    scorers = {"model": ModelScorer(model, backend="auto"), "base": ModelScorer(model)}
+    metrics = evaluate(scorers, lists, nothing, resamples=100).metrics
+    assert metrics["backends"]["base"] == {"backend": "predict", "asked": "predict"}
+    assert metrics["backends"]["model"]["pairs"] == 256
+    text = backends_finding(metrics)
+    assert f"`model` was run by **{metrics['backends']['model']['backend']}**" in text
+    assert backends_finding({}) == "No model was run."
+
+
+def test_one_backend_scores_lists_and_labelled_pairs(model, pairs, monkeypatch):
+    """Few lists and many labelled pairs: decided before the first of them is scored."""
+    import pandas as pd
+
+    monkeypatch.setattr("workbench.scoring.cross_encoder.WORTH_CHECKING", 250)
+    labelled = pd.DataFrame(pairs[:250], columns=["sentence_0", "sentence_1"])
+    labelled["label"] = [0.0, 1.0] * 125
+    lists = [CandidateList("a", ("b", "c"), (1.0, 0.0))]
+    asked = []
+
+    def choose(model, first, *rest):
+        asked.append(list(first))
+        return lambda distinct: np.arange(len(distinct), dtype=np.float32), {"backend": "made up"}
+
+    monkeypatch.setattr("workbench.scoring.cross_encoder.choose_backend", choose)
+    metrics = evaluate({"model": ModelScorer(model, backend="auto")}, lists, labelled,
+                       resamples=100).metrics  # fmt: skip
+    assert asked == [[("a", "b"), ("a", "c")]]
+    assert metrics["backends"] == {"model": {"backend": "made up"}}
+
+
+def test_auto_leaves_a_model_whose_scores_are_no_numbers_as_it_is(model, pairs):
+    import copy
+
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        broken.model.classifier.bias.fill_(torch.nan)
+    run, record = choose_backend(broken, pairs[:20])
+    assert record == {"backend": "predict", "asked": "auto", "pairs": 20, "checks": []}
+    assert np.isnan(run(pairs[:20])).all()
+
+
+def test_weights_stored_in_half_precision_are_computed_in_float32(tiny_model, tmp_path, pairs):
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "half"
+    shutil.copytree(tiny_model, folder)
+    weights = load_file(folder / "model.safetensors")
+    halved = {name: value.bfloat16() for name, value in weights.items()}
+    save_file(halved, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))
+    model = load_cross_encoder(find_model(str(folder)), 64)
+    assert {weight.dtype for weight in model.model.parameters()} == {torch.float32}
+    fast, plain = (open_backend(name, model)(pairs[:50]) for name in ("torch-float32", "predict"))
+    assert fast == pytest.approx(plain, abs=1e-4)
+
+
+def test_what_a_backend_cannot_run_is_refused_by_name(tiny_model, tmp_path):
+    import shutil
+
+    from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+    for file in tiny_model.glob("*token*"):
+        shutil.copy(file, tmp_path)
+    config = DistilBertConfig(vocab_size=80, dim=16, n_layers=1, n_heads=2, hidden_dim=32,
+                              num_labels=1)  # fmt: skip
+    DistilBertForSequenceClassification(config).save_pretrained(tmp_path)
+    model = load_cross_encoder(find_model(str(tmp_path)), 64)
+    assert not is_supported(model.model)
+    with pytest.raises(BackendError, match="'torch-int4' is none of auto, predict"):
+        ModelScorer(model, backend="torch-int4")
+    with pytest.raises(BackendError, match="not DistilBertForSequenceClassification; use 'p"):
+        ModelScorer(model, backend="torch-bfloat16")
+    run, record = choose_backend(model, made_up(20))
+    assert [one["backend"] for one in record["checks"]] == ["predict"]
+    assert run(made_up(20)) == pytest.approx(ModelScorer(model).score(made_up(20)), abs=1e-6)

@@ -1,0 +1,578 @@
+"""A file scored part by part: every row once, in order, whatever strikes meanwhile."""
+
+import gzip
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+
+from tests.conftest import ROOT
+from tests.scoring.test_cross_encoder import made_up
+from workbench.batch.ray import STARTS
+from workbench.cli import main
+from workbench.data.readers import PairsError
+from workbench.files import read_json
+from workbench.models import find_model
+from workbench.scoring.cross_encoder import ModelScorer
+from workbench.scoring.score_file import (
+    BulkError,
+    ChangedError,
+    Job,
+    Progress,
+    Row,
+    open_scorer,
+    part_note,
+    part_table,
+    parts,
+    score_file,
+    text_rows,
+)
+
+ROWS, MANY = 500, 2000
+LENGTH = ["--max-length", "64"]
+
+
+@pytest.fixture(scope="module")
+def table():
+    """Pairs of which some are equal, in an order of their own."""
+    pairs = [pair for pair in made_up(600) if all(map(str.strip, pair))][: ROWS - 50]
+    return pd.DataFrame(pairs + pairs[:50], columns=["sentence_0", "sentence_1"])
+
+
+@pytest.fixture(scope="module")
+def source(table, tmp_path_factory):
+    path = tmp_path_factory.mktemp("bulk") / "pairs.csv"
+    table.to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def large(table, tmp_path_factory):
+    """Enough rows to be interrupted in the midst of."""
+    found = pd.concat([table] * (MANY // ROWS), ignore_index=True)
+    path = tmp_path_factory.mktemp("bulk") / "large.csv"
+    found.to_csv(path, index=False)
+    return path, found
+
+
+@pytest.fixture(scope="module")
+def quick_model(tiny_model, tmp_path_factory):
+    """The tiny model with a graph for ONNX Runtime beside it, so that processes need no torch.
+
+    Its logit is the sum of one number for each token.
+    """
+    onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    folder = tmp_path_factory.mktemp("quick") / "model"
+    shutil.copytree(tiny_model, folder)
+    numbers = np.random.default_rng(0).normal(size=(100, 1)).astype(np.float32)
+    make = onnx.helper
+    graph = make.make_graph(
+        [
+            make.make_node("Gather", ["numbers", "input_ids"], ["found"]),
+            make.make_node("ReduceSum", ["found", "axis"], ["logits"], keepdims=0),
+        ],
+        "sum",
+        [make.make_tensor_value_info("input_ids", onnx.TensorProto.INT64, ["n", "length"])],
+        [make.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["n", 1])],
+        [onnx.numpy_helper.from_array(numbers, "numbers"),
+         onnx.numpy_helper.from_array(np.array([1]), "axis")],
+    )  # fmt: skip
+    (folder / "onnx").mkdir()
+    model = make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, folder / "onnx/model.onnx")
+    return folder
+
+
+def job(model, source, **values):
+    given = {"backend": "onnx", "max_length": 64, "part_rows": 80} | values
+    return Job(str(model), str(source), **given)
+
+
+def right(out, table, model, backend="onnx"):
+    """Whether the folder, read as a user would, holds every row once, in order, with its score."""
+    found = pd.read_parquet(out)
+    scorer = open_scorer(job(model, ""), backend)
+    exact = scorer.score(list(table.itertuples(index=False, name=None)))
+    assert found["line"].tolist() == list(range(2, len(table) + 2))
+    assert found["sentence_0"].tolist() == table["sentence_0"].tolist()
+    assert found["sentence_1"].tolist() == table["sentence_1"].tolist()
+    assert found["score"].to_numpy() == pytest.approx(exact, abs=1e-5)
+    assert found["score"].nunique() > 100
+    assert found["problem"].isna().all()
+    return True
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet", "csv.gz"])
+def test_every_row_is_scored_in_order_from_every_format(kind, quick_model, table, tmp_path, capsys):
+    path = tmp_path / f"rows.{kind}"
+    if kind == "parquet":
+        table.to_parquet(path)
+    elif kind == "jsonl":
+        table.to_json(path, orient="records", lines=True, force_ascii=False)
+    else:
+        table.to_csv(path, index=False, sep="\t" if kind == "tsv" else ",")
+    out = tmp_path / "out"
+    code = main(["score", str(quick_model), str(path), str(out), *LENGTH, "--backend", "onnx",
+                 "--part-rows", "80"])  # fmt: skip
+    assert code == 0
+    assert f"{ROWS} rows in 7 parts, 0 without a score, by onnx" in capsys.readouterr().out
+    first = 1 if kind in ("jsonl", "parquet") else 2
+    lines = pd.read_parquet(out)["line"].tolist()
+    assert lines == list(range(first, ROWS + first))
+    if first == 2:
+        assert right(out, table, quick_model)
+
+
+def test_auto_is_decided_once_and_gives_the_models_scores(
+    tiny_model, source, table, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("workbench.scoring.cross_encoder.WORTH_CHECKING", 300)
+    done = score_file(job(tiny_model, source, backend="auto"), tmp_path / "out")
+    plan = read_json(tmp_path / "out/_plan.json")
+    assert done["backend"] == plan["chosen"]
+    assert (plan["chosen"]["asked"], plan["chosen"]["pairs"]) == ("auto", 256)
+    found = pd.read_parquet(tmp_path / "out")["score"].to_numpy()
+    exact = ModelScorer.load(find_model(str(tiny_model)), 64).score(list(table.to_numpy()))
+    assert found == pytest.approx(exact, abs=0.02)
+    (tmp_path / "out/_done.json").unlink()
+    plan["chosen"]["checks"] = []  # a second start keeps to the plan, and checks nothing anew
+    (tmp_path / "out/_plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    assert (
+        score_file(job(tiny_model, source, backend="auto"), tmp_path / "out")["backend"]
+        == (plan["chosen"])
+    )
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_kill_at_any_place_loses_no_row_and_doubles_none(
+    seed, quick_model, source, table, tmp_path
+):
+    out = tmp_path / "out"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.scoring.kill_scoring", str(quick_model), str(source),
+         str(out), "40", str(seed)], capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    killed = json.loads(done.stdout)
+    assert len(killed) >= 3
+    assert "within part" in killed
+    assert right(out, table, quick_model)
+    assert not list(out.glob(".*.tmp"))
+    record = read_json(out / "_done.json")
+    assert (record["rows"], record["parts"]) == (ROWS, 13)
+    assert score_file(job(quick_model, source, part_rows=40), out) == record
+
+
+def started(arguments, out):
+    """The command as a process of its own, once it has made a part; and its child processes."""
+    process = subprocess.Popen([sys.executable, "-m", "workbench", *map(str, arguments)], cwd=ROOT,
+                               stderr=subprocess.PIPE, text=True, start_new_session=True
+                               )  # fmt: skip
+    before = len(list(out.glob("part-*.parquet")))
+    while len(list(out.glob("part-*.parquet"))) < before + 3:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    return process, psutil.Process(process.pid).children(recursive=True)
+
+
+def test_workers_go_with_the_command_and_a_lost_one_is_told(quick_model, large, tmp_path):
+    """A worker is killed, then the command itself; then the rest is made."""
+    path, table = large
+    out = tmp_path / "out"
+    asked = ["score", quick_model, path, out, *LENGTH, "--backend", "onnx", "--part-rows", 10,
+             "--workers", 2]  # fmt: skip
+    process, children = started(asked, out)
+    workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    assert len(workers) == 2
+    workers[0].kill()
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "a worker was killed" in error
+    assert "the same command goes on" in error
+    process, children = started(asked, out)
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive  # no worker stays behind
+    assert len(list(out.glob("part-*.parquet"))) < MANY // 10
+    assert not (out / "_done.json").exists()
+    done = score_file(job(quick_model, path, part_rows=10), out, workers=2)
+    assert (done["rows"], done["parts"]) == (MANY, MANY // 10)
+    assert right(out, table, quick_model)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_sigterm_and_ctrl_c_end_it_in_good_order(number, workers, quick_model, large, tmp_path):
+    """SIGTERM strikes the command alone, Ctrl-C all processes of its terminal."""
+    path, table = large
+    out = tmp_path / "out"
+    asked = ["score", quick_model, path, out, *LENGTH, "--backend", "onnx", "--part-rows", 10,
+             "--workers", workers]  # fmt: skip
+    process, children = started(asked, out)
+    assert len([child for child in children if "spawn_main" in " ".join(child.cmdline())]) == (
+        workers if workers > 1 else 0
+    )
+    (os.kill if number == signal.SIGTERM else os.killpg)(process.pid, number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert error.splitlines()[-1] == "cut short: interrupted; the same command goes on"
+    assert "Traceback" not in error
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
+    kept = {file.name: file.stat().st_mtime_ns for file in out.glob("part-*.parquet")}
+    assert 3 <= len(kept) < MANY // 10
+    assert all(part_note(out, int(name[5:11])).get("rows") == 10 for name in kept)
+    assert not (out / "_done.json").exists()
+    assert score_file(job(quick_model, path, part_rows=10), out)["parts"] == MANY // 10
+    assert right(out, table, quick_model)
+    assert all((out / name).stat().st_mtime_ns == changed for name, changed in kept.items())
+    assert not list(out.glob(".*.tmp"))
+
+
+STRUCK = """
+import os, signal
+from workbench.parts import Job, Maker
+from workbench.pool import CutShortError, run_in_processes
+
+class Struck(Maker):
+    def __setstate__(self, state):  # in the worker, which has not been made ready yet
+        self.__dict__.update(state)
+        os.kill(os.getpid(), signal.SIGINT)
+
+if __name__ == "__main__":
+    try:
+        run_in_processes(Struck(Job("", ""), "", "", ""), iter([(0, [])]), 1, print)
+    except CutShortError:
+        print("cut short")
+"""
+
+
+def test_ctrl_c_is_quiet_in_a_worker_that_is_still_loading(tmp_path):
+    (tmp_path / "struck.py").write_text(STRUCK)
+    done = subprocess.run([sys.executable, tmp_path / "struck.py"], cwd=ROOT, text=True,
+                          env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True,
+                          timeout=60)  # fmt: skip
+    assert (done.stdout, done.stderr, done.returncode) == ("cut short\n", "", 0)
+
+
+@pytest.mark.cluster
+def test_ray_makes_the_same_parts_though_a_worker_is_killed(quick_model, large, tmp_path):
+    """Two actors of a cluster started here; one is killed and replaced, its part made anew."""
+    pytest.importorskip("ray", reason="the extra cluster is not installed")
+    path, table = large
+    out = tmp_path / "out"
+    asked = ["score", quick_model, path, out, *LENGTH, "--backend", "onnx", "--part-rows", 10,
+             "--workers", 2, "--engine", "ray"]  # fmt: skip
+    process, _ = started(asked, out)
+    actors = []
+    while len(actors) < 2 and process.poll() is None:  # the second may come after the first part
+        with suppress(psutil.NoSuchProcess):
+            family = psutil.Process(process.pid).children(recursive=True)
+            actors = [child for child in family if "PartMaker" in " ".join(child.cmdline())]
+    assert len(actors) == 2, process.communicate()
+    actors[0].kill()
+    at_the_kill = len(list(out.glob("part-*.parquet")))
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    assert at_the_kill < MANY // 10
+    assert right(out, table, quick_model)
+    assert not (out / ".rows").exists()
+
+
+@pytest.fixture
+def cluster():
+    """The address of a running Ray cluster, and the variables with the token that it asks for."""
+    pytest.importorskip("ray", reason="the extra cluster is not installed")
+    secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    place = Path(tempfile.mkdtemp(prefix="ray-"))  # short, for its sockets have names in there
+    command = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--port", "0",
+               "--num-cpus", "2", "--include-dashboard", "false", "--disable-usage-stats",
+               "--temp-dir", place]  # fmt: skip
+    found = None
+    for _ in range(STARTS):  # Ray gives up if the machine is too busy
+        with (place / "log").open("w") as log:
+            process = subprocess.Popen(command, env=os.environ | secret, stdout=log,
+                                       stderr=log, start_new_session=True)  # fmt: skip
+        while not found and process.poll() is None:
+            time.sleep(0.1)
+            found = re.search(r"--address='(\S+)'", (place / "log").read_text())
+        if found:
+            break
+    assert found, (place / "log").read_text()
+    try:
+        yield found[1], secret
+    finally:
+        family = psutil.Process(process.pid).children(recursive=True)
+        for one in (process, *family):  # at SIGTERM it would wait half a minute for its workers
+            one.kill()
+        process.wait()
+        assert not psutil.wait_procs(family, timeout=20)[1]
+        shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_a_running_cluster_is_used_by_who_has_its_token(
+    cluster, quick_model, source, table, tmp_path
+):
+    address, secret = cluster
+    out = tmp_path / "out"
+    asked = [sys.executable, "-m", "workbench", "score", quick_model, source, out, *LENGTH,
+             "--backend", "onnx", "--part-rows", "80", "--workers", "2", "--engine", "ray",
+             "--address", address]  # fmt: skip
+    stranger = os.environ | secret | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    done = subprocess.run(asked, cwd=ROOT, env=stranger, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"no cluster at '{address}'" in done.stderr
+    assert not list(out.glob("part-*.parquet"))
+    done = subprocess.run(asked, cwd=ROOT, env=os.environ | secret, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"{ROWS} rows in 7 parts" in done.stdout
+    assert right(out, table, quick_model)
+
+
+def test_a_folder_begun_otherwise_is_refused_by_name(quick_model, source, tmp_path):
+    out, model, pairs = tmp_path / "out", tmp_path / "model", tmp_path / "pairs.csv"
+    shutil.copytree(quick_model, model)
+    shutil.copy(source, pairs)
+    score_file(job(model, pairs), out)
+    with pytest.raises(BulkError, match="otherwise: part_rows was 80 and is 50 now; top_k was 0"):
+        score_file(job(model, pairs, part_rows=50, top_k=1), out)
+    shutil.move(pairs, tmp_path / "moved.csv")  # the same bytes under another name
+    assert score_file(job(model, tmp_path / "moved.csv"), out)["rows"] == ROWS
+    tokenizer = model / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    with pytest.raises(BulkError, match=r"otherwise: model had another tokenizer\.json\. Give"):
+        score_file(job(model, tmp_path / "moved.csv"), out)
+    with (tmp_path / "moved.csv").open("a") as file:
+        file.write("one,more\n")
+    with pytest.raises(BulkError, match="source had another sha256"):
+        score_file(job(quick_model, tmp_path / "moved.csv"), out)
+
+
+def test_a_part_that_is_not_whole_is_made_again(quick_model, source, table, tmp_path):
+    out = tmp_path / "out"
+    score_file(job(quick_model, source), out)
+    (out / "part-000002.parquet").unlink()
+    cut = out / "part-000004.parquet"
+    cut.write_bytes(cut.read_bytes()[:-20])
+    shutil.copy(out / "part-000000.parquet", out / "part-000005.parquet")
+    kept = (out / "part-000001.parquet").stat().st_mtime_ns
+    assert part_note(out, 4) == {}
+    assert score_file(job(quick_model, source), out)["parts"] == 7
+    assert right(out, table, quick_model)
+    assert (out / "part-000001.parquet").stat().st_mtime_ns == kept
+
+
+def test_a_file_that_changes_meanwhile_is_noticed(quick_model, source, tmp_path, monkeypatch):
+    path = tmp_path / "pairs.csv"
+    shutil.copy(source, path)
+
+    def changing(*given):
+        with path.open("a") as file:
+            file.write("one,more\n")
+        return part_table(*given)
+
+    monkeypatch.setattr("workbench.scoring.score_file.part_table", changing)
+    with pytest.raises(ChangedError, match=r"pairs\.csv was changed while it was read"):
+        score_file(job(quick_model, path), tmp_path / "out")
+    assert not (tmp_path / "out/_done.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (["--backend", "magic"], "'magic' is none of auto"),
+        (["--backend", "onnx-int4"], "'onnx-int4' is none of auto"),
+        (["--backend", "onnx-int8"], "has no onnx/model_qint8.onnx"),
+        (["--sentence-0-column", "question"], "no column 'question'"),
+        (["--workers", "0"], "workers and part rows 1 or more"),
+        (["--max-length", "3"], "max-length is 3; it must be 8 or more"),
+        (["--engine", "ray", "--address", "127.0.0.1:9"], "no cluster at '127.0.0.1:9'"),
+        ({"IN": "-"}, "-: the name must end in one of .csv"),
+        ({"IN": "none.csv"}, "there is no such file"),
+        ({"IN": "empty.csv"}, "no pair in it that can be scored"),
+        ({"IN": "bad.csv"}, "the first problem is at line 2, column sentence_1: the text is empty"),
+        ({"RUN": "none"}, "neither a folder"),
+        ({"OUT": "file"}, "file is no folder"),
+        ({"OUT": "full"}, "full holds something else (mine.txt)"),
+        ({"OUT": "file/below"}, "file is no folder"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_refused_and_leaves_nothing(
+    change, said, quick_model, source, tmp_path, capsys
+):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine.txt").write_text("mine")
+    (tmp_path / "empty.csv").write_text("sentence_0,sentence_1\n")
+    (tmp_path / "bad.csv").write_text("sentence_0,sentence_1\na,\n")
+    before = sorted(tmp_path.rglob("*"))
+    named = {"RUN": str(quick_model), "IN": str(source), "OUT": "new"}
+    named |= change if isinstance(change, dict) else {}
+    base = [named["RUN"], *(
+        name if name == "-" else str(tmp_path / name) for name in (named["IN"], named["OUT"])
+    )]  # fmt: skip
+    given = change if isinstance(change, list) else []
+    assert main(["score", *base, *LENGTH, "--backend", "onnx", *given]) == 2
+    assert said in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_strange_paths_and_a_folder_in_use(quick_model, source, tmp_path, monkeypatch, capsys):
+    from filelock import FileLock
+
+    odd = tmp_path / "a b\n'怎么'\udcff"
+    odd.mkdir()
+    shutil.copy(source, odd / "-x.CSV")
+    command = ["score", str(quick_model), str(odd / "-x.CSV"), str(odd / "out"), *LENGTH,
+               "--backend", "onnx"]  # fmt: skip
+    assert main(command) == 0
+    assert "500 rows in 1 parts" in capsys.readouterr().out
+    with FileLock(odd / "out/.lock"):
+        assert main(command) == 2
+    assert "another process is writing there" in capsys.readouterr().err
+    monkeypatch.setattr("workbench.batch.ray.find_spec", lambda name: None)
+    assert main([*command[:3], str(odd / "other"), *command[4:], "--engine", "ray"]) == 2
+    assert ".[cluster]" in capsys.readouterr().err
+
+
+def test_a_bad_row_stays_in_its_place_and_is_named(quick_model, tmp_path, capsys):
+    path = tmp_path / "bad.csv"
+    path.write_bytes("sentence_0,sentence_1\na,b\na,\na,b,c\nb,a\n\xff,b\n".encode("latin-1"))
+    out = tmp_path / "out"
+    assert main(["score", str(quick_model), str(path), str(out), *LENGTH, "--backend", "onnx"]) == 0
+    shown = capsys.readouterr()
+    assert "5 rows in 1 parts, 3 without a score" in shown.out
+    assert f"{path}, line 3, column sentence_1: the text is empty: ''" in shown.err
+    found = pd.read_parquet(out)
+    assert found["score"].isna().tolist() == [False, True, True, False, True]
+    assert found["line"].tolist() == [2, 3, 4, 5, 6]
+    assert found["problem"].isna().tolist() == [True, False, False, True, False]
+    assert "more or fewer fields" in found["problem"][2]
+    assert "column sentence_0: the bytes are not UTF-8 text" in found["problem"][4]
+    assert "\\xff" in found["sentence_0"][4]
+
+
+def test_a_score_that_is_no_number_is_a_problem_of_its_row(quick_model, source, tmp_path):
+    class Broken:
+        def score(self, pairs):
+            return np.where(np.arange(len(pairs)) == 3, np.nan, 1.0).astype(np.float32)
+
+    from workbench.scoring.score_file import Maker
+
+    asked = job(quick_model, source, part_rows=1000)
+    (rows,) = asked.parts()
+    Maker(asked, "x", "onnx", str(tmp_path), scorer=Broken())(0, rows)
+    assert part_note(tmp_path, 0) == {"job": "x", "part": 0, "rows": ROWS, "bad_rows": 1}
+    found = pd.read_parquet(tmp_path)
+    assert found["problem"].dropna().to_dict() == {3: "line 5: the model's score is NaN"}
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_top_k_of_candidate_lists(zipped, quick_model, tmp_path):
+    pairs = [pair for pair in made_up(80) if all(map(str.strip, pair))]
+    lists = [{"query": pairs[n][0], "candidates": [b for _, b in pairs[n : n + 6]]}
+             for n in range(0, 48, 6)]  # fmt: skip
+    lists[3] = {"query": lists[2]["query"], "positive": ["a"], "negative": ["b", "ab", "", 7]}
+    rows = [json.dumps(one, ensure_ascii=False) for one in lists]
+    rows += ['{"query": 3, "candidates": []}', '{"query": "a"', '{"query": "a"}']
+    path = tmp_path / ("lists.jsonl.gz" if zipped else "lists.jsonl")
+    with gzip.open(path, "wt", encoding="utf-8") if zipped else path.open("w") as file:
+        file.write("\n".join(rows))
+    done = score_file(job(quick_model, path, top_k=3, part_rows=10), tmp_path / "out")
+    assert (done["rows"], done["bad_rows"]) == (7 * 6 + 5 + 3, 5)
+    assert done["bad_row_examples"][0] == "line 4, column negative: the text is empty: ''"
+    found = pd.read_parquet(tmp_path / "out")
+    bad = found[found["score"].isna()]
+    assert bad["line"].tolist() == [4, 4, 9, 10, 11]
+    assert bad["rank"].isna().all()
+    assert "column query: the value is not a text: '3'" in bad["problem"].iloc[2]
+    assert "not a JSON object" in bad["problem"].iloc[3]
+    assert "column candidates: the row lacks a column" in bad["problem"].iloc[4]
+    best = found.dropna(subset="score")
+    assert best["line"].tolist() == [n for n in range(1, 9) for _ in range(3)]
+    assert best["rank"].tolist() == [1, 2, 3] * 8
+    scorer = open_scorer(job(quick_model, path), "onnx")
+    for line, group in best.groupby("line"):
+        one = lists[line - 1]
+        texts = one.get("candidates", ["a", "b", "ab"])
+        scores = dict(zip(texts, scorer.score([(one["query"], t) for t in texts]), strict=True))
+        assert group["score"].to_numpy() == pytest.approx(sorted(scores.values())[:-4:-1], abs=1e-5)
+        assert [scores[text] for text in group["sentence_1"]] == pytest.approx(
+            group["score"].to_list(), abs=1e-5
+        )
+
+
+def test_queries_stay_whole_and_ties_keep_the_order(tmp_path):
+    rows = [Row(n, query, str(n), "", ord(query)) for n, query in enumerate("aaabbbbcc")]
+    assert [len(part) for part in parts(rows, 2)] == [2, 2, 2, 2, 1]
+    assert [len(part) for part in parts(rows, 2, whole_queries=True)] == [3, 4, 2]
+    assert list(parts([], 2, True)) == list(parts([], 2)) == []
+    scores = np.array([1, 3, 3, 0, 0, 0, 0, 5, np.nan], dtype=np.float32)
+    found = part_table(rows, scores, top_k=2).to_pydict()
+    assert found["sentence_1"] == ["1", "2", "3", "4", "7", "8"]
+    assert found["rank"] == [1, 2, 1, 2, 1, None]
+    path = tmp_path / "cut.csv"  # bad rows do not cut the query that they stand among in two
+    path.write_text("sentence_0,sentence_1\na,b\na,b,c\n,d\na,e\nb,f\na,g\n")
+    found = list(text_rows(path, "sentence_0", "sentence_1"))
+    assert [row.group for row in found] == [1, 1, 1, 1, 2, 3]
+    assert [bool(row.problem) for row in found] == [False, True, True, False, False, False]
+
+
+def test_a_damaged_file_is_refused_before_the_start(quick_model, tmp_path):
+    path = tmp_path / "cut.csv.gz"
+    rows = "".join(f"a{n},b{n}\n" for n in range(20000))
+    path.write_bytes(gzip.compress(f"sentence_0,sentence_1\n{rows}".encode())[:-9])
+    with pytest.raises(PairsError, match="not a complete gzip file"):
+        score_file(job(quick_model, path), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_damaged_lists_are_refused_as_damaged_pairs_are(tmp_path):
+    path = tmp_path / "cut.jsonl.gz"
+    lines = "".join(f'{{"query": "q{n}", "candidates": ["a{n}"]}}\n' for n in range(20000))
+    path.write_bytes(gzip.compress(lines.encode())[:-9])
+    with pytest.raises(PairsError, match=r"cut\.jsonl\.gz: not a complete gzip file"):
+        list(text_rows(path, "sentence_0", "sentence_1"))
+
+
+def test_progress_tells_rate_and_time_left(capsys, monkeypatch):
+    progress = Progress(1000, every=0)
+    progress.skip(400)
+    progress.add(100)
+    progress.close()
+    assert capsys.readouterr().err.startswith("500 of 1,000 rows, ")
+    assert progress.line(10.0) == "500 of 1,000 rows, 10 rows/s, 50 s left"
+    assert Progress(0).line(10.0) == "0 rows, 0 rows/s"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    watched = Progress(10, every=0)
+    watched.add(5)
+    watched.close()
+    assert capsys.readouterr().err.startswith("\r5 of 10 rows, ")
+
+
+def test_scoring_by_onnx_loads_no_torch(quick_model, source, tmp_path):
+    code = ("import sys; from workbench.__main__ import main; code = main(sys.argv[1:]); "
+            "print(code, 'torch' in sys.modules, 'transformers' in sys.modules)")  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code, "score", str(quick_model), str(source), str(tmp_path / "o"),
+         *LENGTH, "--backend", "onnx"], capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "0 False False", done.stderr
+    assert Path(tmp_path / "o/_done.json").exists()

@@ -1,0 +1,124 @@
+"""The reference model's card: its values in our recipe, and its log beside ours."""
+
+import dataclasses
+import warnings
+
+import pandas as pd
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+from workbench.models import find_model
+from workbench.reports.findings.training import card_finding
+from workbench.runs.parameters import load_parameters
+from workbench.scoring.cross_encoder import load_cross_encoder
+from workbench.training.log import (
+    TrainingLog,
+    beside_the_card,
+    reference_card,
+    reference_log,
+    step_means,
+)
+from workbench.training.recipe import Recipe
+from workbench.training.stages import read_stages
+from workbench.training.trainer import make_trainer
+
+CARD = reference_card()
+REFERENCE = load_parameters(ROOT / "notebooks/parameters/reference.yaml")
+
+
+@pytest.fixture(scope="module")
+def arguments(tiny_model, tmp_path_factory):
+    """What the reference recipe passes to the trainer."""
+    folder = tmp_path_factory.mktemp("reference")
+    names = {field.name for field in dataclasses.fields(Recipe)}
+    recipe = Recipe(**{k: v for k, v in REFERENCE.model_dump().items() if k in names})
+    model = load_cross_encoder(find_model(str(tiny_model)), recipe.max_length, recipe.seed)
+    pairs = pd.DataFrame({"sentence_0": ["a"] * 16, "sentence_1": "b", "label": 1.0})
+    trainer = make_trainer(model, folder, pairs, pairs.head(0), recipe, TrainingLog(folder, "s"))
+    return trainer.args
+
+
+def plain(value):
+    """Enumerations as their values, objects with a dictionary as that."""
+    value = value.to_dict() if hasattr(value, "to_dict") else value
+    return getattr(value, "value", value)
+
+
+@pytest.mark.parametrize("name", CARD["hyperparameters"])
+def test_every_hyperparameter_of_the_card(arguments, name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a name that is on its way out
+        there = hasattr(arguments, name)
+        ours = plain(getattr(arguments, name, None))
+    if name in CARD["no_longer_there"]:
+        assert not there, f"{name} exists (again): compare it"
+        assert CARD["no_longer_there"][name]
+        return
+    assert there, f"{name} is gone: say why in data/reference_card.json"
+    card = CARD["hyperparameters"][name]
+    if name not in CARD["same_in_another_form"]:
+        assert ours == card
+    elif name == "accelerator_config":
+        assert {key: ours[key] for key in card} == card
+    elif name == "local_rank":
+        assert (card, ours) == (0, -1)
+    else:
+        assert ours is None
+
+
+def test_the_lists_of_exceptions_name_nothing_else():
+    names = set(CARD["hyperparameters"])
+    gone, form = set(CARD["no_longer_there"]), set(CARD["same_in_another_form"])
+    assert len(names) == 119
+    assert gone | form <= names
+    assert not gone & form
+    assert CARD["hyperparameters"]["learning_rate"] == 5e-5
+
+
+def test_what_else_the_card_states_is_in_the_parameter_file():
+    assert REFERENCE.base_model == CARD["base_model"]
+    assert REFERENCE.base_revision == CARD["base_revision"]
+    assert REFERENCE.max_length == CARD["max_length"]
+    sizes = read_stages(REFERENCE.stages)
+    assert sizes == (CARD["pairs"][0], 0, 0)
+    assert (REFERENCE.dev_share, REFERENCE.vocabulary, REFERENCE.speed) == (0, "keep", "exact")
+    text = (ROOT / "notebooks/parameters/reference.yaml").read_text(encoding="utf-8")
+    assert set(yaml.safe_load(text)) <= set(REFERENCE.model_dump())
+
+
+def test_the_card_s_log_is_whole():
+    log = reference_log()
+    assert len(log) == 48
+    assert log["loss"].iloc[[0, 23, 24, 47]].tolist() == [0.2671, 0.0218, 0.0279, 0.0185]
+    assert log["step"].tolist() == [*range(500, 12001, 500)] * 2
+    steps = -(-CARD["pairs"][1] // 8)
+    assert steps == CARD["steps_an_epoch"]
+    assert log["epoch"].tolist() == pytest.approx(log["step"] / steps, abs=5e-5)
+
+
+def a_log(stage, every, losses, steps):
+    ends = [every * (n + 1) for n in range(len(losses))]
+    return pd.DataFrame({"stage": stage, "step": ends, "steps": steps, "loss": losses,
+                         "epoch": [end / steps for end in ends]})  # fmt: skip
+
+
+def test_means_of_500_steps_by_hand():
+    log = pd.concat([a_log("stage 1", 25, [0.7] * 10, 250),
+                     a_log("stage 2", 250, [0.6, 0.4, 0.3, 0.1, 9.0], 1250)])  # fmt: skip
+    means = step_means(log)
+    assert means["stage"].tolist() == ["stage 2", "stage 2"]
+    assert means["step"].tolist() == [500, 1000]
+    assert means["loss"].tolist() == pytest.approx([0.5, 0.2])
+    assert means["epoch"].tolist() == pytest.approx([0.4, 0.8])
+    uneven = step_means(a_log("stage 2", 400, [1.0, 0.0], 800))
+    assert uneven["loss"].tolist() == pytest.approx([0.8])  # 400 steps of 1, 100 of 0
+
+
+def test_our_means_stand_beside_the_card_s_nearest():
+    beside = beside_the_card(a_log("stage 3", 500, [0.5, 0.4], 1000))
+    assert beside["card_step"].tolist() == [6000, 12000]
+    assert beside["card_loss"].tolist() == [0.017, 0.0185]
+    text = card_finding(a_log("stage 3", 500, [0.5, 0.4], 1000))
+    assert "in stage 3 ours goes from 0.5000 to 0.4000" in text
+    assert "nothing to compare" in card_finding(a_log("stage 1", 500, [0.5, 0.4], 1000))

@@ -1,0 +1,1 @@
+"""Many runs and whole runs: looked at beforehand, executed, swept and searched."""

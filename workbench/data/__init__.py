@@ -1,0 +1,1 @@
+"""Labelled pairs, their splits, and candidate lists."""

@@ -1,0 +1,163 @@
+"""Candidate lists built from the test side alone, and what is doubtful about a list's negatives."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from workbench.data.lists import CandidateError, CandidateList, RankingTest, count_lists, shuffled
+from workbench.data.overlap import OverlapIndex, normalised
+from workbench.data.splits import text_groups
+
+
+def build_candidates(
+    pairs: pd.DataFrame, size: int = 30, seed: int = 42, threshold: float = 0.5
+) -> list[CandidateList]:
+    """The lists of `build_test`, without the recipe."""
+    return build_test(pairs, size, seed, threshold).lists
+
+
+def build_test(
+    pairs: pd.DataFrame, size: int = 30, seed: int = 42, threshold: float = 0.5
+) -> RankingTest:
+    """Build one list for each query of `pairs` that has a positive, from these pairs' texts alone.
+
+    A list holds the query's positives (label at or above `threshold`) and its labelled negatives,
+    both never cut; up to half its free places go to look-alikes (nearest by character overlap), the
+    rest to random texts. Not mined are texts connected to the query by positives, and texts equal
+    to it or to one of its positives after normalisation: they are probably paraphrases nobody
+    labelled. The candidates are then shuffled, so that their order tells nothing.
+
+    Args:
+        pairs: columns `sentence_0`, `sentence_1`, `label`, from one side of a split.
+        size: candidates a list, where there are enough texts.
+        seed: for the random texts and the order.
+        threshold: the least label of a positive.
+
+    Returns:
+        The lists with `kinds`, and a recipe that counts what was taken and what was kept out.
+
+    Raises:
+        CandidateError: no query here has a positive, so there is nothing to rank.
+    """
+    positive = pairs[pairs["label"] >= threshold]
+    negative = pairs[pairs["label"] < threshold]
+    texts = list(dict.fromkeys([*pairs["sentence_0"], *pairs["sentence_1"]]))
+    place = {text: number for number, text in enumerate(texts)}
+    meaning = _meaning_groups(texts, positive)
+    plain, _ = pd.factorize(np.array([normalised(text) for text in texts], dtype=object))
+    labelled = negative.groupby("sentence_0")["sentence_1"].agg(list).to_dict()
+    queries: dict[str, list[str]] = {}
+    for query, own in positive.groupby("sentence_0", sort=False)["sentence_1"]:
+        if right := [text for text in dict.fromkeys(own) if text != query]:
+            queries[str(query)] = right
+    found = OverlapIndex(texts).overlaps(list(queries))
+    rng = np.random.default_rng(seed)
+    lists: list[CandidateList] = []
+    kept_out, contradicted = 0, 0
+    for (query, right), (near, overlap) in zip(queries.items(), found, strict=True):
+        wrong = [t for t in dict.fromkeys(labelled.get(query, [])) if t not in (query, *right)]
+        contradicted += len(set(labelled.get(query, [])) & set(right))
+        alike = np.isin(plain, plain[[place[text] for text in (query, *right)]])
+        allowed = ~alike & (meaning != meaning[place[query]])
+        kept_out += int((~allowed).sum()) - 1 - len(right)
+        allowed[[place[text] for text in wrong]] = False
+        free = max(0, size - len(right) - len(wrong))
+        open_to, overlap = near[allowed[near]], overlap[allowed[near]]
+        mined = open_to[np.lexsort((open_to, -overlap))[: free // 2]]
+        allowed[mined] = False
+        left = np.flatnonzero(allowed)
+        drawn = rng.choice(left, min(free - len(mined), len(left)), replace=False)
+        one = CandidateList(
+            query,
+            (*right, *wrong, *(texts[n] for n in mined), *(texts[n] for n in drawn)),
+            (1.0,) * len(right) + (0.0,) * (len(wrong) + len(mined) + len(drawn)),
+            kinds=("positive",) * len(right) + ("labelled",) * len(wrong)
+            + ("look_alike",) * len(mined) + ("random",) * len(drawn),
+        )  # fmt: skip
+        lists.append(shuffled(one, seed, len(lists)))
+    if not lists:
+        raise CandidateError(
+            f"none of these {len(pairs)} pairs is a positive, so no list can be built: use more "
+            "pairs (max_pairs), a larger test_share, or give a file of candidates"
+        )
+    recipe = {
+        "source": "built from the test split", "size": size, "seed": seed, "threshold": threshold,
+        "pairs": len(pairs), "texts": len(texts), "order": f"shuffled with seed {seed}",
+        "paraphrases_kept_out": kept_out, "labelled_both_ways_taken_as_positive": contradicted,
+        **count_lists(lists),
+    }  # fmt: skip
+    return RankingTest(lists, recipe)
+
+
+def suspect_negatives(
+    lists: Sequence[CandidateList], pairs: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Negatives that are probably true paraphrases of their query.
+
+    Args:
+        lists: the candidate lists.
+        pairs: labelled pairs whose positives connect texts as well, if there are any.
+
+    Returns:
+        One row a suspect: `number` (of the list), `query`, `candidate`, `reason`: `equal` to the
+        query or to a positive once case, width, punctuation and white space are set aside; or
+        `group`, connected to the query through positives.
+    """
+    texts = list(dict.fromkeys(text for one in lists for text in (one.query, *one.candidates)))
+    rows = [(one.query, text, 1.0) for one in lists for text in one.positives()]
+    positive = pd.DataFrame(rows, columns=["sentence_0", "sentence_1", "label"])
+    if pairs is not None:
+        positive = pd.concat([positive, pairs[pairs["label"] >= 0.5]], ignore_index=True)
+    known = dict.fromkeys([*texts, *positive["sentence_0"], *positive["sentence_1"]])
+    meaning = dict(zip(known, _meaning_groups(list(known), positive), strict=True))
+    suspects = []
+    for number, one in enumerate(lists):
+        same = {normalised(text) for text in (one.query, *one.positives())}
+        for text, gain in zip(one.candidates, one.relevance, strict=True):
+            if gain > 0:
+                continue
+            equal = normalised(text) in same
+            if equal or meaning[text] == meaning[one.query]:
+                suspects.append((number, one.query, text, "equal" if equal else "group"))
+    return pd.DataFrame(suspects, columns=["number", "query", "candidate", "reason"])
+
+
+def query_groups(lists: Sequence[CandidateList]) -> NDArray[np.int64]:
+    """The group of each list, shape (lists,): lists that share a query or a positive share it.
+
+    Such queries are not independent observations, so intervals draw them together. Shared negatives
+    do not connect, or else every list would hang on every other.
+    """
+    rows = [(str(number), text) for number, one in enumerate(lists)
+            for text in ("q" + one.query, *("q" + t for t in one.positives()))]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=["sentence_0", "sentence_1"])
+    groups = dict(zip(frame["sentence_0"], text_groups(frame), strict=True))
+    return np.array([groups[str(number)] for number in range(len(lists))], dtype=np.int64)
+
+
+def seen_queries(lists: Sequence[CandidateList], train: pd.DataFrame) -> int:
+    """How many lists' queries also stand among the training texts, which flatters the model."""
+    known = {*train["sentence_0"], *train["sentence_1"]}
+    return sum(one.query in known for one in lists)
+
+
+def look_alikes(query: str, texts: Sequence[str], count: int = 50) -> list[str]:
+    """The `count` distinct texts nearest to `query` by character overlap, the nearest first."""
+    distinct = [text for text in dict.fromkeys(texts) if text != query]
+    overlap = np.zeros(len(distinct))
+    places, shared = next(OverlapIndex(distinct).overlaps([query]))
+    overlap[places] = shared
+    return [distinct[place] for place in np.argsort(-overlap, kind="stable")[:count]]
+
+
+def _meaning_groups(texts: Sequence[str], positive: pd.DataFrame) -> NDArray[np.int64]:
+    """A number for each text, shape (texts,); texts connected by positive pairs share it."""
+    place = {text: number for number, text in enumerate(texts)}
+    groups = -1 - np.arange(len(place))
+    for group, first, second in zip(
+        text_groups(positive), positive["sentence_0"], positive["sentence_1"], strict=True
+    ):
+        groups[[place[first], place[second]]] = group
+    return groups

@@ -1,0 +1,99 @@
+"""Labelled text pairs: read from many formats, checked row by row, nothing dropped in silence.
+
+A pair has `sentence_0` (the query), `sentence_1` (the candidate) and `label`, the relevance of the
+candidate in [0, 1]. Every row that cannot be used is kept as a `BadRow` with its line and reason.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from workbench.data.readers import (
+    COLUMNS,
+    BadRow,
+    PairsError,
+    check_rows,
+    file_records,
+    hub_records,
+)
+from workbench.files import display_path, project_path, sha256
+
+
+@dataclass(frozen=True)
+class LabelledPairs:
+    """What a source held.
+
+    Attributes:
+        frame: the usable rows: `sentence_0`, `sentence_1` (str), `label` (float), `line` (int).
+        bad_rows: the others, in file order.
+        source: path or `hub:` name as shown to people.
+        sha256: of the file's bytes; empty for a `hub:` source.
+    """
+
+    frame: pd.DataFrame
+    bad_rows: tuple[BadRow, ...]
+    source: str
+    sha256: str
+
+    @property
+    def rows_read(self) -> int:
+        """Rows in the source, usable or not."""
+        return len(self.frame) + len(self.bad_rows)
+
+    def bad_counts(self) -> dict[str, int]:
+        """Bad rows by reason, the most frequent first."""
+        return dict(Counter(row.reason for row in self.bad_rows).most_common())
+
+
+def read_pairs(
+    source: str | Path,
+    columns: Mapping[str, str] | None = None,
+    on_bad_rows: str = "report",
+) -> LabelledPairs:
+    """Read labelled pairs from CSV, TSV, JSONL or Parquet (each also as `.gz`) or from the Hub.
+
+    Args:
+        source: a path, or `hub:name[:config][:split]` (split `train` unless given).
+        columns: the source's names of `sentence_0`, `sentence_1` and `label`, where they differ.
+        on_bad_rows: `report` keeps bad rows beside the good ones, `fail` raises on the first.
+
+    Returns:
+        The pairs, texts stripped of surrounding white space, and every bad row.
+
+    Raises:
+        PairsError: the source cannot be read, lacks a column, or has no usable row; or it has a
+            bad row and `on_bad_rows` is `fail`.
+    """
+    if on_bad_rows not in ("report", "fail"):
+        raise PairsError(f"on_bad_rows is {on_bad_rows!r}; it must be 'report' or 'fail'")
+    names = dict(zip(COLUMNS, COLUMNS, strict=True)) | dict(columns or {})
+    if str(source).startswith("hub:"):
+        shown, digest = str(source), ""
+        good, bad = check_rows(hub_records(str(source), names))
+    else:
+        path = project_path(source)
+        good, bad = check_rows(file_records(path, names))
+        shown, digest = display_path(path), sha256(path)
+    if bad and on_bad_rows == "fail":
+        raise PairsError(f"{shown}: {len(bad)} bad rows, the first at {bad[0]}")
+    if not good:
+        first = f"; the first problem is at {bad[0]}" if bad else ""
+        raise PairsError(f"{shown}: no usable pair in it{first}")
+    frame = pd.DataFrame(good, columns=["line", *COLUMNS])[[*COLUMNS, "line"]]
+    return LabelledPairs(frame, tuple(bad), shown, digest)
+
+
+Float32Array = NDArray[np.float32]
+
+
+TextPair = tuple[str, str]
+
+
+def text_pairs(frame: pd.DataFrame) -> list[TextPair]:
+    """The texts of columns `sentence_0` and `sentence_1`, a pair a row."""
+    return list(zip(frame["sentence_0"].tolist(), frame["sentence_1"].tolist(), strict=True))

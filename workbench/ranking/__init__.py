@@ -1,0 +1,1 @@
+"""Metrics, uncertainty, and what a model is measured against."""

@@ -1,0 +1,302 @@
+"""Ranking and pair metrics, numpy only: arrays in, per-query values out; aggregation is elsewhere.
+
+Ties. Under `expected`, the default, each metric is its exact expected value over the random order
+of candidates with equal scores; under `worst` the irrelevant ones come first. Either way a scorer
+that gives every candidate the same score gains nothing: it gets what random order gets on average,
+or the worst there is.
+
+Rules for odd queries, so that no mean is ever over fewer queries than there are: a query without a
+relevant text, and one without any candidate, has 0 in every metric; relevant texts that are not
+among the candidates (`missed`) count in every denominator; with a single candidate, or with only
+relevant ones, any order is the best order, and the value is what the formula gives.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+IntArray = NDArray[np.int64]
+
+
+TIES = ("expected", "worst")
+
+
+class Ranking(NamedTuple):
+    """A query's candidates from the highest score to the lowest, n of them.
+
+    Attributes:
+        gain: the relevance at each place, shape (n,).
+        start: the first place of the tie block that each place belongs to, shape (n,).
+        size: how many candidates are in that block, shape (n,).
+        missed: the relevance of relevant texts that are not among the candidates.
+    """
+
+    gain: FloatArray
+    start: IntArray
+    size: IntArray
+    missed: FloatArray
+
+
+def rank(
+    scores: ArrayLike, relevance: ArrayLike, ties: str = "expected", missed: ArrayLike = ()
+) -> Ranking:
+    """Put a query's candidates in order.
+
+    Args:
+        scores: shape (n,), higher is better.
+        relevance: shape (n,), 0 or more.
+        ties: `expected` or `worst`.
+        missed: relevance, above 0, of relevant texts that are not among the candidates.
+
+    Raises:
+        ValueError: the shapes differ, a score is NaN or infinite, a relevance is not a number of 0
+            or more, or `ties` is neither of the two.
+    """
+    score, gain = np.asarray(scores, dtype=float), np.asarray(relevance, dtype=float)
+    if score.shape != gain.shape or score.ndim != 1:
+        raise ValueError(f"{score.shape} scores for {gain.shape} candidates; both must be (n,)")
+    if ties not in TIES:
+        raise ValueError(f"ties is {ties!r}; it must be 'expected' or 'worst'")
+    _check(np.isfinite(score), score, "the score of candidate", "it must be finite")
+    good = np.isfinite(gain) & (gain >= 0)
+    _check(good, gain, "the relevance of candidate", "it must be 0 or more")
+    order = np.lexsort((gain, -score))  # within a tie the irrelevant first: the worst order
+    changes = np.ones(len(order), dtype=bool)
+    if ties == "expected":
+        changes[1:] = np.diff(score[order]) != 0
+    return tie_blocks(gain[order], np.cumsum(changes), np.asarray(missed, dtype=float))
+
+
+def ndcg(ranking: Ranking, k: int = 10) -> float:
+    """Normalised discounted cumulative gain at k, with linear gain (relevance may be graded).
+
+    sum_{i<=k} gain_i / log2(i + 1), divided by the same sum for the best order (Jarvelin and
+    Kekalainen, 2002). Expected value: the mean gain of its tie block stands at each place (McSherry
+    and Najork, 2008).
+    """
+    discount = 1.0 / np.log2(np.arange(2, k + 2))
+    best = np.sort(np.append(ranking.gain, ranking.missed))[::-1][:k]
+    ideal = best @ discount[: len(best)]
+    gain = _block_means(ranking, ranking.gain)[:k]
+    return float(gain @ discount[: len(gain)] / ideal) if ideal > 0 else 0.0
+
+
+def reciprocal_rank(ranking: Ranking, k: int = 10) -> float:
+    """One over the rank of the first relevant candidate; 0 if none is among the first k."""
+    first = _first_hit(ranking)[:k]
+    return float(first @ (1.0 / np.arange(1, len(first) + 1)))
+
+
+def success(ranking: Ranking, k: int = 5) -> float:
+    """1 if a relevant candidate is among the first k, else 0; with ties, the probability of it."""
+    return float(min(1.0, _first_hit(ranking)[:k].sum()))
+
+
+def average_precision(ranking: Ranking) -> float:
+    """The mean, over the relevant texts, of the precision at their rank; missed ones give 0.
+
+    Expected value: at the j-th place (from 0) of a tie block of m candidates, r of them relevant,
+    with c relevant ones above the block, stands a relevant one with probability r / m, and then
+    c + 1 + j (r - 1) / (m - 1) relevant ones are among the candidates down to it, on average.
+    """
+    relevant = (ranking.gain > 0).astype(float)
+    total = relevant.sum() + len(ranking.missed)
+    if not relevant.any():
+        return 0.0
+    share = _block_means(ranking, relevant)
+    above = np.append(0.0, np.cumsum(relevant))[ranking.start]
+    place = np.arange(len(relevant))
+    others = (share * ranking.size - 1) * (place - ranking.start) / np.maximum(ranking.size - 1, 1)
+    return float((share * (above + 1 + others) / (place + 1)).sum() / total)
+
+
+def recall(ranking: Ranking, k: int = 10) -> float:
+    """The share of the relevant texts that stand among the first k (below 1 where k is too few)."""
+    relevant = (ranking.gain > 0).astype(float)
+    total = relevant.sum() + len(ranking.missed)
+    return float(_block_means(ranking, relevant)[:k].sum() / total) if total else 0.0
+
+
+def precision(ranking: Ranking, k: int = 1) -> float:
+    """The share of relevant candidates among the first k places; places left empty count as 0."""
+    return float(_block_means(ranking, (ranking.gain > 0).astype(float))[:k].sum() / k)
+
+
+RANKING_METRICS: dict[str, Callable[[Ranking], float]] = {
+    "ndcg@10": ndcg,
+    "mrr@10": reciprocal_rank,
+    "map": average_precision,
+    "recall@10": recall,
+    "precision@1": precision,
+    "success@5": success,
+}
+
+
+def rank_metrics(
+    scores: Sequence[ArrayLike],
+    relevance: Sequence[ArrayLike],
+    ties: str = "expected",
+    missed: Sequence[ArrayLike] | None = None,
+    names: Sequence[str] | None = None,
+) -> dict[str, FloatArray]:
+    """Every ranking metric of every query: for each metric an array of shape (queries,).
+
+    Args:
+        scores: for each query an array of shape (candidates,).
+        relevance: the same shapes.
+        ties: `expected` or `worst`.
+        missed: for each query the relevance of relevant texts that are not candidates.
+        names: what to call the queries in an error; their numbers, from 0, if None.
+
+    Raises:
+        ValueError: an array does not fit or holds a value that cannot be; names the query.
+    """
+    absent = missed if missed is not None else [()] * len(relevance)
+    values = np.zeros((len(RANKING_METRICS), len(relevance)))
+    for query, (score, gain, extra) in enumerate(zip(scores, relevance, absent, strict=True)):
+        try:
+            ranking = rank(score, gain, ties, extra)
+        except ValueError as error:
+            name = f" ({names[query]!r})" if names else ""
+            raise ValueError(f"query {query}{name}: {error}") from error
+        values[:, query] = [metric(ranking) for metric in RANKING_METRICS.values()]
+    return dict(zip(RANKING_METRICS, values, strict=True))
+
+
+def pair_metrics(
+    scores: ArrayLike, labels: ArrayLike, threshold: float = 0.5, ties: str = "expected"
+) -> dict[str, float]:
+    """Average precision (`ap`) and ROC AUC (`roc_auc`) of scores over labelled pairs.
+
+    Args:
+        scores: shape (n,), higher is better.
+        labels: shape (n,), in [0, 1].
+        threshold: labels at or above it count as positive.
+        ties: `expected` or `worst`.
+
+    Returns:
+        The two values; NaN where only one class is present, since neither is defined then.
+    """
+    positive = np.asarray(labels, dtype=float) >= threshold
+    ranking = rank(scores, positive, ties)
+    both = positive.any() and not positive.all()
+    precise = average_precision(ranking) if both else float("nan")
+    return {"ap": precise, "roc_auc": roc_auc(ranking)}
+
+
+def roc_auc(ranking: Ranking) -> float:
+    """The share of (positive, negative) couples in the right order; a tie counts one half.
+
+    Under `worst` a tie counts 0. NaN where only one class is present (Hanley and McNeil, 1982).
+    """
+    relevant = (ranking.gain > 0).astype(float)
+    positives, negatives = relevant.sum(), (1 - relevant).sum()
+    if not positives or not negatives:
+        return float("nan")
+    above = np.append(0.0, np.cumsum(1 - relevant))[ranking.start]  # negatives above the block
+    tied = ranking.size * (1 - _block_means(ranking, relevant))
+    return float((relevant * (negatives - above - tied / 2)).sum() / (positives * negatives))
+
+
+def fit_threshold(scores: ArrayLike, positive: ArrayLike) -> float:
+    """The threshold with the highest F1: scores at or above it are called positive.
+
+    It lies half-way between two neighbouring scores; of equally good ones the highest is taken.
+
+    Args:
+        scores: shape (n,), finite; of pairs that are not tested on.
+        positive: shape (n,), true where the pair is positive.
+
+    Returns:
+        The threshold; NaN where only one class is present, since none can be fitted then.
+    """
+    score, right = np.asarray(scores, dtype=float), np.asarray(positive, dtype=bool)
+    if right.all() or not right.any():
+        return float("nan")
+    order = np.argsort(-score, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
+    hits = np.cumsum(right[order])[ends]
+    best = int(np.argmax(2 * hits / (ends + 1 + right.sum())))
+    low, high = score[order[min(ends[best] + 1, len(score) - 1)]], score[order[ends[best]]]
+    return float((low + high) / 2)
+
+
+def accuracy(scores: ArrayLike, positive: ArrayLike, threshold: float) -> float:
+    """The share of pairs that are on the right side of the threshold."""
+    return float(np.mean((np.asarray(scores) >= threshold) == np.asarray(positive, dtype=bool)))
+
+
+def f1(scores: ArrayLike, positive: ArrayLike, threshold: float) -> float:
+    """Twice the true positives over the called plus the actual positives; 0 without either."""
+    called, right = np.asarray(scores) >= threshold, np.asarray(positive, dtype=bool)
+    both = called.sum() + right.sum()
+    return float(2 * (called & right).sum() / both) if both else 0.0
+
+
+def brier(probabilities: ArrayLike, positive: ArrayLike) -> float:
+    """The mean squared difference of probability and outcome (Brier, 1950); 0 is perfect."""
+    return float(np.mean((np.asarray(probabilities) - np.asarray(positive, dtype=float)) ** 2))
+
+
+def reliability(
+    probabilities: ArrayLike, positive: ArrayLike, bins: int = 10
+) -> tuple[IntArray, FloatArray, FloatArray]:
+    """Equal-width bins of the probability: how many pairs, mean probability, share of positives.
+
+    Returns:
+        Three arrays of shape (bins,); the latter two are NaN in an empty bin.
+    """
+    probability, right = np.asarray(probabilities, float), np.asarray(positive, float)
+    place = np.clip((probability * bins).astype(int), 0, bins - 1)
+    count = partial(np.bincount, place, minlength=bins)
+    sizes = count()
+    safe = np.where(sizes > 0, sizes, np.nan)
+    return sizes, count(weights=probability) / safe, count(weights=right) / safe
+
+
+def calibration_error(probabilities: ArrayLike, positive: ArrayLike, bins: int = 10) -> float:
+    """Expected calibration error: the mean gap of a bin, weighted by its pairs (Naeini, 2015)."""
+    sizes, meant, found = reliability(probabilities, positive, bins)
+    return float(np.nansum(sizes * np.abs(meant - found)) / sizes.sum())
+
+
+def _check(good: NDArray[np.bool_], values: FloatArray, what: str, rule: str) -> None:
+    if not good.all():
+        place = int(np.flatnonzero(~good)[0])
+        raise ValueError(f"{what} {place} is {values[place]}; {rule}")
+
+
+def tie_blocks(gain: FloatArray, block: IntArray, missed: FloatArray) -> Ranking:
+    """A ranking from the relevance and a tie label at each place; equal labels are neighbours."""
+    first = np.flatnonzero(np.diff(block, prepend=block[:1] - 1)) if len(block) else block
+    sizes = np.diff(np.append(first, len(block)))
+    return Ranking(gain, np.repeat(first, sizes), np.repeat(sizes, sizes), missed)
+
+
+def _block_means(ranking: Ranking, values: FloatArray) -> FloatArray:
+    """At each place the mean of `values` over its tie block; shape (n,)."""
+    if not len(values):
+        return values
+    firsts = np.flatnonzero(ranking.start == np.arange(len(values)))
+    sizes = ranking.size[firsts]
+    return np.repeat(np.add.reduceat(values, firsts) / sizes, sizes)
+
+
+def _first_hit(ranking: Ranking) -> FloatArray:
+    """At each place the probability that the first relevant candidate stands there; shape (n,)."""
+    chance = np.zeros(len(ranking.gain))
+    hits = np.flatnonzero(ranking.gain > 0)
+    if not len(hits):
+        return chance
+    start, size = int(ranking.start[hits[0]]), int(ranking.size[hits[0]])
+    relevant = int((ranking.gain[start : start + size] > 0).sum())
+    place = np.arange(1, size - relevant + 1)
+    still = np.append(1.0, np.cumprod((size - place + 1 - relevant) / (size - place + 1)))
+    chance[start : start + len(still)] = still * relevant / (size - np.append(0, place))
+    return chance

@@ -1,0 +1,1 @@
+"""What a reader sees: figures, sentences, the model card and the report."""

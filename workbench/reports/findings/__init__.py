@@ -1,0 +1,1 @@
+"""Sentences chosen by the numbers, one module for each notebook."""

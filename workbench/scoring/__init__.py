@@ -1,0 +1,1 @@
+"""Scorers: lexical baselines and cross-encoders."""

@@ -1,0 +1,1 @@
+"""What a tokenizer can read, and its repair."""

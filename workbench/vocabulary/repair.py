@@ -1,0 +1,250 @@
+"""A vocabulary that covers the data: new tokens for a WordPiece tokenizer, learned from texts."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from workbench.data.pairs import Float32Array
+from workbench.models import ModelError
+from workbench.vocabulary.tokens import CHUNK, missing_tokens, unknown_pieces
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
+    from tokenizers import Tokenizer
+
+WINDOW = 4  # tokens to either side that count as company
+
+
+def random_rows(matrix: Float32Array, count: int, seed: int = 42) -> Float32Array:
+    """Directions drawn at random around the mean of the old rows, as far from it as they are.
+
+    Args:
+        matrix: the old embeddings, shape (tokens, width).
+        count: rows to make.
+        seed: of the draws.
+
+    Returns:
+        Shape (count, width).
+    """
+    centre, distance = _place(matrix)
+    drawn = np.random.default_rng(seed).standard_normal((count, matrix.shape[1]))
+    drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+    return (centre + distance * drawn).astype(np.float32)
+
+
+def mean_rows(matrix: Float32Array, count: int, seed: int = 42) -> Float32Array:
+    """The mean of the old rows, for every new token the same but for a trace of noise."""
+    centre, distance = _place(matrix)
+    noise = np.random.default_rng(seed).standard_normal((count, matrix.shape[1]))
+    return (centre + 0.01 * distance * noise / np.sqrt(matrix.shape[1])).astype(np.float32)
+
+
+def spectral_rows(
+    matrix: Float32Array,
+    tokenizer: "Tokenizer",
+    texts: Iterable[str],
+    ids: Sequence[int],
+    seed: int = 42,
+) -> Float32Array:
+    """Vectors from the company that tokens keep in the texts, turned into the old space.
+
+    Positive pointwise mutual information within a window is factorised (Levy and Goldberg, 2014);
+    the factors of the tokens that the model knows already give the rotation onto its embeddings
+    (Schoenemann, 1966). A token that the texts do not hold starts at random.
+
+    Args:
+        matrix: the old embeddings, shape (tokens, width).
+        tokenizer: the repaired one.
+        texts: training texts.
+        ids: numbers of the new tokens; rows of `matrix` under these numbers are not looked at.
+        seed: of the factorisation and of random rows.
+
+    Returns:
+        Shape (len(ids), width).
+    """
+    rows = random_rows(matrix, len(ids), seed)
+    used, vectors = _company(tokenizer, texts, matrix.shape[1], seed)
+    new = {number: place for place, number in enumerate(ids)}
+    is_new = np.array([number in new for number in used], dtype=bool)
+    known = ~is_new & (used < len(matrix))
+    if not known.any() or not is_new.any():
+        return rows
+    centre, distance = _place(matrix)
+    left, _, right = np.linalg.svd(vectors[known].T @ (matrix[used[known]] - centre))
+    turned = vectors[is_new] @ (left @ right)[:, : matrix.shape[1]]
+    rows[[new[number] for number in used[is_new]]] = centre + distance * turned
+    return rows
+
+
+def _place(matrix: Float32Array) -> tuple[Float32Array, float]:
+    """The mean row, and the mean distance of rows from it."""
+    centre = matrix.mean(axis=0)
+    return centre, float(np.linalg.norm(matrix - centre, axis=1).mean())
+
+
+def _company(
+    tokenizer: "Tokenizer", texts: Iterable[str], width: int, seed: int
+) -> tuple[np.ndarray, Float32Array]:
+    """Token numbers that occur, and for each a vector of length one, shape (tokens, width)."""
+    from scipy.sparse import coo_array, csr_array
+    from sklearn.utils.extmath import randomized_svd
+
+    distinct = list(dict.fromkeys(texts))
+    left, right, weight = [], [], []
+    for start in range(0, len(distinct), CHUNK):
+        chunk = distinct[start : start + CHUNK]
+        for encoding in tokenizer.encode_batch_fast(chunk, add_special_tokens=False):
+            ids = np.asarray(encoding.ids)
+            for gap in range(1, min(WINDOW, len(ids) - 1) + 1):
+                left.append(ids[:-gap])
+                right.append(ids[gap:])
+                weight.append(np.full(len(ids) - gap, 1 / gap, dtype=np.float32))
+    if not left:
+        return np.empty(0, dtype=int), np.empty((0, width), dtype=np.float32)
+    used, places = np.unique(np.concatenate(left + right), return_inverse=True)
+    half = len(places) // 2
+    counts = coo_array(
+        (np.concatenate(weight), (places[:half], places[half:])), shape=(len(used),) * 2
+    ).tocsr()
+    together = (counts + counts.T).tocoo()
+    total = np.asarray(together.sum(axis=1)).ravel()
+    smooth = total**0.75 / (total**0.75).sum()  # rare company would weigh too much otherwise
+    row, column = together.coords
+    information = np.log(together.data / total[row] / smooth[column])
+    positive = csr_array((np.maximum(information, 0), (row, column)), shape=together.shape)
+    rank = min(width, len(used) - 1)
+    factors, values, _ = randomized_svd(positive, rank, random_state=seed)
+    vectors = np.zeros((len(used), width), dtype=np.float32)
+    vectors[:, :rank] = factors * np.sqrt(values)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-9
+    return used, vectors
+
+
+REPAIRS = ("keep", "unused", "extend")
+
+
+UNUSED = re.compile(r"\[unused\d+\]")
+
+
+@dataclass(frozen=True)
+class Repair:
+    """A tokenizer that can read what the base model's could not.
+
+    Attributes:
+        how: `unused` or `extend`.
+        tokenizer: the repaired one; texts the old one could read are encoded as before.
+        added: the new tokens, the most frequent first.
+        ids: their numbers, and so their rows in the embedding matrix.
+        left_out: tokens for which there was no slot, with how often they occur.
+    """
+
+    how: str
+    tokenizer: "Tokenizer"
+    added: tuple[str, ...]
+    ids: tuple[int, ...]
+    left_out: dict[str, int]
+
+    def record(self) -> dict[str, Any]:
+        """What lineage and model card keep."""
+        return {
+            "vocabulary": self.how,
+            "added_tokens": len(self.added),
+            "left_out_tokens": len(self.left_out),
+            "left_out_occurrences": sum(self.left_out.values()),
+        }
+
+
+def repair_vocabulary(
+    tokenizer: "Tokenizer",
+    texts: Iterable[str],
+    how: str,
+    pieces: Mapping[str, Sequence[str]] | None = None,
+) -> Repair:
+    """Give every character that the texts need and the vocabulary lacks a token of its own.
+
+    The tokens go into the WordPiece vocabulary itself, so the result is an ordinary tokenizer. A
+    text without an unknown token keeps its encoding: the new tokens are single characters, and
+    WordPiece prefers the longer token, which such a text had at every place already.
+
+    Args:
+        tokenizer: the base model's.
+        texts: training texts only; distinct ones are counted once.
+        how: `unused` renames the `[unused###]` tokens, so that the model keeps its size and shape,
+            and takes the most frequent tokens if there are too few of them; `extend` appends.
+        pieces: what `unknown_pieces` gave for these texts or more, if it is there already.
+
+    Raises:
+        ModelError: the tokenizer is not WordPiece, or `how` is neither of the two.
+    """
+    if how not in ("unused", "extend"):
+        raise ModelError(f"vocabulary {how!r} is none of {', '.join(REPAIRS)}")
+    state = json.loads(tokenizer.to_str())
+    kind = (state.get("model") or {}).get("type", "none")
+    if kind != "WordPiece":
+        raise ModelError(
+            f"vocabulary {how!r}: this base model's tokenizer is {kind}, and only a WordPiece "
+            "vocabulary can be repaired by adding characters; use vocabulary 'keep', or another "
+            "base model"
+        )
+    distinct = dict.fromkeys(texts)
+    if pieces is None:
+        pieces = unknown_pieces(tokenizer, distinct)
+    needed: Counter[str] = Counter()
+    for text in distinct:
+        needed.update(pieces.get(text, ()))
+    wanted = missing_tokens(tokenizer, needed)
+    tokens = sorted(wanted, key=lambda token: (-wanted[token], token))
+    vocabulary: dict[str, int] = state["model"]["vocab"]
+    if how == "unused":
+        slots = sorted(filter(UNUSED.fullmatch, vocabulary), key=vocabulary.__getitem__)
+        added, left_out = tokens[: len(slots)], tokens[len(slots) :]
+        ids = [vocabulary.pop(slot) for slot in slots[: len(added)]]
+    else:
+        start = max(vocabulary.values()) + 1
+        added, left_out, ids = tokens, [], list(range(start, start + len(tokens)))
+    vocabulary.update(zip(added, ids, strict=True))
+    repaired = type(tokenizer).from_str(json.dumps(state))
+    left = {token: wanted[token] for token in left_out}
+    return Repair(how, repaired, tuple(added), tuple(ids), left)
+
+
+def training_texts(pairs: pd.DataFrame) -> list[str]:
+    """The distinct texts of both columns, in their order."""
+    return list(dict.fromkeys(pairs["sentence_0"].tolist() + pairs["sentence_1"].tolist()))
+
+
+def apply_repair(model: "CrossEncoder", repair: Repair, rows: np.ndarray) -> None:
+    """Put the repaired tokenizer and the rows of its new tokens into a model, in place.
+
+    Args:
+        model: as loaded from the base.
+        repair: made for this model's tokenizer.
+        rows: where the new tokens' embeddings start; shape (tokens added, width).
+
+    Raises:
+        ModelError: the rows fit neither the repair nor the model.
+    """
+    import torch
+
+    body: Any = model[0].model
+    matrix = body.get_input_embeddings().weight
+    if rows.shape != (len(repair.added), matrix.shape[1]):
+        raise ModelError(
+            f"{rows.shape} embedding values for {len(repair.added)} new tokens in a model of "
+            f"width {matrix.shape[1]}"
+        )
+    if not repair.added:
+        return
+    needed = max(repair.ids) + 1
+    if needed > len(matrix):
+        body.resize_token_embeddings(needed, mean_resizing=False)
+        matrix = body.get_input_embeddings().weight
+    with torch.no_grad():
+        matrix[torch.tensor(repair.ids)] = torch.as_tensor(rows, dtype=matrix.dtype)
+    model.tokenizer._tokenizer = repair.tokenizer
