@@ -50,8 +50,11 @@ def licence(distribution):
     about = distribution.metadata
     if expression := about.get("License-Expression"):
         return canonicalize_license_expression(expression)
-    classifiers = [c.rpartition(" :: ")[2] for c in about.get_all("Classifier", [])
-                   if c.startswith("License ::")]  # fmt: skip
+    classifiers = [
+        c.rpartition(" :: ")[2]
+        for c in about.get_all("Classifier", [])
+        if c.startswith("License ::")
+    ]
     text = "; ".join(classifiers) or (about.get("License") or "").strip()
     return text.split("\n")[0][:80]
 
@@ -88,8 +91,10 @@ def main(path="requirements.lock"):
     found = problems(lock, installed)
     print(*found, sep="\n" if found else "", end="\n" if found else "")
     hashes = sum(entry[1] for entries in pins(lock).values() for entry in entries)
-    print(f"{path}: {len(pins(lock))} packages with {hashes} hashes; {len(installed)} installed, "
-          f"licences looked at, vulnerabilities not; {len(found)} problems")  # fmt: skip
+    print(
+        f"{path}: {len(pins(lock))} packages with {hashes} hashes; {len(installed)} installed, "
+        f"licences looked at, vulnerabilities not; {len(found)} problems"
+    )
     return 1 if found else 0
 
 

@@ -102,18 +102,27 @@ def chain(once, tiny_model, tmp_path_factory):
     def make(run_dir):
         papermill = import_papermill()
         values = {
-            "run_dir": str(run_dir), "base_model": str(tiny_model), "max_pairs": 300,
-            "test_share": 0.3, "max_length": 64, "learning_rate": 1e-3, "snapshots": 3,
-        }  # fmt: skip
+            "run_dir": str(run_dir),
+            "base_model": str(tiny_model),
+            "max_pairs": 300,
+            "test_share": 0.3,
+            "max_length": 64,
+            "learning_rate": 1e-3,
+            "snapshots": 3,
+        }
         out = run_dir / "notebooks"
         out.mkdir(parents=True)
         for source in sorted((ROOT / "notebooks").glob("0[1-4]*.ipynb")):
             declared = papermill.inspect_notebook(str(source))
             given = {name: value for name, value in values.items() if name in declared}
             papermill.execute_notebook(
-                str(source), str(out / source.name), given, kernel_name="python3",
-                cwd=str(tmp_path_factory.getbasetemp()), progress_bar=False,
-            )  # fmt: skip
+                str(source),
+                str(out / source.name),
+                given,
+                kernel_name="python3",
+                cwd=str(tmp_path_factory.getbasetemp()),
+                progress_bar=False,
+            )
 
     return once("chain", make)
 
@@ -124,8 +133,9 @@ def write_jsonl(tmp_path):
 
     def write(rows, name="rows.jsonl"):
         path = tmp_path / name
-        lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False)
-                 for row in rows]  # fmt: skip
+        lines = [
+            row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows
+        ]
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return path
 

@@ -31,8 +31,10 @@ def test_importing_the_package_loads_nothing_heavy():
 def test_asking_for_help_loads_nothing_heavy(command):
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "workbench", *command, "--help"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.startswith("usage: workbench")
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert {"argparse", "workbench.cli"} <= loaded

@@ -12,8 +12,9 @@ from workbench.files import read_json
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     out = tmp_path_factory.mktemp("bench") / "bench.json"
-    bench.main(["splitting", "--only", "reading", "--rounds", "2", "--rows", "3000",
-                "--out", str(out)])  # fmt: skip
+    bench.main(
+        ["splitting", "--only", "reading", "--rounds", "2", "--rows", "3000", "--out", str(out)]
+    )
     return out
 
 
@@ -75,8 +76,10 @@ def test_a_row_that_does_not_exist_is_refused(capsys):
     assert "'scorring' is none of scoring, training" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("way", [name for name in sides.WAYS if "backend" in name
-                                 or "predict" in name or "batches" in name])  # fmt: skip
+@pytest.mark.parametrize(
+    "way",
+    [name for name in sides.WAYS if "backend" in name or "predict" in name or "batches" in name],
+)
 def test_every_way_with_a_model_goes_through_all_pairs(way, tiny_model):
     given = {"model": str(tiny_model), "pairs": "data/sample_pairs.csv", "count": 70}
     try:

@@ -104,8 +104,18 @@ def test_notebook_4_leaves_metrics_with_intervals(chain):
     metrics = read_json(chain / "evaluation/metrics.json")
     assert metrics["schema"] == 1
     for row in metrics["rows"]:
-        for name in ("ndcg@10", "mrr@10", "map", "recall@10", "precision@1", "success@5",
-                     "ap", "roc_auc", "accuracy", "f1"):  # fmt: skip
+        for name in (
+            "ndcg@10",
+            "mrr@10",
+            "map",
+            "recall@10",
+            "precision@1",
+            "success@5",
+            "ap",
+            "roc_auc",
+            "accuracy",
+            "f1",
+        ):
             value = row[name]
             assert 0 <= value["low"] <= value["mean"] <= value["high"] <= 1
     random = next(row for row in metrics["rows"] if row["scorer"] == "random")
@@ -116,16 +126,32 @@ def test_notebook_4_leaves_metrics_with_intervals(chain):
 def test_notebook_4_measures_the_whole_ladder_with_tests_and_says_what_may_be_claimed(chain):
     metrics = read_json(chain / "evaluation/metrics.json")
     names = {row["scorer"] for row in metrics["rows"]}
-    assert names == {"model", "base", "random", "candidate_order", "char_jaccard", "tfidf_cosine",
-                     "bm25", "ngram_regression"}  # fmt: skip
+    assert names == {
+        "model",
+        "base",
+        "random",
+        "candidate_order",
+        "char_jaccard",
+        "tfidf_cosine",
+        "bm25",
+        "ngram_regression",
+    }
     assert set(metrics["model_minus"]) == names - {"model"}
     for gap in metrics["model_minus"].values():
         assert gap["low"] <= gap["mean"] <= gap["high"]
         assert 0 < gap["p"] <= gap["p_holm"] <= 1
     assert (metrics["ties"], metrics["resamples"]) == ("expected", 10_000)
     assert metrics["recipe"]["source"] == "built from the test split"
-    for figure in ("ladder", "ladder_mrr", "scatter", "scores", "reliability", "slices",
-                   "negatives", "learning_curve"):  # fmt: skip
+    for figure in (
+        "ladder",
+        "ladder_mrr",
+        "scatter",
+        "scores",
+        "reliability",
+        "slices",
+        "negatives",
+        "learning_curve",
+    ):
         assert (chain / f"figures/{figure}.png").stat().st_size > 5000
     card = (chain / "model/README.md").read_text(encoding="utf-8")
     assert "Ties count as the average" in card
@@ -141,10 +167,12 @@ def test_notebook_3_overlays_runs_and_reads_a_running_one(chain, tmp_path):
     (running / "data/manifest.json").write_bytes((chain / "data/manifest.json").read_bytes())
     out = tmp_path / "out.ipynb"
     papermill.execute_notebook(
-        str(ROOT / "notebooks/03_plot_loss.ipynb"), str(out),
-        {"run_dir": str(running), "compare_runs": str(chain)}, kernel_name="python3",
+        str(ROOT / "notebooks/03_plot_loss.ipynb"),
+        str(out),
+        {"run_dir": str(running), "compare_runs": str(chain)},
+        kernel_name="python3",
         progress_bar=False,
-    )  # fmt: skip
+    )
     assert "(running: step" in out.read_text(encoding="utf-8")
     assert (running / "figures/loss.png").is_file()
 
@@ -159,6 +187,9 @@ def test_notebooks_1_and_3_never_load_torch(chain, name, tmp_path, tiny_model):
     if name.startswith("01"):
         given |= {"run_dir": str(tmp_path / "run"), "base_model": str(tiny_model)}
     papermill.execute_notebook(
-        str(tmp_path / "with_check.ipynb"), str(tmp_path / "out.ipynb"), given,
-        kernel_name="python3", progress_bar=False,
-    )  # fmt: skip
+        str(tmp_path / "with_check.ipynb"),
+        str(tmp_path / "out.ipynb"),
+        given,
+        kernel_name="python3",
+        progress_bar=False,
+    )

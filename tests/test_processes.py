@@ -31,8 +31,11 @@ def runs(tmp_path, tiny_model):
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (base / "config.json").write_text(json.dumps(config))
     values = Parameters().model_dump() | {
-        "base_model": str(base), "max_length": 32, "learning_rate": 1e-3, "stages": "64,64",
-    }  # fmt: skip
+        "base_model": str(base),
+        "max_length": 32,
+        "learning_rate": 1e-3,
+        "stages": "64,64",
+    }
     folders = [tmp_path / "one", tmp_path / "two"]
     for folder in folders:
         prepare_data(folder, "data/sample_pairs.csv", max_pairs=120, dev_share=0.1, test_share=0.1)
@@ -44,8 +47,19 @@ def runs(tmp_path, tiny_model):
 def test_two_processes_agree_with_one(runs):
     one, two = runs
     assert main(["train", str(one)]) == 0
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
-               "--master-port", "29577", "-m", "workbench", "train", str(two)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        "29577",
+        "-m",
+        "workbench",
+        "train",
+        str(two),
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

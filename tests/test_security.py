@@ -16,18 +16,72 @@ from workbench.models import ModelError, find_model
 from workbench.scoring.cross_encoder import load_cross_encoder
 
 HOSTILE = [
-    "<details open ontoggle=fetch('//x.test/t')>", "<video src=//x.test/v autoplay>",
-    "<img src=x onerror=fetch('//x.test/i')>", "</td></table><script>fetch('//x.test/s')</script>",
-    "<svg onload=fetch('//x.test/g')>", "<iframe srcdoc='<script>1</script>'>",
-    "![a](http://x.test/m)", "<style>@import '//x.test/c'</style>", "$\\href{javascript:1}{x}$",
-]  # fmt: skip
+    "<details open ontoggle=fetch('//x.test/t')>",
+    "<video src=//x.test/v autoplay>",
+    "<img src=x onerror=fetch('//x.test/i')>",
+    "</td></table><script>fetch('//x.test/s')</script>",
+    "<svg onload=fetch('//x.test/g')>",
+    "<iframe srcdoc='<script>1</script>'>",
+    "![a](http://x.test/m)",
+    "<style>@import '//x.test/c'</style>",
+    "$\\href{javascript:1}{x}$",
+]
 TAGS = {
-    "a", "b", "br", "code", "col", "colgroup", "div", "em", "h1", "h2", "h3", "h4", "hr", "i",
-    "li", "ol", "p", "pre", "small", "span", "strong", "style", "sub", "sup", "table", "tbody",
-    "progress", "td", "tfoot", "th", "thead", "tr", "u", "ul", "mark", "details", "summary",
-}  # fmt: skip
-ATTRIBUTES = {"border", "class", "colspan", "halign", "id", "rowspan", "scope", "style", "title",
-              "valign", "lang", "open", "scoped", "value", "max"}  # fmt: skip
+    "a",
+    "b",
+    "br",
+    "code",
+    "col",
+    "colgroup",
+    "div",
+    "em",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "hr",
+    "i",
+    "li",
+    "ol",
+    "p",
+    "pre",
+    "small",
+    "span",
+    "strong",
+    "style",
+    "sub",
+    "sup",
+    "table",
+    "tbody",
+    "progress",
+    "td",
+    "tfoot",
+    "th",
+    "thead",
+    "tr",
+    "u",
+    "ul",
+    "mark",
+    "details",
+    "summary",
+}
+ATTRIBUTES = {
+    "border",
+    "class",
+    "colspan",
+    "halign",
+    "id",
+    "rowspan",
+    "scope",
+    "style",
+    "title",
+    "valign",
+    "lang",
+    "open",
+    "scoped",
+    "value",
+    "max",
+}
 
 
 class Tags(HTMLParser):
@@ -62,15 +116,25 @@ def hostile_run(once, tiny_model):
     def make(run):
         folder = run / "source"
         folder.mkdir(parents=True)
-        rows = [(f"{HOSTILE[n % 9]} {n}", f"{HOSTILE[(n + n // 9) % 9]} {n // 2}", n % 2)
-                for n in range(180)]  # fmt: skip
+        rows = [
+            (f"{HOSTILE[n % 9]} {n}", f"{HOSTILE[(n + n // 9) % 9]} {n // 2}", n % 2)
+            for n in range(180)
+        ]
         pairs = folder / "pairs.jsonl"
         names = ("sentence_0", "sentence_1", "label")
         lines = [json.dumps(dict(zip(names, row, strict=True))) for row in rows]
         pairs.write_text("\n".join(lines), encoding="utf-8")
-        values = {"run_dir": str(run), "pairs": str(pairs), "base_model": str(tiny_model),
-                  "test_share": 0.3, "dev_share": 0.1, "max_length": 64, "snapshots": 2,
-                  "query": HOSTILE[0], "runs": str(run)}  # fmt: skip
+        values = {
+            "run_dir": str(run),
+            "pairs": str(pairs),
+            "base_model": str(tiny_model),
+            "test_share": 0.3,
+            "dev_share": 0.1,
+            "max_length": 64,
+            "snapshots": 2,
+            "query": HOSTILE[0],
+            "runs": str(run),
+        }
         for source in sorted((ROOT / "notebooks").glob("0*.ipynb")):
             execute(source, run / "notebooks" / source.name, values)
 
@@ -121,8 +185,9 @@ def test_a_config_that_names_code_is_refused(tiny_model, tmp_path, capsys, file,
     assert file in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("function", ["torch.nn.modules.activation.Sigmoid",
-                                      "torch.nn.modules.linear.Identity"])  # fmt: skip
+@pytest.mark.parametrize(
+    "function", ["torch.nn.modules.activation.Sigmoid", "torch.nn.modules.linear.Identity"]
+)
 def test_a_usual_activation_is_kept(tiny_model, tmp_path, function):
     folder = tmp_path / "model"
     shutil.copytree(tiny_model, folder)
@@ -134,8 +199,16 @@ def test_a_usual_activation_is_kept(tiny_model, tmp_path, function):
     assert function.endswith(type(model.activation_fn).__name__)
 
 
-@pytest.mark.parametrize("place", ["notebooks/03_plot_loss.ipynb", "model/README.md",
-                                   "stages/.1.tmp", "logs/a.log", "evaluation"])  # fmt: skip
+@pytest.mark.parametrize(
+    "place",
+    [
+        "notebooks/03_plot_loss.ipynb",
+        "model/README.md",
+        "stages/.1.tmp",
+        "logs/a.log",
+        "evaluation",
+    ],
+)
 @pytest.mark.parametrize("command", ["run", "train", "card", "export", "score"])
 def test_a_link_inside_a_folder_is_refused(tmp_path, capsys, tiny_model, place, command):
     run, victim = tmp_path / "runs/one", tmp_path / "victim"
@@ -151,9 +224,11 @@ def test_a_link_inside_a_folder_is_refused(tmp_path, capsys, tiny_model, place, 
     (tmp_path / "in.csv").write_text("sentence_0,sentence_1\na,b\n")
     arguments = {
         "run": ["--name", "one", "--only", "03", "--runs-dir", str(run.parent)],
-        "train": [str(run)], "card": [str(run)], "export": [str(run)],
+        "train": [str(run)],
+        "card": [str(run)],
+        "export": [str(run)],
         "score": [str(tiny_model), str(tmp_path / "in.csv"), str(run)],
-    }[command]  # fmt: skip
+    }[command]
     assert main([command, *arguments]) == 2
     assert "leads out of" in capsys.readouterr().err
     assert [path.name for path in victim.iterdir()] == ["rc"]
@@ -187,8 +262,10 @@ def test_runs_are_not_removed_elsewhere(tmp_path, capsys):
 def edit_model(source, folder, change):
     """A copy of a model whose config and weights `change` has altered."""
     shutil.copytree(source, folder)
-    config, weights = json.loads((folder / "config.json").read_text()), load_file(
-        folder / "model.safetensors")  # fmt: skip
+    config, weights = (
+        json.loads((folder / "config.json").read_text()),
+        load_file(folder / "model.safetensors"),
+    )
     change(config, weights)
     write_json(folder / "config.json", config)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -219,8 +296,9 @@ def test_a_missing_head_or_pooler_is_a_new_one(tiny_model, tmp_path):
             del weights[name]
 
     folder = edit_model(tiny_model, tmp_path / "model", change)
-    first, second = (load_cross_encoder(find_model(str(folder))).predict([("a", "b")])
-                     for _ in range(2))  # fmt: skip
+    first, second = (
+        load_cross_encoder(find_model(str(folder))).predict([("a", "b")]) for _ in range(2)
+    )
     assert first == second
 
 

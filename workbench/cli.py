@@ -49,8 +49,9 @@ def add_export(commands: Any) -> None:
     )
     export.add_argument("model", metavar="RUN", help="a run folder, or a model folder")
     export.add_argument("--to", default="onnx", choices=("onnx", "onnx-int8"))
-    export.add_argument("--max-length", type=int, default=512, metavar="N",
-                        help="tokens of a pair (512)")  # fmt: skip
+    export.add_argument(
+        "--max-length", type=int, default=512, metavar="N", help="tokens of a pair (512)"
+    )
     export.set_defaults(command=_export)
 
 
@@ -92,8 +93,13 @@ def add_card(commands: Any) -> None:
         allow_abbrev=False,
     )
     card.add_argument("run", metavar="RUN", help="a run folder, such as runs/NAME")
-    card.add_argument("--samples", dest="card_samples", type=int, metavar="N",
-                      help="training pairs to print; 0 holds them back")  # fmt: skip
+    card.add_argument(
+        "--samples",
+        dest="card_samples",
+        type=int,
+        metavar="N",
+        help="training pairs to print; 0 holds them back",
+    )
     for name in ("language", "license", "dataset"):
         card.add_argument(f"--{name}", help="for the head of the card")
     card.set_defaults(command=_card)
@@ -125,20 +131,38 @@ def add_score(commands: Any) -> None:
     score.add_argument("model", metavar="RUN", help="a run folder, or another model")
     score.add_argument("source", metavar="IN", help="the file")
     score.add_argument("out", metavar="OUT", help="the folder for the parts")
-    score.add_argument("--sentence-0-column", default="sentence_0", metavar="NAME",
-                       help="of the queries (sentence_0)")  # fmt: skip
-    score.add_argument("--sentence-1-column", default="sentence_1", metavar="NAME",
-                       help="of the candidates (sentence_1)")  # fmt: skip
-    score.add_argument("--top-k", type=int, default=0, metavar="K",
-                       help="keep the best K candidates of each query: of a list, or of rows with "
-                       "equal first texts that follow one another")  # fmt: skip
-    score.add_argument("--backend", default="auto", metavar="NAME",
-                       help="auto, predict, torch-float32, torch-bfloat16, and what was exported: "
-                       "onnx, onnx-int8")  # fmt: skip
-    score.add_argument("--max-length", type=int, default=512, metavar="N",
-                       help="tokens of a pair (512)")  # fmt: skip
-    score.add_argument("--part-rows", type=int, default=10_000, metavar="N",
-                       help="rows of a part (10000)")  # fmt: skip
+    score.add_argument(
+        "--sentence-0-column",
+        default="sentence_0",
+        metavar="NAME",
+        help="of the queries (sentence_0)",
+    )
+    score.add_argument(
+        "--sentence-1-column",
+        default="sentence_1",
+        metavar="NAME",
+        help="of the candidates (sentence_1)",
+    )
+    score.add_argument(
+        "--top-k",
+        type=int,
+        default=0,
+        metavar="K",
+        help="keep the best K candidates of each query: of a list, or of rows with "
+        "equal first texts that follow one another",
+    )
+    score.add_argument(
+        "--backend",
+        default="auto",
+        metavar="NAME",
+        help="auto, predict, torch-float32, torch-bfloat16, and what was exported: onnx, onnx-int8",
+    )
+    score.add_argument(
+        "--max-length", type=int, default=512, metavar="N", help="tokens of a pair (512)"
+    )
+    score.add_argument(
+        "--part-rows", type=int, default=10_000, metavar="N", help="rows of a part (10000)"
+    )
     score.add_argument("--workers", type=int, default=1, metavar="N", help="processes (1)")
     add_engine(score)
     score.set_defaults(command=_score)
@@ -154,9 +178,15 @@ def _score(options: argparse.Namespace) -> int:
     from workbench.scoring.score_file import BulkError, ChangedError, CutShortError, Job, score_file
 
     job = Job(
-        options.model, options.source, options.sentence_0_column, options.sentence_1_column,
-        options.backend, options.max_length, options.part_rows, options.top_k,
-    )  # fmt: skip
+        options.model,
+        options.source,
+        options.sentence_0_column,
+        options.sentence_1_column,
+        options.backend,
+        options.max_length,
+        options.part_rows,
+        options.top_k,
+    )
     end_on_sigterm()
     try:
         run = None
@@ -166,12 +196,20 @@ def _score(options: argparse.Namespace) -> int:
             check_cluster(options.address)
             run = partial(run_on_ray, address=options.address)
         done = score_file(job, options.out, options.workers, run)
-    except (BackendError, BulkError, EngineError, ExportedError, LinkError, ModelError,
-            PairsError) as error:  # fmt: skip
+    except (
+        BackendError,
+        BulkError,
+        EngineError,
+        ExportedError,
+        LinkError,
+        ModelError,
+        PairsError,
+    ) as error:
         return refuse(str(error))
     except (CutShortError, KeyboardInterrupt) as error:
-        print(f"cut short: {str(error) or 'interrupted'}; the same command goes on",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"cut short: {str(error) or 'interrupted'}; the same command goes on", file=sys.stderr
+        )
         return 1
     except (ChangedError, OSError) as error:
         print(f"failed: {error}", file=sys.stderr)
@@ -192,8 +230,12 @@ def _score(options: argparse.Namespace) -> int:
 def add_engine(parser: argparse.ArgumentParser) -> None:
     """Add where the work is done: here, or on a Ray cluster."""
     parser.add_argument("--engine", choices=("local", "ray"), default="local")
-    parser.add_argument("--address", default="", metavar="HOST:PORT",
-                        help="of a running Ray cluster; without it, one is started")  # fmt: skip
+    parser.add_argument(
+        "--address",
+        default="",
+        metavar="HOST:PORT",
+        help="of a running Ray cluster; without it, one is started",
+    )
 
 
 def end_on_sigterm() -> None:
@@ -224,9 +266,13 @@ CONDITION = re.compile(r"([\w@.]+)(<=|>=|!=|=|<|>)(.*)", re.DOTALL)
 
 
 TESTS: dict[str, Callable[[Any, Any], Any]] = {
-    "<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt,
-    "=": operator.eq, "!=": operator.ne,
-}  # fmt: skip
+    "<=": operator.le,
+    ">=": operator.ge,
+    "<": operator.lt,
+    ">": operator.gt,
+    "=": operator.eq,
+    "!=": operator.ne,
+}
 
 
 def runs(options: argparse.Namespace) -> int:
@@ -246,8 +292,9 @@ def runs(options: argparse.Namespace) -> int:
         from workbench.runs.catalog import export_runs
 
         chosen = {one["folder"] for one in rows}
-        return export_runs([r for r in records if display_path(r.folder) in chosen],
-                           options.export, options.uri)  # fmt: skip
+        return export_runs(
+            [r for r in records if display_path(r.folder) in chosen], options.export, options.uri
+        )
     show(rows, "json" if options.json else "csv" if options.csv else "")
     return 0
 
@@ -384,9 +431,11 @@ def diff(place: Path, names: Sequence[str], as_json: bool) -> int:
         better = next(one.name for one in both if one.name != paired["run"])
         figures[metric] = {one.name: one.value(metric) for one in both} | {
             "better": better if paired["queries"] else None,
-            **{k: None if paired[k] != paired[k] else paired[k] for k in
-               ("queries", "difference", "low", "high", "p", "note")},
-        }  # fmt: skip
+            **{
+                k: None if paired[k] != paired[k] else paired[k]
+                for k in ("queries", "difference", "low", "high", "p", "note")
+            },
+        }
     if as_json:
         different = {str(k): v for k, v in table.to_dict("index").items()}
         print(
@@ -418,8 +467,10 @@ def remove(place: Path, names: Sequence[str], sure: bool) -> int:
     folders = list(dict.fromkeys(find(place, name) for name in names))
     for folder in folders:
         if not folder.resolve().is_relative_to(place.resolve()) or folder.is_symlink():
-            raise RequestError(f"{display_path(folder)} is not in {display_path(place)}, so it is "
-                               "not removed: give its own place with --runs-dir")  # fmt: skip
+            raise RequestError(
+                f"{display_path(folder)} is not in {display_path(place)}, so it is "
+                "not removed: give its own place with --runs-dir"
+            )
         if in_use(folder):
             raise RequestError(f"{display_path(folder)} is in use by another process")
     others = [read_run(folder) for folder in run_folders(place) if folder not in folders]
@@ -442,8 +493,10 @@ def remove(place: Path, names: Sequence[str], sure: bool) -> int:
 def _uses(record: RunRecord, folder: Path) -> bool:
     values = [str(record.parameters.get("base_model", ""))]
     values += str(record.parameters.get("compare_runs", "")).split(",")
-    return any(value.strip() and project_path(value.strip()) in (folder, folder / "model")
-               for value in values)  # fmt: skip
+    return any(
+        value.strip() and project_path(value.strip()) in (folder, folder / "model")
+        for value in values
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -474,12 +527,22 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_request(parser: argparse.ArgumentParser) -> None:
     """What `run` and `preflight` have in common: which run is asked for."""
-    parser.add_argument("parameters", nargs="?", metavar="PARAMS.yaml", help="for example "
-                        "notebooks/parameters/quickstart.yaml")  # fmt: skip
+    parser.add_argument(
+        "parameters",
+        nargs="?",
+        metavar="PARAMS.yaml",
+        help="for example notebooks/parameters/quickstart.yaml",
+    )
     parser.add_argument("--name", help="of the run; default: the file's name and the time")
-    parser.add_argument("-p", dest="overrides", nargs=2, action="append", default=[],
-                        metavar=("KEY", "VALUE"),
-                        help="set a parameter; may be repeated")  # fmt: skip
+    parser.add_argument(
+        "-p",
+        dest="overrides",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("KEY", "VALUE"),
+        help="set a parameter; may be repeated",
+    )
     parser.add_argument(
         "--only",
         default="",
@@ -531,17 +594,33 @@ def _add_sweep(commands: Any) -> None:
         "that are done already are not made again.",
         allow_abbrev=False,
     )
-    sweep.add_argument("sweep", nargs="?", metavar="SWEEP.yaml", help="for example "
-                       "notebooks/sweeps/vocabularies.yaml")  # fmt: skip
+    sweep.add_argument(
+        "sweep",
+        nargs="?",
+        metavar="SWEEP.yaml",
+        help="for example notebooks/sweeps/vocabularies.yaml",
+    )
     sweep.add_argument("--name", help="of the sweep; default: the file's name and the time")
-    sweep.add_argument("-p", dest="overrides", nargs=2, action="append", default=[],
-                       metavar=("KEY", "VALUE"), help="set a parameter of all runs")  # fmt: skip
+    sweep.add_argument(
+        "-p",
+        dest="overrides",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("KEY", "VALUE"),
+        help="set a parameter of all runs",
+    )
     add_engine(sweep)
     sweep.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (1)")
     sweep.add_argument("--resume", action="store_true", help="go on with the sweep called NAME")
     sweep.add_argument("--dry-run", action="store_true", help="say what would be done")
-    sweep.add_argument("--max-failures", type=int, default=0, metavar="N",
-                       help="start no further run after N have failed (0: no limit)")  # fmt: skip
+    sweep.add_argument(
+        "--max-failures",
+        type=int,
+        default=0,
+        metavar="N",
+        help="start no further run after N have failed (0: no limit)",
+    )
     sweep.add_argument("--runs-dir", default="runs", metavar="DIR", help="where runs are (runs)")
     sweep.set_defaults(command=_sweep)
 
@@ -556,10 +635,20 @@ def _add_runs(commands: Any) -> None:
     )
     runs.add_argument("action", nargs="?", choices=("list", "diff", "rm"), default="list")
     runs.add_argument("names", nargs="*", metavar="RUN", help="of diff and rm")
-    runs.add_argument("--filter", dest="filters", action="append", default=[], metavar="CONDITION",
-                      help="such as state=done, ndcg@10>0.5, vocabulary!=keep")  # fmt: skip
-    runs.add_argument("--sort", default="", metavar="COLUMN",
-                      help="such as seconds; --sort=-ndcg@10 for falling order")  # fmt: skip
+    runs.add_argument(
+        "--filter",
+        dest="filters",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help="such as state=done, ndcg@10>0.5, vocabulary!=keep",
+    )
+    runs.add_argument(
+        "--sort",
+        default="",
+        metavar="COLUMN",
+        help="such as seconds; --sort=-ndcg@10 for falling order",
+    )
     runs.add_argument("--json", action="store_true", help="print everything as JSON")
     runs.add_argument("--csv", action="store_true", help="print everything as CSV")
     runs.add_argument("--export", choices=("mlflow", "trackio"), help="hand the runs to a tracker")

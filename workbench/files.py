@@ -105,8 +105,9 @@ def links_leading_out(folder: str | os.PathLike[str]) -> list[Path]:
     home, found = top.resolve(), []
     for place, folders, files in os.walk(top):
         paths = (Path(place, name) for name in (*folders, *files))
-        found += [path for path in paths if path.is_symlink()
-                  and not path.resolve().is_relative_to(home)]  # fmt: skip
+        found += [
+            path for path in paths if path.is_symlink() and not path.resolve().is_relative_to(home)
+        ]
     return sorted(found)
 
 

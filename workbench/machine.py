@@ -11,8 +11,6 @@ from functools import cache
 from types import FrameType
 from typing import Any
 
-import torch
-
 PATIENCE = 30.0  # seconds in which a child that was told to stop may write a checkpoint
 
 
@@ -89,6 +87,8 @@ def torch_threads(count: int | None) -> Iterator[int]:
 
     Yields how many those were.
     """
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:

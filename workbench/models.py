@@ -19,10 +19,17 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 CONFIGS = (  # what the libraries read
-    "config.json", "modules.json", "config_sentence_transformers.json", "sentence_*_config.json",
-    "tokenizer_config.json", "special_tokens_map.json", "*processor_config.json",
-    "generation_config.json", "router_config.json", "adapter_config.json",
-)  # fmt: skip
+    "config.json",
+    "modules.json",
+    "config_sentence_transformers.json",
+    "sentence_*_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "*processor_config.json",
+    "generation_config.json",
+    "router_config.json",
+    "adapter_config.json",
+)
 
 
 NOT_CODE = ("_name_or_path", "name_or_path", "auto_map", "custom_pipelines")  # never imported

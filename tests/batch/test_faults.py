@@ -40,8 +40,12 @@ def snapshot(folder):
 def place(tmp_path, tiny_model):
     """A folder with a sound request, its pairs, and a run that is done."""
     (tmp_path / "pairs.csv").write_text(HEADER + PAIRS, encoding="utf-8")
-    values = {"base_model": str(tiny_model), "pairs": str(tmp_path / "pairs.csv"), "max_length": 64,
-              "test_share": 0.4}  # fmt: skip
+    values = {
+        "base_model": str(tiny_model),
+        "pairs": str(tmp_path / "pairs.csv"),
+        "max_length": 64,
+        "test_share": 0.4,
+    }
     (tmp_path / "ok.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     run = tmp_path / "runs" / "precious"
     (run / "model").mkdir(parents=True)
@@ -124,13 +128,19 @@ def test_a_file_of_another_format_that_cannot_be_used(name, place, capsys):
 
 SETTINGS = {
     "duplicate key": (
-        "seed: 1\nepochs: 2\nseed: 2\n", "line 3, column 1", "'seed' stands on line 1",
+        "seed: 1\nepochs: 2\nseed: 2\n",
+        "line 3, column 1",
+        "'seed' stands on line 1",
     ),
     "anchors bomb": (
-        "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "line 1, column 4", "anchor or alias",
+        "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n",
+        "line 1, column 4",
+        "anchor or alias",
     ),
     "python tag": (
-        "seed: !!python/object/apply:os.system [id]\n", "line 1, column 7", "not allowed",
+        "seed: !!python/object/apply:os.system [id]\n",
+        "line 1, column 7",
+        "not allowed",
     ),
     "unknown tag": ("seed: !env HOME\n", "line 1, column 7", "not allowed"),
     "merge key": ("<<: {seed: 1}\n", "line 1, column 1", "not allowed"),
@@ -146,7 +156,7 @@ SETTINGS = {
     "not UTF-8": ("query: 怎么\n".encode("gb18030"), "line 1", "not UTF-8"),
     "UTF-16": ("seed: 1\n".encode("utf-16"), "", "the file is UTF-16"),
     "much too large": ("# " + "x" * 1_100_000, "", "more than 1,000,000 bytes"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -331,8 +341,16 @@ def test_a_name_that_no_run_can_have(name, place, capsys):
 def test_a_name_may_have_spaces_chinese_and_signs_that_a_shell_would_mind(place, capsys):
     (place / "我的 数据").mkdir()
     shutil.copy(place / "pairs.csv", place / "我的 数据/pairs.csv")
-    code = ask(place, place / "ok.yaml", "--name", "跑 $(1); '2'", "-p", "pairs",
-               place / "我的 数据/pairs.csv", command="preflight")  # fmt: skip
+    code = ask(
+        place,
+        place / "ok.yaml",
+        "--name",
+        "跑 $(1); '2'",
+        "-p",
+        "pairs",
+        place / "我的 数据/pairs.csv",
+        command="preflight",
+    )
     assert code == 0, capsys.readouterr().err
 
 
@@ -363,9 +381,30 @@ def test_texts_that_are_odd_but_sound_are_no_problem(name, place, capsys):
 def test_everything_is_told_at_once(place, capsys):
     bad = place / "lists.jsonl"
     bad.write_text('{"query": "q"}\n', encoding="utf-8")
-    code = ask(place, place / "ok.yaml", "-p", "epochs", "many", "-p", "seeed", "1", "-p", "pairs",
-               "none.csv", "-p", "candidates", bad, "-p", "base_model", "bundled:none",
-               "--name", "precious", "--only", "09", command="preflight")  # fmt: skip
+    code = ask(
+        place,
+        place / "ok.yaml",
+        "-p",
+        "epochs",
+        "many",
+        "-p",
+        "seeed",
+        "1",
+        "-p",
+        "pairs",
+        "none.csv",
+        "-p",
+        "candidates",
+        bad,
+        "-p",
+        "base_model",
+        "bundled:none",
+        "--name",
+        "precious",
+        "--only",
+        "09",
+        command="preflight",
+    )
     error = capsys.readouterr().err
     assert code == 2
     for part in ("epochs:", "seeed:", "none.csv", "field 'positive'", "bundled", "--only 09"):
@@ -442,9 +481,11 @@ def test_a_folder_that_is_read_only(place, command, name):
     (place / "runs").chmod(0o555)
     done = subprocess.run(
         [sys.executable, "-m", "workbench", command, asked, "--runs-dir", place / "runs", *name],
-        preexec_fn=bound_by_permissions, capture_output=True, text=True,
+        preexec_fn=bound_by_permissions,
+        capture_output=True,
+        text=True,
         cwd=Path(__file__).parents[2],
-    )  # fmt: skip
+    )
     (place / "runs").chmod(0o755)
     assert done.returncode == 2, done.stderr
     assert "runs cannot be written to (Permission denied)" in done.stderr
@@ -454,15 +495,32 @@ def test_a_folder_that_is_read_only(place, command, name):
 
 def test_a_hub_that_cannot_be_reached(place):
     """Nothing listens at port 9 of this machine; the real client finds that out by itself."""
-    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0",
-                   "HF_HOME": str(place / "cache")}  # fmt: skip
-    arguments = ["run", str(place / "ok.yaml"), "--runs-dir", str(place / "runs"), "-p",
-                 "base_model", "nobody/nothing", "-p", "fallback_model", ""]  # fmt: skip
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+        "HF_HUB_OFFLINE": "0",
+        "HF_HOME": str(place / "cache"),
+    }
+    arguments = [
+        "run",
+        str(place / "ok.yaml"),
+        "--runs-dir",
+        str(place / "runs"),
+        "-p",
+        "base_model",
+        "nobody/nothing",
+        "-p",
+        "fallback_model",
+        "",
+    ]
     before = snapshot(place)
     done = subprocess.run(
-        [sys.executable, "-m", "workbench", *arguments], env=environment, capture_output=True,
-        text=True, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
+        [sys.executable, "-m", "workbench", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
     assert done.returncode == 2
     assert "the Hub cannot be reached" in done.stderr
     shutil.rmtree(place / "cache", ignore_errors=True)
@@ -488,9 +546,13 @@ def test_bad_rows_are_a_warning_where_they_are_only_to_be_reported(place, capsys
 def test_a_large_file_is_looked_at_for_a_second_and_this_is_said(place, capsys, monkeypatch):
     from workbench.batch.preflight import read_rows
 
-    rows = pd.DataFrame({"sentence_0": [f"问{n}" for n in range(5000)],
-                         "sentence_1": [f"答{n}" for n in range(5000)],
-                         "label": [n % 2 for n in range(5000)]})  # fmt: skip
+    rows = pd.DataFrame(
+        {
+            "sentence_0": [f"问{n}" for n in range(5000)],
+            "sentence_1": [f"答{n}" for n in range(5000)],
+            "label": [n % 2 for n in range(5000)],
+        }
+    )
     rows.to_csv(place / "large.csv", index=False)
     found = read_rows(place / "large.csv", {}, seconds=-1)
     assert not found.whole

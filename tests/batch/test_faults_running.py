@@ -279,8 +279,12 @@ def test_a_damaged_run_is_listed_and_stops_nobody(tmp_path, capsys):
     assert main(["runs", "--runs-dir", str(tmp_path)]) == 0
     lines = capsys.readouterr().out
     states = dict(line.split()[:2] for line in lines.splitlines()[1:5])
-    assert states == {"good": "incomplete", "bad": "unreadable", "bomb": "unreadable",
-                      "future": "unreadable"}  # fmt: skip
+    assert states == {
+        "good": "incomplete",
+        "bad": "unreadable",
+        "bomb": "unreadable",
+        "future": "unreadable",
+    }
     assert "newer workbench" in lines
 
 
@@ -308,9 +312,11 @@ def test_removing_asks_and_follows_no_link(tmp_path, capsys, monkeypatch):
 
 
 def test_filters_and_sorting():
-    rows = [{"name": "a", "state": "done", "ndcg@10": 0.5, "p.seed": 1},
-            {"name": "b", "state": "failed", "ndcg@10": None, "p.seed": 2},
-            {"name": "c", "state": "done", "ndcg@10": 0.7, "p.seed": 1}]  # fmt: skip
+    rows = [
+        {"name": "a", "state": "done", "ndcg@10": 0.5, "p.seed": 1},
+        {"name": "b", "state": "failed", "ndcg@10": None, "p.seed": 2},
+        {"name": "c", "state": "done", "ndcg@10": 0.7, "p.seed": 1},
+    ]
     assert [one["name"] for one in choose(rows, ["state=done"], "-ndcg@10")] == ["c", "a"]
     assert [one["name"] for one in choose(rows, ["ndcg@10>=0.6"])] == ["c"]
     assert [one["name"] for one in choose(rows, ["seed!=1"])] == ["b"]

@@ -56,8 +56,9 @@ def told(project, act):
 
 
 def test_a_plan_crosses_grid_and_seeds_and_lists_equal_runs_once(plan_file):
-    plan = read_plan(plan_file(grid={"vocabulary": ["keep", "extend"], "epochs": [1, 1.0, 2]},
-                               seeds=[1, 2]))  # fmt: skip
+    plan = read_plan(
+        plan_file(grid={"vocabulary": ["keep", "extend"], "epochs": [1, 1.0, 2]}, seeds=[1, 2])
+    )
     assert len(plan.jobs) == 8
     assert len({job.name for job in plan.jobs}) == 8
     assert len({job.data for job in plan.jobs}) == 2  # what notebook 1 makes depends on the seed
@@ -105,7 +106,7 @@ WRONG = [
     ({"search": {"space": {"epoch": {"low": 1, "high": 2}}}}, "no such parameter"),
     ({"search": {"space": {}, "metric": "ndcg@10"}}, "'dev_ap' or 'dev_loss'"),
     ({"search": {"space": {"epochs": {"choices": [1]}}}, "seeds": [1]}, "stands alone"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("parts", "message"), WRONG)
@@ -211,8 +212,9 @@ def names_of(project, process, seed):
     while True:
         assert process.poll() is None, process.communicate()
         jobs = record(project)["jobs"].items()
-        found = [n for n, job in jobs
-                 if job["values"]["seed"] == seed and job["state"] == "running"]  # fmt: skip
+        found = [
+            n for n, job in jobs if job["values"]["seed"] == seed and job["state"] == "running"
+        ]
         if found:
             return found
 
@@ -285,9 +287,12 @@ def test_a_worker_that_is_killed_is_a_failed_run_and_no_more(project):
 
 @pytest.mark.parametrize(
     ("method", "engine"),
-    [("tpe", "local"), ("halving", "local"),
-     pytest.param("halving", "ray", marks=pytest.mark.cluster)],
-)  # fmt: skip
+    [
+        ("tpe", "local"),
+        ("halving", "local"),
+        pytest.param("halving", "ray", marks=pytest.mark.cluster),
+    ],
+)
 def test_a_search_looks_on_dev_and_ends_what_is_hopeless(project, method, engine):
     pytest.importorskip("optuna")
     if engine == "ray":
@@ -373,13 +378,17 @@ def test_a_worker_of_ray_that_is_killed_loses_nothing(project):
     path = sweep_file(project, seeds=[1, 2])
     # A cluster of its own, unless one is named to be tested on.
     address = os.environ.get("WORKBENCH_TEST_RAY", "")
-    process = project.ask("sweep", path, "--name", "s", "--engine", "ray", "--jobs", "2",
-                          "--address", address)  # fmt: skip
+    process = project.ask(
+        "sweep", path, "--name", "s", "--engine", "ray", "--jobs", "2", "--address", address
+    )
     for seed in (1, 2):
         (name,) = names_of(project, process, seed)
         await_file(project.runs / "s" / name / "at-02", process)
-    carriers = [one for one in psutil.process_iter(["cmdline"])
-                if "ray::run_task" in " ".join(one.info["cmdline"] or [])]  # fmt: skip
+    carriers = [
+        one
+        for one in psutil.process_iter(["cmdline"])
+        if "ray::run_task" in " ".join(one.info["cmdline"] or [])
+    ]
     assert carriers
     carriers[0].kill()
     while len(told(project, "02")) < 3:  # until the run of the killed one is taken up again
@@ -398,8 +407,9 @@ def test_a_worker_of_ray_that_is_killed_loses_nothing(project):
 def test_an_engine_that_cannot_be_had_is_told_before_anything_starts(project):
     pytest.importorskip("ray")
     path = sweep_file(project, seeds=[1])
-    code, _, error = project.run("sweep", path, "--name", "s", "--engine", "ray", "--address",
-                                 "127.0.0.1:9")  # fmt: skip
+    code, _, error = project.run(
+        "sweep", path, "--name", "s", "--engine", "ray", "--address", "127.0.0.1:9"
+    )
     assert code == 2
     assert "no cluster at '127.0.0.1:9'" in error
     assert not (project.runs / "s").exists()

@@ -18,8 +18,12 @@ import yaml
 
 import workbench
 
-ACTS = {"01": "01_inspect_data", "02": "02_fine_tune", "03": "03_plot_loss",
-        "04": "04_evaluate_ranking"}  # fmt: skip
+ACTS = {
+    "01": "01_inspect_data",
+    "02": "02_fine_tune",
+    "03": "03_plot_loss",
+    "04": "04_evaluate_ranking",
+}
 PARAMETERS = 'run_dir: str = "runs/notebook"  # the folder\nseed: int = 42  # of all\n'
 # Waits in the act named in the file `wait`, after it has said that it is there.
 BODY = """
@@ -86,8 +90,10 @@ class TinyProject:
         self.request.write_text(yaml.safe_dump(values), encoding="utf-8")
 
     def write(self, name, source, parameters=PARAMETERS):
-        cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
-                 nbformat.v4.new_code_cell(source)]  # fmt: skip
+        cells = [
+            nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+            nbformat.v4.new_code_cell(source),
+        ]
         kernel = {"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
         notebook = nbformat.v4.new_notebook(cells=cells, metadata=kernel)
         nbformat.write(notebook, self.root / "notebooks" / f"{name}.ipynb")
@@ -96,9 +102,14 @@ class TinyProject:
         environment = {**os.environ, "PYTHONPATH": str(self.site)}
         environment.pop("PYTEST_CURRENT_TEST", None)
         return subprocess.Popen(
-            [sys.executable, "-m", "workbench", *map(str, arguments)], cwd=self.root, text=True,
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
-        )  # fmt: skip
+            [sys.executable, "-m", "workbench", *map(str, arguments)],
+            cwd=self.root,
+            text=True,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            **options,
+        )
 
     def ask(self, *arguments, runs=None, **options):
         return self.start(*arguments, "--runs-dir", runs or self.runs, **options)
@@ -126,8 +137,11 @@ def await_end(pids, seconds=60):
     import psutil
 
     end = time.monotonic() + seconds
-    while left := [pid for pid in pids if psutil.pid_exists(pid)
-                   and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]:  # fmt: skip
+    while left := [
+        pid
+        for pid in pids
+        if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    ]:
         if time.monotonic() > end:
             break
         time.sleep(0.1)

@@ -26,8 +26,10 @@ def main(count=8, rounds=5):
         caches = folder / f"caches-{turn}"
         os.environ |= {"MPLCONFIGDIR": str(caches / "mpl"), "XDG_CACHE_HOME": str(caches / "xdg")}
         start = time.perf_counter()
-        processes = [project.ask("run", project.request, "--name", f"t{turn}-{n}", "-p", "seed", n)
-                     for n in range(count)]  # fmt: skip
+        processes = [
+            project.ask("run", project.request, "--name", f"t{turn}-{n}", "-p", "seed", n)
+            for n in range(count)
+        ]
         for number, process in enumerate(processes):
             _, error = process.communicate(timeout=1800)
             result = project.runs / f"t{turn}-{number}" / "result.txt"

@@ -31,8 +31,16 @@ from workbench.machine import core_count
 from workbench.models import BUNDLED_MODEL
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("torch", "transformers", "sentence-transformers", "numpy", "pandas", "datasets",
-            "scikit-learn", "onnxruntime")  # fmt: skip
+PACKAGES = (
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "numpy",
+    "pandas",
+    "datasets",
+    "scikit-learn",
+    "onnxruntime",
+)
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
 HEAD = ("what", "the usual way", "ours", "times as quick [lowest, highest]")
 
@@ -81,30 +89,54 @@ def starting(options, folder):
 def reading(options, folder):
     peers = ("`pandas.read_csv`", '`datasets.load_dataset("csv")`')
     for rows in options.rows:
-        yield Group(f"reading {rows:,} rows", "s", peers, ("`read_pairs`",),
-                    values={"file": made_up(rows, folder)})  # fmt: skip
+        yield Group(
+            f"reading {rows:,} rows",
+            "s",
+            peers,
+            ("`read_pairs`",),
+            values={"file": made_up(rows, folder)},
+        )
 
 
 def splitting(options, folder):
     remark = "a part of the job: the groups are given, there is no dev"
     for rows in options.rows:
-        yield Group(f"splitting {rows:,} rows", "s", ("`GroupShuffleSplit`, given the groups",),
-                    ("`split_pairs`",), remark, {"file": made_up(rows, folder)})  # fmt: skip
+        yield Group(
+            f"splitting {rows:,} rows",
+            "s",
+            ("`GroupShuffleSplit`, given the groups",),
+            ("`split_pairs`",),
+            remark,
+            {"file": made_up(rows, folder)},
+        )
 
 
 def memory(options, folder, model="", kind="tiny model"):
     for rows in options.rows:
         values = {"file": made_up(rows, folder), "file_rows": rows, "file_model": model}
-        yield Group(f"scoring a file of {rows:,} rows, {kind}", "rows/s", (),
-                    ("`workbench score`",), values=values, rounds=1)  # fmt: skip
+        yield Group(
+            f"scoring a file of {rows:,} rows, {kind}",
+            "rows/s",
+            (),
+            ("`workbench score`",),
+            values=values,
+            rounds=1,
+        )
 
 
 def real_memory(options, folder):
     yield from memory(options, folder, options.model, "whole model")
 
 
-ROWS = {"scoring": scoring, "training": training, "light": starting, "reading": reading,
-        "splitting": splitting, "memory": memory, "real": real_memory}  # fmt: skip
+ROWS = {
+    "scoring": scoring,
+    "training": training,
+    "light": starting,
+    "reading": reading,
+    "splitting": splitting,
+    "memory": memory,
+    "real": real_memory,
+}
 
 
 def made_up(rows, folder):
@@ -127,11 +159,16 @@ class Side:
     def __init__(self, name, options, stack):
         self.name, self.answers = name, []
         self.errors = stack.enter_context(tempfile.TemporaryFile("w+"))  # noqa: SIM115
-        self.process = stack.enter_context(subprocess.Popen(
-            [sys.executable, "-m", "tests.benchmarks.sides", name, json.dumps(options)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True,
-            cwd=project_root(),
-        ))  # fmt: skip
+        self.process = stack.enter_context(
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.benchmarks.sides", name, json.dumps(options)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.errors,
+                text=True,
+                cwd=project_root(),
+            )
+        )
         self.not_here = self.answer().get("not_here", "")
 
     def answer(self):
@@ -171,8 +208,12 @@ def measure(group, options):
 def compared(group, peer, ours):
     """One row of the table, as plain values."""
     last = ours.answers[-1]
-    row = {"what": group.what.format(f"{last.get('amount', 0):,} {last.get('detail', '')}"),
-           "unit": group.unit, "remark": group.remark, "ours": described(group, ours)}  # fmt: skip
+    row = {
+        "what": group.what.format(f"{last.get('amount', 0):,} {last.get('detail', '')}"),
+        "unit": group.unit,
+        "remark": group.remark,
+        "ours": described(group, ours),
+    }
     if peer:
         row["peer"] = described(group, peer)
         times = zip(row["peer"]["seconds"], row["ours"]["seconds"], strict=True)
@@ -257,8 +298,11 @@ def main(arguments=None):
     parser.add_argument("--model", default=BUNDLED_MODEL)
     parser.add_argument("--pairs", default="data/sample_pairs.csv")
     parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--rows", default="10000,97230",
-                        type=lambda text: [int(number) for number in text.split(",")])  # fmt: skip
+    parser.add_argument(
+        "--rows",
+        default="10000,97230",
+        type=lambda text: [int(number) for number in text.split(",")],
+    )
     parser.add_argument("--out", default=str(RESULTS / "bench.json"))
     parser.add_argument("--readme", action="store_true", help="print the table of --out; no more")
     options = parser.parse_args(arguments)
@@ -285,16 +329,21 @@ def main(arguments=None):
             "command": command(options, names),
             "rows": rows,
         }
-        record["measured"] = {one: record["measured"][one] for one in ROWS
-                              if one in record["measured"]}  # fmt: skip
+        record["measured"] = {
+            one: record["measured"][one] for one in ROWS if one in record["measured"]
+        }
         write_json(out, record)
     print(f"{about(record)}\nwritten: {display_path(out)}")
 
 
 def command(options, names):
     """How the same rows are measured again; files of one's own have no name there."""
-    flags = [*(names if names != list(ROWS) else []), f"--rounds {options.rounds}",
-             f"--count {options.count}", f"--rows {','.join(map(str, options.rows))}"]  # fmt: skip
+    flags = [
+        *(names if names != list(ROWS) else []),
+        f"--rounds {options.rounds}",
+        f"--count {options.count}",
+        f"--rows {','.join(map(str, options.rows))}",
+    ]
     if options.model != BUNDLED_MODEL:
         flags.append("--model MODEL")
     if options.pairs != "data/sample_pairs.csv":

@@ -31,8 +31,11 @@ def make_runs(folder, count, queries=300, seeds=4):
     for number in range(count):
         setting, seed = divmod(number, seeds)
         run = folder / f"run-{number:03d}"
-        asked = {"vocabulary": ("keep", "unused", "extend")[setting % 3],
-                 "learning_rate": round(1e-5 * (1 + setting // 3), 6), "seed": seed}  # fmt: skip
+        asked = {
+            "vocabulary": ("keep", "unused", "extend")[setting % 3],
+            "learning_rate": round(1e-5 * (1 + setting // 3), 6),
+            "seed": seed,
+        }
         text = yaml.safe_dump(defaults | asked, allow_unicode=True, sort_keys=False)
         write_text(run / "parameters.yaml", text)
         acts = {act: {"state": "done", "seconds": 10.0} for act in ("01", "02", "03", "04")}
@@ -42,20 +45,31 @@ def make_runs(folder, count, queries=300, seeds=4):
             run / "environment.json", {"python": "3.11.7", "packages": packages, "code": "c"}
         )
         write_json(run / "data/manifest.json", {"source": "pairs.csv", "sha256": "0" * 64})
-        lists = [{"query": f"{seed} {place}", "positive": [f"yes {seed} {place}"],
-                  "negative": [f"no {n}" for n in range(9)], "order": list(range(10))}
-                 for place in range(queries)]  # fmt: skip
-        write_text(run / "evaluation/candidates.jsonl",
-                   "".join(json.dumps(row) + "\n" for row in lists))  # fmt: skip
+        lists = [
+            {
+                "query": f"{seed} {place}",
+                "positive": [f"yes {seed} {place}"],
+                "negative": [f"no {n}" for n in range(9)],
+                "order": list(range(10)),
+            }
+            for place in range(queries)
+        ]
+        write_text(
+            run / "evaluation/candidates.jsonl", "".join(json.dumps(row) + "\n" for row in lists)
+        )
         values = np.clip(rng.normal(0.5 + ability[setting], 0.25, queries), 0, 1)
         frame = pd.DataFrame({"scorer": "model", "number": range(queries), "ndcg@10": values})
         frame.to_parquet(run / "evaluation/per_query.parquet", index=False)
         mean, half = values.mean(), 1.96 * values.std() / queries**0.5
-        row = {"scorer": "model",
-               "ndcg@10": {"mean": mean, "low": mean - half, "high": mean + half}}  # fmt: skip
+        row = {
+            "scorer": "model",
+            "ndcg@10": {"mean": mean, "low": mean - half, "high": mean + half},
+        }
         write_json(run / "evaluation/metrics.json", {"schema": 1, "rows": [row]})
-        log = [{"stage": "stage 1", "step": step, "steps": 1000, "loss": 0.7 * 0.97**place + 0.1}
-               for place, step in enumerate(range(10, 1001, 10))]  # fmt: skip
+        log = [
+            {"stage": "stage 1", "step": step, "steps": 1000, "loss": 0.7 * 0.97**place + 0.1}
+            for place, step in enumerate(range(10, 1001, 10))
+        ]
         write_text(run / "training_log.jsonl", "".join(json.dumps(one) + "\n" for one in log))
 
 
@@ -69,8 +83,10 @@ def main(count=200):
     took = time.perf_counter() - start
     cells = json.loads(out.read_text(encoding="utf-8"))["cells"]
     alone = sum(cell["metadata"].get("papermill", {}).get("duration") or 0 for cell in cells)
-    print(f"{count} runs: {took:.1f} s with the kernel's start, {alone:.1f} s in the cells "
-          f"({time.process_time() - used:.1f} s of processor time outside the kernel)")  # fmt: skip
+    print(
+        f"{count} runs: {took:.1f} s with the kernel's start, {alone:.1f} s in the cells "
+        f"({time.process_time() - used:.1f} s of processor time outside the kernel)"
+    )
     for cell in cells:
         seconds = cell["metadata"].get("papermill", {}).get("duration") or 0
         if seconds >= 0.2:

@@ -32,8 +32,14 @@ def trained(speed, seed, sides, options, folder):
     from workbench.training.log import TrainingLog
     from workbench.training.trainer import make_trainer
 
-    recipe = Recipe(speed=speed, seed=seed, batch_size=options.batch, max_length=128,
-                    learning_rate=options.learning_rate, precision=options.precision)  # fmt: skip
+    recipe = Recipe(
+        speed=speed,
+        seed=seed,
+        batch_size=options.batch,
+        max_length=128,
+        learning_rate=options.learning_rate,
+        precision=options.precision,
+    )
     model = load_cross_encoder(find_model(options.model), 128, seed)
     for module in model.modules():
         if options.no_dropout and isinstance(module, torch.nn.Dropout):
@@ -74,19 +80,31 @@ def main(arguments=None):
     each = [fast - exact for fast, exact in zip(by["fast"], by["exact"], strict=True)]
     difference = statistics.mean(each)
     error = statistics.stdev(each) / len(each) ** 0.5 if len(each) > 1 else None
-    print(f"{len(sides['train']):,} training and {len(sides['dev']):,} dev pairs: " + "; ".join(
-        f"{speed} {mean[speed]:.4f}, seeds within {spread[speed]:.4f}" for speed in SPEEDS
-    ) + f"; fast minus exact {difference:+.4f}, standard error "
-        + ("unknown" if error is None else f"{error:.4f}"))  # fmt: skip
-    write_json(options.out, {
-        "schema": 1, "machine": machine(), "bundled_base": options.model == BUNDLED_MODEL,
-        "batch": options.batch,
-        "learning_rate": options.learning_rate, "train_pairs": len(sides["train"]),
-        "dev_pairs": len(sides["dev"]), "precision": Recipe(
-            speed="fast", precision=options.precision).resolved_precision(),
-        "dropout": not options.no_dropout, "trainings": rows,
-        "fast_minus_exact": difference, "standard_error": error,
-    })  # fmt: skip
+    print(
+        f"{len(sides['train']):,} training and {len(sides['dev']):,} dev pairs: "
+        + "; ".join(
+            f"{speed} {mean[speed]:.4f}, seeds within {spread[speed]:.4f}" for speed in SPEEDS
+        )
+        + f"; fast minus exact {difference:+.4f}, standard error "
+        + ("unknown" if error is None else f"{error:.4f}")
+    )
+    write_json(
+        options.out,
+        {
+            "schema": 1,
+            "machine": machine(),
+            "bundled_base": options.model == BUNDLED_MODEL,
+            "batch": options.batch,
+            "learning_rate": options.learning_rate,
+            "train_pairs": len(sides["train"]),
+            "dev_pairs": len(sides["dev"]),
+            "precision": Recipe(speed="fast", precision=options.precision).resolved_precision(),
+            "dropout": not options.no_dropout,
+            "trainings": rows,
+            "fast_minus_exact": difference,
+            "standard_error": error,
+        },
+    )
     print(f"written: {display_path(options.out)}")
 
 

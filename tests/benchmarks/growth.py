@@ -84,8 +84,17 @@ def one(step, path):
         start, begun = time.perf_counter(), time.process_time()
         count = run()
         seconds, busy = time.perf_counter() - start, time.process_time() - begun
-    print(json.dumps({"seconds": seconds, "processor_seconds": busy, "most_bytes": highest(),
-                      "bytes_before": before, "result": count}))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "seconds": seconds,
+                "processor_seconds": busy,
+                "most_bytes": highest(),
+                "bytes_before": before,
+                "result": count,
+            }
+        )
+    )
 
 
 def slope(points, value):
@@ -107,8 +116,12 @@ def draw(found, path):
         for step, points in found.items():
             k = slope(points, name)
             power = "" if k is None else f", k = {k:.2f}"
-            axes.plot([point["rows"] for point in points], [point[name] / unit for point in points],
-                      marker="o", label=f"{STEPS[step]}{power}")  # fmt: skip
+            axes.plot(
+                [point["rows"] for point in points],
+                [point[name] / unit for point in points],
+                marker="o",
+                label=f"{STEPS[step]}{power}",
+            )
         axes.set(xscale="log", yscale="log", xlabel="rows of the file", ylabel=label)
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1))  # hides no point
@@ -118,8 +131,11 @@ def draw(found, path):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("step", nargs="*", help=f"of {', '.join(STEPS)}; all, if none is named")
-    parser.add_argument("--rows", default="10000,100000,1000000,10000000",
-                        type=lambda text: [int(number) for number in text.split(",")])  # fmt: skip
+    parser.add_argument(
+        "--rows",
+        default="10000,100000,1000000,10000000",
+        type=lambda text: [int(number) for number in text.split(",")],
+    )
     parser.add_argument("--out", default=str(RESULTS / "growth.json"))
     parser.add_argument("--one", metavar="FILE", help="do the step here and now with this file")
     options = parser.parse_args(arguments)
@@ -137,22 +153,28 @@ def main(arguments=None):
                 if rows > MOST.get(step, rows):
                     continue
                 command = [sys.executable, "-m", "tests.benchmarks.growth", step, "--one", path]
-                done = subprocess.run(command, cwd=project_root(), check=True, text=True,
-                                      stdout=subprocess.PIPE)  # fmt: skip
+                done = subprocess.run(
+                    command, cwd=project_root(), check=True, text=True, stdout=subprocess.PIPE
+                )
                 point = {"rows": rows, **json.loads(done.stdout.splitlines()[-1])}
                 found[step].append(point)
                 rise = (point["most_bytes"] - point["bytes_before"]) / rows
-                print(f"{step:10} {rows:12,} rows {point['seconds']:9.2f} s "
-                      f"{point['most_bytes'] / 2**30:7.2f} GiB, rise {rise:7.0f} bytes a row",
-                      flush=True)  # fmt: skip
-    slopes = {step: {name: slope(points, name)
-                     for name in ("seconds", "processor_seconds", "most_bytes")}
-              for step, points in found.items()}  # fmt: skip
+                print(
+                    f"{step:10} {rows:12,} rows {point['seconds']:9.2f} s "
+                    f"{point['most_bytes'] / 2**30:7.2f} GiB, rise {rise:7.0f} bytes a row",
+                    flush=True,
+                )
+    slopes = {
+        step: {name: slope(points, name) for name in ("seconds", "processor_seconds", "most_bytes")}
+        for step, points in found.items()
+    }
     for step, k in slopes.items():
         if k["seconds"] is not None:
-            print(f"{step:10} seconds grow as rows to the power {k['seconds']:.2f} (of the "
-                  f"processor {k['processor_seconds']:.2f}), memory to the power "
-                  f"{k['most_bytes']:.2f}")  # fmt: skip
+            print(
+                f"{step:10} seconds grow as rows to the power {k['seconds']:.2f} (of the "
+                f"processor {k['processor_seconds']:.2f}), memory to the power "
+                f"{k['most_bytes']:.2f}"
+            )
     write_json(out, {"schema": 1, "machine": this_machine(), "steps": found, "slopes": slopes})
     draw(found, out.with_suffix(".png"))
     print(f"written: {display_path(out)} and {out.with_suffix('.png').name}")

@@ -39,8 +39,13 @@ def made_up(seed=1):
     stream = "".join(rng.choice(signs, lengths.sum(), p=chance / chance.sum()))
     ends = np.cumsum(lengths)
     texts = [stream[end - length : end] for end, length in zip(ends, lengths, strict=True)]
-    train = pd.DataFrame({"sentence_0": texts[:PAIRS], "sentence_1": texts[PAIRS:],
-                          "label": (rng.random(PAIRS) < 0.16).astype(float)})  # fmt: skip
+    train = pd.DataFrame(
+        {
+            "sentence_0": texts[:PAIRS],
+            "sentence_1": texts[PAIRS:],
+            "label": (rng.random(PAIRS) < 0.16).astype(float),
+        }
+    )
     alike = train["label"] == 1  # positives share half their signs
     first = train["sentence_0"]
     train.loc[alike, "sentence_1"] = (first.str[:6] + train["sentence_1"].str[:4])[alike]
@@ -61,8 +66,10 @@ def main(files):
     texts = [*train["sentence_0"], *train["sentence_1"]]
     collection = dict.fromkeys(text for one in lists for text in one.candidates)
     pairs = [pair for one in lists for pair in one.pairs()]
-    print(f"{len(train):,} pairs, {len(lists):,} lists, {len(pairs):,} candidates; "
-          f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")  # fmt: skip
+    print(
+        f"{len(train):,} pairs, {len(lists):,} lists, {len(pairs):,} candidates; "
+        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    )
     makers = {
         "random": lambda: RandomScorer(42),
         "candidate_order": CandidateOrder,
@@ -93,8 +100,10 @@ def main(files):
     np.percentile(bootstrap_draws(values, groups, RESAMPLES), LEVEL, axis=0)
     drawn = time.perf_counter()
     randomisation_test(values[:, :1] - values[:, 1:], groups, RESAMPLES)
-    print(f"\n{RESAMPLES:,} resamples of {len(lists):,} queries, {len(scorers)} scorers: "
-          f"{drawn - start:.2f} s; as many flips: {time.perf_counter() - drawn:.2f} s")  # fmt: skip
+    print(
+        f"\n{RESAMPLES:,} resamples of {len(lists):,} queries, {len(scorers)} scorers: "
+        f"{drawn - start:.2f} s; as many flips: {time.perf_counter() - drawn:.2f} s"
+    )
 
 
 if __name__ == "__main__":

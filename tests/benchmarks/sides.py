@@ -137,10 +137,16 @@ def library_training(options):
     def run():
         with tempfile.TemporaryDirectory() as folder:
             arguments = CrossEncoderTrainingArguments(
-                output_dir=folder, num_train_epochs=1, per_device_train_batch_size=8,
-                learning_rate=5e-5, save_strategy="no", report_to="none", disable_tqdm=True,
-                use_cpu=True, logging_steps=max(1, len(frame) // 80),
-            )  # fmt: skip
+                output_dir=folder,
+                num_train_epochs=1,
+                per_device_train_batch_size=8,
+                learning_rate=5e-5,
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+                use_cpu=True,
+                logging_steps=max(1, len(frame) // 80),
+            )
             loss = BinaryCrossEntropyLoss(model)
             CrossEncoderTrainer(model, arguments, data, loss=loss).train()
         return {"amount": len(frame), "detail": detail}
@@ -179,8 +185,13 @@ for size, precision in itertools.product((32, 64), ("float32", "bfloat16")):
 def started(code, arguments=()):
     """Run Python code in a process of its own; its highest memory, which it says in the end."""
     show = f"{code}\nprint(open('/proc/self/status').read())"
-    done = subprocess.run([sys.executable, "-c", show, *arguments], check=True, text=True,
-                          capture_output=True, cwd=project_root())  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", show, *arguments],
+        check=True,
+        text=True,
+        capture_output=True,
+        cwd=project_root(),
+    )
     return highest(done.stdout)
 
 
@@ -243,8 +254,9 @@ def split_by_sklearn(options):
     groups = text_groups(frame)
 
     def run():
-        train, test = next(GroupShuffleSplit(1, test_size=0.1, random_state=42).split(
-            frame, groups=groups))  # fmt: skip
+        train, test = next(
+            GroupShuffleSplit(1, test_size=0.1, random_state=42).split(frame, groups=groups)
+        )
         sides = frame.iloc[train], frame.iloc[test]
         return {"found": f"train and test, {len(sides[1]) / len(frame):.1%} in test"}
 
@@ -277,8 +289,10 @@ def score_file(options):
     def run():
         given = ["score", model, options["file"], str(folder / f"out-{next(turns)}")]
         code = "import sys; from workbench.__main__ import main; main(sys.argv[1:])"
-        return {"most_bytes": started(code, [*given, "--max-length", "64"]),
-                "amount": options["file_rows"]}  # fmt: skip
+        return {
+            "most_bytes": started(code, [*given, "--max-length", "64"]),
+            "amount": options["file_rows"],
+        }
 
     return run
 

@@ -30,9 +30,13 @@ def write_small_model(folder):
 
     tokenizer = AutoTokenizer.from_pretrained(find_model(BUNDLED_MODEL).path)
     config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=128, num_labels=1,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=128,
+        num_labels=1,
+    )
     BertForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -46,8 +50,13 @@ def made_up(count, seed=1):
     lengths = np.clip(rng.lognormal(np.log(13), 0.6, 2 * count), 2, 120).astype(int)
     starts = rng.integers(0, len(signs) - 120, 2 * count)
     texts = [signs[a : a + n] for a, n in zip(starts, lengths, strict=True)]
-    return pd.DataFrame({"sentence_0": texts[:count], "sentence_1": texts[count:],
-                         "label": rng.integers(0, 2, count).astype(float)})  # fmt: skip
+    return pd.DataFrame(
+        {
+            "sentence_0": texts[:count],
+            "sentence_1": texts[count:],
+            "label": rng.integers(0, 2, count).astype(float),
+        }
+    )
 
 
 def main(arguments=None):
@@ -76,27 +85,43 @@ def main(arguments=None):
         folder = Path(name)
         frame = made_up(options.steps * options.batch // EPOCHS)
         model = load_cross_encoder(find_model(str(write_small_model(folder / "model"))), 128)
-        recipe = Recipe(precision="bfloat16", speed="fast", batch_size=options.batch,
-                        epochs=EPOCHS, max_length=128)  # fmt: skip
+        recipe = Recipe(
+            precision="bfloat16",
+            speed="fast",
+            batch_size=options.batch,
+            epochs=EPOCHS,
+            max_length=128,
+        )
         log = TrainingLog(folder, "steps")
         trainer = make_trainer(model, folder / "checkpoints", frame, frame.head(0), recipe, log)
         trainer.args.save_strategy = "no"
         trainer.add_callback(Watch())
         trainer.train()
-        lengths = trainer.encoder.encode(list(zip(frame["sentence_0"], frame["sentence_1"],
-                                                  strict=True))).lengths  # fmt: skip
+        lengths = trainer.encoder.encode(
+            list(zip(frame["sentence_0"], frame["sentence_1"], strict=True))
+        ).lengths
     for step, size in noted:
         print(f"step {step:7,} {size / 2**20:8.0f} MiB")
     since, settled = next((note for note in noted if note[0] >= SETTLED), noted[0])
     grown = (noted[-1][1] - settled) / 2**20
-    print(f"{len(set(lengths))} lengths, {lengths.min()} to {lengths.max()} tokens, mean "
-          f"{lengths.mean():.0f}; from step {since:,} to {noted[-1][0]:,} memory grew by "
-          f"{grown:.0f} MiB")  # fmt: skip
-    write_json(options.out, {
-        "schema": 1, "machine": machine(), "steps": options.steps, "batch": options.batch,
-        "lengths": len(set(lengths)), "mean_length": float(lengths.mean()),
-        "resident_bytes": dict(noted), "grown_mib_after": {"step": since, "mib": grown},
-    })  # fmt: skip
+    print(
+        f"{len(set(lengths))} lengths, {lengths.min()} to {lengths.max()} tokens, mean "
+        f"{lengths.mean():.0f}; from step {since:,} to {noted[-1][0]:,} memory grew by "
+        f"{grown:.0f} MiB"
+    )
+    write_json(
+        options.out,
+        {
+            "schema": 1,
+            "machine": machine(),
+            "steps": options.steps,
+            "batch": options.batch,
+            "lengths": len(set(lengths)),
+            "mean_length": float(lengths.mean()),
+            "resident_bytes": dict(noted),
+            "grown_mib_after": {"step": since, "mib": grown},
+        },
+    )
     print(f"written: {display_path(options.out)}")
 
 

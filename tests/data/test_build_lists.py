@@ -21,8 +21,9 @@ def pairs(*rows):
 
 def test_the_index_finds_what_going_through_all_texts_finds(sample):
     queries, texts = list(sample["sentence_0"][:70]), list(sample["sentence_1"][:300])
-    for query, (places, overlap) in zip(queries, OverlapIndex(texts).overlaps(queries),
-                                        strict=True):  # fmt: skip
+    for query, (places, overlap) in zip(
+        queries, OverlapIndex(texts).overlaps(queries), strict=True
+    ):
         found = dict(zip(places.tolist(), overlap.tolist(), strict=True))
         for place, text in enumerate(texts):
             one, other = set(query) - {" "}, set(text) - {" "}
@@ -64,8 +65,10 @@ def test_candidates_come_from_the_test_side_alone(chain):
     from workbench.data.splits import read_side
 
     lists = read_candidates(chain / "evaluation/candidates.jsonl")
-    texts = {name: {*side["sentence_0"], *side["sentence_1"]} for name, side in
-             ((n, read_side(chain, n)) for n in ("train", "dev", "test"))}  # fmt: skip
+    texts = {
+        name: {*side["sentence_0"], *side["sentence_1"]}
+        for name, side in ((n, read_side(chain, n)) for n in ("train", "dev", "test"))
+    }
     used = {text for one in lists for text in (one.query, *one.candidates)}
     assert used <= texts["test"]
     assert not used & (texts["train"] | texts["dev"])
@@ -79,8 +82,7 @@ def test_look_alikes_are_the_nearest_and_the_recipe_counts_every_kind(sample):
     mined = [t for t, kind in zip(one.candidates, one.kinds, strict=True) if kind == "look_alike"]
     places, overlap = next(OverlapIndex(texts).overlaps([one.query]))
     by_text = dict(zip((texts[p] for p in places), overlap, strict=True))
-    others = [value for text, value in by_text.items()
-              if text not in (one.query, *one.candidates)]  # fmt: skip
+    others = [value for text, value in by_text.items() if text not in (one.query, *one.candidates)]
     assert len(mined) >= 3
     assert min(by_text[text] for text in mined) >= sorted(others)[-10]
     kinds = [kind for each in lists for kind in each.kinds]
@@ -91,8 +93,9 @@ def test_look_alikes_are_the_nearest_and_the_recipe_counts_every_kind(sample):
 
 def test_paraphrases_are_not_mined_by_group_or_by_normalised_form():
     """`a`-`b`-`c` are connected by positives; `ＡＢ？` is `ab` in other dress."""
-    given = pairs(("ab", "ba", 1), ("ba", "abc", 1), ("ＡＢ？", "zz", 0), ("abz", "yy", 0),
-                  ("xx", "ww", 0))  # fmt: skip
+    given = pairs(
+        ("ab", "ba", 1), ("ba", "abc", 1), ("ＡＢ？", "zz", 0), ("abz", "yy", 0), ("xx", "ww", 0)
+    )
     lists, recipe = build_test(given, size=9)
     one = next(one for one in lists if one.query == "ab")
     assert "ba" in one.positives()

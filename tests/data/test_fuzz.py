@@ -68,8 +68,14 @@ def test_reading_pairs(tmp_path, content, headed, suffix):
     assert len({row[1:] for row in rows.good}) == len(rows.good)
 
 
-VALUES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20),
-                   st.lists(st.integers(), max_size=2))  # fmt: skip
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=20),
+    st.lists(st.integers(), max_size=2),
+)
 
 
 @fuzz
@@ -92,8 +98,9 @@ def test_reading_candidates(tmp_path, content, suffix):
         lists = read_candidates(path)
     except CandidateError as error:
         return told(error, "lists")
-    assert all(one.query.strip() and len(set(one.candidates)) == len(one.candidates)
-               for one in lists)  # fmt: skip
+    assert all(
+        one.query.strip() and len(set(one.candidates)) == len(one.candidates) for one in lists
+    )
 
 
 YAML = st.one_of(

@@ -9,9 +9,10 @@ from workbench.data.lists import CandidateError, CandidateList, shuffled, write_
 
 LISTS = [
     CandidateList("ab", ("ab!", "cd", "xy"), (1.0, 0.0, 0.0)),
-    CandidateList("cd", ("zz", "c", "ab"), (0.0, 2.0, 1.0), (3.0,), ("random", "positive",
-                                                                     "positive")),
-]  # fmt: skip
+    CandidateList(
+        "cd", ("zz", "c", "ab"), (0.0, 2.0, 1.0), (3.0,), ("random", "positive", "positive")
+    ),
+]
 TREC = {
     "qrels": "q1 0 d1 1\nq1 0 d2 0\nq1 0 d9 2\nq2 0 d1 -1\nq3 0 d3 1\n",
     "run": "q1 Q0 d2 1 9.5 x\nq1 Q0 d1 2 8.0 x\nq1 Q0 d3 3 7.0 x\nq2 Q0 d1 1 3 x\n"
@@ -57,22 +58,29 @@ def test_jsonl_without_a_stated_order_is_shuffled_so_that_positives_are_not_firs
 
 def test_shuffling_keeps_text_relevance_and_kind_together():
     one = shuffled(LISTS[1], 5, 0)
-    before = dict(zip(LISTS[1].candidates, zip(LISTS[1].relevance, LISTS[1].kinds, strict=True),
-                      strict=True))  # fmt: skip
+    before = dict(
+        zip(LISTS[1].candidates, zip(LISTS[1].relevance, LISTS[1].kinds, strict=True), strict=True)
+    )
     after = dict(zip(one.candidates, zip(one.relevance, one.kinds, strict=True), strict=True))
     assert after == before
     assert one.missed == (3.0,)
 
 
 def test_the_recipe_counts_what_is_there(write_jsonl):
-    rows = [{"query": "q", "positive": ["a", "b"], "negative": ["c"]},
-            {"query": "r", "positive": ["a"], "negative": []},
-            {"query": "s", "positive": [], "negative": ["a", "b"]},
-            {"query": "t", "positive": ["a", "b"], "negative": []}]  # fmt: skip
+    rows = [
+        {"query": "q", "positive": ["a", "b"], "negative": ["c"]},
+        {"query": "r", "positive": ["a"], "negative": []},
+        {"query": "s", "positive": [], "negative": ["a", "b"]},
+        {"query": "t", "positive": ["a", "b"], "negative": []},
+    ]
     recipe = read_test(write_jsonl(rows)).recipe
     assert (recipe["queries"], recipe["candidates"], recipe["positives"]) == (4, 8, 5)
-    assert recipe["odd_queries"] == {"without_candidate": 0, "without_positive": 1,
-                                     "one_candidate": 1, "all_positive": 1}  # fmt: skip
+    assert recipe["odd_queries"] == {
+        "without_candidate": 0,
+        "without_positive": 1,
+        "one_candidate": 1,
+        "all_positive": 1,
+    }
     assert list(recipe["sha256"]) == ["rows.jsonl"]
 
 
@@ -126,8 +134,11 @@ def test_missing_empty_and_unknown_files(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
 def test_a_table_gives_graded_lists_in_the_order_of_its_ranks(tmp_path, suffix):
-    rows = [("1", "怎么借", "如何借", 2, 2), ("1", "怎么借", "天气，\n好", 0, 1),
-            ("2", "还款", "怎么还", 1, 1)]  # fmt: skip
+    rows = [
+        ("1", "怎么借", "如何借", 2, 2),
+        ("1", "怎么借", "天气，\n好", 0, 1),
+        ("2", "还款", "怎么还", 1, 1),
+    ]
     frame = pd.DataFrame(rows, columns=["query_id", "query", "candidate", "label", "rank"])
     path = tmp_path / f"table{suffix}"
     if suffix == ".parquet":
@@ -175,11 +186,16 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path):
 def test_trec_files_keep_the_runs_order_and_every_judged_query(trec):
     lists, recipe = read_test(trec())
     assert lists == [
-        CandidateList("怎么借", ("怎么还", "如何借", "天气"), (0.0, 1.0, 0.0), (2.0,),
-                      ("labelled", "positive", "unjudged")),
+        CandidateList(
+            "怎么借",
+            ("怎么还", "如何借", "天气"),
+            (0.0, 1.0, 0.0),
+            (2.0,),
+            ("labelled", "positive", "unjudged"),
+        ),
         CandidateList("还款", ("如何借",), (0.0,), (), ("labelled",)),
         CandidateList("开通", (), (), (1.0,)),
-    ]  # fmt: skip
+    ]
     assert recipe["unjudged_candidates"] == 1
     assert recipe["queries_without_run"] == 1
     assert recipe["queries_without_judgement"] == 1

@@ -102,12 +102,23 @@ def test_a_text_over_several_lines_keeps_line_numbers_right(tmp_path):
 
 def test_jsonl_rows_may_lack_columns_or_be_no_json(write_jsonl):
     good = {"sentence_0": "a", "sentence_1": "b", "label": True}
-    path = write_jsonl([good, {"sentence_0": "a", "label": 1}, "{oops", {**good, "sentence_0": 7},
-                        {**good, "label": [1]}])  # fmt: skip
+    path = write_jsonl(
+        [
+            good,
+            {"sentence_0": "a", "label": 1},
+            "{oops",
+            {**good, "sentence_0": 7},
+            {**good, "label": [1]},
+        ]
+    )
     result = read_pairs(path)
     reasons = [(row.line, row.reason) for row in result.bad_rows]
-    assert reasons == [(2, "missing_column"), (3, "invalid_json"), (4, "not_text"),
-                       (5, "label_not_a_number")]  # fmt: skip
+    assert reasons == [
+        (2, "missing_column"),
+        (3, "invalid_json"),
+        (4, "not_text"),
+        (5, "label_not_a_number"),
+    ]
     assert result.frame["label"].tolist() == [1.0]
 
 
@@ -157,8 +168,10 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
     assert len(read_pairs(path).frame) == 1
 
 
-@pytest.mark.parametrize(("value", "label"), [("true", 1.0), ("FALSE", 0.0), (" 0.25 ", 0.25),
-                                              (True, 1.0), (0, 0.0), ("1", 1.0)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [("true", 1.0), ("FALSE", 0.0), (" 0.25 ", 0.25), (True, 1.0), (0, 0.0), ("1", 1.0)],
+)
 def test_labels_in_many_spellings(value, label):
     assert parse_label(value) == label
 
@@ -169,8 +182,9 @@ def test_a_label_is_in_range_or_has_a_reason(value):
     assert isinstance(result, str) or (0.0 <= result <= 1.0 and not math.isnan(result))
 
 
-@given(st.lists(st.tuples(st.text(max_size=5), st.text(max_size=5), st.text(max_size=4)),
-                max_size=8))  # fmt: skip
+@given(
+    st.lists(st.tuples(st.text(max_size=5), st.text(max_size=5), st.text(max_size=4)), max_size=8)
+)
 def test_no_row_is_lost_whatever_the_texts_are(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("fuzz") / "pairs.jsonl"
     lines = [{"sentence_0": "a", "sentence_1": "b", "label": 1}]

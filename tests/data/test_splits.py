@@ -79,9 +79,11 @@ def test_no_pairs_have_no_groups():
 def test_the_manifest_accounts_for_every_row(tmp_path):
     source = tmp_path / "pairs.csv"
     source.write_text(
-        "sentence_0,sentence_1,label\n" + "".join(f"q{n},c{n},{n % 2}\n" for n in range(50))
-        + "x,,1\nq0,c0,0\ny,z,5\n", encoding="utf-8",
-    )  # fmt: skip
+        "sentence_0,sentence_1,label\n"
+        + "".join(f"q{n},c{n},{n % 2}\n" for n in range(50))
+        + "x,,1\nq0,c0,0\ny,z,5\n",
+        encoding="utf-8",
+    )
     manifest = prepare_data(tmp_path / "run", str(source), max_pairs=40)
     assert manifest == read_json(tmp_path / "run/data/manifest.json")
     assert manifest["rows"] == {"read": 53, "bad": 3, "usable": 50, "used": 40}

@@ -70,9 +70,13 @@ def gradients_of(model, sample, dtype, seed=(1, 2)):
 def plain_gradients(model, sample):
     rows = sample.head(26)
     tokens = model.tokenizer(
-        list(rows.sentence_0), list(rows.sentence_1), padding=True, truncation=True,
-        max_length=32, return_tensors="pt",
-    )  # fmt: skip
+        list(rows.sentence_0),
+        list(rows.sentence_1),
+        padding=True,
+        truncation=True,
+        max_length=32,
+        return_tensors="pt",
+    )
     model.model.zero_grad()
     logits = model.model(**tokens).logits[:, 0]
     labels = torch.tensor(rows.label.to_numpy(), dtype=torch.float32)
@@ -227,9 +231,11 @@ def test_shares_hold_every_token_once_and_little_else(model, sample, few_sizes):
         for block in share.blocks:
             own = [next(lengths) for _ in range(block.rows)]
             assert max(own) == block.length
-            seen = torch.ones(block.rows, block.length) if block.hidden is None else (
-                block.hidden[:, 0, 0] == 0
-            )  # fmt: skip
+            seen = (
+                torch.ones(block.rows, block.length)
+                if block.hidden is None
+                else (block.hidden[:, 0, 0] == 0)
+            )
             assert seen.sum(1).tolist() == own
 
 
@@ -245,7 +251,10 @@ def test_which_models_are_trained_fast(model, monkeypatch):
 @pytest.mark.parametrize(("used", "said"), [("fast", False), ("exact", True)])
 def test_the_finding_says_where_fast_was_not_to_be_had(used, said):
     record = {
-        "vocabulary": {"vocabulary": "keep"}, "pairs_seen": {"labelled": 3},
-        "lexical_warm_up": None, "recipe": {"speed": "fast"}, "speed": used,
-    }  # fmt: skip
+        "vocabulary": {"vocabulary": "keep"},
+        "pairs_seen": {"labelled": 3},
+        "lexical_warm_up": None,
+        "recipe": {"speed": "fast"},
+        "speed": used,
+    }
     assert ("`speed: fast` is for a BERT" in training_finding(record)) is said

@@ -125,8 +125,13 @@ except KeyboardInterrupt:
 
 
 def unlucky(how, seconds):
-    return subprocess.run([sys.executable, "-c", UNLUCKY, how], cwd=ROOT, capture_output=True,
-                          text=True, timeout=seconds)  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-c", UNLUCKY, how],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+    )
 
 
 def test_a_pool_ends_though_the_signal_comes_while_a_lock_is_taken():

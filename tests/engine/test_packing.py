@@ -26,8 +26,25 @@ def test_numbers_of_tokens_are_few_and_little_is_filled_up():
     assert len({f for f in filled if 1024 < f <= 2048}) == 8
     rows = [filled_up(count, 4) for count in range(1, 129)]
     assert all(n <= f <= n * 1.25 for n, f in enumerate(rows, 1))
-    assert sorted(set(rows)) == [*range(1, 9), 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64,
-                                 80, 96, 112, 128]  # fmt: skip
+    assert sorted(set(rows)) == [
+        *range(1, 9),
+        10,
+        12,
+        14,
+        16,
+        20,
+        24,
+        28,
+        32,
+        40,
+        48,
+        56,
+        64,
+        80,
+        96,
+        112,
+        128,
+    ]
 
 
 @pytest.mark.parametrize("padded", [True, False])
@@ -43,8 +60,12 @@ def test_packs_hold_every_token_once_and_little_else(padded, model):
         filling = pack.sizes[-1]
         assert used + filling == filled_up(used) == len(pack.ids) <= 256
         assert pairs.lengths[pack.rows].sum() >= used * (1 - MOST_PADDING)
-        hidden = [np.zeros((block.rows, block.length)) if block.hidden is None
-                  else block.hidden.numpy()[:, 0, 0] for block, _ in pack.places()]  # fmt: skip
+        hidden = [
+            np.zeros((block.rows, block.length))
+            if block.hidden is None
+            else block.hidden.numpy()[:, 0, 0]
+            for block, _ in pack.places()
+        ]
         rows = [row for block in hidden for row in block]
         for place, first, row in zip(pack.rows, pack.firsts, rows, strict=True):
             ids, types = pairs.row(place)

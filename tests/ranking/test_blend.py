@@ -54,8 +54,11 @@ def positives(sides, lists):
 
 def evaluated(model, sides, lists, dev=True):
     train, tuned, test = sides
-    scorers = {"model": model, "ngram_regression": NgramRegression().fit(train),
-               "char_jaccard": CharacterJaccard()}  # fmt: skip
+    scorers = {
+        "model": model,
+        "ngram_regression": NgramRegression().fit(train),
+        "char_jaccard": CharacterJaccard(),
+    }
     given = tuned if dev else None
     return scorers, evaluate(scorers, lists, test, resamples=RESAMPLES, dev=given)
 

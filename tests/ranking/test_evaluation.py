@@ -70,8 +70,11 @@ def test_scores_go_back_to_their_lists():
 
 
 def test_evaluation_by_hand(tmp_path):
-    scorers = {"model": Fixed([3, 2, 1, 3, 2, 1]), "char_jaccard": CharacterJaccard(),
-               "constant": Fixed([0])}  # fmt: skip
+    scorers = {
+        "model": Fixed([3, 2, 1, 3, 2, 1]),
+        "char_jaccard": CharacterJaccard(),
+        "constant": Fixed([0]),
+    }
     result = evaluate(scorers, LISTS, NO_PAIRS, resamples=200, ties="worst", seen=3)
     assert row_of(result, "model")["mrr@10"]["mean"] == pytest.approx((1 + 1 / 2) / 2)
     assert row_of(result, "char_jaccard")["ndcg@10"]["mean"] == 1
@@ -94,8 +97,11 @@ def test_evaluation_by_hand(tmp_path):
 
 
 def test_odd_queries_stay_in_every_mean_and_are_counted():
-    odd = [*LISTS, CandidateList("none", ("a", "b"), (0.0, 0.0)),
-           CandidateList("empty", (), (), (1.0,))]  # fmt: skip
+    odd = [
+        *LISTS,
+        CandidateList("none", ("a", "b"), (0.0, 0.0)),
+        CandidateList("empty", (), (), (1.0,)),
+    ]
     result = evaluate({"model": CharacterJaccard()}, odd, NO_PAIRS, resamples=100)
     assert row_of(result, "model")["ndcg@10"]["mean"] == pytest.approx(2 / 4)
     assert result.metrics["odd_queries"]["without_candidate"] == 1
@@ -103,8 +109,10 @@ def test_odd_queries_stay_in_every_mean_and_are_counted():
     assert len(worst_queries(result, 9)) == 4
 
 
-@pytest.mark.parametrize(("values", "error"), [([np.nan], r"scorer 'model': query 0 \('ab'\)"),
-                                               ([np.inf], "it must be finite")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [([np.nan], r"scorer 'model': query 0 \('ab'\)"), ([np.inf], "it must be finite")],
+)
 def test_a_scorer_that_gives_no_number_is_caught(values, error):
     with pytest.raises(ValueError, match=error):
         evaluate({"model": Fixed(values)}, LISTS, NO_PAIRS)
@@ -150,8 +158,10 @@ def test_a_reversed_scorer_is_reported_as_worse(lists):
 
 
 def test_a_claim_needs_the_interval_and_the_corrected_p_value():
-    rows = [{"scorer": name, "ndcg@10": {"mean": mean}}
-            for name, mean in (("model", 0.6), ("a", 0.5), ("b", 0.4))]  # fmt: skip
+    rows = [
+        {"scorer": name, "ndcg@10": {"mean": mean}}
+        for name, mean in (("model", 0.6), ("a", 0.5), ("b", 0.4))
+    ]
     gap = {"mean": 0.1, "low": 0.02, "high": 0.2, "p": 0.01, "p_holm": 0.02}
 
     def said(**changes):
@@ -239,18 +249,40 @@ def test_scored_candidates_stand_in_for_pairs(lists):
 
 
 def test_the_finding_about_lists_names_what_is_odd():
-    recipe = {"queries": 4, "candidates": 9, "positives": 3, "kinds": {"positive": 3}, "order": "x",
-              "missed_positives": 2, "queries_without_judgement": 1, "paraphrases_kept_out": 5,
-              "odd_queries": {"without_candidate": 1, "without_positive": 1, "one_candidate": 1,
-                              "all_positive": 0}}  # fmt: skip
+    recipe = {
+        "queries": 4,
+        "candidates": 9,
+        "positives": 3,
+        "kinds": {"positive": 3},
+        "order": "x",
+        "missed_positives": 2,
+        "queries_without_judgement": 1,
+        "paraphrases_kept_out": 5,
+        "odd_queries": {
+            "without_candidate": 1,
+            "without_positive": 1,
+            "one_candidate": 1,
+            "all_positive": 0,
+        },
+    }
     suspects = pd.DataFrame({"reason": ["equal", "group", "group"]})
     text = lists_finding(recipe, suspects)
-    for words in ("2 queries have nothing relevant", "In 1 lists every order", "2 relevant texts",
-                  "3 negatives are probably true paraphrases", "1 equal", "2 connected",
-                  "1 queries of the run", "5 times"):  # fmt: skip
+    for words in (
+        "2 queries have nothing relevant",
+        "In 1 lists every order",
+        "2 relevant texts",
+        "3 negatives are probably true paraphrases",
+        "1 equal",
+        "2 connected",
+        "1 queries of the run",
+        "5 times",
+    ):
         assert words in text
-    clean = recipe | {"missed_positives": 0, "queries_without_judgement": 0,
-                      "odd_queries": dict.fromkeys(recipe["odd_queries"], 0)}  # fmt: skip
+    clean = recipe | {
+        "missed_positives": 0,
+        "queries_without_judgement": 0,
+        "odd_queries": dict.fromkeys(recipe["odd_queries"], 0),
+    }
     text = lists_finding(clean, suspects.head(0))
     assert "**" not in text
     assert "No negative looks like" in text
@@ -271,9 +303,12 @@ def test_small_findings_follow_their_numbers():
 
 @pytest.mark.parametrize(
     ("means", "words"),
-    [((0.2, 0.4, 0.6), "still rising"), ((0.2, 0.6, 0.4), "higher before"),
-     ((0.2, 0.6, 0.6), "flattening")],
-)  # fmt: skip
+    [
+        ((0.2, 0.4, 0.6), "still rising"),
+        ((0.2, 0.6, 0.4), "higher before"),
+        ((0.2, 0.6, 0.6), "flattening"),
+    ],
+)
 def test_the_finding_about_a_learning_curve(means, words):
     curve = pd.DataFrame({"pairs": [0, 10, 20], "mean": means})
     curve["low"], curve["high"] = curve["mean"] - 0.05, curve["mean"] + 0.05
@@ -282,8 +317,10 @@ def test_the_finding_about_a_learning_curve(means, words):
 
 
 def test_orders_by_two_metrics_are_compared():
-    rows = [{"scorer": "a", "ndcg@10": {"mean": 0.5}, "mrr@10": {"mean": 0.5}},
-            {"scorer": "b", "ndcg@10": {"mean": 0.4}, "mrr@10": {"mean": 0.4}}]  # fmt: skip
+    rows = [
+        {"scorer": "a", "ndcg@10": {"mean": 0.5}, "mrr@10": {"mean": 0.5}},
+        {"scorer": "b", "ndcg@10": {"mean": 0.4}, "mrr@10": {"mean": 0.4}},
+    ]
     assert "same order" in agreement_finding({"rows": rows})
     rows[1]["mrr@10"]["mean"] = 0.6
     assert "do not build a claim" in agreement_finding({"rows": rows})

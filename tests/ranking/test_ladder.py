@@ -18,8 +18,10 @@ from workbench.ranking.ladder import (
     snapshot_curve,
 )
 
-LISTS = [CandidateList("怎么开通", ("如何开通", "天气", "退货"), (1.0, 0.0, 0.0)),
-         CandidateList("借钱", ("还款", "如何借", "会员"), (0.0, 1.0, 0.0))]  # fmt: skip
+LISTS = [
+    CandidateList("怎么开通", ("如何开通", "天气", "退货"), (1.0, 0.0, 0.0)),
+    CandidateList("借钱", ("还款", "如何借", "会员"), (0.0, 1.0, 0.0)),
+]
 
 
 def test_a_run_with_a_model_is_its_own_subject(chain, tiny_model):
@@ -36,13 +38,22 @@ def test_a_model_made_elsewhere_is_evaluated_as_it_is(tmp_path, tiny_model):
     subject = find_subject(tmp_path / "none", str(tiny_model))
     assert not subject.own
     assert "NOT trained in this run" in str(subject)
-    assert {name: len(side) for name, side in subject.sides.items()} == {"train": 0, "dev": 0,
-                                                                        "test": 0}  # fmt: skip
+    assert {name: len(side) for name, side in subject.sides.items()} == {
+        "train": 0,
+        "dev": 0,
+        "test": 0,
+    }
     scorers, left_out = ladder_scorers(subject, LISTS, max_length=32)
     assert set(left_out) == {"base", "ngram_regression"}
     assert "of 0 pairs 0 are positive" in left_out["ngram_regression"]
-    assert list(scorers) == ["model", "bm25", "tfidf_cosine", "char_jaccard", "candidate_order",
-                             "random"]  # fmt: skip
+    assert list(scorers) == [
+        "model",
+        "bm25",
+        "tfidf_cosine",
+        "char_jaccard",
+        "candidate_order",
+        "random",
+    ]
     result = evaluate(scorers, LISTS, subject.sides["test"], resamples=100)
     assert len(result.metrics["rows"]) == 6
 
@@ -80,14 +91,30 @@ def test_a_base_that_is_gone_is_left_out_and_said(chain, tmp_path):
 
 @pytest.fixture
 def elsewhere(tmp_path, write_jsonl, tiny_model):
-    rows = [{"query": one.query, "positive": one.positives(),
-             "negative": [t for t in one.candidates if t not in one.positives()]}
-            for one in LISTS * 3]  # fmt: skip
+    rows = [
+        {
+            "query": one.query,
+            "positive": one.positives(),
+            "negative": [t for t in one.candidates if t not in one.positives()],
+        }
+        for one in LISTS * 3
+    ]
     path = tmp_path / "only.yaml"
     values = {"candidates": str(write_jsonl(rows)), "max_length": 32, "resamples": 200}
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
-    return ["run", str(path), "--runs-dir", str(tmp_path), "--name", "else", "--only", "04",
-            "-p", "base_model", str(tiny_model)]  # fmt: skip
+    return [
+        "run",
+        str(path),
+        "--runs-dir",
+        str(tmp_path),
+        "--name",
+        "else",
+        "--only",
+        "04",
+        "-p",
+        "base_model",
+        str(tiny_model),
+    ]
 
 
 def test_the_command_evaluates_a_model_without_training(elsewhere, tmp_path, capfd):
@@ -111,19 +138,43 @@ def test_the_command_evaluates_a_model_without_training(elsewhere, tmp_path, cap
 
 def test_another_runs_model_is_evaluated_with_a_single_short_command(chain, tmp_path, capsys):
     """No file of parameters, no lists: the other run's test side is ranked."""
-    arguments = ["run", "--runs-dir", str(tmp_path), "--name", "again", "--only", "04", "-p",
-                 "base_model", str(chain), "-p", "max_length", "64"]  # fmt: skip
+    arguments = [
+        "run",
+        "--runs-dir",
+        str(tmp_path),
+        "--name",
+        "again",
+        "--only",
+        "04",
+        "-p",
+        "base_model",
+        str(chain),
+        "-p",
+        "max_length",
+        "64",
+    ]
     assert main(arguments) == 0
-    found, before = (read_json(run / "evaluation/metrics.json") for run in
-                     (tmp_path / "again", chain))  # fmt: skip
+    found, before = (
+        read_json(run / "evaluation/metrics.json") for run in (tmp_path / "again", chain)
+    )
     assert found["subject"]["data_from"] == str(chain)
     assert found["rows"] == before["rows"]  # the same model on the same lists
     assert found["left_out"] == {}
 
 
 def test_with_nothing_to_rank_nothing_is_started(tmp_path, tiny_model, capsys):
-    arguments = ["run", "--runs-dir", str(tmp_path / "runs"), "--name", "x", "--only", "04",
-                 "-p", "base_model", str(tiny_model)]  # fmt: skip
+    arguments = [
+        "run",
+        "--runs-dir",
+        str(tmp_path / "runs"),
+        "--name",
+        "x",
+        "--only",
+        "04",
+        "-p",
+        "base_model",
+        str(tiny_model),
+    ]
     assert main(arguments) == 2
     assert "nothing to rank" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()

@@ -32,10 +32,20 @@ from workbench.ranking.metrics import (
 GRADES = [0.0, 0.0, 0.0, 1.0, 2.0, 3.0]
 lists = st.lists(st.tuples(st.integers(-6, 6), st.sampled_from(GRADES)), min_size=1, max_size=25)
 METRICS = [
-    ndcg, reciprocal_rank, average_precision, recall, precision, success,
-    lambda r: ndcg(r, 3), lambda r: reciprocal_rank(r, 2), lambda r: recall(r, 2),
-    lambda r: precision(r, 3), lambda r: success(r, 1), lambda r: success(r, 2), roc_auc,
-]  # fmt: skip
+    ndcg,
+    reciprocal_rank,
+    average_precision,
+    recall,
+    precision,
+    success,
+    lambda r: ndcg(r, 3),
+    lambda r: reciprocal_rank(r, 2),
+    lambda r: recall(r, 2),
+    lambda r: precision(r, 3),
+    lambda r: success(r, 1),
+    lambda r: success(r, 2),
+    roc_auc,
+]
 
 
 def values(scores, gains, ties="expected", missed=()):
@@ -124,9 +134,14 @@ def test_every_metric_agrees_with_trec_eval_on_thousands_of_rankings():
         qrels += [ir_measures.Qrel(name, f"m{n}", int(g)) for n, g in enumerate(missed)]
         found = rank_metrics([scores], [gains], missed=[missed])
         ours |= {(name, metric): value[0] for metric, value in found.items()}
-    same = {str(nDCG @ 10): "ndcg@10", str(RR @ 10): "mrr@10", str(AP): "map",
-            str(R @ 10): "recall@10", str(P @ 1): "precision@1",
-            str(Success @ 5): "success@5"}  # fmt: skip
+    same = {
+        str(nDCG @ 10): "ndcg@10",
+        str(RR @ 10): "mrr@10",
+        str(AP): "map",
+        str(R @ 10): "recall@10",
+        str(P @ 1): "precision@1",
+        str(Success @ 5): "success@5",
+    }
     measures = [nDCG @ 10, RR @ 10, AP, R @ 10, P @ 1, Success @ 5]
     compared = 0
     for found in ir_measures.iter_calc(measures, qrels, run):

@@ -48,8 +48,10 @@ def features(lists, sample):
 def test_features_by_hand(tiny_model):
     from workbench.models import find_model, load_tokenizer
 
-    lists = [CandidateList("怎么xx龘", ("怎么", "龘", "y"), (1.0, 1.0, 0.0)),
-             CandidateList("开通", ("a",), (0.0,))]  # fmt: skip
+    lists = [
+        CandidateList("怎么xx龘", ("怎么", "龘", "y"), (1.0, 1.0, 0.0)),
+        CandidateList("开通", ("a",), (0.0,)),
+    ]
     train = pd.DataFrame({"sentence_0": ["怎么x"], "sentence_1": ["开通"], "label": [1.0]})
     found = query_features(lists, load_tokenizer(find_model(str(tiny_model))), train)
     assert found["length"].tolist() == [5, 2]
@@ -97,8 +99,14 @@ class Fixed:
 
 @pytest.mark.parametrize(("ties", "tie"), [("expected", 0.5), ("worst", 0.0)])
 def test_couples_by_hand(ties, tie):
-    lists = [CandidateList("q", ("p", "l", "r", "s"), (1.0, 0.0, 0.0, 0.0),
-                           kinds=("positive", "look_alike", "random", "random"))]  # fmt: skip
+    lists = [
+        CandidateList(
+            "q",
+            ("p", "l", "r", "s"),
+            (1.0, 0.0, 0.0, 0.0),
+            kinds=("positive", "look_alike", "random", "random"),
+        )
+    ]
     nothing = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
     result = evaluate({"model": Fixed([2, 3, 1, 2])}, lists, nothing, ties=ties, resamples=100)
     found = negative_couples(result, lists).set_index("kind")
@@ -143,8 +151,9 @@ def test_findings_about_slices_and_negatives(evaluation, features, lists):
 def figures(evaluation, features, lists):
     slices = slice_table(evaluation, features, lists, resamples=100)
     couples = negative_couples(evaluation, lists, resamples=100)
-    curve = pd.DataFrame({"pairs": [0, 500], "mean": [0.2, 0.5], "low": [0.1, 0.4],
-                          "high": [0.3, 0.6]})  # fmt: skip
+    curve = pd.DataFrame(
+        {"pairs": [0, 500], "mean": [0.2, 0.5], "low": [0.1, 0.4], "high": [0.3, 0.6]}
+    )
     scored = evaluation.scored()
     return {
         "ladder": lambda ax: ladder(evaluation.metrics, "ndcg@10", ax),
@@ -157,10 +166,15 @@ def figures(evaluation, features, lists):
     }
 
 
-TITLES = {"ladder": "char_jaccard is first by ndcg@10", "scatter": "char_jaccard wins",
-          "scores": "of the positives score above", "reliability": "points too",
-          "slices": "Behind char_jaccard in", "negatives": "model fails most against",
-          "curve": "+0.300 nDCG@10 from 0 to 500 training pairs"}  # fmt: skip
+TITLES = {
+    "ladder": "char_jaccard is first by ndcg@10",
+    "scatter": "char_jaccard wins",
+    "scores": "of the positives score above",
+    "reliability": "points too",
+    "slices": "Behind char_jaccard in",
+    "negatives": "model fails most against",
+    "curve": "+0.300 nDCG@10 from 0 to 500 training pairs",
+}
 
 
 @pytest.mark.parametrize("name", TITLES)
@@ -222,10 +236,12 @@ def test_below_ten_queries_nothing_is_claimed_and_from_ten_on_something_is():
     gap = {"mean": 0.5, "low": 0.4, "high": 0.6, "p": 0.001, "p_holm": 0.001}
     metrics = {
         "queries": 9,
-        "rows": [{"scorer": "model", "ndcg@10": {"mean": 0.9}},
-                 {"scorer": "random", "ndcg@10": {"mean": 0.4}}],
+        "rows": [
+            {"scorer": "model", "ndcg@10": {"mean": 0.9}},
+            {"scorer": "random", "ndcg@10": {"mean": 0.4}},
+        ],
         "model_minus": {"random": gap},
-    }  # fmt: skip
+    }
     assert "too few to say anything" in ranking_finding(metrics)
     assert "ranks better" not in ranking_finding(metrics)
     assert "ranks better" in ranking_finding({**metrics, "queries": 10})

@@ -24,11 +24,17 @@ from workbench.reports.browser import (
 from workbench.reports.page import SCRIPT, queries_section, script_hash, write_report
 from workbench.scoring.baselines import CharacterJaccard, RandomScorer
 
-HOSTILE = ["<script>alert(1)</script>", "</td>", "</table></script><b id=broken>x",
-           "<img src=x onerror=\"document.title='taken'\">", "\"><script>document.title='taken'",
-           "{{7*7}} & $x$ '\""]  # fmt: skip
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
-               None)  # fmt: skip
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</td>",
+    "</table></script><b id=broken>x",
+    "<img src=x onerror=\"document.title='taken'\">",
+    "\"><script>document.title='taken'",
+    "{{7*7}} & $x$ '\"",
+]
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +45,14 @@ def tokenizer(tiny_model):
 @pytest.fixture(scope="module")
 def records(sample, tokenizer):
     lists = build_candidates(sample, 20)[:30]
-    lists += [CandidateList(text, ("怎么开通", *(t for t in HOSTILE if t != text)),
-                            (1.0,) + (0.0,) * (len(HOSTILE) - 1))
-              for text in HOSTILE]  # fmt: skip
+    lists += [
+        CandidateList(
+            text,
+            ("怎么开通", *(t for t in HOSTILE if t != text)),
+            (1.0,) + (0.0,) * (len(HOSTILE) - 1),
+        )
+        for text in HOSTILE
+    ]
     lists.append(CandidateList("空", (), (), (1.0,)))
     scorers = {"model": RandomScorer(1), "char_jaccard": CharacterJaccard()}
     result = evaluate(scorers, lists, sample.head(0), resamples=100)
@@ -83,8 +94,24 @@ def test_a_query_shows_shared_and_unknown_signs(tokenizer):
 def test_hostile_texts_are_shown_and_are_no_tags(records):
     page = queries_section(records)
     body = page.replace(f"<script>{SCRIPT}</script>", "")
-    allowed = {"h1", "p", "label", "input", "span", "div", "table", "thead", "tbody", "tr", "th",
-               "td", "details", "summary", "caption", "mark"}  # fmt: skip
+    allowed = {
+        "h1",
+        "p",
+        "label",
+        "input",
+        "span",
+        "div",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "details",
+        "summary",
+        "caption",
+        "mark",
+    }
     assert {tag.lower() for tag in re.findall(r"</?([a-zA-Z0-9]+)", body)} <= allowed
     for text in HOSTILE:
         assert html.escape(text) in page
@@ -111,10 +138,20 @@ def test_in_a_browser_the_search_works_and_hostile_texts_do_not(records, tmp_pat
     save_browser(tmp_path, records)
     page = write_report(tmp_path)
     done = subprocess.run(
-        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/u",
-         "--dump-dom", f"{page.as_uri()}#search={asked}"],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
+        [
+            BROWSER,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--user-data-dir={tmp_path}/u",
+            "--dump-dom",
+            f"{page.as_uri()}#search={asked}",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
     assert f'<span id="found">{found} of 37 queries</span>' in done.stdout
     assert "<title>Run " in done.stdout
     assert "taken</title>" not in done.stdout
@@ -134,10 +171,20 @@ def test_the_browser_would_notice_a_script_that_runs(records, tmp_path):
         changed = text.replace(f"script-src {script_hash()}", f"script-src {policy}")
         page.write_text(changed.replace("</main>", f"</main>{evil}"), encoding="utf-8")
         done = subprocess.run(
-            [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
-             f"--user-data-dir={tmp_path}/u", page.as_uri()],
-            capture_output=True, text=True, timeout=120, check=True,
-        )  # fmt: skip
+            [
+                BROWSER,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--dump-dom",
+                f"--user-data-dir={tmp_path}/u",
+                page.as_uri(),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
         assert ("taken</title>" in done.stdout) == taken
 
 

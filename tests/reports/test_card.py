@@ -23,10 +23,23 @@ from workbench.training.stages import describe_pairs, fine_tune, record_figures
 
 GOLDEN = ROOT / "tests" / "reports" / "golden_card.txt"
 EVIL = [
-    "a|b", "`x` ```", "one\ntwo\r\nthree", "<script>alert(1)</script>", "æœ\x8d‚鿴锟斤拷ï¿½",
-    "[a](b) *c* _d_ $e$ ~f~ \\g", "\u202egnp.exe", "\ud800", "&lt;&amp;", "<!-- -->", "</details>",
-    "---", "# h", "\u2028", "1. x", "😀",
-]  # fmt: skip
+    "a|b",
+    "`x` ```",
+    "one\ntwo\r\nthree",
+    "<script>alert(1)</script>",
+    "æœ\x8d‚鿴锟斤拷ï¿½",
+    "[a](b) *c* _d_ $e$ ~f~ \\g",
+    "\u202egnp.exe",
+    "\ud800",
+    "&lt;&amp;",
+    "<!-- -->",
+    "</details>",
+    "---",
+    "# h",
+    "\u2028",
+    "1. x",
+    "😀",
+]
 
 
 def render(markdown):
@@ -66,30 +79,62 @@ def test_ordinary_texts_stay_as_they_are_and_long_ones_are_cut():
 
 def record(stage, number, base, **more):
     """A stage as training records it, with round numbers."""
-    sides = {name: {"pairs": n, "positives": p, "label_mean": m} for name, n, p, m in
-             (("train", 600, 96, 0.16), ("dev", 0, 0, None), ("test", 150, 24, 0.16))}  # fmt: skip
+    sides = {
+        name: {"pairs": n, "positives": p, "label_mean": m}
+        for name, n, p, m in (
+            ("train", 600, 96, 0.16),
+            ("dev", 0, 0, None),
+            ("test", 150, 24, 0.16),
+        )
+    }
     text = {"min": 1, "mean": 11.99, "max": 99}
     return {
-        "stage": stage, "number": number, "stages": 2, "base": base,
+        "stage": stage,
+        "number": number,
+        "stages": 2,
+        "base": base,
         "parent": base["name"] if number == 1 else "stage 1",
-        "data": {"source": "/somewhere/my|pairs.csv", "sha256": "d" * 64, "sides": sides,
-                 "rows": {"read": 760, "bad": 10, "usable": 750, "used": 750}},
-        "pairs": 200 * number, "pairs_sha256": f"{number}" * 64, "label_mean": 0.16,
-        "statistics": {"sentence_0": text, "sentence_1": text,
-                       "label": {"min": 0.0, "mean": 0.16, "max": 1.0}},
-        "recipe": {"max_length": 512, "epochs": 1.0, "batch_size": 8, "learning_rate": 5e-5,
-                   "precision": "auto", "seed": 42, "vocabulary": "keep"},
-        "precision": "float32", "device": "cpu", "loss": "BinaryCrossEntropyLoss",
+        "data": {
+            "source": "/somewhere/my|pairs.csv",
+            "sha256": "d" * 64,
+            "sides": sides,
+            "rows": {"read": 760, "bad": 10, "usable": 750, "used": 750},
+        },
+        "pairs": 200 * number,
+        "pairs_sha256": f"{number}" * 64,
+        "label_mean": 0.16,
+        "statistics": {
+            "sentence_0": text,
+            "sentence_1": text,
+            "label": {"min": 0.0, "mean": 0.16, "max": 1.0},
+        },
+        "recipe": {
+            "max_length": 512,
+            "epochs": 1.0,
+            "batch_size": 8,
+            "learning_rate": 5e-5,
+            "precision": "auto",
+            "seed": 42,
+            "vocabulary": "keep",
+        },
+        "precision": "float32",
+        "device": "cpu",
+        "loss": "BinaryCrossEntropyLoss",
         "hyperparameters": {"num_train_epochs": 1.0, "learning_rate": 5e-5 * number, "seed": 42},
         "non_default": ["num_train_epochs"],
         "versions": {"Python": "3.11.7", "Sentence Transformers": "6.2.0"},
-        "steps": 25 * number, "train_loss": 0.4, "seconds": 30.0 * number,
-        "processor_seconds": 29.0 * number, "pairs_per_second": 6.7,
-        "log": [{"step": 10, "steps": 25, "epoch": 0.4, "loss": 0.5 / number, "pairs": 200},
-                {"step": 10, "steps": 25, "epoch": 0.4, "dev_loss": 0.6, "dev_ap": 0.3},
-                {"step": 20, "steps": 25, "epoch": 0.8, "loss": 0.4 / number}],
+        "steps": 25 * number,
+        "train_loss": 0.4,
+        "seconds": 30.0 * number,
+        "processor_seconds": 29.0 * number,
+        "pairs_per_second": 6.7,
+        "log": [
+            {"step": 10, "steps": 25, "epoch": 0.4, "loss": 0.5 / number, "pairs": 200},
+            {"step": 10, "steps": 25, "epoch": 0.4, "dev_loss": 0.6, "dev_ap": 0.3},
+            {"step": 20, "steps": 25, "epoch": 0.8, "loss": 0.4 / number},
+        ],
         **more,
-    }  # fmt: skip
+    }
 
 
 def estimate(mean):
@@ -102,34 +147,73 @@ def run(tmp_path):
     folder = tmp_path / "golden|run"
     (folder / "model").mkdir(parents=True)
     (folder / "data").mkdir()
-    hub = {"name": "cross-encoder/ms-marco-MiniLM-L6-v2", "kind": "hub", "path": "p",
-           "revision": "c5ee24c", "sha256": "b" * 64,
-           "asked": "cross-encoder/ms-marco-MiniLM-L6-v2"}  # fmt: skip
-    own = {"name": "runs/golden/stages/1", "kind": "run", "path": "p", "revision": "",
-           "sha256": "c" * 64, "asked": "runs/golden/stages/1"}  # fmt: skip
+    hub = {
+        "name": "cross-encoder/ms-marco-MiniLM-L6-v2",
+        "kind": "hub",
+        "path": "p",
+        "revision": "c5ee24c",
+        "sha256": "b" * 64,
+        "asked": "cross-encoder/ms-marco-MiniLM-L6-v2",
+    }
+    own = {
+        "name": "runs/golden/stages/1",
+        "kind": "run",
+        "path": "p",
+        "revision": "",
+        "sha256": "c" * 64,
+        "asked": "runs/golden/stages/1",
+    }
     write_json(
         folder / "model/lineage.json",
         {"schema": 1, "stages": [record("stage 1", 1, hub), record("stage 2", 2, own)]},
     )
-    rows = [{"scorer": name, "ndcg@10": estimate(value), "mrr@10": estimate(value - 0.01)}
-            for name, value in (("model", 0.45), ("base", 0.2), ("stage 1", 0.3),
-                                ("ngram_regression", 0.7))]  # fmt: skip
-    gaps = {row["scorer"]: estimate(0.45 - row["ndcg@10"]["mean"]) | {"p": 0.001, "p_holm": 0.003}
-            for row in rows[1:]}  # fmt: skip
-    write_json(folder / "evaluation/metrics.json", {
-        "schema": 1, "ties": "worst", "interval": "95 % bootstrap", "resamples": 10_000,
-        "queries": 80, "candidates": 2400, "pairs": 0, "queries_all_tied": {}, "rows": rows,
-        "model_minus": gaps, "suspect_negatives": {"same positive": 3}, "seen": 0,
-        "recipe": {"source": "/somewhere/lists.jsonl"},
-    })  # fmt: skip
-    write_json(folder / "inspection.json", {
-        "tokens": {"unk_share": 0.74}, "contradictions": {"rows": 4, "share": 0.01},
-        "texts": {"with_unk_share": 0.99, "only_unk_share": 0.2, "collapsed_share": 0.15},
-        "verdict": {"colour": "red"},
-    })  # fmt: skip
-    frame = pd.DataFrame({"sentence_0": ["怎么|开通", "`二`", "三\n行", "<b>四</b>", "五"],
-                          "sentence_1": ["如何", "乱码ï¿½", "x", "y", "z"],
-                          "label": [1.0, 0.0, 0.0, 0.0, 1.0]})  # fmt: skip
+    rows = [
+        {"scorer": name, "ndcg@10": estimate(value), "mrr@10": estimate(value - 0.01)}
+        for name, value in (
+            ("model", 0.45),
+            ("base", 0.2),
+            ("stage 1", 0.3),
+            ("ngram_regression", 0.7),
+        )
+    ]
+    gaps = {
+        row["scorer"]: estimate(0.45 - row["ndcg@10"]["mean"]) | {"p": 0.001, "p_holm": 0.003}
+        for row in rows[1:]
+    }
+    write_json(
+        folder / "evaluation/metrics.json",
+        {
+            "schema": 1,
+            "ties": "worst",
+            "interval": "95 % bootstrap",
+            "resamples": 10_000,
+            "queries": 80,
+            "candidates": 2400,
+            "pairs": 0,
+            "queries_all_tied": {},
+            "rows": rows,
+            "model_minus": gaps,
+            "suspect_negatives": {"same positive": 3},
+            "seen": 0,
+            "recipe": {"source": "/somewhere/lists.jsonl"},
+        },
+    )
+    write_json(
+        folder / "inspection.json",
+        {
+            "tokens": {"unk_share": 0.74},
+            "contradictions": {"rows": 4, "share": 0.01},
+            "texts": {"with_unk_share": 0.99, "only_unk_share": 0.2, "collapsed_share": 0.15},
+            "verdict": {"colour": "red"},
+        },
+    )
+    frame = pd.DataFrame(
+        {
+            "sentence_0": ["怎么|开通", "`二`", "三\n行", "<b>四</b>", "五"],
+            "sentence_1": ["如何", "乱码ï¿½", "x", "y", "z"],
+            "label": [1.0, 0.0, 0.0, 0.0, 1.0],
+        }
+    )
     frame.to_parquet(folder / "data/train.parquet")
     return folder
 
@@ -161,12 +245,23 @@ def test_the_head_is_what_the_hub_reads(run):
 def test_the_sections_of_the_reference_card_come_in_its_order(run):
     text = write_card(run).read_text("utf-8")
     wanted = [
-        "## Model Details", "### Model Description", "### Model Sources", "## Usage",
-        "### Direct Usage (Sentence Transformers)", "### Out-of-Scope Use",
-        "## Bias, Risks and Limitations", "### Recommendations", "## Training Details",
-        "### Training Dataset", "### Training Hyperparameters", "#### Non-Default Hyperparameters",
-        "#### All Hyperparameters", "### Training Logs", "### Framework Versions", "## Citation",
-    ]  # fmt: skip
+        "## Model Details",
+        "### Model Description",
+        "### Model Sources",
+        "## Usage",
+        "### Direct Usage (Sentence Transformers)",
+        "### Out-of-Scope Use",
+        "## Bias, Risks and Limitations",
+        "### Recommendations",
+        "## Training Details",
+        "### Training Dataset",
+        "### Training Hyperparameters",
+        "#### Non-Default Hyperparameters",
+        "#### All Hyperparameters",
+        "### Training Logs",
+        "### Framework Versions",
+        "## Citation",
+    ]
     places = [text.index(f"\n{heading}\n") for heading in wanted]
     assert places == sorted(places)
     for heading in ("## Evaluation", "### Lineage", "### Intended Use", "### Training Time"):
@@ -221,7 +316,8 @@ def test_the_usage_code_runs_without_the_workbench(tmp_path, tiny_model):
         + "assert sorted(r['corpus_id'] for r in ranks) == [0, 1, 2, 3, 4]\n",
         encoding="utf-8",
     )
-    done = subprocess.run([sys.executable, "-I", script], capture_output=True, text=True,
-                          cwd=tmp_path)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-I", script], capture_output=True, text=True, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert "(5,)" in done.stdout

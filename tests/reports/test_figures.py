@@ -19,18 +19,27 @@ matplotlib.use("Agg")
 def inspection():
     return {
         "labels": {"pairs": 4, "positive": 1, "negative": 3},
-        "reuse": {"texts_by_uses": {"1": 3, "30": 1}, "reused_share": 0.25,
-                  "most_used": [{"text": "怎么$x$开通花呗", "uses": 30}, {"text": "b", "uses": 1}]},
-    }  # fmt: skip
+        "reuse": {
+            "texts_by_uses": {"1": 3, "30": 1},
+            "reused_share": 0.25,
+            "most_used": [{"text": "怎么$x$开通花呗", "uses": 30}, {"text": "b", "uses": 1}],
+        },
+    }
 
 
 @pytest.fixture
 def log():
     import pandas as pd
 
-    columns = {"stage": "stage 1", "step": [1, 2, 2], "steps": 2, "epoch": [0.5, 1, 1],
-               "loss": [0.5, 0.4, None],
-               "dev_loss": [None, None, 0.6], "learning_rate": [1e-5, 0, None]}  # fmt: skip
+    columns = {
+        "stage": "stage 1",
+        "step": [1, 2, 2],
+        "steps": 2,
+        "epoch": [0.5, 1, 1],
+        "loss": [0.5, 0.4, None],
+        "dev_loss": [None, None, 0.6],
+        "learning_rate": [1e-5, 0, None],
+    }
     return pd.DataFrame(columns)
 
 
@@ -43,11 +52,18 @@ def draw(name, inspection, log):
         "loss_curve": lambda ax: loss_curve({"a": log, "b": log}, 2, ax),
         "against_the_card": lambda ax: against_the_card(log, ax),
         "log_values": lambda ax: log_values({"a": log}, "learning_rate", "rate", ax),
-    }[name]  # fmt: skip
+    }[name]
 
 
-NAMES = ["label_balance", "length_histogram", "text_reuse", "frequent_texts", "loss_curve",
-         "against_the_card", "log_values"]  # fmt: skip
+NAMES = [
+    "label_balance",
+    "length_histogram",
+    "text_reuse",
+    "frequent_texts",
+    "loss_curve",
+    "against_the_card",
+    "log_values",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)

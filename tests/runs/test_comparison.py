@@ -45,7 +45,7 @@ def test_runs_are_found_in_folders_sweeps_and_by_name(folder, tmp_path):
 
 def test_what_differed_is_told_and_nothing_else(records):
     assert varied(records) == ["learning_rate", "vocabulary", "seed"] or varied(records) == [
-        "vocabulary", "learning_rate", "seed"]  # fmt: skip
+        "vocabulary", "learning_rate", "seed"]
     table = differences(records[:2])  # the same setting, two seeds: another test too
     assert list(table.index) == ["parameters.seed", "data.test lists"]
     assert list(table.loc["parameters.seed"]) == ["0", "1"]
@@ -63,11 +63,11 @@ def test_runs_of_one_name_are_told_apart_by_their_folder(tmp_path):
     write_json(file, read_json(file) | {"code": "other"})
     records = find_runs(f"{tmp_path}/before, {tmp_path}/after", tmp_path)
     assert [record.name for record in records] == [
-        "before/run-000", "before/run-001", "after/run-000", "after/run-001"]  # fmt: skip
+        "before/run-000", "before/run-001", "after/run-000", "after/run-001"]
     assert list(differences([records[0], records[2]]).index) == ["code.digest"]
     table = seed_table(records)  # other code is not another seed
     assert sorted(zip(table["code"] == "other", table["runs"], strict=True)) == [
-        (False, 3), (True, 1)]  # fmt: skip
+        (False, 3), (True, 1)]
 
 
 def test_a_text_with_other_line_ends_in_it_is_one_line(tmp_path):
@@ -135,7 +135,7 @@ def test_seeds_are_taken_together(records):
     setting = table.iloc[0]
     members = [record.value("ndcg@10") for record in records
                if record.parameters["vocabulary"] == setting["vocabulary"]
-               and record.parameters["learning_rate"] == setting["learning_rate"]]  # fmt: skip
+               and record.parameters["learning_rate"] == setting["learning_rate"]]
     assert setting["mean"] == pytest.approx(np.mean(members))
     assert setting["sd"] == pytest.approx(np.std(members, ddof=1))
     assert list(table["queries"].iloc[1:]) == [120, 120, 120]  # both seeds' queries
@@ -146,7 +146,7 @@ def test_seeds_are_taken_together(records):
 
 def test_lists_that_share_a_text_are_drawn_together():
     rows = [{"query": "a", "positive": ["x"]}, {"query": "b", "positive": ["x"]},
-            {"query": "c", "positive": ["y"]}, {"query": "a", "positive": ["z"]}]  # fmt: skip
+            {"query": "c", "positive": ["y"]}, {"query": "a", "positive": ["z"]}]
     groups = list_groups(tuple(json.dumps(row) for row in rows))
     assert groups[0] == groups[1] == groups[3] != groups[2]
 
@@ -199,7 +199,7 @@ def test_notebook_5_compares_a_folder_of_runs(folder, tmp_path):
     papermill.execute_notebook(
         str(ROOT / "notebooks/05_compare_runs.ipynb"), str(out), {"run_dir": str(folder)},
         kernel_name="python3", progress_bar=False,
-    )  # fmt: skip
+    )
     for figure in ("runs", "seeds", "losses"):
         assert (folder / f"figures/{figure}.png").stat().st_size > 5000
     text = out.read_text(encoding="utf-8")
@@ -211,5 +211,5 @@ def test_notebook_5_stands_an_empty_folder(tmp_path):
     papermill.execute_notebook(
         str(ROOT / "notebooks/05_compare_runs.ipynb"), str(tmp_path / "out.ipynb"),
         {"run_dir": str(tmp_path / "none")}, kernel_name="python3", progress_bar=False,
-    )  # fmt: skip
+    )
     assert "0 runs: none." in (tmp_path / "out.ipynb").read_text(encoding="utf-8")

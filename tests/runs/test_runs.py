@@ -50,13 +50,13 @@ def finished(once, tiny_model):
         folder.mkdir()
         values = {
             "base_model": str(tiny_model), "max_pairs": 250, "test_share": 0.3, "max_length": 64
-        }  # fmt: skip
+        }
         (folder / "tiny.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
         done = subprocess.run(
             command("run", folder / "tiny.yaml", "--runs-dir", folder, "--name", "one",
                     "-p", "seed", 7),
             capture_output=True, text=True, cwd=folder, check=False,
-        )  # fmt: skip
+        )
         assert done.returncode == 0, done.stderr
         (folder / "told.txt").write_text(done.stdout, encoding="utf-8")
 
@@ -78,7 +78,7 @@ def test_a_run_folder_holds_what_the_plan_says(finished):
                  "training_log.jsonl", "model/model.safetensors", "model/README.md",
                  "evaluation/metrics.json", "evaluation/blend.json", "evaluation/per_query.parquet",
                  "evaluation/errors.parquet", "report.html", "figures/loss.png",
-                 "figures/ladder.png"):  # fmt: skip
+                 "figures/ladder.png"):
         assert (run / name).is_file(), name
     assert len(list((run / "notebooks").glob("*.ipynb"))) == 4
     assert yaml.safe_load((run / "parameters.yaml").read_text(encoding="utf-8"))["seed"] == 7
@@ -88,7 +88,7 @@ def test_a_run_folder_holds_what_the_plan_says(finished):
     assert [entry["state"] for entry in status["acts"].values()] == ["done"] * 4
     rows = read_json(run / "evaluation/metrics.json")["rows"]
     names = {"model", "base", "ngram_regression", "bm25", "tfidf_cosine", "char_jaccard",
-             "candidate_order", "random"}  # fmt: skip
+             "candidate_order", "random"}
     assert {row["scorer"] for row in rows} == names
     assert not list(run.rglob("*.tmp"))
 
@@ -129,7 +129,7 @@ def test_bad_candidates_stop_the_run_before_it_starts(tmp_path, request_file, ca
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"query": "q"}\n', encoding="utf-8")
     arguments = ["run", str(request_file), "--runs-dir", str(tmp_path), "--name", "bad",
-                 "-p", "candidates", str(bad), "-p", "max_pairs", "60"]  # fmt: skip
+                 "-p", "candidates", str(bad), "-p", "max_pairs", "60"]
     assert main(arguments) == 2
     assert "line 1: field 'positive'" in capsys.readouterr().err
     assert not (tmp_path / "bad").exists()
@@ -141,7 +141,7 @@ def test_a_failing_act_leaves_notebook_status_and_earlier_files(
     other = tmp_path / "other"
     other.mkdir()  # no model in it yet
     arguments = ["run", str(request_file), "--runs-dir", str(tmp_path), "--name", "bad",
-                 "-p", "compare_runs", str(other), "-p", "max_pairs", "60"]  # fmt: skip
+                 "-p", "compare_runs", str(other), "-p", "max_pairs", "60"]
     assert main([*arguments, "--only", "01,02,04"]) == 1
     assert "04_evaluate_ranking" in capsys.readouterr().err
     run = tmp_path / "bad"
@@ -195,7 +195,7 @@ def test_an_act_run_anew_takes_the_runs_own_parameters_and_keeps_what_it_replace
     ("anew", "left"),
     [(["01"], []), (["02", "04"], ["01"]), (["03"], ["01", "02", "03", "04"]),
      (["04"], ["01", "02", "03"]), (["03", "04"], ["01", "02", "03"])],
-)  # fmt: skip
+)
 def test_what_rests_on_an_act_run_anew_is_no_longer_done(anew, left):
     entries = {act: {"state": "done"} for act in ACTS}
     assert list(still_valid(entries, anew)) == left
@@ -217,7 +217,7 @@ def test_what_rests_on_an_act_run_anew_is_no_longer_done(anew, left):
 def test_a_wrong_request_starts_nothing(tmp_path, request_file, capsys, overrides, message):
     runs_dir = tmp_path / "runs"
     code = main(["run", str(request_file), "--runs-dir", str(runs_dir), "--name", "x",
-                 "-p", *overrides])  # fmt: skip
+                 "-p", *overrides])
     assert code == 2
     assert message in capsys.readouterr().err
     assert not runs_dir.exists()
@@ -273,7 +273,7 @@ def test_fresh_names_never_collide(tmp_path, monkeypatch):
         names.append(fresh_name("quickstart", tmp_path))
         (tmp_path / names[-1]).mkdir()
     assert names == ["quickstart-20300101-000000", "quickstart-20300101-000000-2",
-                     "quickstart-20300101-000000-3"]  # fmt: skip
+                     "quickstart-20300101-000000-3"]
 
 
 def test_a_folder_that_another_process_makes_meanwhile_is_left_to_it(tmp_path, monkeypatch):
@@ -359,7 +359,7 @@ def test_the_report_escapes_texts_and_runs_no_script(tmp_path, finished):
     cell = nbformat.v4.new_code_cell(source="1", outputs=[
         nbformat.v4.new_output("display_data", {"text/html": evil}),
         nbformat.v4.new_output("display_data", {"application/javascript": "alert(4)"}),
-        nbformat.v4.new_output("stream", text=evil)])  # fmt: skip
+        nbformat.v4.new_output("stream", text=evil)])
     notebook.cells.append(cell)
     nbformat.write(notebook, run / "notebooks/03_plot_loss.ipynb")
     page = write_report(run).read_text(encoding="utf-8")

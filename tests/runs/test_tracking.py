@@ -52,9 +52,9 @@ def watched(tmp_path):
     report = tmp_path / "watch/report.txt"
     report.touch()
     kept = {name: value for name, value in os.environ.items()
-            if name in ("PATH", "HOME") or name.startswith("COVERAGE")}  # fmt: skip
+            if name in ("PATH", "HOME") or name.startswith("COVERAGE")}
     yield kept | {"PYTHONPATH": f"{tmp_path / 'watch'}{os.pathsep}{Path.cwd()}",
-                  "WATCHED": str(report)}  # fmt: skip
+                  "WATCHED": str(report)}
     assert report.read_text() == ""
 
 
@@ -65,7 +65,7 @@ def server(tmp_path, watched):
         pytest.importorskip(name)
     log = tmp_path / "server.log"
     store = ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db",
-             "--artifacts-destination", (tmp_path / "artifacts").as_uri()]  # fmt: skip
+             "--artifacts-destination", (tmp_path / "artifacts").as_uri()]
     with log.open("w") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "server", *store, "--workers", "1",
@@ -73,7 +73,7 @@ def server(tmp_path, watched):
             env=watched | {"MLFLOW_DISABLE_TELEMETRY": "true",
                            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             cwd=tmp_path, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+        )
     try:
         while not (found := re.search(r"running on (http://127\.0\.0\.1:\d+)", log.read_text())):
             assert process.poll() is None, log.read_text()
@@ -89,7 +89,7 @@ def hand_over(folder, environment, tracker="mlflow", uri=""):
     arguments = ["runs", "--export", tracker, "--uri", uri, "--runs-dir", str(folder)]
     for said in ("2 runs handed over, 0 were there", "0 runs handed over, 2 were there"):
         done = subprocess.run([sys.executable, "-m", "workbench", *arguments], text=True,
-                              capture_output=True, env=environment)  # fmt: skip
+                              capture_output=True, env=environment)
         assert done.returncode == 0, done.stderr
         assert said in done.stdout
 
@@ -169,7 +169,7 @@ def test_a_server_of_mlflow_gives_back_what_the_run_folders_hold(folder, tmp_pat
         losses = [(row["step"], row["loss"]) for row in map(json.loads, lines)]
         (row,) = json.loads((record.folder / "evaluation/metrics.json").read_text())["rows"]
         figures = {"ndcg_at_10" + ("" if part == "mean" else f".{part}"): value
-                   for part, value in row["ndcg@10"].items()}  # fmt: skip
+                   for part, value in row["ndcg@10"].items()}
         assert last == {"loss": losses[-1][1], "seconds": 40.0, **figures}
         asked_for = {"run_id": run["info"]["run_id"], "metric_key": "loss", "max_results": 500}
         history = asked(server, "metrics/get-history", **asked_for)["metrics"]
@@ -195,7 +195,7 @@ def test_runs_go_into_the_data_base_of_trackio_once(folder, tmp_path, watched):
     environment = watched | {"TRACKIO_DIR": str(tmp_path / "trackio")}
     hand_over(folder, environment, "trackio")
     done = subprocess.run([sys.executable, "-c", READ_BACK], env=environment, capture_output=True,
-                          text=True)  # fmt: skip
+                          text=True)
     assert done.returncode == 0, done.stderr
     records = {key(one): one for one in map(read_run, sorted(folder.glob("run-*")))}
     found = json.loads(done.stdout.splitlines()[-1])
@@ -204,6 +204,6 @@ def test_runs_go_into_the_data_base_of_trackio_once(folder, tmp_path, watched):
         assert config.items() >= records[key].parameters.items()
         assert machine == []
         given = [(name, row["step"], value) for row in rows for name, value in row.items()
-                 if name not in ("step", "timestamp")]  # fmt: skip
+                 if name not in ("step", "timestamp")]
         held = [(name, step, value) for name, value, step, _ in metrics(records[key])]
         assert sorted(given) == sorted(held)

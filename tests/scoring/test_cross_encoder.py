@@ -31,8 +31,10 @@ FURTHEST = {"torch-float32": 1e-4, "torch-bfloat16": 0.1}  # in standard deviati
 
 def made_up(count, seed=0, longest=30):
     rng = np.random.default_rng(seed)
-    texts = ["".join(rng.choice(list(CHARACTERS + "ab 1？"), n)) for n in
-             rng.integers(1, longest, 2 * count)]  # fmt: skip
+    texts = [
+        "".join(rng.choice(list(CHARACTERS + "ab 1？"), n))
+        for n in rng.integers(1, longest, 2 * count)
+    ]
     return list(zip(texts[:count], texts[count:], strict=True))
 
 
@@ -69,8 +71,10 @@ def test_ids_are_those_of_the_tokenizer_also_when_it_truncates(model, texts, max
     tokenizer = model.tokenizer
     expected = tokenizer(
         *[[text] for text in texts],
-        truncation=True, max_length=max_length, return_token_type_ids=typed,
-    )  # fmt: skip
+        truncation=True,
+        max_length=max_length,
+        return_token_type_ids=typed,
+    )
     encoded = PairEncoder(tokenizer.backend_tokenizer, max_length, typed).encode([texts])
     ids, types = encoded.row(0)
     assert ids == expected["input_ids"][0]
@@ -264,8 +268,9 @@ def test_one_backend_scores_lists_and_labelled_pairs(model, pairs, monkeypatch):
         return lambda distinct: np.arange(len(distinct), dtype=np.float32), {"backend": "made up"}
 
     monkeypatch.setattr("workbench.scoring.cross_encoder.choose_backend", choose)
-    metrics = evaluate({"model": ModelScorer(model, backend="auto")}, lists, labelled,
-                       resamples=100).metrics  # fmt: skip
+    metrics = evaluate(
+        {"model": ModelScorer(model, backend="auto")}, lists, labelled, resamples=100
+    ).metrics
     assert asked == [[("a", "b"), ("a", "c")]]
     assert metrics["backends"] == {"model": {"backend": "made up"}}
 
@@ -304,8 +309,9 @@ def test_what_a_backend_cannot_run_is_refused_by_name(tiny_model, tmp_path):
 
     for file in tiny_model.glob("*token*"):
         shutil.copy(file, tmp_path)
-    config = DistilBertConfig(vocab_size=80, dim=16, n_layers=1, n_heads=2, hidden_dim=32,
-                              num_labels=1)  # fmt: skip
+    config = DistilBertConfig(
+        vocab_size=80, dim=16, n_layers=1, n_heads=2, hidden_dim=32, num_labels=1
+    )
     DistilBertForSequenceClassification(config).save_pretrained(tmp_path)
     model = load_cross_encoder(find_model(str(tmp_path)), 64)
     assert not is_supported(model.model)

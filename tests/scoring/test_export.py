@@ -79,8 +79,13 @@ logits = session.run(["logits"], {name: np.array(value) for name, value in given
 assert not {"torch", "workbench", "transformers"} & set(sys.modules)
 print(json.dumps(logits[:, 0].tolist()))
 """
-    done = subprocess.run([sys.executable, "-c", code, str(exported)], capture_output=True,
-                          text=True, check=True, cwd="/")  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(exported)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd="/",
+    )
     exact = ModelScorer.load(find_model(str(exported)), 64).score(
         [("怎么开通会员", "如何办理"), ("a", "b c d e f")]
     )

@@ -88,9 +88,11 @@ def quick_model(tiny_model, tmp_path_factory):
         "sum",
         [make.make_tensor_value_info("input_ids", onnx.TensorProto.INT64, ["n", "length"])],
         [make.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["n", 1])],
-        [onnx.numpy_helper.from_array(numbers, "numbers"),
-         onnx.numpy_helper.from_array(np.array([1]), "axis")],
-    )  # fmt: skip
+        [
+            onnx.numpy_helper.from_array(numbers, "numbers"),
+            onnx.numpy_helper.from_array(np.array([1]), "axis"),
+        ],
+    )
     (folder / "onnx").mkdir()
     model = make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=9)
     onnx.save(model, folder / "onnx/model.onnx")
@@ -126,8 +128,19 @@ def test_every_row_is_scored_in_order_from_every_format(kind, quick_model, table
     else:
         table.to_csv(path, index=False, sep="\t" if kind == "tsv" else ",")
     out = tmp_path / "out"
-    code = main(["score", str(quick_model), str(path), str(out), *LENGTH, "--backend", "onnx",
-                 "--part-rows", "80"])  # fmt: skip
+    code = main(
+        [
+            "score",
+            str(quick_model),
+            str(path),
+            str(out),
+            *LENGTH,
+            "--backend",
+            "onnx",
+            "--part-rows",
+            "80",
+        ]
+    )
     assert code == 0
     assert f"{ROWS} rows in 7 parts, 0 without a score, by onnx" in capsys.readouterr().out
     first = 1 if kind in ("jsonl", "parquet") else 2
@@ -163,9 +176,20 @@ def test_a_kill_at_any_place_loses_no_row_and_doubles_none(
 ):
     out = tmp_path / "out"
     done = subprocess.run(
-        [sys.executable, "-m", "tests.scoring.kill_scoring", str(quick_model), str(source),
-         str(out), "40", str(seed)], capture_output=True, text=True, cwd=ROOT,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "tests.scoring.kill_scoring",
+            str(quick_model),
+            str(source),
+            str(out),
+            "40",
+            str(seed),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
     assert done.returncode == 0, done.stderr
     killed = json.loads(done.stdout)
     assert len(killed) >= 3
@@ -179,9 +203,13 @@ def test_a_kill_at_any_place_loses_no_row_and_doubles_none(
 
 def started(arguments, out):
     """The command as a process of its own, once it has made a part; and its child processes."""
-    process = subprocess.Popen([sys.executable, "-m", "workbench", *map(str, arguments)], cwd=ROOT,
-                               stderr=subprocess.PIPE, text=True, start_new_session=True
-                               )  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "workbench", *map(str, arguments)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     before = len(list(out.glob("part-*.parquet")))
     while len(list(out.glob("part-*.parquet"))) < before + 3:
         assert process.poll() is None, process.communicate()[1]
@@ -193,8 +221,19 @@ def test_workers_go_with_the_command_and_a_lost_one_is_told(quick_model, large, 
     """A worker is killed, then the command itself; then the rest is made."""
     path, table = large
     out = tmp_path / "out"
-    asked = ["score", quick_model, path, out, *LENGTH, "--backend", "onnx", "--part-rows", 10,
-             "--workers", 2]  # fmt: skip
+    asked = [
+        "score",
+        quick_model,
+        path,
+        out,
+        *LENGTH,
+        "--backend",
+        "onnx",
+        "--part-rows",
+        10,
+        "--workers",
+        2,
+    ]
     process, children = started(asked, out)
     workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
     assert len(workers) == 2
@@ -221,8 +260,19 @@ def test_sigterm_and_ctrl_c_end_it_in_good_order(number, workers, quick_model, l
     """SIGTERM strikes the command alone, Ctrl-C all processes of its terminal."""
     path, table = large
     out = tmp_path / "out"
-    asked = ["score", quick_model, path, out, *LENGTH, "--backend", "onnx", "--part-rows", 10,
-             "--workers", workers]  # fmt: skip
+    asked = [
+        "score",
+        quick_model,
+        path,
+        out,
+        *LENGTH,
+        "--backend",
+        "onnx",
+        "--part-rows",
+        10,
+        "--workers",
+        workers,
+    ]
     process, children = started(asked, out)
     assert len([child for child in children if "spawn_main" in " ".join(child.cmdline())]) == (
         workers if workers > 1 else 0
@@ -264,9 +314,14 @@ if __name__ == "__main__":
 
 def test_ctrl_c_is_quiet_in_a_worker_that_is_still_loading(tmp_path):
     (tmp_path / "struck.py").write_text(STRUCK)
-    done = subprocess.run([sys.executable, tmp_path / "struck.py"], cwd=ROOT, text=True,
-                          env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True,
-                          timeout=60)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, tmp_path / "struck.py"],
+        cwd=ROOT,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        timeout=60,
+    )
     assert (done.stdout, done.stderr, done.returncode) == ("cut short\n", "", 0)
 
 
@@ -276,8 +331,21 @@ def test_ray_makes_the_same_parts_though_a_worker_is_killed(quick_model, large, 
     pytest.importorskip("ray", reason="the extra cluster is not installed")
     path, table = large
     out = tmp_path / "out"
-    asked = ["score", quick_model, path, out, *LENGTH, "--backend", "onnx", "--part-rows", 10,
-             "--workers", 2, "--engine", "ray"]  # fmt: skip
+    asked = [
+        "score",
+        quick_model,
+        path,
+        out,
+        *LENGTH,
+        "--backend",
+        "onnx",
+        "--part-rows",
+        10,
+        "--workers",
+        2,
+        "--engine",
+        "ray",
+    ]
     process, _ = started(asked, out)
     actors = []
     while len(actors) < 2 and process.poll() is None:  # the second may come after the first part
@@ -300,14 +368,27 @@ def cluster():
     pytest.importorskip("ray", reason="the extra cluster is not installed")
     secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     place = Path(tempfile.mkdtemp(prefix="ray-"))  # short, for its sockets have names in there
-    command = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--port", "0",
-               "--num-cpus", "2", "--include-dashboard", "false", "--disable-usage-stats",
-               "--temp-dir", place]  # fmt: skip
+    command = [
+        Path(sys.executable).with_name("ray"),
+        "start",
+        "--head",
+        "--block",
+        "--port",
+        "0",
+        "--num-cpus",
+        "2",
+        "--include-dashboard",
+        "false",
+        "--disable-usage-stats",
+        "--temp-dir",
+        place,
+    ]
     found = None
     for _ in range(STARTS):  # Ray gives up if the machine is too busy
         with (place / "log").open("w") as log:
-            process = subprocess.Popen(command, env=os.environ | secret, stdout=log,
-                                       stderr=log, start_new_session=True)  # fmt: skip
+            process = subprocess.Popen(
+                command, env=os.environ | secret, stdout=log, stderr=log, start_new_session=True
+            )
         while not found and process.poll() is None:
             time.sleep(0.1)
             found = re.search(r"--address='(\S+)'", (place / "log").read_text())
@@ -332,9 +413,26 @@ def test_a_running_cluster_is_used_by_who_has_its_token(
 ):
     address, secret = cluster
     out = tmp_path / "out"
-    asked = [sys.executable, "-m", "workbench", "score", quick_model, source, out, *LENGTH,
-             "--backend", "onnx", "--part-rows", "80", "--workers", "2", "--engine", "ray",
-             "--address", address]  # fmt: skip
+    asked = [
+        sys.executable,
+        "-m",
+        "workbench",
+        "score",
+        quick_model,
+        source,
+        out,
+        *LENGTH,
+        "--backend",
+        "onnx",
+        "--part-rows",
+        "80",
+        "--workers",
+        "2",
+        "--engine",
+        "ray",
+        "--address",
+        address,
+    ]
     stranger = os.environ | secret | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
     done = subprocess.run(asked, cwd=ROOT, env=stranger, capture_output=True, text=True)
     assert done.returncode == 2
@@ -413,7 +511,7 @@ def test_a_file_that_changes_meanwhile_is_noticed(quick_model, source, tmp_path,
         ({"OUT": "full"}, "full holds something else (mine.txt)"),
         ({"OUT": "file/below"}, "file is no folder"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_done_is_refused_and_leaves_nothing(
     change, said, quick_model, source, tmp_path, capsys
 ):
@@ -425,9 +523,10 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(
     before = sorted(tmp_path.rglob("*"))
     named = {"RUN": str(quick_model), "IN": str(source), "OUT": "new"}
     named |= change if isinstance(change, dict) else {}
-    base = [named["RUN"], *(
-        name if name == "-" else str(tmp_path / name) for name in (named["IN"], named["OUT"])
-    )]  # fmt: skip
+    base = [
+        named["RUN"],
+        *(name if name == "-" else str(tmp_path / name) for name in (named["IN"], named["OUT"])),
+    ]
     given = change if isinstance(change, list) else []
     assert main(["score", *base, *LENGTH, "--backend", "onnx", *given]) == 2
     assert said in capsys.readouterr().err
@@ -440,8 +539,15 @@ def test_strange_paths_and_a_folder_in_use(quick_model, source, tmp_path, monkey
     odd = tmp_path / "a b\n'怎么'\udcff"
     odd.mkdir()
     shutil.copy(source, odd / "-x.CSV")
-    command = ["score", str(quick_model), str(odd / "-x.CSV"), str(odd / "out"), *LENGTH,
-               "--backend", "onnx"]  # fmt: skip
+    command = [
+        "score",
+        str(quick_model),
+        str(odd / "-x.CSV"),
+        str(odd / "out"),
+        *LENGTH,
+        "--backend",
+        "onnx",
+    ]
     assert main(command) == 0
     assert "500 rows in 1 parts" in capsys.readouterr().out
     with FileLock(odd / "out/.lock"):
@@ -487,8 +593,10 @@ def test_a_score_that_is_no_number_is_a_problem_of_its_row(quick_model, source, 
 @pytest.mark.parametrize("zipped", [False, True])
 def test_top_k_of_candidate_lists(zipped, quick_model, tmp_path):
     pairs = [pair for pair in made_up(80) if all(map(str.strip, pair))]
-    lists = [{"query": pairs[n][0], "candidates": [b for _, b in pairs[n : n + 6]]}
-             for n in range(0, 48, 6)]  # fmt: skip
+    lists = [
+        {"query": pairs[n][0], "candidates": [b for _, b in pairs[n : n + 6]]}
+        for n in range(0, 48, 6)
+    ]
     lists[3] = {"query": lists[2]["query"], "positive": ["a"], "negative": ["b", "ab", "", 7]}
     rows = [json.dumps(one, ensure_ascii=False) for one in lists]
     rows += ['{"query": 3, "candidates": []}', '{"query": "a"', '{"query": "a"}']
@@ -568,11 +676,26 @@ def test_progress_tells_rate_and_time_left(capsys, monkeypatch):
 
 
 def test_scoring_by_onnx_loads_no_torch(quick_model, source, tmp_path):
-    code = ("import sys; from workbench.__main__ import main; code = main(sys.argv[1:]); "
-            "print(code, 'torch' in sys.modules, 'transformers' in sys.modules)")  # fmt: skip
+    code = (
+        "import sys; from workbench.__main__ import main; code = main(sys.argv[1:]); "
+        "print(code, 'torch' in sys.modules, 'transformers' in sys.modules)"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", code, "score", str(quick_model), str(source), str(tmp_path / "o"),
-         *LENGTH, "--backend", "onnx"], capture_output=True, text=True, cwd=ROOT,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            code,
+            "score",
+            str(quick_model),
+            str(source),
+            str(tmp_path / "o"),
+            *LENGTH,
+            "--backend",
+            "onnx",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
     assert done.stdout.splitlines()[-1] == "0 False False", done.stderr
     assert Path(tmp_path / "o/_done.json").exists()

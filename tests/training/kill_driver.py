@@ -124,8 +124,14 @@ def train(folder, model, at):
             with (folder / "output.txt").open("a") as output, contextlib.redirect_stdout(output):
                 keep_optimizers(folder)
                 instrument(killer, folder)
-                fine_tune(folder, find_model(str(model)), RECIPE, resume=True,
-                                   stages=STAGES, checkpoint_steps=EVERY)  # fmt: skip
+                fine_tune(
+                    folder,
+                    find_model(str(model)),
+                    RECIPE,
+                    resume=True,
+                    stages=STAGES,
+                    checkpoint_steps=EVERY,
+                )
             (folder / "places.txt").write_text(json.dumps(killer.count))
             code = 0
         except BaseException:

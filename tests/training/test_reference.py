@@ -19,8 +19,7 @@ from workbench.training.log import (
     reference_log,
     step_means,
 )
-from workbench.training.recipe import Recipe
-from workbench.training.stages import read_stages
+from workbench.training.recipe import Recipe, read_stages
 from workbench.training.trainer import make_trainer
 
 CARD = reference_card()
@@ -99,13 +98,24 @@ def test_the_card_s_log_is_whole():
 
 def a_log(stage, every, losses, steps):
     ends = [every * (n + 1) for n in range(len(losses))]
-    return pd.DataFrame({"stage": stage, "step": ends, "steps": steps, "loss": losses,
-                         "epoch": [end / steps for end in ends]})  # fmt: skip
+    return pd.DataFrame(
+        {
+            "stage": stage,
+            "step": ends,
+            "steps": steps,
+            "loss": losses,
+            "epoch": [end / steps for end in ends],
+        }
+    )
 
 
 def test_means_of_500_steps_by_hand():
-    log = pd.concat([a_log("stage 1", 25, [0.7] * 10, 250),
-                     a_log("stage 2", 250, [0.6, 0.4, 0.3, 0.1, 9.0], 1250)])  # fmt: skip
+    log = pd.concat(
+        [
+            a_log("stage 1", 25, [0.7] * 10, 250),
+            a_log("stage 2", 250, [0.6, 0.4, 0.3, 0.1, 9.0], 1250),
+        ]
+    )
     means = step_means(log)
     assert means["stage"].tolist() == ["stage 2", "stage 2"]
     assert means["step"].tolist() == [500, 1000]

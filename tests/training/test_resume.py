@@ -74,8 +74,10 @@ def test_a_training_killed_anywhere_ends_as_if_it_had_not_been(prepared, tmp_pat
             weights = [(run / model / "model.safetensors").read_bytes() for run in (whole, cut)]
             assert weights[0] == weights[1], (number, model)
         for stage in ("stage-1", "stage-2", "stage-3"):
-            states = [torch.load(run / f"optimizer-{stage}.pt", weights_only=True)["state"]
-                      for run in (whole, cut)]  # fmt: skip
+            states = [
+                torch.load(run / f"optimizer-{stage}.pt", weights_only=True)["state"]
+                for run in (whole, cut)
+            ]
             assert states[0].keys() == states[1].keys()
             for place, state in states[0].items():
                 for name, value in state.items():
@@ -132,8 +134,9 @@ def stopping_at(step, monkeypatch, act):
     monkeypatch.setattr(TrainingLog, "append", append)
 
 
-def test_sigterm_writes_a_checkpoint_and_resume_goes_on(run, prepared, tmp_path, tiny_model,
-                                                        monkeypatch):  # fmt: skip
+def test_sigterm_writes_a_checkpoint_and_resume_goes_on(
+    run, prepared, tmp_path, tiny_model, monkeypatch
+):
     base, whole = find_model(str(tiny_model)), tmp_path / "whole"
     shutil.copytree(prepared, whole)
     fine_tune(whole, base, RECIPE)

@@ -17,8 +17,8 @@ from workbench.reports.model_card import write_card
 from workbench.run_folder import stage_folders
 from workbench.scoring.cross_encoder import ModelScorer, load_cross_encoder
 from workbench.training.log import TrainingLog, read_training_log
-from workbench.training.recipe import Recipe
-from workbench.training.stages import fine_tune, read_stages
+from workbench.training.recipe import Recipe, read_stages
+from workbench.training.stages import fine_tune
 from workbench.training.trainer import logging_steps, watched
 
 RECIPE = Recipe(max_length=64, learning_rate=1e-3, epochs=1)
@@ -51,11 +51,21 @@ def test_defaults_are_those_of_the_reference_card():
 def test_hyperparameters_reach_the_trainer(trained):
     used = trained[1]["hyperparameters"]
     expected = {
-        "per_device_train_batch_size": 8, "learning_rate": 1e-3, "lr_scheduler_type": "linear",
-        "warmup_steps": 0, "optim": "adamw_torch_fused", "max_grad_norm": 1.0, "seed": 42,
-        "num_train_epochs": 1, "weight_decay": 0.0, "bf16": False, "adam_beta1": 0.9,
-        "adam_beta2": 0.999, "adam_epsilon": 1e-08, "gradient_accumulation_steps": 1,
-    }  # fmt: skip
+        "per_device_train_batch_size": 8,
+        "learning_rate": 1e-3,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 0,
+        "optim": "adamw_torch_fused",
+        "max_grad_norm": 1.0,
+        "seed": 42,
+        "num_train_epochs": 1,
+        "weight_decay": 0.0,
+        "bf16": False,
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.999,
+        "adam_epsilon": 1e-08,
+        "gradient_accumulation_steps": 1,
+    }
     assert {name: used[name] for name in expected} == expected
 
 
@@ -90,8 +100,11 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
     run, _ = trained
     for name, seed in (("again", 42), ("other", 43)):
         shutil.copytree(run / "data", tmp_path / name / "data")
-        fine_tune(tmp_path / name, find_model(str(tiny_model)),
-                  Recipe(max_length=64, learning_rate=1e-3, seed=seed))  # fmt: skip
+        fine_tune(
+            tmp_path / name,
+            find_model(str(tiny_model)),
+            Recipe(max_length=64, learning_rate=1e-3, seed=seed),
+        )
     assert same(tmp_path / "again/model", run / "model")
     assert not same(tmp_path / "other/model", run / "model")
 
@@ -116,8 +129,9 @@ def test_resume_keeps_a_finished_model_and_a_new_training_sets_it_aside(trained,
     assert (aside / "training_log.jsonl").is_file()
 
 
-def test_an_interrupted_training_goes_on_from_its_checkpoint(trained, tmp_path, tiny_model,
-                                                             monkeypatch):  # fmt: skip
+def test_an_interrupted_training_goes_on_from_its_checkpoint(
+    trained, tmp_path, tiny_model, monkeypatch
+):
     run = tmp_path / "run"
     shutil.copytree(trained[0] / "data", run / "data")
 
@@ -261,8 +275,17 @@ def test_a_half_written_log_line_is_left_out(tmp_path):
 def test_what_the_loss_says_in_words(tmp_path):
     log = TrainingLog(tmp_path, "stage 1")
     for step, loss, dev in ((1, 0.5, 0.5), (2, 0.3, 0.4), (3, 0.1, 0.9)):
-        log.append({"step": step, "steps": 4, "loss": loss, "grad_norm": step, "dev_loss": dev,
-                    "learning_rate": 1 / step, "dev_ap": loss})  # fmt: skip
+        log.append(
+            {
+                "step": step,
+                "steps": 4,
+                "loss": loss,
+                "grad_norm": step,
+                "dev_loss": dev,
+                "learning_rate": 1 / step,
+                "dev_ap": loss,
+            }
+        )
     frame = read_training_log(tmp_path)
     text = loss_finding(frame)
     assert "fell from 0.5000 to 0.1000 (running: step 3 of 4)" in text

@@ -22,8 +22,9 @@ from workbench.vocabulary.ceiling import (
 from workbench.vocabulary.tokens import count_tokens
 
 ITEMS = st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=9)
-GRADED = st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0.0, 1.0, 2.0])), min_size=1,
-                  max_size=6)  # fmt: skip
+GRADED = st.lists(
+    st.tuples(st.integers(0, 3), st.sampled_from([0.0, 1.0, 2.0])), min_size=1, max_size=6
+)
 
 
 def every_order(classes):
@@ -99,8 +100,11 @@ def test_pairs_and_lists_that_the_base_model_cannot_tell_apart():
     )
     counts = count_tokens(tokenizer, ["谁说你可爱了", "谁说你可怜了", "你好", "hello", "world"])
     found = pair_ceilings(pairs, counts)
-    assert found == {"accuracy": pytest.approx(2 / 3), "roc_auc": pytest.approx(0.75),
-                     "conflicting_pairs": 2}  # fmt: skip
+    assert found == {
+        "accuracy": pytest.approx(2 / 3),
+        "roc_auc": pytest.approx(0.75),
+        "conflicting_pairs": 2,
+    }
     one = CandidateList("hello", ("谁说你可爱了", "谁说你可怜了"), (1.0, 0.0))
     assert list_ceiling([one], counts) == pytest.approx((1 + 1 / np.log2(3)) / 2)
     assert np.isnan(list_ceiling([], counts))
@@ -108,8 +112,9 @@ def test_pairs_and_lists_that_the_base_model_cannot_tell_apart():
 
 def test_the_same_texts_labelled_both_ways_are_not_the_tokenizers_fault():
     tokenizer = load_tokenizer(find_model(BUNDLED_MODEL))
-    pairs = pd.DataFrame([("a", "b", 1.0), ("a", "b", 0.0)],
-                         columns=["sentence_0", "sentence_1", "label"])  # fmt: skip
+    pairs = pd.DataFrame(
+        [("a", "b", 1.0), ("a", "b", 0.0)], columns=["sentence_0", "sentence_1", "label"]
+    )
     found = pair_ceilings(pairs, count_tokens(tokenizer, ["a", "b"]))
     assert found["accuracy"] == 0.5
     assert found["conflicting_pairs"] == 0

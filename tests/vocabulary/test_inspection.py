@@ -52,8 +52,13 @@ def test_an_inspection_by_hand(tokenizer):
         columns=["sentence_0", "sentence_1", "label"],
     )
     found = inspect_pairs(pairs, tokenizer, max_length=9)
-    assert found["labels"] == {"pairs": 3, "mean": pytest.approx(1.4 / 3), "positive": 1,
-                               "negative": 2, "graded": 1}  # fmt: skip
+    assert found["labels"] == {
+        "pairs": 3,
+        "mean": pytest.approx(1.4 / 3),
+        "positive": 1,
+        "negative": 2,
+        "graded": 1,
+    }
     assert found["lengths"]["characters"]["mean"] == pytest.approx((12 + 10 + 6) / 6)
     assert found["lengths"]["tokens"]["max"] == 10  # 6 + 1 + three special ones
     assert found["truncation"] == {"max_length": 9, "share": pytest.approx(2 / 3)}

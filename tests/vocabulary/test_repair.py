@@ -120,13 +120,20 @@ def test_missing_characters_by_hand(tokenizer):
     assert found["distinct"] == 5
     assert found["pairs"] == 3
     assert found["characters"][0] == {
-        "character": "谁", "block": "CJK Unified Ideographs", "occurrences": 4, "texts": 3,
+        "character": "谁",
+        "block": "CJK Unified Ideographs",
+        "occurrences": 4,
+        "texts": 3,
         "pairs": 2,
-    }  # fmt: skip
-    blocks = {row["block"]: (row["characters"], row["occurrences"], row["pairs"])
-              for row in found["blocks"]}  # fmt: skip
-    assert blocks == {"CJK Unified Ideographs": (2, 5, 2),
-                      "Halfwidth and Fullwidth Forms": (3, 3, 1)}  # fmt: skip
+    }
+    blocks = {
+        row["block"]: (row["characters"], row["occurrences"], row["pairs"])
+        for row in found["blocks"]
+    }
+    assert blocks == {
+        "CJK Unified Ideographs": (2, 5, 2),
+        "Halfwidth and Fullwidth Forms": (3, 3, 1),
+    }
 
 
 def test_the_verdict_is_green_on_english_and_red_on_chinese(tokenizer, sample):
@@ -150,9 +157,15 @@ def test_the_verdict_is_green_on_chinese_with_a_chinese_vocabulary(tokenizer, sa
 
 @pytest.mark.parametrize(
     ("unknown", "lost", "colour"),
-    [(0.0, 0.0, "green"), (0.0099, 0.0049, "green"), (0.01, 0.0, "amber"), (0.0, 0.005, "amber"),
-     (0.2, 0.0, "red"), (0.0, 0.05, "red")],
-)  # fmt: skip
+    [
+        (0.0, 0.0, "green"),
+        (0.0099, 0.0049, "green"),
+        (0.01, 0.0, "amber"),
+        (0.0, 0.005, "amber"),
+        (0.2, 0.0, "red"),
+        (0.0, 0.05, "red"),
+    ],
+)
 def test_the_thresholds_of_the_verdict(unknown, lost, colour):
     keep = {"unk_share": unknown, "lost_share": lost, "ceiling": {"accuracy": 1.0}}
     mended = keep | {"unk_share": 0.0, "added": 3}
@@ -189,8 +202,9 @@ def test_tokens_in_the_same_company_start_near_each_other(tokenizer):
     texts = [f"{a} {c} {b}" for a in before for b in after for c in "呗啦"]
     texts += [f"{a} {c} {b}" for a in ("red", "green") for b in ("sky", "tree") for c in "嘛喔"]
     repair = repair_vocabulary(tokenizer, texts, "extend")
-    rows = dict(zip(repair.added, spectral_rows(matrix, repair.tokenizer, texts, repair.ids),
-                    strict=True))  # fmt: skip
+    rows = dict(
+        zip(repair.added, spectral_rows(matrix, repair.tokenizer, texts, repair.ids), strict=True)
+    )
     near = np.linalg.norm(rows["呗"] - rows["啦"])
     assert near < 0.5 * np.linalg.norm(rows["呗"] - rows["嘛"])
 
@@ -263,10 +277,12 @@ def test_rows_that_do_not_fit_are_refused(tokenizer):
 
 
 def test_whether_the_warm_up_has_taught_anything_is_measured_and_told(monkeypatch):
-    pairs = pd.DataFrame({"sentence_0": ["a", "b", "c"], "sentence_1": ["d", "e", "f"],
-                          "label": [0.1, 0.5, 0.8]})  # fmt: skip
-    target = dict(zip(zip(pairs["sentence_0"], pairs["sentence_1"], strict=True), pairs["label"],
-                      strict=True))  # fmt: skip
+    pairs = pd.DataFrame(
+        {"sentence_0": ["a", "b", "c"], "sentence_1": ["d", "e", "f"], "label": [0.1, 0.5, 0.8]}
+    )
+    target = dict(
+        zip(zip(pairs["sentence_0"], pairs["sentence_1"], strict=True), pairs["label"], strict=True)
+    )
 
     class Scores:
         def __init__(self, change):
@@ -293,9 +309,16 @@ def test_the_whole_recipe_runs_is_recorded_and_resumes_the_same(tmp_path, tiny_m
     from workbench.training.log import TrainingLog, read_training_log
 
     recipe = Recipe(
-        max_length=48, learning_rate=1e-3, embedding_learning_rate=3e-3, warmup_ratio=0.1,
-        speed="fast", vocabulary="extend", lexical_pairs=120, hard_negatives=1, symmetric=True,
-    )  # fmt: skip
+        max_length=48,
+        learning_rate=1e-3,
+        embedding_learning_rate=3e-3,
+        warmup_ratio=0.1,
+        speed="fast",
+        vocabulary="extend",
+        lexical_pairs=120,
+        hard_negatives=1,
+        symmetric=True,
+    )
     base = find_model(str(tiny_model))
     for name in ("whole", "cut"):
         prepare_data(tmp_path / name, "data/sample_pairs.csv", max_pairs=200)

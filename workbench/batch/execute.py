@@ -118,14 +118,24 @@ def _run_acts(parameters: Parameters, folder: Path, acts: list[str], resume: boo
         status |= {"state": "done", "finished": now()}
     except ActError as error:
         status["acts"][error.act]["state"] = "failed"
-        status |= {"state": "failed", "act": error.act, "cell": error.cell, "error": error.error,
-                   "finished": now()}  # fmt: skip
+        status |= {
+            "state": "failed",
+            "act": error.act,
+            "cell": error.cell,
+            "error": error.error,
+            "finished": now(),
+        }
         raise
     except BaseException as error:  # Ctrl-C and the like: say so, then let it through
         act = next((a for a, e in status["acts"].items() if e["state"] == "running"), acts[0])
         status["acts"].setdefault(act, {})["state"] = "interrupted"
-        status |= {"state": "failed", "act": act, "cell": None, "error": type(error).__name__,
-                   "finished": now()}  # fmt: skip
+        status |= {
+            "state": "failed",
+            "act": act,
+            "cell": None,
+            "error": type(error).__name__,
+            "finished": now(),
+        }
         raise
     finally:
         report = _close(folder, status)
@@ -196,8 +206,12 @@ def _run_act(act: str, parameters: Parameters, folder: Path, status: dict[str, A
 def _check_test_side(folder: Path) -> None:
     """Stop before the training if notebook 4 would find nothing to rank."""
     if not read_json(folder / "data" / "manifest.json")["sides"]["test"]["positives"]:
-        raise ActError("01", None, "the test side got no positive pair, so notebook 04 would have "
-                       "nothing to rank: raise test_share, or give candidates")  # fmt: skip
+        raise ActError(
+            "01",
+            None,
+            "the test side got no positive pair, so notebook 04 would have "
+            "nothing to rank: raise test_share, or give candidates",
+        )
 
 
 def execute(source: Path, target: Path, values: dict[str, Any]) -> None:

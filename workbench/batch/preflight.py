@@ -38,8 +38,7 @@ from workbench.models import (
 from workbench.run_folder import ACTS
 from workbench.runs.folder import folder_problems
 from workbench.runs.parameters import Parameters
-from workbench.training.recipe import Recipe
-from workbench.training.stages import read_stages
+from workbench.training.recipe import Recipe, read_stages
 
 READING_SECONDS = 1.0
 
@@ -116,8 +115,10 @@ def check_pairs(parameters: Parameters, name: str, look: bool) -> tuple[list[Fin
 def _no_file(name: str, value: str) -> Finding:
     near = Path(value).resolve()
     hint = f"; did you mean {near}?" if near.is_file() else ""
-    return Finding("problem", f"{name}: there is no file {value!r} (relative paths start at the "
-                   f"project's root){hint}")  # fmt: skip
+    return Finding(
+        "problem",
+        f"{name}: there is no file {value!r} (relative paths start at the project's root){hint}",
+    )
 
 
 def read_rows(path: Path, columns: dict[str, str], seconds: float = READING_SECONDS) -> Rows:
@@ -331,11 +332,15 @@ def preflight(
     """
     folder = project_path(run_dir)
     found = [Finding("problem", line) for line in problems]
-    found += [Finding("problem", f"--only {act}: the notebooks are {', '.join(ACTS)}")
-              for act in only if act not in ACTS]  # fmt: skip
+    found += [
+        Finding("problem", f"--only {act}: the notebooks are {', '.join(ACTS)}")
+        for act in only
+        if act not in ACTS
+    ]
     acts = [act for act in ACTS if not only or act in only]
-    found += [Finding("problem", line)
-              for line in folder_problems(parameters, folder, only, resume)]  # fmt: skip
+    found += [
+        Finding("problem", line) for line in folder_problems(parameters, folder, only, resume)
+    ]
     prepared = (folder / "data" / "test.parquet").is_file() and (resume or "01" not in acts)
     found += _writable(folder)
     rows = None
@@ -415,9 +420,11 @@ def _vocabulary(location: ModelLocation, rows: Rows) -> list[Finding]:
         verdict = vocabulary_verdict(repair_outlook(pairs, pairs, load_tokenizer(location)))
     except ModelError as error:
         return [Finding("problem", f"base_model: {error}")]
-    basis = "" if len(chosen) == len(rows.good) and rows.whole else (
-        f" (on a sample of {len(chosen):,} pairs; notebook 1 says it of all)"
-    )  # fmt: skip
+    basis = (
+        ""
+        if len(chosen) == len(rows.good) and rows.whole
+        else (f" (on a sample of {len(chosen):,} pairs; notebook 1 says it of all)")
+    )
     level = "note" if verdict["colour"] == "green" else "warning"
     text = f"vocabulary: {verdict['colour']}. {verdict['why']}{basis}"
     return [Finding(level, text, verdict["action"] if level == "warning" else "")]

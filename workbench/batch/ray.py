@@ -51,8 +51,9 @@ def check_cluster(address: str = "") -> None:
         EngineError: it is not so.
     """
     if find_spec("ray") is None:
-        raise EngineError("--engine ray needs Ray: pip install '.[cluster]' in the project's "
-                          "folder")  # fmt: skip
+        raise EngineError(
+            "--engine ray needs Ray: pip install '.[cluster]' in the project's folder"
+        )
     if problem := unanswered(address):  # Ray itself would try for minutes
         raise EngineError(f"--engine ray: no cluster at {address!r} ({problem})")
 
@@ -70,9 +71,13 @@ def connect(address: str, slots: int) -> Any:
     for attempt in range(1, STARTS + 1):
         try:
             ray.init(
-                address=address or "local", log_to_driver=False, logging_level=logging.ERROR,
-                ignore_reinit_error=True, runtime_env=same_package(), **({} if address else own),
-            )  # fmt: skip
+                address=address or "local",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                ignore_reinit_error=True,
+                runtime_env=same_package(),
+                **({} if address else own),
+            )
             break
         except Exception as error:  # many kinds: no cluster, another version, no room in /tmp
             ray.shutdown()

@@ -58,9 +58,12 @@ class OptunaSource:
             pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
         self.study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(folder / "study.log"))),
-            study_name="sweep", load_if_exists=True, sampler=sampler, pruner=pruner,
+            study_name="sweep",
+            load_if_exists=True,
+            sampler=sampler,
+            pruner=pruner,
             direction="maximize" if search.metric == "dev_ap" else "minimize",
-        )  # fmt: skip
+        )
         for lost in self.study.get_trials(states=(self.states.RUNNING,)):
             self.study.tell(lost.number, state=self.states.FAIL)
             self.study.enqueue_trial(lost.params, user_attrs={AGAIN: lost.number})

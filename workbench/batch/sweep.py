@@ -251,11 +251,15 @@ def sweep(options: argparse.Namespace) -> int:
                         earlier = read_sweep(folder)
                     source = OptunaSource(plan.search, plan.base, folder, options.jobs)
                 with SweepTable(folder) as table:
-                    record = Sweep(folder, source, engine, options.max_failures, table.show,
-                                   earlier).run()  # fmt: skip
+                    record = Sweep(
+                        folder, source, engine, options.max_failures, table.show, earlier
+                    ).run()
     except KeyboardInterrupt:
-        print(f"stopped; go on with: workbench sweep --name {folder.name} --resume "
-              f"--runs-dir {options.runs_dir}", file=sys.stderr)  # fmt: skip
+        print(
+            f"stopped; go on with: workbench sweep --name {folder.name} --resume "
+            f"--runs-dir {options.runs_dir}",
+            file=sys.stderr,
+        )
         return 1
     print(f"{display_path(folder)}: {summary(record)}")
     return 0 if record["state"] == "done" else 1
@@ -296,9 +300,22 @@ def check_jobs(plan: Plan, folder: Path, resume: bool) -> None:
         ParameterError: with every problem of any run.
     """
     seen: dict[Any, Job] = {}
-    looked_at = ("pairs", "test_pairs", "candidates", "base_model", "base_revision", "max_pairs",
-                 "dev_share", "test_share", "snapshots", "label_column", "sentence_0_column",
-                 "sentence_1_column", "on_bad_rows", "fallback_model")  # fmt: skip
+    looked_at = (
+        "pairs",
+        "test_pairs",
+        "candidates",
+        "base_model",
+        "base_revision",
+        "max_pairs",
+        "dev_share",
+        "test_share",
+        "snapshots",
+        "label_column",
+        "sentence_0_column",
+        "sentence_1_column",
+        "on_bad_rows",
+        "fallback_model",
+    )
     for job in plan.jobs:
         seen.setdefault(tuple(getattr(job.parameters, name) for name in looked_at), job)
     told: dict[str, None] = {}
@@ -325,8 +342,10 @@ def describe(plan: Plan, folder: Path) -> None:
         values = ", ".join(f"{name}={value}" for name, value in job.values.items())
         found = known.get(job.identity)
         print(f"  {job.name}  {values}" + (f"  done: {display_path(found)}" if found else ""))
-    print(f"notebook 1 runs {len({job.data for job in plan.jobs})} times, once for each data "
-          "setting; nothing was started")  # fmt: skip
+    print(
+        f"notebook 1 runs {len({job.data for job in plan.jobs})} times, once for each data "
+        "setting; nothing was started"
+    )
 
 
 def keep_request(file: Path, plan: Plan, folder: Path) -> None:
@@ -442,9 +461,14 @@ def start_worker(
     with log.open("a", encoding="utf-8") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "workbench.batch.worker"],
-            stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, text=True,
-            cwd=root or project_root(), env=environment, start_new_session=True,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=root or project_root(),
+            env=environment,
+            start_new_session=True,
+        )
     assert process.stdin is not None
     process.stdin.write(json.dumps(work) + "\n")
     process.stdin.flush()
@@ -527,10 +551,16 @@ class Sweep:
         self.folder, self.source, self.engine = folder, source, engine
         self.most_failures, self.show = most_failures, show
         self.record: dict[str, Any] = {
-            "schema": SCHEMA, "state": "running", "started": now(), "engine": type(engine).__name__,
-            "jobs": {name: entry for name, entry in (earlier or {}).get("jobs", {}).items()
-                     if entry["state"] in ENDED},
-        }  # fmt: skip
+            "schema": SCHEMA,
+            "state": "running",
+            "started": now(),
+            "engine": type(engine).__name__,
+            "jobs": {
+                name: entry
+                for name, entry in (earlier or {}).get("jobs", {}).items()
+                if entry["state"] in ENDED
+            },
+        }
         self.waiting: list[Job] = []
         self.running: dict[str, Job] = {}
         self.shared: dict[str, str] = {}  # data identity -> running, done, or why it failed
@@ -632,15 +662,23 @@ class Sweep:
 
     def _prepare(self, job: Job) -> None:
         name = f"shared-{job.data[:12]}"
-        work = {"parameters": job.parameters.model_dump(), "run_dir": str(self._shared(job)),
-                "only": ["01"], "prepared": ""}  # fmt: skip
+        work = {
+            "parameters": job.parameters.model_dump(),
+            "run_dir": str(self._shared(job)),
+            "only": ["01"],
+            "prepared": "",
+        }
         self.shared[job.data] = "running"
         self.running[name] = job
         self.engine.start(name, work, self.folder / "logs" / f"{name}.log")
 
     def _work(self, job: Job) -> Work:
-        return {"parameters": job.parameters.model_dump(), "run_dir": str(self._at(job)),
-                "only": [], "prepared": str(self._shared(job))}  # fmt: skip
+        return {
+            "parameters": job.parameters.model_dump(),
+            "run_dir": str(self._at(job)),
+            "only": [],
+            "prepared": str(self._shared(job)),
+        }
 
     def _kept(self, job: Job) -> bool:
         """Whether the very same run is done already, here or in another folder of runs."""
@@ -779,8 +817,14 @@ class SweepTable:
         for name, entry in _chosen(record["jobs"]):
             where, loss, ranked = progress(self.folder / name, entry)
             state = Text(entry["state"], style=colours.get(entry["state"], ""))
-            table.add_row(Text(name), state, Text(where), loss, ranked,
-                          f"{entry['seconds']:.0f}" if "seconds" in entry else "")  # fmt: skip
+            table.add_row(
+                Text(name),
+                state,
+                Text(where),
+                loss,
+                ranked,
+                f"{entry['seconds']:.0f}" if "seconds" in entry else "",
+            )
         return table
 
     def _print(self, record: dict[str, Any]) -> None:
@@ -809,8 +853,9 @@ def progress(folder: Path, entry: dict[str, Any]) -> tuple[str, str, str]:
         last = last_row(folder)
         precision = f"{last['dev_ap']:.3f}" if last.get("dev_ap") is not None else ""
         rows = read_json(folder / "evaluation" / "metrics.json")["rows"]
-        ranked = next((f"{row['ndcg@10']['mean']:.3f}" for row in rows
-                       if row["scorer"] == "model"), "")  # fmt: skip
+        ranked = next(
+            (f"{row['ndcg@10']['mean']:.3f}" for row in rows if row["scorer"] == "model"), ""
+        )
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not written yet
     return where, precision, ranked

@@ -40,9 +40,14 @@ def carry_out(job: dict[str, Any]) -> int:
     begun = (project_path(job["run_dir"]) / "parameters.yaml").is_file()
     try:
         run_chain(
-            check_parameters(job["parameters"]), job["run_dir"], job["only"], resume=begun,
-            checked=True, prepared=job["prepared"], patience=PATIENCE,
-        )  # fmt: skip
+            check_parameters(job["parameters"]),
+            job["run_dir"],
+            job["only"],
+            resume=begun,
+            checked=True,
+            prepared=job["prepared"],
+            patience=PATIENCE,
+        )
     except RequestError as error:
         print(error, file=sys.stderr)
         return 2

@@ -73,9 +73,11 @@ def build_test(
             query,
             (*right, *wrong, *(texts[n] for n in mined), *(texts[n] for n in drawn)),
             (1.0,) * len(right) + (0.0,) * (len(wrong) + len(mined) + len(drawn)),
-            kinds=("positive",) * len(right) + ("labelled",) * len(wrong)
-            + ("look_alike",) * len(mined) + ("random",) * len(drawn),
-        )  # fmt: skip
+            kinds=("positive",) * len(right)
+            + ("labelled",) * len(wrong)
+            + ("look_alike",) * len(mined)
+            + ("random",) * len(drawn),
+        )
         lists.append(shuffled(one, seed, len(lists)))
     if not lists:
         raise CandidateError(
@@ -83,11 +85,17 @@ def build_test(
             "pairs (max_pairs), a larger test_share, or give a file of candidates"
         )
     recipe = {
-        "source": "built from the test split", "size": size, "seed": seed, "threshold": threshold,
-        "pairs": len(pairs), "texts": len(texts), "order": f"shuffled with seed {seed}",
-        "paraphrases_kept_out": kept_out, "labelled_both_ways_taken_as_positive": contradicted,
+        "source": "built from the test split",
+        "size": size,
+        "seed": seed,
+        "threshold": threshold,
+        "pairs": len(pairs),
+        "texts": len(texts),
+        "order": f"shuffled with seed {seed}",
+        "paraphrases_kept_out": kept_out,
+        "labelled_both_ways_taken_as_positive": contradicted,
         **count_lists(lists),
-    }  # fmt: skip
+    }
     return RankingTest(lists, recipe)
 
 
@@ -130,8 +138,11 @@ def query_groups(lists: Sequence[CandidateList]) -> NDArray[np.int64]:
     Such queries are not independent observations, so intervals draw them together. Shared negatives
     do not connect, or else every list would hang on every other.
     """
-    rows = [(str(number), text) for number, one in enumerate(lists)
-            for text in ("q" + one.query, *("q" + t for t in one.positives()))]  # fmt: skip
+    rows = [
+        (str(number), text)
+        for number, one in enumerate(lists)
+        for text in ("q" + one.query, *("q" + t for t in one.positives()))
+    ]
     frame = pd.DataFrame(rows, columns=["sentence_0", "sentence_1"])
     groups = dict(zip(frame["sentence_0"], text_groups(frame), strict=True))
     return np.array([groups[str(number)] for number in range(len(lists))], dtype=np.int64)

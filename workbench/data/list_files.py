@@ -178,15 +178,19 @@ def read_test(path: str | Path, seed: int = 42) -> RankingTest:
         stated = True
     else:
         readers: dict[str, Callable[[Path], tuple[list[CandidateList], bool]]] = {
-            ".jsonl": _read_jsonl, ".csv": _read_table, ".tsv": _read_table,
+            ".jsonl": _read_jsonl,
+            ".csv": _read_table,
+            ".tsv": _read_table,
             ".parquet": _read_table,
-        }  # fmt: skip
+        }
         if not place.is_file():
             raise CandidateError(f"{display_path(place)}: there is no such file")
         if place.suffix.lower() not in readers:
             known = ", ".join(readers)
-            raise CandidateError(f"{display_path(place)}: the name must end in one of {known}, "
-                                 "or be a folder of TREC files")  # fmt: skip
+            raise CandidateError(
+                f"{display_path(place)}: the name must end in one of {known}, "
+                "or be a folder of TREC files"
+            )
         lists, stated = readers[place.suffix.lower()](place)
         files, counts = [place], {}
     if not lists:
@@ -329,8 +333,10 @@ def _table_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             _columns(file, list(reader.fieldnames or []))
             for row in reader:
                 if None in row or None in row.values():
-                    raise CandidateError(f"{display_path(file)}, line {reader.line_num}: more or "
-                                         "fewer fields than the header")  # fmt: skip
+                    raise CandidateError(
+                        f"{display_path(file)}, line {reader.line_num}: more or "
+                        "fewer fields than the header"
+                    )
                 yield reader.line_num, row
         except (csv.Error, UnicodeDecodeError) as error:
             line = f"line {reader.line_num + 1}"
@@ -339,5 +345,7 @@ def _table_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _columns(file: Path, columns: list[str]) -> None:
     if absent := [name for name in TABLE_COLUMNS if name not in columns]:
-        raise CandidateError(f"{display_path(file)}, line 1: there is no column {absent[0]!r}; the "
-                             f"columns are {columns}")  # fmt: skip
+        raise CandidateError(
+            f"{display_path(file)}, line 1: there is no column {absent[0]!r}; the "
+            f"columns are {columns}"
+        )

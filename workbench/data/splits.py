@@ -20,8 +20,16 @@ LINES_LISTED = 10_000  # line numbers of bad rows that a manifest lists for each
 EXAMPLES_LISTED = 50
 
 
-MADE_FROM_DATA = ("data", "inspection.json", "model", "stages", "checkpoints",
-                  "training_log.jsonl", "evaluation", "snapshots")  # fmt: skip
+MADE_FROM_DATA = (
+    "data",
+    "inspection.json",
+    "model",
+    "stages",
+    "checkpoints",
+    "training_log.jsonl",
+    "evaluation",
+    "snapshots",
+)
 
 
 class DataError(ValueError):
@@ -142,9 +150,12 @@ def prepare_data(
     if apart is not None:
         sides["test"] = apart.frame
         settings["test_pairs"] = {
-            "source": apart.source, "sha256": apart.sha256, "rows": apart.rows_read,
-            "bad": len(apart.bad_rows), "pairs_kept_out_of_train": shared,
-        }  # fmt: skip
+            "source": apart.source,
+            "sha256": apart.sha256,
+            "rows": apart.rows_read,
+            "bad": len(apart.bad_rows),
+            "pairs_kept_out_of_train": shared,
+        }
     manifest = _manifest(source, used, sides, settings)
     file = folder / "data" / "manifest.json"
     same = file.is_file() and read_json(file) == manifest

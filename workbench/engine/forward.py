@@ -163,10 +163,12 @@ class TorchKernels:
     def mix(self, asked: Tensor, x: Tensor, pack: Packed) -> Tensor:
         """See `Kernels`."""
         each = asked.split([block.rows for block in pack.blocks])
-        return torch.cat([
-            self._mixed(own, x[place], block)
-            for own, (block, place) in zip(each, pack.places(), strict=True)
-        ])  # fmt: skip
+        return torch.cat(
+            [
+                self._mixed(own, x[place], block)
+                for own, (block, place) in zip(each, pack.places(), strict=True)
+            ]
+        )
 
     def _mixed(self, asked: Tensor, x: Tensor, block: Block) -> Tensor:
         tokens = x.view(block.rows, block.length, -1)

@@ -83,12 +83,15 @@ class BlendReport:
     def table(self) -> pd.DataFrame:
         """One row a scorer, the best first: its share in the blend, nDCG@10, the blend's lead."""
         rows = [
-            {"scorer": name, "share": f"{self.shares[name]:.0%}" if name in self.shares else "",
-             MAIN_METRIC: format_estimate(mean),
-             "blend minus it": format_estimate(self.minus[name]) if name in self.minus else "",
-             "p (Holm)": f"{self.minus[name]['p_holm']:.2g}" if name in self.minus else ""}
+            {
+                "scorer": name,
+                "share": f"{self.shares[name]:.0%}" if name in self.shares else "",
+                MAIN_METRIC: format_estimate(mean),
+                "blend minus it": format_estimate(self.minus[name]) if name in self.minus else "",
+                "p (Holm)": f"{self.minus[name]['p_holm']:.2g}" if name in self.minus else "",
+            }
             for name, mean in sorted(self.means.items(), key=lambda item: -item[1]["mean"])
-        ]  # fmt: skip
+        ]
         columns = ["scorer", "share", MAIN_METRIC, "blend minus it", "p (Holm)"]
         return pd.DataFrame(rows, columns=columns).set_index("scorer")
 

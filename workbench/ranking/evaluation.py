@@ -47,9 +47,10 @@ class PairScores:
         self, test: pd.DataFrame, dev: pd.DataFrame | None, ties: str, resamples: int, seed: int
     ) -> None:
         none = test.iloc[:0]
-        self.sides = {name: (text_pairs(side), (side["label"] >= POSITIVE).to_numpy(dtype=bool))
-                      for name, side in (("test", test), ("dev", none if dev is None else dev))
-                      }  # fmt: skip
+        self.sides = {
+            name: (text_pairs(side), (side["label"] >= POSITIVE).to_numpy(dtype=bool))
+            for name, side in (("test", test), ("dev", none if dev is None else dev))
+        }
         self.groups = text_groups(test)
         self.how: dict[str, Any] = {
             "resamples": min(resamples, RESAMPLES),
@@ -72,9 +73,13 @@ class PairScores:
         if len(self.sides["test"][0]):
             score, positive = self._scored("test", name, scorer)
             estimates = bootstrap_pairs(
-                score, positive, threshold=threshold, groups=self.groups,
-                logits=bool(getattr(scorer, "log_odds", False)), **self.how,
-            )  # fmt: skip
+                score,
+                positive,
+                threshold=threshold,
+                groups=self.groups,
+                logits=bool(getattr(scorer, "log_odds", False)),
+                **self.how,
+            )
         plain = {metric: estimate.plain() for metric, estimate in estimates.items()}
         return None if np.isnan(threshold) else threshold, plain
 
@@ -148,11 +153,16 @@ class Evaluation:
         The scorer that the model gains least on comes first.
         """
         rows = [
-            {"scorer": name, "model minus it": format_estimate(gap), "p": gap["p"],
-             "p (Holm)": gap["p_holm"]}
-            for name, gap in sorted(self.metrics["model_minus"].items(),
-                                    key=lambda item: item[1]["mean"])
-        ]  # fmt: skip
+            {
+                "scorer": name,
+                "model minus it": format_estimate(gap),
+                "p": gap["p"],
+                "p (Holm)": gap["p_holm"],
+            }
+            for name, gap in sorted(
+                self.metrics["model_minus"].items(), key=lambda item: item[1]["mean"]
+            )
+        ]
         columns = ["scorer", "model minus it", "p", "p (Holm)"]
         return pd.DataFrame(rows, columns=columns).set_index("scorer")
 
@@ -253,8 +263,14 @@ def evaluate(
         except ValueError as error:
             raise ValueError(f"scorer {name!r}: {error}") from error
         values.append(np.column_stack(list(found.values())))
-        frame = pd.DataFrame({"scorer": name, "number": range(len(lists)),
-                              "query": [one.query for one in lists], **found})  # fmt: skip
+        frame = pd.DataFrame(
+            {
+                "scorer": name,
+                "number": range(len(lists)),
+                "query": [one.query for one in lists],
+                **found,
+            }
+        )
         per_query.append(frame)
         ranked.append(_ranked(name, lists, scores))
         tied[name] = float(np.mean([len(s) > 1 and s.min() == s.max() for s in scores]))
@@ -364,10 +380,13 @@ def compared(
     p = randomisation_test(gaps, groups, resamples, seed + 1)
     low, high = np.percentile(draws, LEVEL, axis=0)
     return {
-        name: {**Estimate(gaps[:, n].mean(), low[n], high[n]).plain(), "p": float(p[n]),
-               "p_holm": float(adjusted)}
+        name: {
+            **Estimate(gaps[:, n].mean(), low[n], high[n]).plain(),
+            "p": float(p[n]),
+            "p_holm": float(adjusted),
+        }
         for n, (name, adjusted) in enumerate(zip(names, holm(p), strict=True))
-    }  # fmt: skip
+    }
 
 
 def save_evaluation(run_dir: str | Path, evaluation: Evaluation, worst: int = 200) -> Path:

@@ -68,8 +68,16 @@ def snapshot_curve(
     return pd.DataFrame(rows, columns=["step", "pairs", "mean", "low", "high"])
 
 
-LADDER = ("model", "base", "ngram_regression", "bm25", "tfidf_cosine", "char_jaccard",
-          "candidate_order", "random")  # fmt: skip
+LADDER = (
+    "model",
+    "base",
+    "ngram_regression",
+    "bm25",
+    "tfidf_cosine",
+    "char_jaccard",
+    "candidate_order",
+    "random",
+)
 
 
 @dataclass(frozen=True)
@@ -100,16 +108,23 @@ class Subject:
             else ("NOT trained in this run, which has no model of its own; evaluated as it is")
         )
         counts = ", ".join(f"{name} {len(side):,}" for name, side in self.sides.items())
-        return "\n".join([
-            f"Model: {self.model}", f"       {own}",
-            f"Base: {self.base or 'left out, because ' + self.left_out['base']}",
-            f"Pairs: {counts}" + (f" (from {self.data_from})" if self.data_from else ""),
-        ])  # fmt: skip
+        return "\n".join(
+            [
+                f"Model: {self.model}",
+                f"       {own}",
+                f"Base: {self.base or 'left out, because ' + self.left_out['base']}",
+                f"Pairs: {counts}" + (f" (from {self.data_from})" if self.data_from else ""),
+            ]
+        )
 
     def record(self) -> dict[str, Any]:
         """The same as plain values, for `metrics.json`."""
-        return {"model": self.model.record(), "trained_in_this_run": self.own,
-                "data_from": self.data_from, "left_out": self.left_out}  # fmt: skip
+        return {
+            "model": self.model.record(),
+            "trained_in_this_run": self.own,
+            "data_from": self.data_from,
+            "left_out": self.left_out,
+        }
 
 
 def find_subject(

@@ -27,17 +27,24 @@ EQUAL = 0.03  # difference of two character overlaps that counts as none
 
 
 BINS = {
-    "length": ([0, 5, 10, 15, 25, np.inf],
-               ["1-5 characters", "6-10 characters", "11-15 characters", "16-25 characters",
-                "26 or more characters"]),
-    "[UNK] share": ([-1, 0, 0.25, 0.5, 1],
-                    ["no token unknown", "up to 25 % unknown", "25-50 % unknown",
-                     "over 50 % unknown"]),
-    "overlap": ([-1, 0.2, 0.4, 0.6, 1],
-                ["up to 0.2", "0.2 to 0.4", "0.4 to 0.6", "over 0.6"]),
+    "length": (
+        [0, 5, 10, 15, 25, np.inf],
+        [
+            "1-5 characters",
+            "6-10 characters",
+            "11-15 characters",
+            "16-25 characters",
+            "26 or more characters",
+        ],
+    ),
+    "[UNK] share": (
+        [-1, 0, 0.25, 0.5, 1],
+        ["no token unknown", "up to 25 % unknown", "25-50 % unknown", "over 50 % unknown"],
+    ),
+    "overlap": ([-1, 0.2, 0.4, 0.6, 1], ["up to 0.2", "0.2 to 0.4", "0.4 to 0.6", "over 0.6"]),
     "characters": ([-1, 0, 1], ["all seen in training", "some never seen"]),
     "positives": ([0, 1, 2, np.inf], ["1 positive", "2 positives", "3 or more positives"]),
-}  # fmt: skip
+}
 
 
 def query_features(
@@ -189,8 +196,15 @@ def _couples(
         for name, found in sorted(shares.items()):
             numbers, values = zip(*found, strict=True)
             interval = bootstrap_mean(values, resamples, seed, groups[list(numbers)])
-            rows.append({"scorer": scorer, "kind": name, "queries": len(values),
-                         "couples": couples[name], **interval._asdict()})  # fmt: skip
+            rows.append(
+                {
+                    "scorer": scorer,
+                    "kind": name,
+                    "queries": len(values),
+                    "couples": couples[name],
+                    **interval._asdict(),
+                }
+            )
     columns = ["scorer", "kind", "queries", "couples", "mean", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -201,8 +215,11 @@ def _slice(pair: FloatArray, groups: np.ndarray, seed: int, resamples: int) -> d
     row: dict[str, float] = {}
     for name, column, drawn in zip(("model", "other", "gap"), values.T, draws.T, strict=True):
         mean, low, high = estimate(column.mean(), drawn)
-        row |= {name if name != "other" else "other_mean": mean,
-                f"{name}_low": low, f"{name}_high": high}  # fmt: skip
+        row |= {
+            name if name != "other" else "other_mean": mean,
+            f"{name}_low": low,
+            f"{name}_high": high,
+        }
     return row
 
 
@@ -212,11 +229,13 @@ def _kinds(one: CandidateList) -> np.ndarray:
         [
             kind
             if kind != "given"
-            else "look_alike" if _overlap(one.query, text) >= ALIKE else "random"
+            else "look_alike"
+            if _overlap(one.query, text) >= ALIKE
+            else "random"
             for kind, text in zip(known, one.candidates, strict=True)
         ],
         dtype=object,
-    )  # fmt: skip
+    )
 
 
 def _overlap(first: str, second: str) -> float:

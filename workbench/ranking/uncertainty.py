@@ -39,8 +39,7 @@ class Estimate(NamedTuple):
 
     def plain(self) -> dict[str, float | None]:
         """For JSON: NaN becomes null."""
-        return {n: None if np.isnan(value) else float(value) for n, value in
-                self._asdict().items()}  # fmt: skip
+        return {n: None if np.isnan(value) else float(value) for n, value in self._asdict().items()}
 
 
 def bootstrap_draws(

@@ -28,12 +28,16 @@ TOP = 10  # candidates shown of each order; positives below are shown as well
 
 SORTS = {
     "worst for the model": lambda record: (record["model"], record["number"]),
-    "most lost to the baseline": lambda record: (record["model"] - record["other"],
-                                                 record["number"]),
-    "most won from the baseline": lambda record: (record["other"] - record["model"],
-                                                  record["number"]),
+    "most lost to the baseline": lambda record: (
+        record["model"] - record["other"],
+        record["number"],
+    ),
+    "most won from the baseline": lambda record: (
+        record["other"] - record["model"],
+        record["number"],
+    ),
     "as in the file": lambda record: record["number"],
-}  # fmt: skip
+}
 
 
 STYLE = """.wb-orders{display:flex;gap:1.5rem;flex-wrap:wrap}.wb-orders table{font-size:.9em}
@@ -60,8 +64,10 @@ def browser_records(
         unknown]`).
     """
     other = evaluation.best_other() or "model"
-    shown = {name: evaluation.ranked[evaluation.ranked["scorer"] == name].groupby("number")
-             for name in ("model", other)}  # fmt: skip
+    shown = {
+        name: evaluation.ranked[evaluation.ranked["scorer"] == name].groupby("number")
+        for name in ("model", other)
+    }
     names = {
         column: pd.cut(features[column], BINS[column][0], labels=BINS[column][1])
         for column in features
@@ -84,12 +90,15 @@ def browser_records(
                 "model": float(values["model"][number]),
                 "other": float(values[other][number]),
                 "rank": min(ranks, default=None),
-                "slices": [f"{column}: {place.iloc[number]}" for column, place in names.items()
-                           if isinstance(place.iloc[number], str)],
+                "slices": [
+                    f"{column}: {place.iloc[number]}"
+                    for column, place in names.items()
+                    if isinstance(place.iloc[number], str)
+                ],
                 "orders": orders,
                 "tokens": {text: _pieces(tokenizer, text) for text in texts} if tokenizer else {},
             }
-        )  # fmt: skip
+        )
     return sorted(records, key=SORTS["worst for the model"])
 
 
@@ -104,8 +113,10 @@ def save_browser(run_dir: str | Path, records: Sequence[Mapping[str, Any]]) -> P
 def query_html(record: Mapping[str, Any]) -> str:
     """One query as HTML: its text and both orders; nothing in it can run."""
     query, tokens = record["query"], record["tokens"]
-    parts = [f"<p>{_text(query, query, tokens)}{_tokens(query, tokens)}</p>",
-             '<div class="wb-orders">']  # fmt: skip
+    parts = [
+        f"<p>{_text(query, query, tokens)}{_tokens(query, tokens)}</p>",
+        '<div class="wb-orders">',
+    ]
     for name, rows in record["orders"].items():
         value = record["model"] if name == "model" else record["other"]
         parts.append(
@@ -224,8 +235,9 @@ def _tokens(text: str, tokens: Mapping[str, Any]) -> str:
 def _text(text: str, query: str, tokens: Mapping[str, Any]) -> str:
     """The text escaped, with the signs it shares with the query marked, unknown ones underlined."""
     shared = characters(query) if text != query else frozenset()
-    unknown = {place for _, start, end, lost in tokens.get(text, []) if lost
-               for place in range(start, end)}  # fmt: skip
+    unknown = {
+        place for _, start, end, lost in tokens.get(text, []) if lost for place in range(start, end)
+    }
     parts: list[tuple[bool, bool, str]] = []
     for place, sign in enumerate(text):
         look = sign in shared, place in unknown

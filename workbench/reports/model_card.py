@@ -198,15 +198,28 @@ def lineage_section(stages: Stages) -> str:
         losses = [row["loss"] for row in stage.get("log", []) if "loss" in row]
         moved = f"{losses[0]:.4f} → {losses[-1]:.4f}" if losses else "not recorded"
         pairs, mean = stage_pairs_count(stage), stage.get("label_mean")
-        rows.append([
-            safe_text(stage["stage"]), code(stage.get("parent", stage["base"]["name"])),
-            f"{pairs:,}", "?" if mean is None else f"{mean:.3f}",
-            code(str(stage.get("pairs_sha256", stage["data"]["sha256"]))[:12]),
-            f"{stage['steps']:,}", moved,
-            format_estimate(ranked) if ranked else "not evaluated",
-        ])  # fmt: skip
-    header = ["stage", "starts from", "pairs", "label mean", "pairs sha256", "steps",
-              "logged loss, first → last", "nDCG@10"]  # fmt: skip
+        rows.append(
+            [
+                safe_text(stage["stage"]),
+                code(stage.get("parent", stage["base"]["name"])),
+                f"{pairs:,}",
+                "?" if mean is None else f"{mean:.3f}",
+                code(str(stage.get("pairs_sha256", stage["data"]["sha256"]))[:12]),
+                f"{stage['steps']:,}",
+                moved,
+                format_estimate(ranked) if ranked else "not evaluated",
+            ]
+        )
+    header = [
+        "stage",
+        "starts from",
+        "pairs",
+        "label mean",
+        "pairs sha256",
+        "steps",
+        "logged loss, first → last",
+        "nDCG@10",
+    ]
     first = stages[0]["base"]
     text = (
         f"The first base is {code(first['name'])}"
@@ -251,8 +264,10 @@ def dataset_section(stage: Mapping[str, Any], train: pd.DataFrame | None, sample
     if train is None or not samples:
         lines += ["", "* Samples: held back" if not samples else "* Samples: not at hand"]
     else:
-        rows = [[code(value) for value in row]
-                for row in train[list(COLUMNS)].head(samples).itertuples(index=False)]  # fmt: skip
+        rows = [
+            [code(value) for value in row]
+            for row in train[list(COLUMNS)].head(samples).itertuples(index=False)
+        ]
         lines += ["", "* Samples:", "", table(list(COLUMNS), rows)]
     parameters = {"activation_fn": "torch.nn.modules.linear.Identity", "pos_weight": None}
     anchor = str(stage["loss"]).lower()
@@ -275,8 +290,9 @@ def _statistics(described: Mapping[str, Any]) -> str:
     cells = []
     for name in COLUMNS:
         unit = "" if name == "label" else " characters"
-        values = (f"{kind}: {round(described[name][kind], 2):g}{unit}"
-                  for kind in ("min", "mean", "max"))  # fmt: skip
+        values = (
+            f"{kind}: {round(described[name][kind], 2):g}{unit}" for kind in ("min", "mean", "max")
+        )
         cells.append("<br>".join(values))
     kinds = ["type", "string", "string", "float"]
     return table(["", *COLUMNS], [kinds, ["details", *cells]])
@@ -324,11 +340,22 @@ def logs_section(stages: Stages) -> str:
         else:
             log = log.groupby("step", as_index=False).first()
             names = ["loss", *(n for n in ("dev_loss", "dev_ap") if log[n].notna().any())]
-            header = ["Epoch", "Step", *({"loss": "Training Loss", "dev_loss": "Dev Loss",
-                                          "dev_ap": "Dev AP"}[n] for n in names)]  # fmt: skip
-            lines = [[f"{row['epoch']:.4f}", f"{row['step']:,.0f}",
-                      *("-" if pd.isna(row[n]) else f"{row[n]:.4f}" for n in names)]
-                     for _, row in log.iterrows()]  # fmt: skip
+            header = [
+                "Epoch",
+                "Step",
+                *(
+                    {"loss": "Training Loss", "dev_loss": "Dev Loss", "dev_ap": "Dev AP"}[n]
+                    for n in names
+                ),
+            ]
+            lines = [
+                [
+                    f"{row['epoch']:.4f}",
+                    f"{row['step']:,.0f}",
+                    *("-" if pd.isna(row[n]) else f"{row[n]:.4f}" for n in names),
+                ]
+                for _, row in log.iterrows()
+            ]
         parts.append(f"#### {safe_text(stage['stage'])}\n\n{table(header, lines)}")
     return "\n\n".join(parts)
 
@@ -470,12 +497,18 @@ def _head(
     if metrics and (row := next((r for r in metrics["rows"] if r["scorer"] == "model"), None)):
         test = Path(metrics.get("recipe", {}).get("source", "candidate lists")).name
         results = [
-            EvalResult(task_type="text-ranking", task_name="Text Ranking", dataset_type="unknown",
-                       dataset_name=test, metric_type=name, metric_name=name,
-                       metric_value=round(value["mean"], 6))
+            EvalResult(
+                task_type="text-ranking",
+                task_name="Text Ranking",
+                dataset_type="unknown",
+                dataset_name=test,
+                metric_type=name,
+                metric_name=name,
+                metric_value=round(value["mean"], 6),
+            )
             for name, value in row.items()
             if name != "scorer" and value and value["mean"] is not None
-        ]  # fmt: skip
+        ]
     data = ModelCardData(
         language=settings["language"] or None,
         license=settings["license"] or None,
@@ -544,8 +577,10 @@ def _evaluation(metrics: Mapping[str, Any] | None) -> str:
     if metrics is None:
         return "Not evaluated yet: nothing may be claimed about this model."
     names = [name for name in metrics["rows"][0] if name != "scorer"]
-    rows = [[safe_text(row["scorer"]), *(format_estimate(row.get(name)) for name in names)]
-            for row in metrics["rows"]]  # fmt: skip
+    rows = [
+        [safe_text(row["scorer"]), *(format_estimate(row.get(name)) for name in names)]
+        for row in metrics["rows"]
+    ]
     pairs = f"; `roc_auc` and what stands after it over {metrics['pairs']:,} labelled pairs"
     about = (
         f"{metrics['queries']:,} queries with {metrics['candidates']:,} candidates"

@@ -139,9 +139,12 @@ class NgramRegression:
             raise ValueError(f"n-gram regression: {error}") from error
         features = self._features(list(pairs["sentence_0"]), list(pairs["sentence_1"]))
         self.model = LogisticRegression(
-            C=self.inverse_penalty, solver="liblinear", dual=True, max_iter=2000,
+            C=self.inverse_penalty,
+            solver="liblinear",
+            dual=True,
+            max_iter=2000,
             random_state=self.seed,
-        )  # fmt: skip
+        )
         self.model.fit(features, positive)
         return self
 

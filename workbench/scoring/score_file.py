@@ -308,8 +308,12 @@ class Maker:
             if np.isnan(scores[place]):
                 row = rows[place]
                 rows[place] = row._replace(problem=f"line {row.line}: the model's score is NaN")
-        note = {"job": self.identity, "part": number, "rows": len(rows),
-                "bad_rows": int(np.isnan(scores).sum())}  # fmt: skip
+        note = {
+            "job": self.identity,
+            "part": number,
+            "rows": len(rows),
+            "bad_rows": int(np.isnan(scores).sum()),
+        }
         table = part_table(rows, scores, self.job.top_k)
         table = table.replace_schema_metadata({KEY: json.dumps(note)})
         with replacing(part_file(Path(self.folder), number)) as path, path.open("wb") as file:
@@ -484,8 +488,12 @@ class Progress:
         if now - self.last >= self.every:
             self.last = now
             line = self.line(self.seconds())
-            print(f"\r{line:79}" if self.renewed else line, file=sys.stderr,
-                  end="" if self.renewed else "\n", flush=True)  # fmt: skip
+            print(
+                f"\r{line:79}" if self.renewed else line,
+                file=sys.stderr,
+                end="" if self.renewed else "\n",
+                flush=True,
+            )
 
     def close(self) -> None:
         """End a line that renews itself."""
@@ -562,8 +570,10 @@ def score_file(
     if plan is None:
         plan, scorer = _new_plan(job)
     elif changed := _changed(plan["asked"], _asked(job, plan["chosen"]["backend"])):
-        raise BulkError(f"{display_path(folder)} was begun otherwise: {'; '.join(changed)}. Give "
-                        "another folder, or remove that one")  # fmt: skip
+        raise BulkError(
+            f"{display_path(folder)} was begun otherwise: {'; '.join(changed)}. Give "
+            "another folder, or remove that one"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock", timeout=0):
@@ -574,8 +584,9 @@ def score_file(
                 raise BulkError(f"{display_path(folder)} has just been begun by another process")
             done = _finished(plan, folder)
             if done is None:
-                make = Maker(job, _identity(plan), plan["chosen"]["backend"], str(folder),
-                             scorer=scorer)  # fmt: skip
+                make = Maker(
+                    job, _identity(plan), plan["chosen"]["backend"], str(folder), scorer=scorer
+                )
                 done = _score(make, plan, workers, run, stamp)
             return done
     except Timeout as error:
@@ -609,8 +620,10 @@ def _score(
     notes = [part_note(folder, number) for number in range(counts[0])]
     written = sum(note.get("rows", 0) for note in notes)
     if not written == counts[1] == plan["rows"] or _stamp(project_path(job.source)) != stamp:
-        raise ChangedError(f"{plan['source']} was changed while it was read; remove "
-                           f"{display_path(folder)} and start again")  # fmt: skip
+        raise ChangedError(
+            f"{plan['source']} was changed while it was read; remove "
+            f"{display_path(folder)} and start again"
+        )
     record = {
         "rows": written,
         "bad_rows": sum(note["bad_rows"] for note in notes),
@@ -665,8 +678,9 @@ def _read_plan(folder: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise BulkError(f"{display_path(folder / PLAN)} is damaged ({error})") from error
     if others:
-        raise BulkError(f"{display_path(folder)} holds something else ({others[0]}); give another "
-                        "folder")  # fmt: skip
+        raise BulkError(
+            f"{display_path(folder)} holds something else ({others[0]}); give another folder"
+        )
     return None
 
 
@@ -736,6 +750,12 @@ def _new_plan(job: Job) -> tuple[dict[str, Any], Scorer]:
         scorer = open_scorer(job, job.backend)
     asked = _asked(job, chosen["backend"])
     return {
-        "schema": 1, "asked": asked, "model": job.model, "source": shown, "rows": rows,
-        "bad_rows": bad, "bad_row_examples": examples, "chosen": chosen,
-    }, scorer  # fmt: skip
+        "schema": 1,
+        "asked": asked,
+        "model": job.model,
+        "source": shown,
+        "rows": rows,
+        "bad_rows": bad,
+        "bad_row_examples": examples,
+        "chosen": chosen,
+    }, scorer

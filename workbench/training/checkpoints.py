@@ -80,8 +80,11 @@ def prune(folder: Path, kept: int = KEPT) -> None:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    found = [path for path in folder.glob("checkpoint-*")
-             if path.is_dir() and re.fullmatch(r"checkpoint-\d+", path.name)]  # fmt: skip
+    found = [
+        path
+        for path in folder.glob("checkpoint-*")
+        if path.is_dir() and re.fullmatch(r"checkpoint-\d+", path.name)
+    ]
     return sorted(found, key=step_of)
 
 

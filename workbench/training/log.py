@@ -13,8 +13,18 @@ from workbench.files import project_path, project_root, read_json, write_text
 LOG_NAME = "training_log.jsonl"
 
 
-LOG_COLUMNS = ("stage", "step", "steps", "epoch", "seconds", "loss", "learning_rate", "grad_norm",
-               "dev_loss", "dev_ap")  # fmt: skip
+LOG_COLUMNS = (
+    "stage",
+    "step",
+    "steps",
+    "epoch",
+    "seconds",
+    "loss",
+    "learning_rate",
+    "grad_norm",
+    "dev_loss",
+    "dev_ap",
+)
 
 
 class TrainingLog:
@@ -35,14 +45,20 @@ class TrainingLog:
     def rows(self) -> list[dict[str, Any]]:
         """This stage's rows so far, without their stage and clock."""
         rows = _rows(self.path) if self.path.is_file() else []
-        return [{name: value for name, value in row.items() if name not in ("stage", "seconds")}
-                for row in rows if row.get("stage") == self.stage]  # fmt: skip
+        return [
+            {name: value for name, value in row.items() if name not in ("stage", "seconds")}
+            for row in rows
+            if row.get("stage") == self.stage
+        ]
 
     def rewind(self, step: int) -> None:
         """Drop this stage's rows of steps after `step`, which a resumed training takes again."""
         if self.path.is_file():
-            kept = [row for row in _rows(self.path)
-                    if row.get("stage") != self.stage or row.get("step", 0) <= step]  # fmt: skip
+            kept = [
+                row
+                for row in _rows(self.path)
+                if row.get("stage") != self.stage or row.get("step", 0) <= step
+            ]
             write_text(self.path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept))
 
 
@@ -86,10 +102,16 @@ def reference_log() -> pd.DataFrame:
     The card's first stage, of 2,000 pairs, took 250 steps and so has no line.
     """
     parts = [
-        pd.DataFrame({"stage": f"stage {one['stage']}", "epoch": one["epochs"],
-                      "step": one["steps"], "loss": one["loss"]})
+        pd.DataFrame(
+            {
+                "stage": f"stage {one['stage']}",
+                "epoch": one["epochs"],
+                "step": one["steps"],
+                "loss": one["loss"],
+            }
+        )
         for one in reference_card()["logged"]
-    ]  # fmt: skip
+    ]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -113,8 +135,15 @@ def step_means(log: pd.DataFrame, steps: int = STEPS) -> pd.DataFrame:
         whole = len(each) // steps
         means = each[: whole * steps].reshape(whole, steps).mean(axis=1)
         epochs = np.interp(np.arange(1, whole + 1) * steps, ends, lines["epoch"].to_numpy(float))
-        rows += [{"stage": stage, "epoch": float(epochs[n]), "step": (n + 1) * steps,
-                  "loss": float(means[n])} for n in range(whole)]  # fmt: skip
+        rows += [
+            {
+                "stage": stage,
+                "epoch": float(epochs[n]),
+                "step": (n + 1) * steps,
+                "loss": float(means[n]),
+            }
+            for n in range(whole)
+        ]
     return pd.DataFrame(rows, columns=["stage", "epoch", "step", "loss"])
 
 
@@ -131,8 +160,15 @@ def beside_the_card(log: pd.DataFrame) -> pd.DataFrame:
         theirs = card[card["stage"] == row.stage]
         if len(theirs):
             nearest = theirs.iloc[int((theirs["epoch"] - row.epoch).abs().to_numpy().argmin())]
-            rows.append({"stage": row.stage, "epoch": row.epoch, "step": row.step,
-                         "loss": row.loss, "card_step": int(nearest["step"]),
-                         "card_loss": float(nearest["loss"])})  # fmt: skip
+            rows.append(
+                {
+                    "stage": row.stage,
+                    "epoch": row.epoch,
+                    "step": row.step,
+                    "loss": row.loss,
+                    "card_step": int(nearest["step"]),
+                    "card_loss": float(nearest["loss"]),
+                }
+            )
     columns = ["stage", "epoch", "step", "loss", "card_step", "card_loss"]
     return pd.DataFrame(rows, columns=columns)

@@ -73,3 +73,20 @@ class Recipe:
             return self.precision
         quick = quick_in_bfloat16() and (self.speed == "fast" or on_gpu())
         return "bfloat16" if quick else "float32"
+
+
+def read_stages(stages: str) -> tuple[int, ...]:
+    """The training pairs of each stage, 0 for all, from a text such as `2000,0,0`.
+
+    An empty text is one stage with all pairs.
+
+    Raises:
+        ValueError: the text is no list of whole numbers.
+    """
+    parts = [part.strip() for part in stages.split(",")] if stages.strip() else ["0"]
+    if not all(part.isdecimal() and part.isascii() for part in parts):
+        raise ValueError(
+            f"stages {stages!r}: must be whole numbers of training pairs, one a stage, separated "
+            "by commas; 0 for all of them"
+        )
+    return tuple(int(part) for part in parts)

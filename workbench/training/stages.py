@@ -16,7 +16,7 @@ from workbench.models import ModelLocation, find_model, read_lineage
 from workbench.run_folder import STAGES
 from workbench.training.checkpoints import ASKED, SnapshotCallback, check_asked, save_model
 from workbench.training.log import LOG_NAME, TrainingLog
-from workbench.training.recipe import Recipe
+from workbench.training.recipe import Recipe, read_stages
 from workbench.training.start import LEXICAL, rewound, start_model, warm_up, with_mined
 from workbench.training.trainer import (
     CHECKPOINT_STEPS,
@@ -26,23 +26,6 @@ from workbench.training.trainer import (
     make_trainer,
     non_default,
 )
-
-
-def read_stages(stages: str) -> tuple[int, ...]:
-    """The training pairs of each stage, 0 for all, from a text such as `2000,0,0`.
-
-    An empty text is one stage with all pairs.
-
-    Raises:
-        ValueError: the text is no list of whole numbers.
-    """
-    parts = [part.strip() for part in stages.split(",")] if stages.strip() else ["0"]
-    if not all(part.isdecimal() and part.isascii() for part in parts):
-        raise ValueError(
-            f"stages {stages!r}: must be whole numbers of training pairs, one a stage, separated "
-            "by commas; 0 for all of them"
-        )
-    return tuple(int(part) for part in parts)
 
 
 def stage_pairs(train: pd.DataFrame, size: int, seed: int = 42) -> pd.DataFrame:
@@ -78,9 +61,13 @@ def record_figures(run_dir: str | Path) -> None:
     for stage in stages:
         row = rows.get("model" if stage is stages[-1] else stage["stage"])
         if row is not None:
-            stage["evaluation"] = {"queries": found["queries"], "ties": found["ties"],
-                                   "test": found.get("recipe", {}).get("source"),
-                                   "ndcg@10": row["ndcg@10"], "mrr@10": row["mrr@10"]}  # fmt: skip
+            stage["evaluation"] = {
+                "queries": found["queries"],
+                "ties": found["ties"],
+                "test": found.get("recipe", {}).get("source"),
+                "ndcg@10": row["ndcg@10"],
+                "mrr@10": row["mrr@10"],
+            }
     write_json(file, lineage)
 
 
@@ -165,8 +152,9 @@ def fine_tune(
     agreed = read_json(asked)  # of all processes, one has measured what is quick
     recipe = replace(recipe, precision=agreed["precision used"])
     with torch_threads(agreed[THREADS]):
-        record = _train_stages(folder, request, base, recipe, sizes, train, dev, stage, snapshots,
-                               checkpoint_steps)  # fmt: skip
+        record = _train_stages(
+            folder, request, base, recipe, sizes, train, dev, stage, snapshots, checkpoint_steps
+        )
     if is_main():
         shutil.rmtree(checkpoints, ignore_errors=True)
     return record

@@ -156,8 +156,7 @@ class ResumableTrainer(CrossEncoderTrainer):
             wait_for_all()  # each process writes its own random state
             if is_main():
                 (place / "training_args.bin").unlink(missing_ok=True)  # a pickle; nobody reads it
-                progress = {"pending": self.pending, "total": self.total,
-                            "spent": self.spent()}  # fmt: skip
+                progress = {"pending": self.pending, "total": self.total, "spent": self.spent()}
                 write_json(place / PROGRESS, progress)
                 seal(place)
                 prune(folder)
@@ -276,8 +275,15 @@ def _pairs(columns: dict[str, Sequence[Any]]) -> list[tuple[str, str]]:
 CHECKPOINT_STEPS = 500  # steps between checkpoints
 
 
-CADENCE = {"output_dir", "report_to", "logging_steps", "eval_strategy", "eval_steps",
-           "save_strategy", "save_steps"}  # fmt: skip
+CADENCE = {
+    "output_dir",
+    "report_to",
+    "logging_steps",
+    "eval_strategy",
+    "eval_steps",
+    "save_strategy",
+    "save_steps",
+}
 
 
 def watched() -> bool:
@@ -438,8 +444,13 @@ class LogCallback(TrainerCallback):
     ) -> None:
         """Write the values under the names of the training log."""
         given = kwargs.get("logs") or {}
-        names = {"loss": "loss", "learning_rate": "learning_rate", "grad_norm": "grad_norm",
-                 "eval_loss": "dev_loss", "eval_ap": "dev_ap"}  # fmt: skip
+        names = {
+            "loss": "loss",
+            "learning_rate": "learning_rate",
+            "grad_norm": "grad_norm",
+            "eval_loss": "dev_loss",
+            "eval_ap": "dev_ap",
+        }
         values = {ours: float(given[name]) for name, ours in names.items() if name in given}
         if not values or not state.is_world_process_zero:
             return

@@ -64,16 +64,25 @@ def missing_characters(pairs: pd.DataFrame, pieces: Mapping[str, Sequence[str]])
         "distinct": len(occurrences),
         "pairs": broken,
         "characters": [
-            {"character": c, "block": block[c], "occurrences": n, "texts": in_texts[c],
-             "pairs": in_pairs[c]}
+            {
+                "character": c,
+                "block": block[c],
+                "occurrences": n,
+                "texts": in_texts[c],
+                "pairs": in_pairs[c],
+            }
             for c, n in sorted(occurrences.items(), key=lambda item: (-item[1], item[0]))
         ][:CHARACTERS_LISTED],
         "blocks": [
-            {"block": name, "characters": len(counts), "occurrences": counts.total(),
-             "pairs": block_pairs[name]}
+            {
+                "block": name,
+                "characters": len(counts),
+                "occurrences": counts.total(),
+                "pairs": block_pairs[name],
+            }
             for name, counts in sorted(by_block.items(), key=lambda item: -item[1].total())
         ],
-    }  # fmt: skip
+    }
 
 
 def readability(
@@ -168,11 +177,18 @@ def vocabulary_verdict(outlook: Mapping[str, Any]) -> dict[str, str]:
     )
     if colour == "green":
         return {"colour": colour, "why": why, "action": "Keep the vocabulary."}
-    best = min((how for how in ("extend", "unused") if "unk_share" in outlook.get(how, {})),
-               key=lambda how: outlook[how]["unk_share"], default="")  # fmt: skip
+    best = min(
+        (how for how in ("extend", "unused") if "unk_share" in outlook.get(how, {})),
+        key=lambda how: outlook[how]["unk_share"],
+        default="",
+    )
     if not best:
-        return {"colour": colour, "why": why, "action": "Choose a base model that has the "
-                "characters: this tokenizer cannot be repaired."}  # fmt: skip
+        return {
+            "colour": colour,
+            "why": why,
+            "action": "Choose a base model that has the "
+            "characters: this tokenizer cannot be repaired.",
+        }
     action = (
         f"Train with vocabulary: {best}. It adds {outlook[best]['added']:,} tokens and leaves "
         f"{outlook[best]['unk_share']:.2%} unknown; or choose a base model made for this language."

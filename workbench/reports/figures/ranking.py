@@ -56,11 +56,16 @@ def model_against(
     for line, place in enumerate(losing):
         point = (against[place] + moved[0][place], model[place] + moved[1][place])
         ax.annotate(
-            plain(queries[place], 18), point, xytext=(0.86, 0.33 - 0.08 * line),
-            textcoords="axes fraction", ha="right", va="center", fontsize="small",
+            plain(queries[place], 18),
+            point,
+            xytext=(0.86, 0.33 - 0.08 * line),
+            textcoords="axes fraction",
+            ha="right",
+            va="center",
+            fontsize="small",
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5},
             arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.8, "relpos": (1, 0.5)},
-        )  # fmt: skip
+        )
     ax.set(xlabel=f"nDCG@10 of {other}, a query", ylabel="nDCG@10 of the model, a query")
     ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
     won, lost = int((gaps > 1e-9).sum()), int((gaps < -1e-9).sum())
@@ -83,8 +88,14 @@ def score_distributions(scored: pd.DataFrame, unit: str = "logit", ax: Axes | No
     for chosen, color, name in ((~right, GREY, "negative"), (right, ORANGE, "positive")):
         if chosen.any():
             share = np.full(chosen.sum(), 1 / chosen.sum())
-            ax.hist(score[chosen], bins=bins.tolist(), weights=share, alpha=0.65, color=color,
-                    label=f"{name} ({chosen.sum():,})")  # fmt: skip
+            ax.hist(
+                score[chosen],
+                bins=bins.tolist(),
+                weights=share,
+                alpha=0.65,
+                color=color,
+                label=f"{name} ({chosen.sum():,})",
+            )
     ax.set(xlabel=f"score ({unit})", ylabel="share of the pairs of that label")
     ax.legend()
     if right.all() or not right.any():
@@ -130,11 +141,20 @@ def slices_plot(slices: pd.DataFrame, ax: Axes | None = None) -> Axes:
     for shift, name, mean, color, marker in looks:
         for small in (False, True):
             part = rows[rows["small"] == small]
-            spread = np.clip([part[mean] - part[f"{name}_low"],
-                              part[f"{name}_high"] - part[mean]], 0, None)  # fmt: skip
+            spread = np.clip(
+                [part[mean] - part[f"{name}_low"], part[f"{name}_high"] - part[mean]], 0, None
+            )
             label = {"model": "model", "other": other}[name] if not small else None
-            ax.errorbar(part[mean], part.index + shift, xerr=spread, fmt=marker, markersize=5,
-                        capsize=2, color="#D1D5DB" if small else color, label=label)  # fmt: skip
+            ax.errorbar(
+                part[mean],
+                part.index + shift,
+                xerr=spread,
+                fmt=marker,
+                markersize=5,
+                capsize=2,
+                color="#D1D5DB" if small else color,
+                label=label,
+            )
     names = [f"{row.dimension}: {row.slice}  ({row.queries:,})" for row in rows.itertuples()]
     ax.set_yticks(range(len(rows)), names)
     for tick, small in zip(ax.get_yticklabels(), rows["small"], strict=True):
@@ -161,8 +181,16 @@ def negatives_plot(couples: pd.DataFrame, other: str = "", ax: Axes | None = Non
         part = couples[couples["scorer"] == name].set_index("kind").reindex(kinds)
         height = np.arange(len(kinds)) - (0.2 + 0.4 * place if len(shown) > 1 else 0)
         spread = np.clip([part["mean"] - part["low"], part["high"] - part["mean"]], 0, None)
-        ax.barh(height, part["mean"], 0.36, xerr=spread, capsize=3, label=name, ecolor=DARK,
-                color=ORANGE if name == "model" else GREY)  # fmt: skip
+        ax.barh(
+            height,
+            part["mean"],
+            0.36,
+            xerr=spread,
+            capsize=3,
+            label=name,
+            ecolor=DARK,
+            color=ORANGE if name == "model" else GREY,
+        )
     ax.axvline(0.5, color=DARK, linestyle="--", linewidth=1)
     middle = np.arange(len(kinds)) - (0.4 if len(shown) > 1 else 0)
     counts = couples[couples["scorer"] == shown[0]].set_index("kind")["couples"]
@@ -170,14 +198,16 @@ def negatives_plot(couples: pd.DataFrame, other: str = "", ax: Axes | None = Non
     ax.set(xlabel="positive above the negative (share of couples; dashed: guessing)")
     ax.set(ylabel="kind of negative", xlim=(0, 1.02))
     first = couples[couples["scorer"] == shown[0]].set_index("kind")["mean"]
-    ax.set_title(f"{shown[0]} fails most against {first.idxmin()} negatives: {first.min():.0%} "
-                 "in order")  # fmt: skip
+    ax.set_title(
+        f"{shown[0]} fails most against {first.idxmin()} negatives: {first.min():.0%} in order"
+    )
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return ax
 
 
-def learning_curve(curve: pd.DataFrame, other: str = "", level: float = float("nan"),
-                   ax: Axes | None = None) -> Axes:  # fmt: skip
+def learning_curve(
+    curve: pd.DataFrame, other: str = "", level: float = float("nan"), ax: Axes | None = None
+) -> Axes:
     """Line with intervals: nDCG@10 against training pairs seen.
 
     Args:
@@ -188,13 +218,22 @@ def learning_curve(curve: pd.DataFrame, other: str = "", level: float = float("n
     """
     ax = new_axes(ax)
     spread = [curve["mean"] - curve["low"], curve["high"] - curve["mean"]]
-    ax.errorbar(curve["pairs"], curve["mean"], yerr=np.clip(spread, 0, None), color=ORANGE,
-                marker="o", capsize=3, label="model")  # fmt: skip
+    ax.errorbar(
+        curve["pairs"],
+        curve["mean"],
+        yerr=np.clip(spread, 0, None),
+        color=ORANGE,
+        marker="o",
+        capsize=3,
+        label="model",
+    )
     if other:
         ax.axhline(level, color=GREEN, linestyle="--", label=f"{other} ({level:.3f})")
     ax.set(xlabel="training pairs seen", ylabel="nDCG@10 (95 % interval)", ylim=(0, 1))
     gain = curve["mean"].iloc[-1] - curve["mean"].iloc[0]
-    ax.set_title(f"{gain:+.3f} nDCG@10 from {curve['pairs'].iloc[0]:,} to "
-                 f"{curve['pairs'].iloc[-1]:,} training pairs")  # fmt: skip
+    ax.set_title(
+        f"{gain:+.3f} nDCG@10 from {curve['pairs'].iloc[0]:,} to "
+        f"{curve['pairs'].iloc[-1]:,} training pairs"
+    )
     ax.legend(loc="lower right")
     return ax

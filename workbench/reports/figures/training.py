@@ -29,8 +29,15 @@ def loss_curve(logs: Mapping[str, pd.DataFrame], window: int = 5, ax: Axes | Non
             ax.plot(x, loss, color=color, alpha=0.3, marker=".", label=labels[0])
             ax.plot(x, smooth, color=color, linewidth=2, label=labels[1])
         if dev.any():
-            ax.plot(step[dev], log.loc[dev, "dev_loss"], color=color, linestyle="--", marker="o",
-                    markersize=3, label=f"{name}: dev")  # fmt: skip
+            ax.plot(
+                step[dev],
+                log.loc[dev, "dev_loss"],
+                color=color,
+                linestyle="--",
+                marker="o",
+                markersize=3,
+                label=f"{name}: dev",
+            )
     ax.set(xlabel="step", ylabel="binary cross-entropy (nats)", ylim=(0, None))
     ax.set_title("Loss by step")
     _mark_stages(logs, ax)
@@ -105,9 +112,16 @@ def _mark_stages(logs: Mapping[str, pd.DataFrame], ax: Axes) -> None:
         height = 1 - height if start - last < 0.15 * ends.iloc[-1] else 0  # names side by side
         last = start
         ax.axvline(start, color=GREY, linestyle=":", linewidth=1)
-        ax.annotate(f" {stage}", (start, 1), xycoords=("data", "axes fraction"), va="bottom",
-                    xytext=(0, 9 * height), textcoords="offset points", fontsize="x-small",
-                    color=GREY)  # fmt: skip
+        ax.annotate(
+            f" {stage}",
+            (start, 1),
+            xycoords=("data", "axes fraction"),
+            va="bottom",
+            xytext=(0, 9 * height),
+            textcoords="offset points",
+            fontsize="x-small",
+            color=GREY,
+        )
     ax.set_title(ax.get_title(loc="left"), pad=26)
 
 

@@ -155,16 +155,22 @@ def repair_table(inspection: Mapping[str, Any]) -> pd.DataFrame:
         if "refused" in outlook:
             continue
         ceiling = outlook["ceiling"]
-        rows.append({
-            "vocabulary": how,
-            "tokens added": outlook["added"],
-            "without slot": outlook["left_out"],
-            "unknown tokens": f"{outlook['unk_share']:.2%}",
-            "lost texts": f"{outlook['lost_share']:.2%}",
-            **{f"best {name}": "not defined" if ceiling[name] is None else f"{ceiling[name]:.4f}"
-               for name in ("accuracy", "roc_auc", "ndcg@10")},
-            "conflicting pairs": ceiling["conflicting_pairs"],
-        })  # fmt: skip
+        rows.append(
+            {
+                "vocabulary": how,
+                "tokens added": outlook["added"],
+                "without slot": outlook["left_out"],
+                "unknown tokens": f"{outlook['unk_share']:.2%}",
+                "lost texts": f"{outlook['lost_share']:.2%}",
+                **{
+                    f"best {name}": "not defined"
+                    if ceiling[name] is None
+                    else f"{ceiling[name]:.4f}"
+                    for name in ("accuracy", "roc_auc", "ndcg@10")
+                },
+                "conflicting pairs": ceiling["conflicting_pairs"],
+            }
+        )
     return pd.DataFrame(rows).set_index("vocabulary")
 
 

@@ -145,10 +145,13 @@ def lists_finding(recipe: Mapping[str, Any], suspects: pd.DataFrame) -> str:
     if suspects.empty:
         return text + "No negative looks like an unlabelled paraphrase."
     counts = suspects["reason"].value_counts()
-    why = {"equal": "equal to the query or a positive but for case, width and punctuation",
-           "group": "connected to the query through positives"}  # fmt: skip
-    shown = "; ".join(f"{counts[name]:,} {meaning}" for name, meaning in why.items()
-                      if name in counts)  # fmt: skip
+    why = {
+        "equal": "equal to the query or a positive but for case, width and punctuation",
+        "group": "connected to the query through positives",
+    }
+    shown = "; ".join(
+        f"{counts[name]:,} {meaning}" for name, meaning in why.items() if name in counts
+    )
     return text + (
         f"**{len(suspects):,} negatives are probably true paraphrases**: {shown}. They count "
         "against every scorer that is right about them."
