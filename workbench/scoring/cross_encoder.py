@@ -117,7 +117,7 @@ def open_backend(
             exported = OnnxModel(folder, name)
             score, encoder = exported.score, pair_encoder(model, exported.max_length)
         else:
-            score, encoder = _fast_bert(name, model).score, pair_encoder(model)
+            score, encoder = _engine(name, model).score, pair_encoder(model)
     except ValueError as error:
         raise BackendError(f"backend {name!r}: {error}") from error
     return lambda pairs: score(encoder.encode(pairs))
@@ -131,14 +131,16 @@ def pair_encoder(model: "CrossEncoder", most: int | None = None) -> PairEncoder:
     return PairEncoder(tokenizer.backend_tokenizer, longest, typed)
 
 
-def _fast_bert(name: str, model: "CrossEncoder") -> "FastBert":
-    from workbench.engine.forward import FastBert, bfloat16_product, float32_product, is_supported
+def _engine(name: str, model: "CrossEncoder") -> "FastBert":
+    import torch
 
-    inner = model.model
-    if inner is None or not is_supported(inner):
-        kind = type(inner).__name__
-        raise BackendError(f"it runs BERT with one output, not {kind}; use 'predict'")
-    return FastBert(inner, bfloat16_product if name == "torch-bfloat16" else float32_product)
+    from workbench.engine.forward import open_engine
+
+    inner: Any = model.model
+    dtype = torch.bfloat16 if name == "torch-bfloat16" else torch.float32
+    if engine := open_engine(inner, dtype):
+        return engine
+    raise BackendError(f"it runs BERT with one output, not {type(inner).__name__}; use 'predict'")
 
 
 def choose_backend(

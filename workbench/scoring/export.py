@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from workbench.data.pairs import Float32Array, TextPair
 from workbench.data.splits import SIDES, DataError, read_side
-from workbench.engine.packing import Batch, EncodedPairs
+from workbench.engine.packing import EncodedPairs, Pack, packs
 from workbench.files import display_path, refuse_links, replacing
-from workbench.machine import core_count
+from workbench.machine import core_count, in_threads
 from workbench.models import ModelLocation, load_tokenizer
 from workbench.scoring.cross_encoder import (
     CHECK_PAIRS,
@@ -30,6 +30,7 @@ from workbench.scoring.cross_encoder import (
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
+PACK_TOKENS = 2048  # run at a time: so few that a layer's activations stay in the cache
 EXPORTED = {  # by backend; ONNX lies where sentence-transformers looks for it
     "onnx": "onnx/model.onnx",
     "onnx-int8": "onnx/model_qint8.onnx",
@@ -166,20 +167,24 @@ class OnnxModel:
         self.max_length = int(note.get("max_length", 512))
         self.typed = "token_type_ids" in self.names
 
-    def __call__(self, batch: Batch) -> NDArray[np.float32]:
-        """The logits of a batch's rows, float32 of shape (m,)."""
-        every: dict[str, Any] = {
-            "input_ids": batch.ids,
-            "attention_mask": batch.mask,
-            "token_type_ids": batch.types,
-        }
-        given = {name: np.ascontiguousarray(every[name]) for name in self.names}
-        return np.asarray(self.session.run(None, given)[0], dtype=np.float32)[:, 0]
-
     def score(self, pairs: EncodedPairs) -> NDArray[np.float32]:
         """The logits of all pairs, float32 of shape (n,)."""
-        batches = pairs.batches(padded="attention_mask" in self.names)
-        return pairs.score(self, batches, self.threads)
+        scores = np.empty(len(pairs.lengths), dtype=np.float32)
+
+        def score_pack(pack: Pack, _: Sized) -> None:
+            for block in pack.blocks:
+                mask = np.ones(block.shape) if block.mask is None else block.mask
+                every = {
+                    "input_ids": pack.ids[block.tokens].reshape(block.shape),
+                    "token_type_ids": pack.types[block.tokens].reshape(block.shape),
+                    "attention_mask": mask.astype(np.int64),
+                }
+                logits = self.session.run(None, {name: every[name] for name in self.names})[0]
+                scores[pack.rows[block.pairs]] = np.asarray(logits)[:, 0]
+
+        padded = "attention_mask" in self.names
+        in_threads(self.threads, score_pack, packs(pairs, PACK_TOKENS, padded=padded))
+        return scores
 
 
 @contextmanager
