@@ -33,7 +33,7 @@ class EncodedPairs:
     ids: IntArray
     types: IntArray
     lengths: IntArray
-    pad: int | None = 0
+    pad: int | None
 
     @cached_property
     def starts(self) -> IntArray:
@@ -79,8 +79,8 @@ class PairEncoder:
                 ids += one.ids
                 types += one.type_ids if self.typed else [0] * len(one)
                 lengths.append(len(one))
-        arrays = (np.array(values, dtype=np.int64) for values in (ids, types, lengths))
-        return EncodedPairs(*arrays, pad=self.pad)
+        arrays = [np.array(values, dtype=np.int64) for values in (ids, types, lengths)]
+        return EncodedPairs(arrays[0], arrays[1], arrays[2], self.pad)
 
 
 class Block(NamedTuple):
