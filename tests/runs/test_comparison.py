@@ -8,17 +8,23 @@ import pytest
 
 from tests.benchmarks.comparing import make_runs
 from tests.conftest import ROOT
-from workbench.reports.figures.runs import losses
-from workbench.reports.figures.runs import run_intervals
-from workbench.reports.figures.runs import seed_spread
-from workbench.reports.findings.runs import best_finding
-from workbench.reports.findings.runs import differences_finding
-from workbench.reports.findings.runs import seeds_finding
 from workbench.cli import main
-from workbench.runs.catalog import read_run
-from workbench.runs.comparison import best_run, differences, find_runs, list_groups, paired_table, per_query, runs_table, seed_table, varied
 from workbench.files import read_json, write_json, write_text
 from workbench.ranking.uncertainty import randomisation_test
+from workbench.reports.figures.runs import losses, run_intervals, seed_spread
+from workbench.reports.findings.runs import best_finding, differences_finding, seeds_finding
+from workbench.runs.catalog import read_run
+from workbench.runs.comparison import (
+    best_run,
+    differences,
+    find_runs,
+    list_groups,
+    paired_table,
+    per_query,
+    runs_table,
+    seed_table,
+    varied,
+)
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,8 @@ import yaml
 from filelock import FileLock
 
 from tests.benchmarks.comparing import make_runs
-from workbench.runs.catalog import PROJECT
-from workbench.runs.catalog import key
-from workbench.runs.catalog import labels
-from workbench.runs.catalog import metrics
 from workbench.cli import main
-from workbench.runs.catalog import read_run
+from workbench.runs.catalog import PROJECT, key, labels, metrics, read_run
 
 
 @pytest.fixture

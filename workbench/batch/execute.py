@@ -1,15 +1,15 @@
-"""The chain: the notebooks executed one after another into a run folder that records everything."""
+"""The notebooks executed one after another into a run folder that records everything."""
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from workbench.batch.preflight import preflight
@@ -21,7 +21,6 @@ from workbench.files import (
     set_aside,
     write_json,
 )
-from workbench.machine import handing_on_sigterm
 from workbench.run_folder import ACTS, SCHEMA, ActError, RequestError, Terminated
 from workbench.runs.folder import (
     AT_ONCE,
@@ -33,6 +32,8 @@ from workbench.runs.folder import (
     run_identity,
 )
 from workbench.runs.parameters import Parameters
+
+CHECKPOINT_SECONDS = 30.0  # for a training that was told to stop
 
 
 def run_chain(
@@ -49,11 +50,11 @@ def run_chain(
     Args:
         parameters: checked parameters; `run_dir` and `resume` in them are set from here.
         run_dir: the run's folder, made if absent.
-        only: acts to run ("01" ... "04"); empty for all.
-        resume: skip the acts already done and continue an interrupted training.
-        checked: the caller has looked at the request (see `preflight`) and found no problem.
-        prepared: a run folder with the same data settings in which act 01 is done: what it left is
-            copied in place of running that act.
+        only: notebooks to run ("01" ... "04"); empty for all.
+        resume: skip the notebooks already done and continue an interrupted training.
+        checked: the caller has called `preflight` and found no problem.
+        prepared: a run folder with the same data settings in which notebook 01 is done: its
+            results are copied instead of running that notebook.
         patience: seconds to wait for another process that writes into the folder.
 
     Returns:
@@ -69,18 +70,18 @@ def run_chain(
         if found.problems:
             raise RequestError("\n".join(map(str, found.problems)))
     with holding(folder, patience):
-        # another process may have been here between the look at the folder and the lock
+        # another process may have changed the folder between the preflight and the lock
         if problems := folder_problems(parameters, folder, only, resume):
             raise RequestError("\n".join(problems))
         values = parameters.model_copy(update={"run_dir": display_path(folder), "resume": resume})
         record_request(values, folder, run_identity(values))
         if prepared:
-            adopt(project_path(prepared), folder)
-        return _run_acts(values, folder, list(only) or list(ACTS), resume or bool(prepared))
+            _copy_prepared(project_path(prepared), folder)
+        return _run_notebooks(values, folder, list(only) or list(ACTS), resume or bool(prepared))
 
 
-def adopt(prepared: Path, folder: Path) -> None:
-    """Take over what act 01 left in another run folder, unless it is done here already."""
+def _copy_prepared(prepared: Path, folder: Path) -> None:
+    """Copy the results of notebook 01 from another run folder, unless it is done here already."""
     status = read_status(folder)
     acts = status.setdefault("acts", {})
     if acts.get("01", {}).get("state") == "done":
@@ -98,11 +99,20 @@ def adopt(prepared: Path, folder: Path) -> None:
     write_json(folder / "status.json", {"schema": SCHEMA, "state": "running", **status})
 
 
-def _run_acts(parameters: Parameters, folder: Path, acts: list[str], resume: bool) -> Path:
+def still_valid(entries: Mapping[str, Any], acts: Sequence[str]) -> dict[str, Any]:
+    """The entries of `status.json` for notebooks that do not depend on one that is run again.
+
+    Each depends on those before it, but nothing depends on the figures of notebook 03.
+    """
+    first = min((act for act in acts if act != "03"), default="99")
+    return {act: entry for act, entry in entries.items() if act < first}
+
+
+def _run_notebooks(parameters: Parameters, folder: Path, acts: list[str], resume: bool) -> Path:
     entries = read_status(folder).get("acts", {})
-    done = [act for act, entry in entries.items() if entry.get("state") == "done"]
+    done = [act for act, entry in entries.items() if resume and entry.get("state") == "done"]
     if not resume:
-        done, entries = [], still_valid(entries, acts)
+        entries = still_valid(entries, acts)
         if "04" in acts:
             set_aside(folder, ["evaluation"])
     status = {"schema": SCHEMA, "state": "running", "started": now(), "acts": entries}
@@ -112,28 +122,23 @@ def _run_acts(parameters: Parameters, folder: Path, acts: list[str], resume: boo
             if act in done:
                 print(f"[{act}] done earlier, kept", flush=True)
                 continue
-            _run_act(act, parameters, folder, status)
+            _run_notebook(act, parameters, folder, status)
             if act == "01" and "04" in acts and not parameters.candidates:
-                _check_test_side(folder)
+                _check_test_split(folder)
         status |= {"state": "done", "finished": now()}
-    except ActError as error:
-        status["acts"][error.act]["state"] = "failed"
-        status |= {
-            "state": "failed",
-            "act": error.act,
-            "cell": error.cell,
-            "error": error.error,
-            "finished": now(),
-        }
-        raise
-    except BaseException as error:  # Ctrl-C and the like: say so, then let it through
-        act = next((a for a, e in status["acts"].items() if e["state"] == "running"), acts[0])
-        status["acts"].setdefault(act, {})["state"] = "interrupted"
+    except BaseException as error:  # Ctrl-C too is recorded, and raised again
+        if isinstance(error, ActError):
+            act, cell, reason, state = error.act, error.cell, error.error, "failed"
+        else:
+            running = (act for act, entry in entries.items() if entry["state"] == "running")
+            act, cell, reason = next(running, acts[0]), None, type(error).__name__
+            state = "interrupted"
+        entries.setdefault(act, {})["state"] = state
         status |= {
             "state": "failed",
             "act": act,
-            "cell": None,
-            "error": type(error).__name__,
+            "cell": cell,
+            "error": reason,
             "finished": now(),
         }
         raise
@@ -142,17 +147,8 @@ def _run_acts(parameters: Parameters, folder: Path, acts: list[str], resume: boo
     return report
 
 
-def still_valid(entries: Mapping[str, Any], acts: Sequence[str]) -> dict[str, Any]:
-    """What `status.json` says of the acts that do not rest on one which is run anew.
-
-    Each rests on those before it, but for the curves of act 03: nothing rests on them.
-    """
-    first = min((act for act in acts if act != "03"), default="99")
-    return {act: entry for act, entry in entries.items() if act < first}
-
-
 def _close(folder: Path, status: dict[str, Any]) -> Path:
-    """Write the status and the report; on a full disk what failed before is still what is told."""
+    """Write the status and the report; on a full disk the error before stays the one reported."""
     from workbench.reports.page import write_report
 
     try:
@@ -161,28 +157,21 @@ def _close(folder: Path, status: dict[str, Any]) -> Path:
     except OSError as error:
         if status["state"] == "done":
             raise
-        print(f"neither could the status be written: {error}", file=sys.stderr)
+        print(f"the status could not be written either: {error}", file=sys.stderr)
         return folder / "report.html"
 
 
-def import_papermill() -> ModuleType:
-    """papermill, without a grammar of international addresses that no notebook has use for.
-
-    jsonschema takes the grammar where it is installed, and building it takes over a second of every
-    run's start; where its import fails, it does without.
-    """
-    grammar = "rfc3987_syntax"
-    if grammar in sys.modules:
-        return import_module("papermill")
-    sys.modules[grammar] = None  # type: ignore[assignment]  # an import of it fails
-    try:
-        return import_module("papermill")
-    finally:
-        del sys.modules[grammar]
+def _check_test_split(folder: Path) -> None:
+    """Stop before the training if notebook 04 would find nothing to rank."""
+    if not read_json(folder / "data" / "manifest.json")["sides"]["test"]["positives"]:
+        reason = (
+            "the test split has no positive pair, so notebook 04 would have nothing to rank: "
+            "raise test_share, or give candidates"
+        )
+        raise ActError("01", None, reason)
 
 
-def _run_act(act: str, parameters: Parameters, folder: Path, status: dict[str, Any]) -> None:
-    import_papermill()
+def _run_notebook(act: str, parameters: Parameters, folder: Path, status: dict[str, Any]) -> None:
     from papermill.exceptions import PapermillExecutionError
 
     source = project_root() / "notebooks" / f"{ACTS[act]}.ipynb"
@@ -191,39 +180,45 @@ def _run_act(act: str, parameters: Parameters, folder: Path, status: dict[str, A
     print(f"[{act}] {ACTS[act]}", flush=True)
     start = time.monotonic()
     try:
-        with handing_on_sigterm(Terminated):
+        with _sigterm_for_the_kernel():
             execute(source, folder / "notebooks" / source.name, parameters.model_dump())
     except PapermillExecutionError as error:
         raise ActError(act, error.cell_index, f"{error.ename}: {error.evalue}") from error
-    except Exception as error:  # the kernel died or could not start; the notebook is broken
-        raise ActError(act, None, _reason(error)) from error
+    except Exception as error:  # the kernel died or could not start, or the notebook is broken
+        reason = f"{type(error).__name__}: {error}"
+        if type(error).__name__ == "DeadKernelError":
+            reason += (
+                ". The notebook did not cause this: the system may have ended the kernel for want "
+                "of memory; try a smaller batch_size, max_length or max_pairs, and continue with "
+                "--resume"
+            )
+        raise ActError(act, None, reason) from error
     seconds = round(time.monotonic() - start, 1)
     status["acts"][act] |= {"state": "done", "seconds": seconds}
     write_json(folder / "status.json", status)
     print(f"[{act}] done in {seconds:.0f} s", flush=True)
 
 
-def _check_test_side(folder: Path) -> None:
-    """Stop before the training if notebook 4 would find nothing to rank."""
-    if not read_json(folder / "data" / "manifest.json")["sides"]["test"]["positives"]:
-        raise ActError(
-            "01",
-            None,
-            "the test side got no positive pair, so notebook 04 would have "
-            "nothing to rank: raise test_share, or give candidates",
-        )
-
-
 def execute(source: Path, target: Path, values: dict[str, Any]) -> None:
-    """Execute a notebook with those of the values that its parameters cell declares."""
+    """Execute a notebook with the values that its parameters cell declares; others are left out.
+
+    Args:
+        source: the notebook.
+        target: where the executed copy goes; after a failure it holds the traceback.
+        values: by name.
+
+    Raises:
+        ValueError: the notebook declares no `run_dir`.
+        PapermillExecutionError: a cell failed.
+    """
+    import papermill
     from traitlets.config import Config
 
-    papermill = import_papermill()
     declared = papermill.inspect_notebook(str(source))
     if "run_dir" not in declared:
         raise ValueError(f"{source.name} has no cell tagged 'parameters' that declares run_dir")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _kernel_place() as place:
+    with _kernel_folder() as place:
         # Files instead of TCP ports: two kernels that start at once can be given the same port.
         sockets = Config()
         sockets.KernelManager.transport = "ipc"
@@ -236,39 +231,62 @@ def execute(source: Path, target: Path, values: dict[str, Any]) -> None:
             cwd=str(source.parent),
             progress_bar=False,
             stdout_file=sys.stdout,
-            extra_arguments=["--IPKernelApp.log_level=40"],  # its errors, not its remarks
+            extra_arguments=["--IPKernelApp.log_level=40"],  # only its errors
             config=sockets,
         )
 
 
 @contextmanager
-def _kernel_place() -> Iterator[str]:
-    """A folder of its own for what a kernel leaves: sockets, history, start-up files.
+def _kernel_folder() -> Iterator[str]:
+    """A private folder for a kernel's sockets, history and start-up files.
 
-    Runs at the same time share nothing there, and nobody's own start-up files change a run. The
-    folder is as near the root as may be, since a socket's path is at most about 100 characters.
+    Runs at the same time share nothing there, and a user's own start-up files change no run. It is
+    in `/tmp` because the path of a socket may have only about 100 characters.
     """
-    near = Path("/tmp")
-    place = tempfile.mkdtemp(prefix="wb-", dir=near if near.is_dir() else None)
-    names = ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, place))
+    near = "/tmp" if os.path.isdir("/tmp") else None
+    with tempfile.TemporaryDirectory(prefix="wb-", dir=near, ignore_cleanup_errors=True) as place:
+        before = dict(os.environ)
+        os.environ |= dict.fromkeys(("IPYTHONDIR", "JUPYTER_RUNTIME_DIR"), place)
+        try:
+            yield place
+        finally:
+            os.environ.clear()
+            os.environ |= before
+
+
+@contextmanager
+def _sigterm_for_the_kernel() -> Iterator[None]:
+    """Hand SIGTERM on to the kernel, so that a training there can write a checkpoint.
+
+    When the kernel has stopped, or after `CHECKPOINT_SECONDS`, `Terminated` is raised. Outside of
+    the main thread, which alone gets signals, this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    terminated = False
+
+    def hand_on(*_: Any) -> None:
+        import psutil
+
+        nonlocal terminated
+        terminated = True
+        for child in psutil.Process().children():
+            child.terminate()
+        signal.setitimer(signal.ITIMER_REAL, CHECKPOINT_SECONDS)
+
+    def give_up(*_: Any) -> None:
+        raise Terminated
+
+    before = [signal.signal(signal.SIGTERM, hand_on), signal.signal(signal.SIGALRM, give_up)]
     try:
-        yield place
+        yield
+    except Exception:
+        if not terminated:
+            raise
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-        shutil.rmtree(place, ignore_errors=True)
-
-
-def _reason(error: Exception) -> str:
-    text = f"{type(error).__name__}: {error}"
-    if type(error).__name__ == "DeadKernelError":
-        text += (
-            ". Nothing in the notebook did this: the system may have ended it for want of memory; "
-            "try a smaller batch_size, max_length or max_pairs, and go on with --resume"
-        )
-    return text
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for name, handler in zip((signal.SIGTERM, signal.SIGALRM), before, strict=True):
+            signal.signal(name, handler)
+    if terminated:
+        raise Terminated

@@ -1,24 +1,19 @@
 """Which runs there are, and what each has recorded about itself."""
 
-from collections.abc import Iterator
-from collections.abc import Sequence
-from dataclasses import dataclass
-from filelock import FileLock
-from filelock import Timeout
-from pathlib import Path
-from typing import Any
-from workbench.files import display_path
-from workbench.files import project_path
-from workbench.files import read_json
-from workbench.files import sha256
-from workbench.run_folder import ACTS
-from workbench.run_folder import RequestError
-from workbench.runs.folder import read_status
-from workbench.runs.folder import recorded_identity
-from workbench.runs.parameters import LARGEST
 import math
 import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 import yaml
+from filelock import FileLock, Timeout
+
+from workbench.files import display_path, project_path, read_json, sha256
+from workbench.run_folder import ACTS, RequestError
+from workbench.runs.folder import read_status, recorded_identity
+from workbench.runs.parameters import LARGEST
 
 QUICK = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 

@@ -4,24 +4,21 @@ A paired test needs the same queries with the same candidates; where two runs do
 tables say so and give no p-value.
 """
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from workbench.data.splits import text_groups
-from workbench.ranking.uncertainty import bootstrap_draws
-from workbench.ranking.uncertainty import estimate
-from workbench.ranking.uncertainty import holm
-from workbench.ranking.uncertainty import randomisation_test
-from workbench.runs.catalog import RunRecord
-from workbench.runs.catalog import read_run
-from workbench.runs.catalog import run_folders
-from workbench.runs.folder import NOT_RECORDED
-import json
+
 import numpy as np
 import pandas as pd
+
+from workbench.data.splits import text_groups
+from workbench.ranking.uncertainty import bootstrap_draws, estimate, holm, randomisation_test
+from workbench.runs.catalog import RunRecord, read_run, run_folders
+from workbench.runs.folder import NOT_RECORDED
 
 LOWER_IS_BETTER = ("brier", "ece", "dev_loss")
 

@@ -1,42 +1,37 @@
 """Run folders: their names, what they record, and what must not be written into."""
 
-from collections.abc import Iterator
-from collections.abc import Sequence
-from contextlib import contextmanager
-from contextlib import suppress
-from filelock import FileLock
-from filelock import Timeout
-from functools import cache
-from importlib import metadata
-from pathlib import Path
-from typing import Any
-from workbench.files import LinkError
-from workbench.files import display_path
-from workbench.files import links_leading_out
-from workbench.files import project_path
-from workbench.files import project_root
-from workbench.files import read_json
-from workbench.files import refuse_links
-from workbench.files import set_aside
-from workbench.files import sha256
-from workbench.files import write_json
-from workbench.files import write_text
-from workbench.models import ModelError
-from workbench.models import find_model
-from workbench.models import hub_state
-from workbench.models import is_hub_name
-from workbench.run_folder import RequestError
-from workbench.run_folder import SCHEMA
-from workbench.runs.parameters import Parameters
-from workbench.runs.parameters import SettingsError
-from workbench.runs.parameters import read_settings
 import hashlib
 import json
 import os
 import platform
 import subprocess
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
 import yaml
+from filelock import FileLock, Timeout
+
+from workbench.files import (
+    LinkError,
+    display_path,
+    links_leading_out,
+    project_path,
+    project_root,
+    read_json,
+    refuse_links,
+    set_aside,
+    sha256,
+    write_json,
+    write_text,
+)
+from workbench.models import ModelError, find_model, hub_state, is_hub_name
+from workbench.run_folder import SCHEMA, RequestError
+from workbench.runs.parameters import Parameters, SettingsError, read_settings
 
 RECORDED = ("torch", "sentence-transformers", "transformers", "datasets", "accelerate",
             "scikit-learn", "numpy", "pandas", "papermill", "reranker-workbench")

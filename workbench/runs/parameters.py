@@ -3,29 +3,23 @@
 The notebooks' own `parameters` cells repeat names, types and defaults; a test keeps them equal.
 """
 
-from collections.abc import Hashable
-from collections.abc import Iterable
-from collections.abc import Mapping
+import difflib
+import os
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
-from pydantic import BaseModel
-from pydantic import ConfigDict
-from pydantic import Field
-from pydantic import ValidationError
-from typing import Any
-from typing import Literal
-from workbench.files import display_path
-from workbench.files import project_path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from yaml.composer import Composer
-from yaml.constructor import ConstructorError
-from yaml.constructor import SafeConstructor
+from yaml.constructor import ConstructorError, SafeConstructor
 from yaml.nodes import MappingNode
 from yaml.parser import Parser
 from yaml.reader import Reader
 from yaml.resolver import Resolver
 from yaml.scanner import Scanner
-import difflib
-import os
-import yaml
+
+from workbench.files import display_path, project_path
 
 LARGEST = 1_000_000  # bytes
 
