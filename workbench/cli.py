@@ -131,23 +131,29 @@ request = options(
 
 @cli.command(epilog="Example: workbench run notebooks/parameters/quickstart.yaml --name mine")
 @request
-def run(**asked: Any) -> None:
+@click.option("--supervised", is_flag=True, hidden=True)  # as a sweep starts it, see `Worker`
+def run(supervised: bool, **asked: Any) -> None:
     """Execute the notebooks into a run folder.
 
     Notebooks 01 to 04 are executed with the parameters of a YAML file (without one, the defaults),
     into runs/NAME. Relative paths in parameters start at the project's root.
     """
-    from workbench.runs.folder import fresh_folder
+    from workbench.batch.preflight import refuse_problems
+    from workbench.batch.worker import LOCK_SECONDS, stop_with_input
+    from workbench.runs.folder import AT_ONCE, fresh_folder
 
+    if supervised:
+        stop_with_input()
     found, parameters, folder, only = _look(**asked)
-    _print_findings(found)
+    refuse_problems(found)
     if not asked["name"]:
         folder = fresh_folder(_stem(asked["file"]), asked["runs_dir"])
 
     from workbench.batch.execute import run_chain
 
     try:
-        report = run_chain(parameters, folder, only, asked["resume"], checked=True)
+        patience = LOCK_SECONDS if supervised else AT_ONCE
+        report = run_chain(parameters, folder, only, asked["resume"], True, patience)
     except KeyboardInterrupt as error:
         error.add_note(f"go on with --name {folder.name} --resume")
         raise
@@ -166,11 +172,13 @@ def preflight(as_json: bool, **asked: Any) -> int:
     Parameters, files, rows, base model, vocabulary and disk are looked at; nothing is started or
     written. `workbench run` does the same before it starts.
     """
+    from workbench.batch.preflight import any_problem, refuse_problems
+
     found, *_ = _look(**asked)
     if as_json:
         print(json.dumps([one._asdict() for one in found], ensure_ascii=False, indent=2))
-        return 2 if any(one.level == "problem" for one in found) else 0
-    _print_findings(found)
+        return 2 if any_problem(found) else 0
+    refuse_problems(found)
     print("ready: nothing was found that would make the run fail")
     return 0
 
@@ -198,21 +206,12 @@ def _look(
     parameters, problems = sound_parameters(given_parameters(file, dict(overrides).items()))
     folder = Path(runs_dir) / (name or fresh_name(_stem(file), runs_dir))
     acts = [act.strip() for act in only.split(",") if act.strip()]
-    return preflight(parameters, folder, acts, resume, problems).findings, parameters, folder, acts
+    return preflight(parameters, folder, acts, resume, problems), parameters, folder, acts
 
 
 def _stem(file: str | None) -> str:
     """The beginning of the name of a run without a name."""
     return Path(file or "defaults").stem
-
-
-def _print_findings(found: Sequence["Finding"]) -> None:
-    """Print notes and warnings; raise the problems, if there are any."""
-    for finding in found:
-        if finding.level != "problem":
-            print(f"{finding.level}: {finding}", flush=True)
-    if problems := [str(finding) for finding in found if finding.level == "problem"]:
-        raise RequestError("\n".join(problems))
 
 
 @cli.command(epilog="Example: workbench sweep notebooks/sweeps/vocabularies.yaml --jobs 2")

@@ -354,8 +354,8 @@ def test_equal_proposals_are_one_run_and_earlier_trials_stay_on_record(tmp_path,
     started = []
 
     class Failing:
-        def __init__(self, work, log):
-            started.append(work["run_dir"])
+        def __init__(self, arguments, log):
+            started.append(arguments[arguments.index("--name") + 1])
             log.parent.mkdir(exist_ok=True)
             log.touch()
 
@@ -364,17 +364,18 @@ def test_equal_proposals_are_one_run_and_earlier_trials_stay_on_record(tmp_path,
 
     earlier = {"schema": 1, "jobs": {"before": {"state": "done"}, "cut": {"state": "stopped"}}}
     write_json(folder / "sweep.json", earlier)
-    monkeypatch.setattr("workbench.batch.sweep.Sweep._prepare", no_preparation)
+    monkeypatch.setattr("workbench.batch.sweep.Sweep._prepare_data", nothing)
+    monkeypatch.setattr("workbench.batch.sweep._prepare_run", lambda *_: None)
     plan = Plan(random_search(4, [8]), [])
     sweep = Sweep(folder, plan, Engine("fake", 2, Failing))
     record = sweep.run()
     (run,) = started  # four trials, two at a time, all of one setting
-    assert set(record["jobs"]) == {"before", run.rpartition("/")[2]}
+    assert set(record["jobs"]) == {"before", run}
     assert record["state"] == "failed"
     assert sweep.search.next() is None
 
 
-async def no_preparation(*_):
+async def nothing(*_):
     return ""
 
 

@@ -1,7 +1,6 @@
 """The notebooks executed one after another into a run folder that records everything."""
 
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -12,16 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from workbench.batch.preflight import preflight
-from workbench.files import (
-    display_path,
-    project_path,
-    project_root,
-    read_json,
-    set_aside,
-    write_json,
-)
-from workbench.run_folder import ACTS, SCHEMA, ActError, RequestError, Terminated
+from workbench.batch.preflight import preflight, refuse_problems
+from workbench.files import display_path, project_root, read_json, set_aside, write_json
+from workbench.run_folder import ACTS, SCHEMA, ActError, RequestError, RunFolder, Terminated
 from workbench.runs.folder import (
     AT_ONCE,
     folder_problems,
@@ -42,7 +34,6 @@ def run_chain(
     only: Sequence[str] = (),
     resume: bool = False,
     checked: bool = False,
-    prepared: str | Path = "",
     patience: float = AT_ONCE,
 ) -> Path:
     """Execute the notebooks into a run folder, one after another, and write the report.
@@ -53,8 +44,6 @@ def run_chain(
         only: notebooks to run ("01" ... "04"); empty for all.
         resume: skip the notebooks already done and continue an interrupted training.
         checked: the caller has called `preflight` and found no problem.
-        prepared: a run folder with the same data settings in which notebook 01 is done: its
-            results are copied instead of running that notebook.
         patience: seconds to wait for another process that writes into the folder.
 
     Returns:
@@ -64,39 +53,17 @@ def run_chain(
         RequestError: the request is wrong or the run is being written by another process.
         ActError: a notebook failed. The report is written nevertheless.
     """
-    folder = project_path(run_dir)
+    run = RunFolder(run_dir)
     if not checked:
-        found = preflight(parameters, folder, only, resume)
-        if found.problems:
-            raise RequestError("\n".join(map(str, found.problems)))
-    with holding(folder, patience):
+        refuse_problems(preflight(parameters, run.path, only, resume))
+    with holding(run.path, patience):
         # another process may have changed the folder between the preflight and the lock
-        if problems := folder_problems(parameters, folder, only, resume):
+        if problems := folder_problems(parameters, run.path, only, resume):
             raise RequestError("\n".join(problems))
-        values = parameters.model_copy(update={"run_dir": display_path(folder), "resume": resume})
-        record_request(values, folder, run_identity(values))
-        if prepared:
-            _copy_prepared(project_path(prepared), folder)
-        return _run_notebooks(values, folder, list(only) or list(ACTS), resume or bool(prepared))
-
-
-def _copy_prepared(prepared: Path, folder: Path) -> None:
-    """Copy the results of notebook 01 from another run folder, unless it is done here already."""
-    status = read_status(folder)
-    acts = status.setdefault("acts", {})
-    if acts.get("01", {}).get("state") == "done":
-        return
-    source = read_status(prepared).get("acts", {}).get("01", {})
-    if source.get("state") != "done":
-        raise RequestError(f"{display_path(prepared)}: notebook 01 is not done there")
-    for part in ("data", "figures"):
-        shutil.rmtree(folder / part, ignore_errors=True)  # half a copy of an earlier attempt
-        shutil.copytree(prepared / part, folder / part)
-    (folder / "notebooks").mkdir(exist_ok=True)
-    for file in ("inspection.json", f"notebooks/{ACTS['01']}.ipynb"):
-        shutil.copy2(prepared / file, folder / file)
-    acts["01"] = source | {"shared": display_path(prepared)}
-    write_json(folder / "status.json", {"schema": SCHEMA, "state": "running", **status})
+        given = {"run_dir": display_path(run.path), "resume": resume}
+        values = parameters.model_copy(update=given)
+        record_request(values, run.path, run_identity(values))
+        return _run_notebooks(values, run, list(only) or list(ACTS), resume)
 
 
 def still_valid(entries: Mapping[str, Any], acts: Sequence[str]) -> dict[str, Any]:
@@ -108,62 +75,60 @@ def still_valid(entries: Mapping[str, Any], acts: Sequence[str]) -> dict[str, An
     return {act: entry for act, entry in entries.items() if act < first}
 
 
-def _run_notebooks(parameters: Parameters, folder: Path, acts: list[str], resume: bool) -> Path:
-    entries = read_status(folder).get("acts", {})
-    done = [act for act, entry in entries.items() if resume and entry.get("state") == "done"]
+def _run_notebooks(parameters: Parameters, run: RunFolder, acts: list[str], resume: bool) -> Path:
+    entries = read_status(run.path).get("acts", {})
     if not resume:
         entries = still_valid(entries, acts)
         if "04" in acts:
-            set_aside(folder, ["evaluation"])
+            set_aside(run.path, [run.evaluation.name])
     status = {"schema": SCHEMA, "state": "running", "started": now(), "acts": entries}
-    write_json(folder / "status.json", status)
+    write_json(run.status, status)
     try:
         for act in acts:
-            if act in done:
+            if resume and entries.get(act, {}).get("state") == "done":
                 print(f"[{act}] done earlier, kept", flush=True)
                 continue
-            _run_notebook(act, parameters, folder, status)
+            entries[act] = {"state": "running", "started": now()}
+            write_json(run.status, status)
+            start = time.monotonic()
+            _run_notebook(act, parameters, run)
+            entries[act] |= {"state": "done", "seconds": round(time.monotonic() - start, 1)}
+            write_json(run.status, status)
             if act == "01" and "04" in acts and not parameters.candidates:
-                _check_test_split(folder)
+                _check_test_split(run)
         status |= {"state": "done", "finished": now()}
     except BaseException as error:  # Ctrl-C too is recorded, and raised again
         if isinstance(error, ActError):
-            act, cell, reason, state = error.act, error.cell, error.error, "failed"
+            act, cell, reason = error.act, error.cell, error.error
         else:
-            running = (act for act, entry in entries.items() if entry["state"] == "running")
-            act, cell, reason = next(running, acts[0]), None, type(error).__name__
-            state = "interrupted"
-        entries.setdefault(act, {})["state"] = state
-        status |= {
-            "state": "failed",
-            "act": act,
-            "cell": cell,
-            "error": reason,
-            "finished": now(),
-        }
+            act, cell, reason = acts[0], None, type(error).__name__
+            act = next((a for a, entry in entries.items() if entry["state"] == "running"), act)
+        failed = "failed" if isinstance(error, ActError) else "interrupted"
+        entries.setdefault(act, {})["state"] = failed
+        status |= {"state": "failed", "act": act, "cell": cell, "error": reason}
+        status["finished"] = now()
         raise
     finally:
-        report = _close(folder, status)
-    return report
+        _close(run, status)
+    return run.report
 
 
-def _close(folder: Path, status: dict[str, Any]) -> Path:
+def _close(run: RunFolder, status: dict[str, Any]) -> None:
     """Write the status and the report; on a full disk the error before stays the one reported."""
     from workbench.reports.page import write_report
 
     try:
-        write_json(folder / "status.json", status)
-        return write_report(folder)
+        write_json(run.status, status)
+        write_report(run.path)
     except OSError as error:
         if status["state"] == "done":
             raise
         print(f"the status could not be written either: {error}", file=sys.stderr)
-        return folder / "report.html"
 
 
-def _check_test_split(folder: Path) -> None:
+def _check_test_split(run: RunFolder) -> None:
     """Stop before the training if notebook 04 would find nothing to rank."""
-    if not read_json(folder / "data" / "manifest.json")["sides"]["test"]["positives"]:
+    if not read_json(run.manifest)["sides"]["test"]["positives"]:
         reason = (
             "the test split has no positive pair, so notebook 04 would have nothing to rank: "
             "raise test_share, or give candidates"
@@ -171,17 +136,16 @@ def _check_test_split(folder: Path) -> None:
         raise ActError("01", None, reason)
 
 
-def _run_notebook(act: str, parameters: Parameters, folder: Path, status: dict[str, Any]) -> None:
+def _run_notebook(act: str, parameters: Parameters, run: RunFolder) -> None:
+    """Execute one notebook; every failure is raised as an `ActError`."""
     from papermill.exceptions import PapermillExecutionError
 
     source = project_root() / "notebooks" / f"{ACTS[act]}.ipynb"
-    status["acts"][act] = {"state": "running", "started": now()}
-    write_json(folder / "status.json", status)
     print(f"[{act}] {ACTS[act]}", flush=True)
     start = time.monotonic()
     try:
         with _sigterm_for_the_kernel():
-            execute(source, folder / "notebooks" / source.name, parameters.model_dump())
+            execute(source, run.notebooks / source.name, parameters.model_dump())
     except PapermillExecutionError as error:
         raise ActError(act, error.cell_index, f"{error.ename}: {error.evalue}") from error
     except Exception as error:  # the kernel died or could not start, or the notebook is broken
@@ -193,10 +157,7 @@ def _run_notebook(act: str, parameters: Parameters, folder: Path, status: dict[s
                 "--resume"
             )
         raise ActError(act, None, reason) from error
-    seconds = round(time.monotonic() - start, 1)
-    status["acts"][act] |= {"state": "done", "seconds": seconds}
-    write_json(folder / "status.json", status)
-    print(f"[{act}] done in {seconds:.0f} s", flush=True)
+    print(f"[{act}] done in {time.monotonic() - start:.0f} s", flush=True)
 
 
 def execute(source: Path, target: Path, values: dict[str, Any]) -> None:

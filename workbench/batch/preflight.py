@@ -9,7 +9,7 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ from workbench.data.readers import (
 from workbench.files import display_path, project_path
 from workbench.machine import quick_in_bfloat16
 from workbench.models import ModelError, ModelLocation, find_model, hub_state, is_hub_name
-from workbench.run_folder import ACTS
+from workbench.run_folder import ACTS, RequestError
 from workbench.runs.folder import DATA_PARAMETERS, folder_problems
 from workbench.runs.parameters import Parameters
 from workbench.training.recipe import read_stages
@@ -50,15 +50,19 @@ class Finding(NamedTuple):
         return f"{self.text} -> {self.fix}" if self.fix else self.text
 
 
-class Preflight(NamedTuple):
-    """Everything that was found."""
+def refuse_problems(findings: Iterable[Finding]) -> None:
+    """Print notes and warnings; raise the problems, if there are any, as a `RequestError`."""
+    findings = list(findings)
+    for finding in findings:
+        if finding.level != "problem":
+            print(f"{finding.level}: {finding}", flush=True)
+    if lines := [str(finding) for finding in findings if finding.level == "problem"]:
+        raise RequestError("\n".join(lines))
 
-    findings: list[Finding]
 
-    @property
-    def problems(self) -> list[Finding]:
-        """What would make the run fail."""
-        return [finding for finding in self.findings if finding.level == "problem"]
+def any_problem(findings: Iterable[Finding]) -> bool:
+    """Whether something would make the run fail."""
+    return any(finding.level == "problem" for finding in findings)
 
 
 class Rows(NamedTuple):
@@ -90,7 +94,7 @@ def preflight(
     resume: bool = False,
     problems: Sequence[str] = (),
     looks: dict[Any, Inputs] | None = None,
-) -> Preflight:
+) -> list[Finding]:
     """Look at a request without carrying it out.
 
     Args:
@@ -119,12 +123,12 @@ def preflight(
     found += inputs.findings
     if not prepared:
         found += _check_test_split(parameters, acts, inputs.rows)
-    if inputs.rows and inputs.location and not Preflight(found).problems:
+    if inputs.rows and inputs.location and not any_problem(found):
         found += _check_disk(parameters, inputs.rows, inputs.location, folder)
     if parameters.precision == "bfloat16" and "02" in acts and not quick_in_bfloat16():
         text = "precision: bfloat16 is not faster than float32 on this processor"
         found.append(Finding("warning", text, "use precision: auto"))
-    return Preflight(found)
+    return found
 
 
 def _check_writable(folder: Path) -> list[Finding]:
@@ -149,7 +153,7 @@ def _look_at_inputs(parameters: Parameters, reads_pairs: bool) -> Inputs:
     found += _check_candidates(parameters)
     more, location = _check_model(parameters)
     found += more
-    if rows and location and not Preflight(found).problems:
+    if rows and location and not any_problem(found):
         found += _check_vocabulary(location, rows)
     return Inputs(found, rows, location)
 

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from workbench.batch.worker import Work, Worker
+from workbench.batch.worker import Worker
 from workbench.files import project_root
 from workbench.run_folder import RequestError
 from workbench.scoring.score_file import CutShortError, Maker, Part, Row
@@ -81,9 +81,9 @@ def connected(address: str, slots: int) -> Iterator[Any]:
         ray.shutdown()
 
 
-def run_task(work: Work, log: Path, root: Path) -> int:
+def run_task(arguments: list[str], log: Path, root: Path) -> int:
     """One task: a worker process in the project's folder, waited for."""
-    worker = Worker(work, log, 1, root)
+    worker = Worker(arguments, log, 1, root)
     try:
         return worker.process.wait()
     finally:
@@ -93,10 +93,10 @@ def run_task(work: Work, log: Path, root: Path) -> int:
 class Task:
     """A run as a Ray task, with the interface of `Worker`."""
 
-    def __init__(self, ray: Any, work: Work, log: Path) -> None:
+    def __init__(self, ray: Any, arguments: list[str], log: Path) -> None:
         # tried again only if the process or its machine is lost: an exit code is a result
         remote = ray.remote(num_cpus=1, max_retries=RETRIES)(run_task)
-        self.ray, self.result = ray, remote.remote(work, log, project_root())
+        self.ray, self.result = ray, remote.remote(arguments, log, project_root())
 
     def poll(self) -> int | None:
         """See `Worker`."""

@@ -6,6 +6,7 @@ printed) and `study.log` (the trials of a search).
 """
 
 import asyncio
+import shutil
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -17,8 +18,8 @@ from typing import Any, NamedTuple, Protocol
 import yaml
 
 from workbench.batch.plan import Job, Plan, read_plan
-from workbench.batch.preflight import preflight
-from workbench.batch.worker import Work, Worker
+from workbench.batch.preflight import Finding, preflight, refuse_problems
+from workbench.batch.worker import Worker
 from workbench.files import (
     display_path,
     project_path,
@@ -37,9 +38,9 @@ from workbench.runs.folder import (
     holding,
     name_problem,
     now,
+    record_request,
     recorded_identity,
 )
-from workbench.runs.parameters import ParameterError
 
 SCHEMA = 1  # of sweep.json
 ENDED = ("done", "kept", "failed", "pruned")
@@ -115,19 +116,14 @@ def _check_folder(folder: Path, resume: bool) -> None:
 
 
 def _check_jobs(plan: Plan, folder: Path, resume: bool) -> None:
-    """Look at every run of a plan; print each warning once, refuse problems (`ParameterError`)."""
+    """Look at every run of a plan; what is found is printed or raised once for all of them."""
     looks: dict[Any, Any] = {}
-    findings = {
-        finding: None
-        for job in plan.jobs
-        for finding in preflight(job.parameters, folder / job.name, looks=looks).findings
-        if not (resume and "exists:" in finding.text)
-    }
-    for finding in findings:
-        if finding.level == "warning":
-            print(f"warning: {finding}", flush=True)
-    if problems := [str(finding) for finding in findings if finding.level == "problem"]:
-        raise ParameterError("\n".join(problems))
+    found: dict[Finding, None] = {}
+    for job in plan.jobs:
+        for finding in preflight(job.parameters, folder / job.name, looks=looks):
+            if finding.level != "note" and not (resume and "exists:" in finding.text):
+                found[finding] = None
+    refuse_problems(found)
 
 
 def _describe(plan: Plan, folder: Path) -> None:
@@ -154,11 +150,14 @@ class Running(Protocol):
 
 
 class Engine(NamedTuple):
-    """What carries out jobs, `slots` at a time; `start` takes a job and the file for its output."""
+    """What makes prepared runs, `slots` at a time.
+
+    `start` takes the arguments of `workbench run` and the file for what is printed.
+    """
 
     name: str
     slots: int
-    start: Callable[[Work, Path], Running]
+    start: Callable[[list[str], Path], Running]
 
 
 @contextmanager
@@ -264,38 +263,32 @@ class Sweep:
             self._note(job, state="kept", seconds=run_seconds(found), **place, **other)
             return "done"
         shared = self.folder / "shared" / job.data[:16]
-        if reason := await self._prepare(job, shared):
+        if reason := await self._prepare_data(job, shared):
             self._note(job, state="failed", error=f"preparing its data failed: {reason}")
             return "failed"
+        _prepare_run(job, folder, shared)
         self._note(job, state="running")
-        code, pruned = await self._work(job.name, job, folder, prepared=str(shared))
+        code, pruned = await self._work(job.name, job, folder)
         state = "done" if code == 0 else "pruned" if pruned else "failed"
         error = {"error": self._why(folder, job.name)} if state == "failed" else {}
         self._note(job, state=state, seconds=run_seconds(folder), **error)
         return state
 
-    async def _prepare(self, job: Job, shared: Path) -> str:
+    async def _prepare_data(self, job: Job, shared: Path) -> str:
         """Run notebook 1 once for each data setting; empty, or why it failed."""
         async with self.locks[job.data]:
             if job.data not in self.prepared:
-                name, acts = f"shared-{job.data[:12]}", read_run(shared).status.get("acts", {})
-                code = 0
-                if acts.get("01", {}).get("state") != "done":
-                    code, _ = await self._work(name, job, shared, only=["01"])
+                _prepare_run(job, shared)
+                name, code = f"shared-{job.data[:12]}", 0
+                if read_run(shared).status.get("acts", {}).get("01", {}).get("state") != "done":
+                    code, _ = await self._work(name, job, shared, "--only", "01")
                 self.prepared[job.data] = "" if code == 0 else self._why(shared, name)
         return self.prepared[job.data]
 
-    async def _work(
-        self, name: str, job: Job, folder: Path, only: list[str] | None = None, prepared: str = ""
-    ) -> tuple[int, bool]:
-        """Have a worker make (a part of) a run; its exit code, and whether a search ended it."""
-        work = {
-            "parameters": job.parameters.model_dump(),
-            "run_dir": str(folder),
-            "only": only or [],
-            "prepared": prepared,
-        }
-        running = self.engine.start(work, self.folder / "logs" / f"{name}.log")
+    async def _work(self, name: str, job: Job, folder: Path, *options: str) -> tuple[int, bool]:
+        """Resume a prepared run; its exit code, and whether a search ended it."""
+        place = ["--runs-dir", str(folder.parent), "--name", folder.name, "--resume"]
+        running = self.engine.start([*place, *options], self.folder / "logs" / f"{name}.log")
         self.running[name], pruned = running, False
         while (code := running.poll()) is None:
             if self.search and not pruned and self.search.hopeless(job, folder):
@@ -330,6 +323,20 @@ class Sweep:
 
     def _save(self) -> None:
         write_json(self.folder / "sweep.json", self.record)
+
+
+def _prepare_run(job: Job, folder: Path, shared: Path | None = None) -> None:
+    """Make a run folder that can be resumed, with the results of notebook 1 from another one."""
+    if (folder / "parameters.yaml").is_file():
+        return
+    if shared:
+        own = shutil.ignore_patterns(".lock", "*.yaml", "environment.json", "report.html")
+        shutil.copytree(shared, folder, ignore=own, dirs_exist_ok=True)
+        status = read_json(folder / "status.json")
+        status["acts"]["01"]["shared"] = display_path(shared)
+        write_json(folder / "status.json", status)
+    values = job.parameters.model_copy(update={"run_dir": display_path(folder)})
+    record_request(values, folder, job.identity)
 
 
 def _ended_before(folder: Path) -> dict[str, dict[str, Any]]:
