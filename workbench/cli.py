@@ -39,15 +39,15 @@ class Commands(click.Group):
             return super().invoke(ctx) or 0
         except KeyboardInterrupt as error:
             return _report(error, "interrupted", 1)
-        except (ValueError, RuntimeError, OSError) as error:
-            if isinstance(error, OSError):
-                return _report(error, f"failed: {error}", 1)
+        except OSError as error:
+            return _report(error, f"failed: {error}", 1)
+        except (ValueError, RuntimeError) as error:
             if not type(error).__module__.startswith("workbench."):
                 raise
             if isinstance(error, RuntimeError):
                 return _report(error, f"failed: {error}", 1)
-            lines = str(error).splitlines()
-            return _report(error, "\n  ".join(["nothing was started:", *lines]), 2)
+            lines = "\n  ".join(str(error).splitlines())
+            return _report(error, f"nothing was started:\n  {lines}", 2)
 
 
 def _terminate(*_: Any) -> None:
@@ -89,42 +89,20 @@ def options(*added: Callable[..., Any]) -> Callable[..., Any]:
 
 
 overrides = click.option(
-    "-p",
-    "overrides",
-    nargs=2,
-    multiple=True,
-    metavar="KEY VALUE",
-    help="Set a parameter; may be repeated.",
+    "-p", "overrides", nargs=2, multiple=True, metavar="KEY VALUE", help="Set a parameter."
 )
 runs_dir = click.option("--runs-dir", default="runs", metavar="DIR", help="Where runs are (runs).")
-max_length = click.option(
-    "--max-length", type=int, default=512, metavar="N", help="Tokens of a pair (512)."
-)
+max_length = click.option("--max-length", default=512, metavar="N", help="Tokens of a pair (512).")
 engine = options(
     click.option("--engine", type=click.Choice(["local", "ray"]), default="local"),
-    click.option(
-        "--address",
-        default="",
-        metavar="HOST:PORT",
-        help="Of a running Ray cluster; without it, one is started.",
-    ),
+    click.option("--address", default="", metavar="HOST:PORT", help="Of Ray; else it is started."),
 )
 request = options(
     click.argument("file", metavar="[PARAMS.yaml]", required=False),
     click.option("--name", help="Of the run; default: the file's name and the time."),
     overrides,
-    click.option(
-        "--only",
-        default="",
-        metavar="01,02",
-        help="Run these notebooks alone, also again in the run called NAME.",
-    ),
-    click.option(
-        "--resume",
-        is_flag=True,
-        help="Continue the run called NAME; as with --only, with its own parameters unless "
-        "PARAMS.yaml is given.",
-    ),
+    click.option("--only", default="", metavar="01,02", help="Run these notebooks alone."),
+    click.option("--resume", is_flag=True, help="Continue the run called NAME."),
     runs_dir,
 )
 
@@ -135,8 +113,9 @@ request = options(
 def run(supervised: bool, **asked: Any) -> None:
     """Execute the notebooks into a run folder.
 
-    Notebooks 01 to 04 are executed with the parameters of a YAML file (without one, the defaults),
-    into runs/NAME. Relative paths in parameters start at the project's root.
+    Notebooks 01 to 04 are executed with the parameters of a YAML file (without one, the defaults;
+    with --resume or --only, those of the run called NAME), into runs/NAME. Relative paths in
+    parameters start at the project's root.
     """
     from workbench.batch.preflight import refuse_problems
     from workbench.batch.worker import LOCK_SECONDS, stop_with_input
@@ -222,13 +201,7 @@ def _stem(file: str | None) -> str:
 @click.option("--jobs", type=click.IntRange(1), default=1, metavar="N", help="Runs at a time (1).")
 @click.option("--resume", is_flag=True, help="Go on with the sweep called NAME.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done.")
-@click.option(
-    "--max-failures",
-    type=click.IntRange(0),
-    default=0,
-    metavar="N",
-    help="Start no further run after N have failed (0: no limit).",
-)
+@click.option("--max-failures", type=click.IntRange(0), default=0, help="To stop at (0: never).")
 @runs_dir
 def sweep(**asked: Any) -> int:
     """Make many runs: grids, lists, seeds, or a search.
@@ -245,24 +218,10 @@ def sweep(**asked: Any) -> int:
 @click.argument("model", metavar="RUN")
 @click.argument("source", metavar="IN")
 @click.argument("out", metavar="OUT")
-@click.option("--sentence-0-column", default="sentence_0", metavar="NAME", help="Of the queries.")
-@click.option(
-    "--sentence-1-column", default="sentence_1", metavar="NAME", help="Of the candidates."
-)
-@click.option(
-    "--top-k",
-    type=int,
-    default=0,
-    metavar="K",
-    help="Keep the best K candidates of each query: of a list, or of rows with equal first texts "
-    "that follow one another.",
-)
-@click.option(
-    "--backend",
-    default="auto",
-    metavar="NAME",
-    help="auto, predict, torch-float32, torch-bfloat16, or one that was exported: onnx, onnx-int8.",
-)
+@click.option("--sentence-0-column", default="sentence_0", metavar="NAME", help="Of queries.")
+@click.option("--sentence-1-column", default="sentence_1", metavar="NAME", help="Of candidates.")
+@click.option("--top-k", default=0, metavar="K", help="Keep the best K candidates of each query.")
+@click.option("--backend", default="auto", metavar="NAME", help="How to score (auto).")
 @max_length
 @click.option("--part-rows", type=int, default=10_000, metavar="N", help="Rows of a part (10000).")
 @click.option("--workers", type=int, default=1, metavar="N", help="Processes (1).")
@@ -273,6 +232,9 @@ def score(out: str, workers: int, engine: str, address: str, **asked: Any) -> No
     RUN is a run folder or another model; IN holds pairs as CSV, TSV, JSONL or Parquet (or one in
     gzip), or candidate lists as JSONL; OUT becomes a folder of Parquet parts. After a kill, the
     same command goes on.
+
+    For --top-k, a query is a list, or rows with equal first texts that follow one another.
+    Backends: auto, predict, torch-float32, torch-bfloat16, and what was exported: onnx, onnx-int8.
     """
     from workbench.data.readers import printable
     from workbench.scoring.score_file import CutShortError, Job, score_file
@@ -322,13 +284,7 @@ def export(model: str, to: str, max_length: int) -> None:
 
 @cli.command(epilog="Example: workbench card runs/mine --language zh --license apache-2.0")
 @click.argument("run", metavar="RUN")
-@click.option(
-    "--samples",
-    "card_samples",
-    type=int,
-    metavar="N",
-    help="Training pairs to print; 0 holds them back.",
-)
+@click.option("--samples", "card_samples", type=int, help="Training pairs to print; 0: none.")
 @click.option("--language", help="For the head of the card.")
 @click.option("--license", help="For the head of the card.")
 @click.option("--dataset", help="For the head of the card.")
@@ -347,10 +303,7 @@ def card(run: str, **given: Any) -> None:
     print(f"card: {display_path(path)}")
 
 
-@cli.group(
-    invoke_without_command=True,
-    epilog="Example: workbench runs --csv > runs.csv",
-)
+@cli.group(invoke_without_command=True, epilog="Example: workbench runs --csv > runs.csv")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print everything as CSV.")
 @click.option("--export", type=click.Choice(["mlflow"]), help="Hand the runs to a tracker.")

@@ -25,8 +25,6 @@ from workbench.runs.folder import (
 )
 from workbench.runs.parameters import Parameters
 
-CHECKPOINT_SECONDS = 30.0  # for a training that was told to stop
-
 
 def run_chain(
     parameters: Parameters,
@@ -98,15 +96,13 @@ def _run_notebooks(parameters: Parameters, run: RunFolder, acts: list[str], resu
                 _check_test_split(run)
         status |= {"state": "done", "finished": now()}
     except BaseException as error:  # Ctrl-C too is recorded, and raised again
+        running = (act for act, entry in entries.items() if entry["state"] == "running")
+        act, cell, reason = next(running, acts[0]), None, type(error).__name__
         if isinstance(error, ActError):
             act, cell, reason = error.act, error.cell, error.error
-        else:
-            act, cell, reason = acts[0], None, type(error).__name__
-            act = next((a for a, entry in entries.items() if entry["state"] == "running"), act)
-        failed = "failed" if isinstance(error, ActError) else "interrupted"
-        entries.setdefault(act, {})["state"] = failed
-        status |= {"state": "failed", "act": act, "cell": cell, "error": reason}
-        status["finished"] = now()
+        state = "failed" if isinstance(error, ActError) else "interrupted"
+        entries.setdefault(act, {})["state"] = state
+        status |= {"state": "failed", "act": act, "cell": cell, "error": reason, "finished": now()}
         raise
     finally:
         _close(run, status)
@@ -217,37 +213,29 @@ def _kernel_folder() -> Iterator[str]:
 
 @contextmanager
 def _sigterm_for_the_kernel() -> Iterator[None]:
-    """Hand SIGTERM on to the kernel, so that a training there can write a checkpoint.
+    """Hand SIGTERM on to the kernel, where a training writes a checkpoint; then raise `Terminated`.
 
-    When the kernel has stopped, or after `CHECKPOINT_SECONDS`, `Terminated` is raised. Outside of
-    the main thread, which alone gets signals, this does nothing.
+    Outside of the main thread, which alone gets signals, this does nothing.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    terminated = False
+    handed_on = []
 
     def hand_on(*_: Any) -> None:
         import psutil
 
-        nonlocal terminated
-        terminated = True
-        for child in psutil.Process().children():
+        handed_on.extend(psutil.Process().children())
+        for child in handed_on:
             child.terminate()
-        signal.setitimer(signal.ITIMER_REAL, CHECKPOINT_SECONDS)
 
-    def give_up(*_: Any) -> None:
-        raise Terminated
-
-    before = [signal.signal(signal.SIGTERM, hand_on), signal.signal(signal.SIGALRM, give_up)]
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, hand_on)
     try:
         yield
     except Exception:
-        if not terminated:
+        if not handed_on:
             raise
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        for name, handler in zip((signal.SIGTERM, signal.SIGALRM), before, strict=True):
-            signal.signal(name, handler)
-    if terminated:
+        signal.signal(signal.SIGTERM, before)
+    if handed_on:
         raise Terminated

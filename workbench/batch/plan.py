@@ -4,15 +4,17 @@ import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from workbench.runs.folder import data_identity, run_identity
 from workbench.runs.parameters import (
     ParameterError,
     Parameters,
+    SettingsError,
     given_parameters,
     read_settings,
     shortened,
@@ -22,10 +24,8 @@ from workbench.runs.parameters import (
 MAX_RUNS = 10_000
 
 
-class Range(BaseModel):
+class Range(BaseModel, extra="forbid", frozen=True):
     """Where a search may look for one parameter: an interval or a list of choices."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     low: float | None = None
     high: float | None = None
@@ -42,10 +42,8 @@ class Range(BaseModel):
         return self
 
 
-class Search(BaseModel):
+class Search(BaseModel, extra="forbid", frozen=True):
     """A search by Optuna: every trial is a run, judged on dev and never on the test."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: Literal["tpe", "random", "halving"] = "tpe"
     trials: int = Field(20, ge=1, le=MAX_RUNS)
@@ -53,10 +51,8 @@ class Search(BaseModel):
     space: dict[str, Range] = Field(min_length=1)
 
 
-class SweepFile(BaseModel):
+class SweepFile(BaseModel, extra="forbid", frozen=True):
     """The content of a sweep file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     parameters: str = Field("", description="a file of parameters that all runs share")
     base: dict[str, Any] = Field({}, description="parameters that all runs share, over that file")
@@ -108,17 +104,19 @@ def read_plan(path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Pl
     Equal runs are listed once.
 
     Raises:
-        SettingsError: the file cannot be read.
-        ParameterError: names or values are wrong; all are listed.
+        ParameterError: the file cannot be read, or names or values are wrong; all are listed.
     """
     try:
         asked = SweepFile(**read_settings(path))
+    except SettingsError as error:
+        raise ParameterError(str(error)) from error
     except ValidationError as error:
-        raise ParameterError(
-            "\n".join(f"{path}: {_reason(one)}" for one in error.errors())
-        ) from None
+        lines = [f"{path}: {_reason(one)}" for one in error.errors()]
+        raise ParameterError("\n".join(lines)) from None
     shared = given_parameters(asked.parameters or None) | asked.base | dict(overrides)
     plan = asked.model_copy(update={"parameters": "", "base": shared})
+    if asked.search and find_spec("optuna") is None:
+        raise ParameterError("search: install it with pip install 'optuna>=4'")
     if asked.search:  # its runs are not known yet, but both ends of each range can be checked
         ends = [
             {name: value}
@@ -139,8 +137,8 @@ def read_plan(path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Pl
 
 def _reason(problem: Any) -> str:
     where, text = ".".join(map(str, problem["loc"])), problem["msg"]
-    if text.startswith("Value error, "):  # ours
-        return ": ".join(filter(None, (where, text.removeprefix("Value error, "))))
+    if problem["type"] == "value_error":  # ours
+        return f"{where}: {problem['ctx']['error']}".removeprefix(": ")
     return f"{where}: {text[:1].lower()}{text[1:]}; it is {shortened(problem['input'])}"
 
 
@@ -167,9 +165,9 @@ def make_jobs(shared: Mapping[str, Any], settings: Iterable[Mapping[str, Any]]) 
 
 def _folder_name(values: Mapping[str, Any], identity: str) -> str:
     """A name made of the values that are special about a run, and its identity."""
-    parts = []
-    for name, value in values.items():
-        text = f"{value:g}" if isinstance(value, float) else str(value)
-        text = re.sub(r"[^\w.+-]+", "-", "s" * (name == "seed") + text)
-        parts.append(text.strip("-.")[:24])
+    texts = (
+        ("s" * (name == "seed")) + (f"{value:g}" if isinstance(value, float) else str(value))
+        for name, value in values.items()
+    )
+    parts = [re.sub(r"[^\w.+-]+", "-", text).strip("-.")[:24] for text in texts]
     return "_".join([*filter(None, parts[:6]), identity[:8]])

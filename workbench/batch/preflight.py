@@ -26,7 +26,7 @@ from workbench.data.readers import (
 from workbench.files import display_path, project_path
 from workbench.machine import quick_in_bfloat16
 from workbench.models import ModelError, ModelLocation, find_model, hub_state, is_hub_name
-from workbench.run_folder import ACTS, RequestError
+from workbench.run_folder import ACTS, RequestError, RunFolder
 from workbench.runs.folder import DATA_PARAMETERS, folder_problems
 from workbench.runs.parameters import Parameters
 from workbench.training.recipe import read_stages
@@ -52,12 +52,14 @@ class Finding(NamedTuple):
 
 def refuse_problems(findings: Iterable[Finding]) -> None:
     """Print notes and warnings; raise the problems, if there are any, as a `RequestError`."""
-    findings = list(findings)
+    problems = []
     for finding in findings:
-        if finding.level != "problem":
+        if finding.level == "problem":
+            problems.append(str(finding))
+        else:
             print(f"{finding.level}: {finding}", flush=True)
-    if lines := [str(finding) for finding in findings if finding.level == "problem"]:
-        raise RequestError("\n".join(lines))
+    if problems:
+        raise RequestError("\n".join(problems))
 
 
 def any_problem(findings: Iterable[Finding]) -> bool:
@@ -80,11 +82,11 @@ class Rows(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What was found out about the inputs of a run: the slow part of a preflight."""
+    """What was found out about files and base model: the slow part of a preflight."""
 
     findings: list[Finding]
-    rows: Rows | None  # of `pairs`
-    location: ModelLocation | None  # of the base model
+    rows: Rows | None  # of `pairs`, if they can be used
+    location: ModelLocation | None  # of the base model, if it is on this machine
 
 
 def preflight(
@@ -93,9 +95,9 @@ def preflight(
     only: Sequence[str] = (),
     resume: bool = False,
     problems: Sequence[str] = (),
-    looks: dict[Any, Inputs] | None = None,
+    known: dict[Any, Inputs] | None = None,
 ) -> list[Finding]:
-    """Look at a request without carrying it out.
+    """Everything that can be found out about a request without carrying it out.
 
     Args:
         parameters: with sound values; of those that are not, the defaults (see `sound_parameters`).
@@ -103,58 +105,55 @@ def preflight(
         only: notebooks that would run; empty for all.
         resume: whether an interrupted run would go on.
         problems: that are known already, one line each; reported first.
-        looks: inputs that were looked at before, for runs that share them; it is added to.
+        known: inputs of other runs, which may be the same; it is added to.
     """
-    folder = project_path(run_dir)
+    folder, known = RunFolder(run_dir), {} if known is None else known
     lines = [*problems]
     lines += [f"--only {a}: the notebooks are {', '.join(ACTS)}" for a in only if a not in ACTS]
-    lines += folder_problems(parameters, folder, only, resume)
-    found = [Finding("problem", line) for line in lines] + _check_writable(folder)
+    lines += folder_problems(parameters, folder.path, only, resume)
+    found = [Finding("problem", line) for line in lines]
+    place = next(path for path in (folder.path, *folder.path.parents) if path.is_dir())
+    try:
+        with tempfile.TemporaryFile(dir=place):  # has no name where the system can do without
+            pass
+    except OSError as error:
+        text = f"{display_path(place)} cannot be written to ({error.strerror})"
+        fix = "change its permissions, make room, or choose another --runs-dir"
+        found.append(Finding("problem", text, fix))
     acts = [act for act in ACTS if not only or act in only]
-    prepared = (folder / "data" / "test.parquet").is_file() and (resume or "01" not in acts)
+    prepared = folder.split("test").is_file() and (resume or "01" not in acts)
     reads_pairs = not prepared and "01" in acts
-    # what notebook 1 depends on; the seed only shuffles it
+    # notebook 1 takes the same, and the seed does not matter here
     names = [name for name in DATA_PARAMETERS if name != "seed"]
     key = (reads_pairs, *(getattr(parameters, name) for name in names))
-    looks = {} if looks is None else looks
-    if key not in looks:
-        looks[key] = _look_at_inputs(parameters, reads_pairs)
-    inputs = looks[key]
-    found += inputs.findings
+    if key not in known:
+        known[key] = _look_at_inputs(parameters, reads_pairs)
+    findings, rows, location = known[key]
+    found += findings
     if not prepared:
-        found += _check_test_split(parameters, acts, inputs.rows)
-    if inputs.rows and inputs.location and not any_problem(found):
-        found += _check_disk(parameters, inputs.rows, inputs.location, folder)
+        found += _check_test_split(parameters, acts, rows)
+    if rows and location and not any_problem(found):
+        found += _check_disk(parameters, rows, location, place)
     if parameters.precision == "bfloat16" and "02" in acts and not quick_in_bfloat16():
         text = "precision: bfloat16 is not faster than float32 on this processor"
         found.append(Finding("warning", text, "use precision: auto"))
     return found
 
 
-def _check_writable(folder: Path) -> list[Finding]:
-    parent = _nearest(folder)
-    try:
-        with tempfile.TemporaryFile(dir=parent):  # has no name where the system can do without
-            return []
-    except OSError as error:
-        text = f"{display_path(parent)} cannot be written to ({error.strerror})"
-        fix = "change its permissions, make room, or choose another --runs-dir"
-        return [Finding("problem", text, fix)]
-
-
-def _nearest(folder: Path) -> Path:
-    """The nearest folder at or above this one that exists."""
-    return next(place for place in (folder, *folder.parents) if place.is_dir())
-
-
 def _look_at_inputs(parameters: Parameters, reads_pairs: bool) -> Inputs:
     found, rows = _check_pairs(parameters, "pairs", reads_pairs)
     found += _check_pairs(parameters, "test_pairs", reads_pairs)[0]
-    found += _check_candidates(parameters)
-    more, location = _check_model(parameters)
-    found += more
+    if parameters.candidates:
+        found.append(_check_candidates(parameters))
+    location = None
+    try:
+        location, more = _check_model(parameters)
+        found += more
+    except (ModelError, OSError) as error:
+        where = "" if str(error).startswith(("base_model", "fallback_model")) else "base_model: "
+        found.append(Finding("problem", f"{where}{error}"))
     if rows and location and not any_problem(found):
-        found += _check_vocabulary(location, rows)
+        found.append(_check_vocabulary(location, rows))
     return Inputs(found, rows, location)
 
 
@@ -163,9 +162,11 @@ def _check_pairs(
 ) -> tuple[list[Finding], Rows | None]:
     """Findings about the file that a parameter names, and its rows if it is to be read."""
     value = getattr(parameters, name)
-    if not value or value.startswith("hub:"):
+    if not value:
+        return [], None
+    if value.startswith("hub:"):
         text = f"{name}: {value} is read from the Hub when the run starts; it was not checked"
-        return ([Finding("warning", text)] if value else []), None
+        return [Finding("warning", text)], None
     path = project_path(value)
     if not path.is_file():
         return [_no_file(name, value)], None
@@ -181,7 +182,7 @@ def _check_pairs(
         return [Finding("problem", f"{name}: {shown} has no row", "give a file with pairs")], None
     if not rows.bad:
         return [Finding("note", f"{name}: {extent} rows of {shown} can be used")], rows
-    examples = "; ".join(str(row) for row in rows.bad[:BAD_ROWS_SHOWN])
+    examples = "; ".join(map(str, rows.bad[:BAD_ROWS_SHOWN]))
     text = f"{name}: {len(rows.bad):,} of {extent} rows of {shown} cannot be used, first {examples}"
     if not rows.good:
         return [Finding("problem", text, "correct them")], None
@@ -223,46 +224,40 @@ def read_rows(path: Path, columns: dict[str, str], seconds: float = READING_SECO
     return Rows(good, bad, whole, count)
 
 
-def _check_candidates(parameters: Parameters) -> list[Finding]:
+def _check_candidates(parameters: Parameters) -> Finding:
     value = parameters.candidates
-    if not value:
-        return []
     if not project_path(value).exists():
-        return [_no_file("candidates", value)]
+        return _no_file("candidates", value)
     from workbench.data.list_files import read_test
 
     try:
         counts = read_test(value, parameters.seed).recipe
     except (OSError, ValueError) as error:
-        return [Finding("problem", f"candidates: {error}")]
+        return Finding("problem", f"candidates: {error}")
     text = f"candidates: {counts['queries']:,} queries with {counts['candidates']:,} candidates"
-    return [Finding("note", text)]
+    return Finding("note", text)
 
 
-def _check_model(parameters: Parameters) -> tuple[list[Finding], ModelLocation | None]:
+def _check_model(parameters: Parameters) -> tuple[ModelLocation | None, list[Finding]]:
     name, revision = parameters.base_model, parameters.base_revision
     fallback = parameters.fallback_model
-    try:
-        if not is_hub_name(name):
-            parent, _, rest = name.partition("/")
-            inside = parent and rest and parent != "." and project_path(parent).is_dir()
-            if inside and not project_path(name).is_dir():
-                raise ModelError(f"base_model: there is no folder {name!r}")
-            return [], find_model(name)
-        if fallback and is_hub_name(fallback):
-            raise ModelError(f"fallback_model {fallback!r} is on the Hub too, so it is none")
-        if hub_state(name, revision) == "reachable":
-            text = f"base_model: {name} will be fetched from the Hub when the run starts"
-            return [Finding("note", text)], None
-        location = find_model(name, revision, fallback)
-    except (ModelError, OSError) as error:
-        text = str(error)
-        return [Finding("problem", text if "_model" in text else f"base_model: {text}")], None
-    warnings = [Finding("warning", f"base_model: {location}")] if location.name != name else []
-    return warnings, location
+    if not is_hub_name(name):
+        parent, _, rest = name.partition("/")
+        inside = parent and rest and parent != "." and project_path(parent).is_dir()
+        if inside and not project_path(name).is_dir():
+            raise ModelError(f"base_model: there is no folder {name!r}")
+        return find_model(name), []
+    if fallback and is_hub_name(fallback):
+        raise ModelError(f"fallback_model {fallback!r} is on the Hub too, so it is none")
+    if hub_state(name, revision) == "reachable":
+        text = f"base_model: {name} will be fetched from the Hub when the run starts"
+        return None, [Finding("note", text)]
+    location = find_model(name, revision, fallback)
+    stands_in = location.name != name
+    return location, [Finding("warning", f"base_model: {location}")] * stands_in
 
 
-def _check_vocabulary(location: ModelLocation, rows: Rows) -> list[Finding]:
+def _check_vocabulary(location: ModelLocation, rows: Rows) -> Finding:
     import pandas as pd
 
     from workbench.models import load_tokenizer
@@ -273,27 +268,26 @@ def _check_vocabulary(location: ModelLocation, rows: Rows) -> list[Finding]:
     try:
         verdict = vocabulary_verdict(repair_outlook(pairs, pairs, load_tokenizer(location)))
     except ModelError as error:
-        return [Finding("problem", f"base_model: {error}")]
-    basis = ""
+        return Finding("problem", f"base_model: {error}")
+    text = f"vocabulary: {verdict['colour']}. {verdict['why']}"
     if len(chosen) < len(rows.good) or not rows.whole:
-        basis = f" (on a sample of {len(chosen):,} pairs; notebook 1 judges all of them)"
-    text = f"vocabulary: {verdict['colour']}. {verdict['why']}{basis}"
+        text += f" (on a sample of {len(chosen):,} pairs; notebook 1 judges all of them)"
     if verdict["colour"] == "green":
-        return [Finding("note", text)]
-    return [Finding("warning", text, verdict["action"])]
+        return Finding("note", text)
+    return Finding("warning", text, verdict["action"])
 
 
 def _check_test_split(parameters: Parameters, acts: list[str], rows: Rows | None) -> list[Finding]:
     """Whether notebook 4 will have something to rank."""
     found = []
-    if rows and rows.positive_share in (0, 1):
-        which = "positive" if rows.positive_share else "negative"
+    if rows and (share := rows.positive_share) in (0, 1):
+        which = "positive" if share else "negative"
         text = f"pairs: every label is {which}, so there is nothing to tell apart"
         found.append(Finding("warning", text))
     if "04" not in acts or parameters.candidates:
         return found
     if "01" not in acts:
-        if (project_path(parameters.base_model) / "data" / "test.parquet").is_file():
+        if RunFolder(parameters.base_model).split("test").is_file():
             return found
         text = "--only 04: there is nothing to rank, for this run has no data"
         fix = "give candidates, or have it prepare data as well (--only 01,04)"
@@ -351,7 +345,7 @@ def estimate(
 
 
 def _check_disk(
-    parameters: Parameters, rows: Rows, location: ModelLocation, folder: Path
+    parameters: Parameters, rows: Rows, location: ModelLocation, place: Path
 ) -> list[Finding]:
     """How long the training is and how much room it needs, and whether the disk has that."""
 
@@ -367,7 +361,6 @@ def _check_disk(
         f"{size(need.kept)} on the disk ({size(need.disk)} while it trains)"
     )
     found = [Finding("note", text)]
-    place = _nearest(folder)
     free = shutil.disk_usage(place).free
     if free < need.disk:
         text = (

@@ -2,21 +2,15 @@
 
 import json
 from collections.abc import Mapping
-from importlib.util import find_spec
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from workbench.batch.plan import Job, Search, make_jobs
-from workbench.run_folder import RequestError
+from workbench.run_folder import RunFolder
 from workbench.runs.parameters import Parameters
 
 AGAIN = "instead of trial"  # the number of the interrupted trial that another repeats
-
-
-def check_optuna() -> None:
-    """Refuse a search where Optuna is not installed (`RequestError`)."""
-    if find_spec("optuna") is None:
-        raise RequestError("search: install it with pip install 'optuna>=4'")
 
 
 class OptunaSearch:
@@ -117,15 +111,11 @@ class OptunaSearch:
 
 def last_row(folder: Path) -> dict[str, Any]:
     """The last complete row of a training log that has a figure on dev; empty if there is none."""
-    try:
-        lines = (folder / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return {}
+    file = RunFolder(folder).training_log
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     for line in reversed(lines):
-        try:
-            row = json.loads(line)
-        except ValueError:  # half written
-            continue
-        if row.get("dev_ap") is not None:
-            return dict(row)
+        with suppress(ValueError):  # half written
+            row = dict(json.loads(line))
+            if row.get("dev_ap") is not None:
+                return row
     return {}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -117,10 +117,10 @@ def _check_folder(folder: Path, resume: bool) -> None:
 
 def _check_jobs(plan: Plan, folder: Path, resume: bool) -> None:
     """Look at every run of a plan; what is found is printed or raised once for all of them."""
-    looks: dict[Any, Any] = {}
+    known: dict[Any, Any] = {}
     found: dict[Finding, None] = {}
     for job in plan.jobs:
-        for finding in preflight(job.parameters, folder / job.name, looks=looks):
+        for finding in preflight(job.parameters, folder / job.name, known=known):
             if finding.level != "note" and not (resume and "exists:" in finding.text):
                 found[finding] = None
     refuse_problems(found)
@@ -139,25 +139,16 @@ def _describe(plan: Plan, folder: Path) -> None:
     print(f"notebook 1 runs {count} times, once for each data setting; nothing was started")
 
 
-class Running(Protocol):
-    """A job that was started: a `Worker` here, or a `Task` on a Ray cluster."""
-
-    def poll(self) -> int | None:
-        """The exit code; None while it runs."""
-
-    def stop(self) -> None:
-        """End it as Ctrl-C does."""
-
-
 class Engine(NamedTuple):
     """What makes prepared runs, `slots` at a time.
 
-    `start` takes the arguments of `workbench run` and the file for what is printed.
+    `start` takes the arguments of `workbench run` and the file for what it prints; it returns a
+    `Worker`, or something with the same methods `poll` and `stop`.
     """
 
     name: str
     slots: int
-    start: Callable[[list[str], Path], Running]
+    start: Callable[[list[str], Path], Any]
 
 
 @contextmanager
@@ -197,7 +188,7 @@ class Sweep:
         }
         self.begin = time.monotonic()
         self.known: dict[str, Path] = {}  # runs that were done before, by identity
-        self.running: dict[str, Running] = {}  # by the name of the log
+        self.running: dict[str, Any] = {}  # by the name of the log
         self.results: dict[str, str] = {}  # by the name of the run
         self.prepared: dict[str, str] = {}  # by data setting: empty, or why it failed
         self.locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -224,10 +215,10 @@ class Sweep:
 
     def _stop(self) -> None:
         """Stop what is running and wait for it."""
-        for one in self.running.values():
+        running, end = self.running.values(), time.monotonic() + STOP_SECONDS
+        for one in running:
             one.stop()
-        end = time.monotonic() + STOP_SECONDS
-        while time.monotonic() < end and any(one.poll() is None for one in self.running.values()):
+        while time.monotonic() < end and any(one.poll() is None for one in running):
             time.sleep(POLL_SECONDS)
         for entry in self.entries.values():
             if entry["state"] == "running":
@@ -238,7 +229,7 @@ class Sweep:
 
     async def _slot(self) -> None:
         """Make one run after another."""
-        while not self._given_up() and (job := self._next()) is not None:
+        while (job := self._next()) is not None:
             async with self.locks[job.name]:  # a search may propose the same setting twice
                 if job.name not in self.results:
                     self.results[job.name] = await self._make(job)
@@ -246,11 +237,10 @@ class Sweep:
                 folder = self.known.get(job.identity, self.folder / job.name)
                 self.search.tell(job, self.results[job.name], folder)
 
-    def _given_up(self) -> bool:
-        failed = sum(entry["state"] == "failed" for entry in self.entries.values())
-        return 0 < self.max_failures <= failed
-
     def _next(self) -> Job | None:
+        failed = sum(entry["state"] == "failed" for entry in self.entries.values())
+        if 0 < self.max_failures <= failed:
+            return None
         return self.search.next() if self.search else next(self.left, None)
 
     async def _make(self, job: Job) -> str:
@@ -311,7 +301,7 @@ class Sweep:
         """Record and print the new state of a run."""
         first = {"values": job.values, "identity": job.identity}
         entry = self.entries.setdefault(job.name, first)
-        entry |= news
+        entry.update(news)
         self._save()
         minutes, seconds = divmod(int(time.monotonic() - self.begin), 60)
         more = entry.get("error") or entry.get("same_as") or entry.get("note") or ""
