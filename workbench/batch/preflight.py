@@ -11,7 +11,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -264,21 +263,16 @@ def trial_rate(
 ) -> float:
     """Training pairs a second: the trainer on real pairs for `seconds`, on a model thrown away."""
     import pandas as pd
-    from transformers import ProgressCallback
 
     from workbench.scoring.cross_encoder import load_cross_encoder
-    from workbench.training.log import TrainingLog
-    from workbench.training.trainer import LogCallback, Stopwatch, make_trainer
+    from workbench.training.trainer import Stopwatch, make_trainer
 
     model = load_cross_encoder(location, recipe.max_length, recipe.seed)
     columns = ["sentence_0", "sentence_1", "label"]
     pairs = pd.DataFrame([row[1:4] for row in rows], columns=columns)
-    endless = replace(recipe, epochs=ENDLESS)
+    endless = recipe.model_copy(update={"epochs": ENDLESS})
     with TemporaryDirectory() as place:
-        log = TrainingLog(place, "trial")
-        trainer = make_trainer(model, Path(place), pairs, pairs.head(0), endless, log, ENDLESS)
-        trainer.remove_callback(LogCallback)
-        trainer.remove_callback(ProgressCallback)
+        trainer = make_trainer(model, Path(place), pairs, pairs.head(0), endless, None, ENDLESS)
         watch = Stopwatch(seconds)
         trainer.add_callback(watch)
         trainer.train()

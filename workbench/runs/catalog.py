@@ -15,7 +15,7 @@ from workbench.run_folder import ACTS
 from workbench.run_folder import RequestError
 from workbench.runs.folder import read_status
 from workbench.runs.folder import recorded_identity
-from workbench.runs.parameters import LARGEST
+from workbench.runs.parameters import MAX_YAML_BYTES
 import math
 import os
 import yaml
@@ -121,8 +121,8 @@ def in_use(folder: Path) -> bool:
 
 def _recorded(file: Path) -> dict[str, Any]:
     """The plain values of `parameters.yaml`; by PyYAML's C code, for there may be many runs."""
-    if file.stat().st_size > LARGEST:
-        raise ValueError(f"has more than {LARGEST:,} bytes")
+    if file.stat().st_size > MAX_YAML_BYTES:
+        raise ValueError(f"has more than {MAX_YAML_BYTES:,} bytes")
     given = yaml.load(file.read_text(encoding="utf-8"), Loader=QUICK)
     if not isinstance(given, dict):
         raise ValueError("holds no parameters")

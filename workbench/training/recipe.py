@@ -12,6 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from workbench.machine import on_gpu, quick_in_bfloat16
 
 
+def setting(default: Any, description: str, **limits: Any) -> Any:
+    """A pydantic field with its help and the limits of its values, such as `ge=0`."""
+    return Field(default, description=description, **limits)
+
+
 class Recipe(BaseModel):
     """How to train; the defaults are those of the reference model's card.
 
@@ -21,37 +26,35 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    max_length: int = Field(512, ge=8, description="tokens of a pair; longer ones are cut")
-    epochs: float = Field(1.0, gt=0, le=1000, description="passes over the training pairs")
-    batch_size: int = Field(8, ge=1, le=65536, description="pairs per step")
-    learning_rate: float = Field(5e-5, gt=0, le=1, description="the highest; falls linearly to 0")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="float32, bfloat16, or auto: the faster one (CPU: only with speed fast)"
+    max_length: int = setting(512, "tokens of a pair; longer ones are cut", ge=8)
+    epochs: float = setting(1.0, "passes over the training pairs", gt=0, le=1000)
+    batch_size: int = setting(8, "pairs per step", ge=1, le=65536)
+    learning_rate: float = setting(5e-5, "the highest; falls linearly to 0", gt=0, le=1)
+    precision: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto", "float32, bfloat16, or auto: the faster one (CPU: only with speed fast)"
     )
-    seed: int = Field(42, ge=0, lt=2**32, description="of every random choice")
-    warmup_ratio: float = Field(
-        0.0, ge=0, lt=1, description="share of the steps in which the learning rate rises from 0"
+    seed: int = setting(42, "of every random choice", ge=0, lt=2**32)
+    warmup_ratio: float = setting(
+        0.0, "share of the steps in which the learning rate rises from 0", ge=0, lt=1
     )
-    embedding_learning_rate: float = Field(
-        0.0, ge=0, le=1, description="of the token embeddings; 0: the same as all other weights"
+    embedding_learning_rate: float = setting(
+        0.0, "of the token embeddings; 0: as all other weights", ge=0, le=1
     )
-    speed: Literal["exact", "fast"] = Field(
-        "exact", description="exact, or fast: the same batches with little padding (BERT on a CPU)"
+    speed: Literal["exact", "fast"] = setting(
+        "exact", "exact, or fast: the same batches with little padding (BERT on a CPU)"
     )
-    vocabulary: Literal["keep", "unused", "extend"] = Field(
-        "keep", description="keep; unused or extend: tokens for characters the base cannot read"
+    vocabulary: Literal["keep", "unused", "extend"] = setting(
+        "keep", "keep; unused or extend: tokens for characters the base cannot read"
     )
-    new_embeddings: Literal["spectral", "random"] = Field(
-        "spectral", description="spectral or random: how the embeddings of new tokens start"
+    new_embeddings: Literal["spectral", "random"] = setting(
+        "spectral", "spectral or random: how the embeddings of new tokens start"
     )
-    lexical_pairs: int = Field(
-        0, ge=0, description="pairs of a warm-up on soft lexical targets before the labels; 0: none"
+    lexical_pairs: int = setting(0, "pairs of a warm-up on soft lexical targets; 0: none", ge=0)
+    lexical_learning_rate: float = setting(2e-4, "of that warm-up", gt=0, le=1)
+    hard_negatives: int = setting(
+        0, "mined look-alikes added for each text of a positive pair", ge=0, le=100
     )
-    lexical_learning_rate: float = Field(2e-4, gt=0, le=1, description="of that warm-up")
-    hard_negatives: int = Field(
-        0, ge=0, le=100, description="mined look-alikes added for each text of a positive pair"
-    )
-    symmetric: bool = Field(False, description="add each positive pair in the other order too")
+    symmetric: bool = setting(False, "add each positive pair in the other order too")
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:

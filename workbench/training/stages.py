@@ -1,20 +1,11 @@
 """Stages: one training after another, each from the result of the one before.
 
-    training = open_training(run_dir, base, recipe)
-    for stage in training.stages():
-        model = stage.start_model()
-        loss = BinaryCrossEntropyLoss(model)
-        trainer = stage.trainer(model, loss)
-        stage.run(trainer)
-
-`fine_tune` is this loop in one call.
+Notebook 2 shows the loop over the stages of a training; `fine_tune` is that loop in one call.
 """
 
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,35 +47,26 @@ def fine_tune(
         run_dir: a run folder whose data notebook 1 prepared.
         base: the model to start from.
         recipe: how to train; the reference card's values if None.
-        settings: `stages`, `snapshots`, `checkpoint_steps`, `resume`: see `open_training`.
+        settings: `stages`, `snapshots`, `checkpoint_steps` and `resume` of `Training`.
 
     Returns:
         The record of the last stage, as appended to `model/lineage.json`.
 
     Raises:
-        ModelError: the base model's vocabulary cannot be repaired.
-        TrainingStoppedError: SIGTERM came; a checkpoint was written.
+        DataError, ModelError, ResumeError, TrainingStoppedError: see `Training` and `Stage`.
     """
-    training = open_training(run_dir, base, recipe or Recipe(), **settings)
+    training = Training(run_dir, base, recipe or Recipe(), **settings)
     for stage in training.stages():
         model = stage.start_model()
         stage.run(stage.trainer(model, BinaryCrossEntropyLoss(model)))
     return training.record()
 
 
-def open_training(
-    run_dir: str | Path,
-    base: ModelLocation,
-    recipe: Recipe,
-    stages: str = "",
-    snapshots: int = 0,
-    checkpoint_steps: int = CHECKPOINT_STEPS,
-    resume: bool = False,
-) -> "Training":
-    """The training of a run folder, ready to start or to go on.
+class Training:
+    """The training of a run folder, ready to start or, with `resume`, to go on.
 
-    A model that is already in the run folder is moved to `earlier/`, with its log. With `resume`,
-    it stays, and an unfinished training goes on from its last checkpoint.
+    A model that is already in the folder is moved to `earlier/`, with its log. With `resume` it
+    stays, and an unfinished training goes on from its last checkpoint.
 
     Args:
         run_dir: a run folder whose data notebook 1 prepared.
@@ -100,40 +82,75 @@ def open_training(
         ResumeError: data or parameters are not those of the training to resume.
         ValueError: `stages` is not a list of whole numbers.
     """
-    folder, sizes = project_path(run_dir), read_stages(stages)
-    train, dev = read_side(folder, "train"), read_side(folder, "dev").head(DEV_PAIRS)
-    if train.empty:
-        raise DataError(f"{run_dir}: there is no training pair")
-    request = {  # all that decides the result: the same request gives the same model, bit for bit
-        "base_model (sha256 of its weights)": base.sha256,
-        "pairs (sha256 of the training side)": pairs_sha256(train),
-        "dev pairs (sha256)": pairs_sha256(dev),
-        "stages": list(sizes),
-        **recipe.model_dump(),
-        PRECISION: recipe.resolved_precision(),
-        THREADS: torch.get_num_threads(),
-    }
-    asked, lineage = folder / "checkpoints" / REQUEST, folder / "model" / "lineage.json"
-    before: dict[str, Any] | None = None
-    if resume and lineage.is_file():
-        before = read_json(lineage)["stages"][-1].get("request")
-    elif resume and asked.is_file():
-        before = read_json(asked)
-    else:
-        set_aside(folder, MADE_BY_TRAINING)
-    if before is not None:  # maybe begun on another machine: what was decided there holds here
-        if recipe.precision == "auto" or lineage.is_file():
-            request[PRECISION] = before.get(PRECISION)
-        request[THREADS] = before.get(THREADS)
-        _refuse_changes(before, request, run_dir)
-    if not lineage.is_file():
-        write_json(asked, request)
-    recipe = recipe.model_copy(update={"precision": request[PRECISION]})
-    return Training(folder, base, recipe, sizes, train, dev, request, snapshots, checkpoint_steps)
+
+    def __init__(
+        self,
+        run_dir: str | Path,
+        base: ModelLocation,
+        recipe: Recipe,
+        stages: str = "",
+        snapshots: int = 0,
+        checkpoint_steps: int = CHECKPOINT_STEPS,
+        resume: bool = False,
+    ) -> None:
+        self.folder, self.base, self.sizes = project_path(run_dir), base, read_stages(stages)
+        self.snapshots, self.checkpoint_steps = snapshots, checkpoint_steps
+        self.train = read_side(self.folder, "train")
+        self.dev = read_side(self.folder, "dev").head(DEV_PAIRS)
+        if self.train.empty:
+            raise DataError(f"{run_dir}: there is no training pair")
+        request = {  # all that decides the result: the same request gives the same model
+            "base_model (sha256 of its weights)": base.sha256,
+            "pairs (sha256 of the training side)": pairs_sha256(self.train),
+            "dev pairs (sha256)": pairs_sha256(self.dev),
+            "stages": list(self.sizes),
+            **recipe.model_dump(),
+            PRECISION: recipe.resolved_precision(),
+            THREADS: torch.get_num_threads(),
+        }
+        self.checkpoints, self.model = self.folder / "checkpoints", self.folder / "model"
+        asked, before = self.checkpoints / REQUEST, None
+        if resume and self.finished:
+            before = read_lineage(find_model(display_path(self.model)))[-1].get("request")
+        elif resume and asked.is_file():
+            before = read_json(asked)
+        else:
+            set_aside(self.folder, MADE_BY_TRAINING)
+        if before:  # what another machine or a measurement has decided then, holds now
+            decided = (THREADS, PRECISION) if recipe.precision == "auto" else (THREADS,)
+            request |= {name: before.get(name) for name in decided}
+            _refuse_changes(before, request, run_dir)
+        if not self.finished:
+            write_json(asked, request)
+        self.request, self.threads = request, request[THREADS]
+        self.recipe = recipe.model_copy(update={"precision": request[PRECISION]})
+
+    @property
+    def finished(self) -> bool:
+        """Whether the model of the last stage is there."""
+        return (self.model / "lineage.json").is_file()
+
+    def stages(self) -> Iterator["Stage"]:
+        """The stages that are not finished; each starts from the saved model of the one before."""
+        base, seen = self.base, {"steps": 0, "pairs": 0}
+        for number in [] if self.finished else range(1, len(self.sizes) + 1):
+            last = number == len(self.sizes)
+            place = self.model if last else self.folder / STAGES / str(number)
+            stage = Stage(self, number, base, place, seen)
+            if not (place / "lineage.json").is_file():
+                yield stage
+            shutil.rmtree(stage.checkpoints, ignore_errors=True)
+            base = find_model(display_path(place))
+            record = read_lineage(base)[-1]
+            seen = {key: seen[key] + record[key] for key in seen}
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+    def record(self) -> dict[str, Any]:
+        """The record of the last stage, once all stages are finished."""
+        return read_lineage(find_model(display_path(self.model)))[-1]
 
 
 def _refuse_changes(before: dict[str, Any], now: dict[str, Any], run_dir: str | Path) -> None:
-    now = json.loads(json.dumps(now))
     changed = [
         f"{name}: the training was started with {before.get(name)!r}, not {now.get(name)!r}"
         for name in dict.fromkeys([*before, *now])
@@ -146,89 +163,37 @@ def _refuse_changes(before: dict[str, Any], now: dict[str, Any], run_dir: str | 
         )
 
 
-@dataclass(frozen=True)
-class Training:
-    """The stages of a run, as `open_training` returns them.
-
-    Attributes:
-        folder: the run's.
-        base: the model that the first stage starts from.
-        recipe: with the precision that `auto` stands for.
-        sizes: training pairs of each stage; 0 for all.
-        train: the training split; columns `sentence_0`, `sentence_1`, `label`.
-        dev: the dev pairs that are scored during training.
-        request: all that decides the result.
-        snapshots: models to keep along each stage.
-        checkpoint_steps: steps between two checkpoints.
-    """
-
-    folder: Path
-    base: ModelLocation
-    recipe: Recipe
-    sizes: tuple[int, ...]
-    train: pd.DataFrame
-    dev: pd.DataFrame
-    request: dict[str, Any]
-    snapshots: int
-    checkpoint_steps: int
-
-    def stages(self) -> Iterator["Stage"]:
-        """The stages that are not finished, each after the model of the one before is saved."""
-        base, seen = self.base, {"steps": 0, "pairs": 0}
-        checkpoints, finished = self.folder / "checkpoints", self.folder / "model" / "lineage.json"
-        for number in [] if finished.is_file() else range(1, len(self.sizes) + 1):
-            last = number == len(self.sizes)
-            place = self.folder / ("model" if last else f"{STAGES}/{number}")
-            if not (place / "lineage.json").is_file():
-                yield Stage(self, number, base, place, checkpoints / f"stage-{number}", seen)
-            shutil.rmtree(checkpoints / f"stage-{number}", ignore_errors=True)
-            base = find_model(display_path(place))
-            record = read_lineage(base)[-1]
-            seen = {key: seen[key] + record[key] for key in seen}
-        shutil.rmtree(checkpoints, ignore_errors=True)
-
-    def record(self) -> dict[str, Any]:
-        """The record of the last stage in `model/lineage.json`, once all stages are finished."""
-        return read_lineage(find_model(display_path(self.folder / "model")))[-1]
-
-
-@dataclass
 class Stage:
-    """One stage: a model, a trainer for it, and the run that saves the result.
+    """One stage of a training: its model, a trainer for it, and the run that saves the result.
 
-    Attributes:
-        training: the stage's training.
+    Args:
+        training: the stage's.
         number: 1 for the first.
         base: the model it starts from.
         place: the folder of its result.
-        checkpoints: the folder of its checkpoints.
         seen: `steps` and `pairs` of the stages before it.
-        facts: of its start, for the lineage.
     """
 
-    training: Training
-    number: int
-    base: ModelLocation
-    place: Path
-    checkpoints: Path
-    seen: dict[str, int]
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def recipe(self) -> Recipe:
-        """The training's; the vocabulary is repaired and warmed up in the first stage only."""
-        later = {"vocabulary": "keep", "lexical_pairs": 0}
-        return self.training.recipe.model_copy(update=later if self.number > 1 else {})
-
-    @property
-    def log(self) -> TrainingLog:
-        """Where the stage's log rows go."""
-        return TrainingLog(self.training.folder, f"stage {len(read_lineage(self.base)) + 1}")
+    def __init__(
+        self,
+        training: Training,
+        number: int,
+        base: ModelLocation,
+        place: Path,
+        seen: dict[str, int],
+    ) -> None:
+        self.training, self.number, self.place, self.seen = training, number, place, seen
+        self.base, self.earlier = base, read_lineage(base)
+        self.checkpoints = training.checkpoints / f"stage-{number}"
+        self.log = TrainingLog(training.folder, f"stage {len(self.earlier) + 1}")
+        later = {"vocabulary": "keep", "lexical_pairs": 0}  # done by the first stage
+        self.recipe = training.recipe.model_copy(update=later if number > 1 else {})
+        self.facts: dict[str, Any] = {}  # for the lineage
 
     def start_model(self) -> CrossEncoder:
-        """The base model; its vocabulary repaired and warmed up if the recipe says so."""
+        """The base model, its vocabulary repaired and warmed up if the recipe says so."""
         train, recipe, warmed = self.training.train, self.recipe, None
-        with torch_threads(self.training.request[THREADS]):
+        with torch_threads(self.training.threads):
             model, repaired = start_model(self.base, recipe, train)
             if recipe.lexical_pairs:
                 log = TrainingLog(self.training.folder, LEXICAL)
@@ -241,17 +206,15 @@ class Stage:
 
         Args:
             model: from `start_model`; changed in place.
-            loss: of the library, for pairs with a label in [0, 1]. `speed: fast` is for
-                `BinaryCrossEntropyLoss` without options; any other has the library's own speed.
+            loss: of the library, for pairs with a label in [0, 1]. Only `BinaryCrossEntropyLoss`
+                without options is computed by `speed: fast`; others run at the library's speed.
         """
-        training, recipe = self.training, self.recipe
-        size = training.sizes[self.number - 1]
-        labelled = stage_pairs(training.train, size, recipe.seed)
-        with torch_threads(training.request[THREADS]):
-            pairs, added = with_mined(labelled, recipe)
-            steps = training.checkpoint_steps
+        training, log, every = self.training, self.log, self.training.checkpoint_steps
+        labelled = stage_pairs(training.train, training.sizes[self.number - 1], self.recipe.seed)
+        with torch_threads(training.threads):
+            pairs, added = with_mined(labelled, self.recipe)
             trainer = make_trainer(
-                model, self.checkpoints, pairs, training.dev, recipe, self.log, steps, loss
+                model, self.checkpoints, pairs, training.dev, self.recipe, log, every, loss
             )
         if count := training.snapshots:
             folder = training.folder / "snapshots"
@@ -265,35 +228,37 @@ class Stage:
         }
         return trainer
 
-    def run(self, trainer: ResumableTrainer) -> dict[str, Any]:
-        """Train to the end, save the model with its lineage, and return the stage's record."""
-        training, earlier, facts = self.training, read_lineage(self.base), dict(self.facts)
-        with torch_threads(training.request[THREADS]):
+    def run(self, trainer: ResumableTrainer) -> None:
+        """Train to the end, from the last checkpoint if there is one, and save model and lineage.
+
+        Raises:
+            ResumeError: the checkpoint was written with another loss.
+            TrainingStoppedError: SIGTERM came; a checkpoint was written.
+        """
+        with torch_threads(self.training.threads):
             trainer.train()
-        spent, model = trainer.spent(), trainer.model
-        rate = facts["pairs"] * self.recipe.epochs / max(spent["seconds"], 1e-9)
+        spent, pairs, model = trainer.spent(), self.facts["pairs"], trainer.model
         record = {
             "stage": self.log.stage,
             "number": self.number,
-            "stages": len(training.sizes),
+            "stages": len(self.training.sizes),
             "base": self.base.record(),
-            "parent": earlier[-1]["stage"] if earlier else self.base.name,
-            "data": read_manifest(training.folder),
-            **facts,
+            "parent": self.earlier[-1]["stage"] if self.earlier else self.base.name,
+            "data": read_manifest(self.training.folder),
+            **self.facts,
             "recipe": self.recipe.model_dump(),
             "speed": "fast" if isinstance(trainer, FastTrainer) else "exact",
-            "precision": self.recipe.resolved_precision(),
+            "precision": self.recipe.precision,
             "device": str(model.device),
             **describe_training(trainer),
             "steps": trainer.state.global_step,
             "train_loss": trainer.mean_loss(),
             **spent,
-            "pairs_per_second": rate,
+            "pairs_per_second": pairs * self.recipe.epochs / max(spent["seconds"], 1e-9),
             "log": self.log.rows(),
-            "request": training.request,
+            "request": self.training.request,
         }
-        save_model(model, self.place, [*earlier, record])
-        return record
+        save_model(model, self.place, [*self.earlier, record])
 
 
 def stage_pairs(train: pd.DataFrame, size: int, seed: int = 42) -> pd.DataFrame:
@@ -326,21 +291,15 @@ def pairs_sha256(pairs: pd.DataFrame) -> str:
 
 
 def record_figures(run_dir: str | Path) -> None:
-    """Write into the lineage how the model of each stage ranked in the run's evaluation.
-
-    Stages that were not evaluated stay as they are.
-    """
-    folder = project_path(run_dir)
-    file, found = folder / "model" / "lineage.json", read_json(folder / "evaluation/metrics.json")
-    lineage, rows = read_json(file), {row["scorer"]: row for row in found["rows"]}
+    """Write into the lineage how the evaluated models of the run's stages ranked."""
+    file = project_path(run_dir) / "model" / "lineage.json"
+    lineage, found = read_json(file), read_json(file.parent.parent / "evaluation" / "metrics.json")
+    rows = {row["scorer"]: row for row in found["rows"]}
+    source = found.get("recipe", {}).get("source")
     for stage in lineage["stages"]:
         row = rows.get("model" if stage is lineage["stages"][-1] else stage["stage"])
         if row is not None:
-            stage["evaluation"] = {
-                "queries": found["queries"],
-                "ties": found["ties"],
-                "test": found.get("recipe", {}).get("source"),
-                "ndcg@10": row["ndcg@10"],
-                "mrr@10": row["mrr@10"],
-            }
+            stage["evaluation"] = {"queries": found["queries"], "ties": found["ties"]}
+            stage["evaluation"] |= {"test": source}
+            stage["evaluation"] |= {name: row[name] for name in ("ndcg@10", "mrr@10")}
     write_json(file, lineage)

@@ -14,7 +14,7 @@ from workbench.ranking.uncertainty import sigmoid
 from workbench.scoring.cross_encoder import ModelScorer, load_cross_encoder
 from workbench.training.checkpoints import save_model
 from workbench.training.log import TrainingLog
-from workbench.training.mining import COLUMNS, hard_negatives, lexical_pairs
+from workbench.training.mining import hard_negatives, lexical_pairs
 from workbench.training.recipe import Recipe
 from workbench.training.trainer import make_trainer
 from workbench.vocabulary.repair import (

@@ -9,8 +9,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -53,13 +52,7 @@ from workbench.training.recipe import Recipe
 
 PROGRESS = "progress.json"  # in a checkpoint: what the library does not keep
 CHECKPOINT_STEPS = 500  # steps between checkpoints
-LOGGED = {  # the library's names of what the training log keeps
-    "loss": "loss",
-    "learning_rate": "learning_rate",
-    "grad_norm": "grad_norm",
-    "eval_loss": "dev_loss",
-    "eval_ap": "dev_ap",
-}
+LOGGED = ("loss", "learning_rate", "grad_norm", "eval_loss", "eval_ap")
 
 
 class ResumableTrainer(CrossEncoderTrainer):
@@ -81,8 +74,8 @@ class ResumableTrainer(CrossEncoderTrainer):
         self.total = 0.0  # of the losses before those
         self.before = {"seconds": 0.0, "processor_seconds": 0.0}
         self.started = time.monotonic(), time.process_time()
-        self.stop_requested = False
-        self.add_callback(_StopOnRequest(self))
+        self.stopping = False
+        self.add_callback(_StopOnSigterm(self))
 
     def train(  # type: ignore[override]
         self, resume_from_checkpoint: str | None = None, **kwargs: Any
@@ -106,12 +99,19 @@ class ResumableTrainer(CrossEncoderTrainer):
         if self.training_log:
             self.training_log.rewind(step_of(Path(checkpoint)) if checkpoint else 0)
         self.started = time.monotonic(), time.process_time()
-        with self._sigterm_noted(), warnings.catch_warnings():
-            # The reference recipe pins memory; without a GPU torch warns that this has no effect.
-            warnings.filterwarnings("ignore", message=".*pin_memory", category=UserWarning)
-            given = str(checkpoint) if checkpoint else None
-            result = super().train(resume_from_checkpoint=given, **kwargs)
-        if self.stop_requested:
+        main_thread = threading.current_thread() is threading.main_thread()
+        if main_thread:  # only there can a signal be received
+            handler = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stopping", True))
+        try:
+            with warnings.catch_warnings():
+                # the reference recipe pins memory; without a GPU torch warns: it has no effect
+                warnings.filterwarnings("ignore", message=".*pin_memory", category=UserWarning)
+                given = str(checkpoint) if checkpoint else None
+                result = super().train(resume_from_checkpoint=given, **kwargs)
+        finally:
+            if main_thread:
+                signal.signal(signal.SIGTERM, handler)
+        if self.stopping:
             raise TrainingStoppedError(
                 f"stopped by SIGTERM after step {self.state.global_step} of "
                 f"{self.state.max_steps}; the checkpoint is whole, resume continues from it"
@@ -142,20 +142,18 @@ class ResumableTrainer(CrossEncoderTrainer):
                 logs["loss"] = math.fsum(losses) / len(losses)
             self.total, self.pending = math.fsum([self.total, *losses]), []
         super().log(logs, start_time)
-        values = {ours: float(logs[name]) for name, ours in LOGGED.items() if name in logs}
-        if values and self.training_log:
-            state, seconds = self.state, self.spent()["seconds"]
-            place = {"step": state.global_step, "steps": state.max_steps, "epoch": state.epoch}
-            self.training_log.append({**place, "seconds": round(seconds, 3), **values})
-            if not watched():
-                print(self._line(values, seconds), flush=True)
-
-    def _line(self, values: dict[str, float], seconds: float) -> str:
-        step, steps = self.state.global_step, self.state.max_steps
-        left = seconds / max(1, step) * (steps - step)
-        rate = step * self.args.train_batch_size / max(seconds, 1e-9)
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-        return f"step {step}/{steps}  {shown}  {rate:.0f} pairs/s  {left:.0f} s left"
+        values = {n.replace("eval", "dev"): float(logs[n]) for n in LOGGED if n in logs}
+        if not values or self.training_log is None:
+            return
+        step, steps, seconds = self.state.global_step, self.state.max_steps, self.spent()["seconds"]
+        place = {"step": step, "steps": steps, "epoch": self.state.epoch}
+        self.training_log.append({**place, "seconds": round(seconds, 3), **values})
+        if not watched():
+            shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+            rate = step * self.args.train_batch_size / max(seconds, 1e-9)
+            left = seconds / max(1, step) * (steps - step)
+            line = f"step {step}/{steps}  {shown}  {rate:.0f} pairs/s  {left:.0f} s left"
+            print(line, flush=True)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a checkpoint that counts once it is whole; remove older ones."""
@@ -179,20 +177,8 @@ class ResumableTrainer(CrossEncoderTrainer):
                 f"({type(error).__name__}: {error}); {state}. Is the disk full?"
             ) from error
 
-    @contextmanager
-    def _sigterm_noted(self) -> Iterator[None]:
-        """Take SIGTERM as a request to stop; signals can be received in the main thread only."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stop_requested", True))
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
 
-
-class _StopOnRequest(TrainerCallback):
+class _StopOnSigterm(TrainerCallback):
     """Has a checkpoint written and the training stopped after the current step."""
 
     def __init__(self, trainer: ResumableTrainer) -> None:
@@ -201,7 +187,7 @@ class _StopOnRequest(TrainerCallback):
     def on_step_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self.trainer.stop_requested:
+        if self.trainer.stopping:
             control.should_save = control.should_training_stop = True
 
 
@@ -386,38 +372,29 @@ class PairEvaluator(BaseEvaluator):
 def describe_training(trainer: ResumableTrainer) -> dict[str, Any]:
     """What lineage and model card keep: loss, hyperparameters, and versions.
 
-    `non_default` names the hyperparameters whose values are not the library's defaults. Where files
-    go, and how often the trainer logs, evaluates and saves, is left out: it does not change the
-    result.
+    `non_default` names the hyperparameters whose values are not the library's defaults, except
+    those that do not change the result, such as how often the trainer logs.
     """
     places = {"output_dir", "logging_dir", "hub_token", "run_name"}
-    cadence = {"report_to", "logging_steps", "save_strategy", "save_steps"}
-    cadence |= {"eval_strategy", "eval_steps", "do_eval"}
+    harmless = {"report_to", "logging_steps", "eval_strategy", "eval_steps", "do_eval"}
+    harmless |= {"save_strategy", "save_steps", "dataloader_pin_memory"}
     defaults = CrossEncoderTrainingArguments(output_dir="unused").to_dict()
     used = {k: v for k, v in trainer.args.to_dict().items() if k not in places}
-    packages = {
-        "Sentence Transformers": "sentence-transformers",
-        "Transformers": "transformers",
-        "PyTorch": "torch",
-        "Accelerate": "accelerate",
-        "Datasets": "datasets",
-        "Tokenizers": "tokenizers",
-        "Reranker Workbench": "reranker-workbench",
-    }
-    installed = {name: metadata.version(package) for name, package in packages.items()}
+    packages = ("Sentence Transformers", "Transformers", "PyTorch", "Accelerate", "Datasets")
+    versions = {"Python": platform.python_version()}
+    for name in (*packages, "Tokenizers", "Reranker Workbench"):
+        package = "torch" if name == "PyTorch" else name.lower().replace(" ", "-")
+        versions[name] = metadata.version(package)
     return {
         "loss": type(trainer.loss).__name__,
         "hyperparameters": used,
-        "non_default": [k for k in used if k not in cadence and used[k] != defaults[k]],
-        "versions": {"Python": platform.python_version(), **installed},
+        "non_default": [k for k in used if k not in harmless and used[k] != defaults[k]],
+        "versions": versions,
     }
 
 
 class Stopwatch(TrainerCallback):
-    """Ends a training after some seconds, and counts its steps.
-
-    Args:
-        seconds: counted from the end of the first step, which includes one-time set-up.
+    """Ends a training `seconds` after its first step, which includes one-time set-up.
 
     Attributes:
         steps: those after the first.
@@ -430,7 +407,7 @@ class Stopwatch(TrainerCallback):
     def on_step_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Look at the clock."""
+        """Count the step and look at the clock."""
         self.steps += 1
         self.start = self.start or time.monotonic()
         self.taken = time.monotonic() - self.start
