@@ -7,10 +7,10 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import AfterValidator, ValidationError
+from pydantic import ValidationError
 from yaml.constructor import ConstructorError
 
 from workbench.files import display_path, project_path
@@ -22,18 +22,12 @@ MAX_YAML_DEPTH = 20  # lists and mappings inside one another
 METRICS = (*RANKING_METRICS, "roc_auc", "ap", "accuracy", "f1", "brier", "ece")
 
 
-class SettingsError(ValueError):
-    """A file of settings cannot be used; the message names file, line and column."""
-
-
 class ParameterError(ValueError):
     """The request is wrong; the message names every parameter at fault and what would be right."""
 
 
-def _metric(name: str) -> str:
-    if name not in METRICS:
-        raise ValueError(f"must be one of {', '.join(METRICS)}")
-    return name
+class SettingsError(ParameterError):
+    """A file of settings cannot be used; the message names file, line and column."""
 
 
 class Parameters(Recipe):
@@ -41,16 +35,12 @@ class Parameters(Recipe):
 
     run_dir: str = setting("runs/notebook", "the run's folder; relative: to the project's root")
     pairs: str = setting(
-        "data/sample_pairs.csv",
-        "labelled pairs: a path, or hub:name[:config][:split]",
-        min_length=1,
+        "data/sample_pairs.csv", "labelled pairs: path, or hub:name[:config][:split]", min_length=1
     )
     sentence_0_column: str = setting("sentence_0", "the column of the query", min_length=1)
     sentence_1_column: str = setting("sentence_1", "the column of the candidate", min_length=1)
     label_column: str = setting("label", "the column of the relevance in [0, 1]", min_length=1)
-    on_bad_rows: Literal["report", "fail"] = setting(
-        "report", "report: set them aside and say so; fail: stop"
-    )
+    on_bad_rows: Literal["report", "fail"] = setting("report", "report: count them; fail: stop")
     test_pairs: str = setting("", "a file of pairs to test on; empty: a share of the pairs")
     max_pairs: int = setting(0, "size of a random sample of the pairs; 0: all", ge=0)
     dev_share: float = setting(0.1, "share of the pairs for dev", ge=0, lt=1)
@@ -59,14 +49,10 @@ class Parameters(Recipe):
         "cross-encoder/ms-marco-MiniLM-L6-v2", "Hub name, bundled:, folder, or run", min_length=1
     )
     base_revision: str = setting("", "commit or tag of a Hub model; empty for the newest")
-    fallback_model: str = setting(
-        "bundled:all-MiniLM-L6-v2", "where the Hub cannot be reached; empty: fail"
-    )
+    fallback_model: str = setting("bundled:all-MiniLM-L6-v2", "without the Hub; empty: fail")
     snapshots: int = setting(0, "models kept along the way, for a learning curve", ge=0, le=100)
     stages: str = setting(
-        "",
-        "training pairs of each stage, such as 2000,0,0 (0: all); empty: one stage",
-        pattern=r"^\s*(\d+\s*(,\s*\d+\s*)*)?$",
+        "", "pairs of each stage, such as 2000,0,0; 0: all", pattern=r"^\s*(\d+\s*(,\s*\d+\s*)*)?$"
     )
     checkpoint_steps: int = setting(500, "steps between two checkpoints", ge=1)
     resume: bool = setting(False, "go on from the last checkpoint of this run")
@@ -85,7 +71,7 @@ class Parameters(Recipe):
         setting("auto", "how models are run; auto: the fastest that ranks as float32 does")
     )
     resamples: int = setting(10_000, "draws of an interval, flips of a test", ge=100, le=1_000_000)
-    metric: Annotated[str, AfterValidator(_metric)] = setting(
+    metric: Literal[METRICS] = setting(  # type: ignore[valid-type]
         "ndcg@10", "or mrr@10, map, ap, roc_auc, f1, ...: what chooses the best run"
     )
     query: str = setting("怎么开通会员", "a query of your own, ranked at the end", min_length=1)
@@ -98,26 +84,15 @@ class Parameters(Recipe):
 
 
 def load_parameters(path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Parameters:
-    """A YAML file of parameters with `name value` overrides, all of it checked.
-
-    Raises:
-        ParameterError: the file cannot be read, or names or values are wrong; all are named.
-    """
+    """A YAML file of parameters with `name value` overrides, checked as by `check_parameters`."""
     return check_parameters(given_parameters(path, overrides))
 
 
 def given_parameters(
     path: str | Path | None, overrides: Iterable[tuple[str, str]] = ()
 ) -> dict[str, Any]:
-    """What a YAML file and the overrides ask for, names and values unchecked.
-
-    Raises:
-        ParameterError: the file cannot be read.
-    """
-    try:
-        return (read_settings(path) if path is not None else {}) | dict(overrides)
-    except SettingsError as error:
-        raise ParameterError(str(error)) from error
+    """What a YAML file (see `read_settings`) and the overrides ask for, unchecked."""
+    return (read_settings(path) if path is not None else {}) | dict(overrides)
 
 
 def check_parameters(given: Mapping[str, Any]) -> Parameters:
@@ -134,9 +109,8 @@ def check_parameters(given: Mapping[str, Any]) -> Parameters:
 
 def sound_parameters(given: Mapping[str, Any]) -> tuple[Parameters, list[str]]:
     """The parameters with defaults in place of wrong values, and a line for each wrong one."""
-    found = {name: reason for name, value in given.items() if (reason := _unmeant(name, value))}
-    rest = {name: value for name, value in given.items() if name not in found}
-    problems = list(found.values())
+    unmeant = {name: reason for name in given if (reason := _unmeant(name, given[name]))}
+    rest, problems = {n: v for n, v in given.items() if n not in unmeant}, list(unmeant.values())
     try:
         parameters = Parameters(**rest)
     except ValidationError as error:
@@ -165,8 +139,8 @@ def _explain(problem: Any) -> str:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         shown = name[:80] if name.isprintable() else ascii(name)[:80]
         return f"{shown}: there is no such parameter{hint}"
-    text = problem["msg"].removeprefix("Value error, ")
-    return f"{name}: {text[:1].lower()}{text[1:]}; it is {shortened(value)}"
+    text = problem["msg"][:1].lower() + problem["msg"][1:]
+    return f"{name}: {text}; it is {shortened(value)}"
 
 
 def shortened(value: Any) -> str:
@@ -194,14 +168,13 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
         reason = error.problem or error.context
         raise SettingsError(f"{shown}{where}: not readable YAML: {reason}") from error
     except yaml.reader.ReaderError as error:
-        line, character = text.count("\n", 0, error.position) + 1, chr(error.character)
-        reason = f"the character {character!a} is not allowed"
-        raise SettingsError(f"{shown}, line {line}: not readable YAML: {reason}") from error
+        line, character = text.count("\n", 0, error.position) + 1, ascii(chr(error.character))
+        reason = f"not readable YAML: the character {character} is not allowed"
+        raise SettingsError(f"{shown}, line {line}: {reason}") from error
     except (ValueError, OverflowError) as error:  # a date or a number that Python cannot hold
         raise SettingsError(f"{shown}: not readable YAML: {error}") from error
     if not isinstance(value, dict | None):
-        kind = type(value).__name__
-        raise SettingsError(f"{shown}: must hold lines of `name: value`, not a {kind}")
+        raise SettingsError(f"{shown}: must hold lines of `name: value`; it is {value!r:.80}")
     return value or {}
 
 
@@ -215,15 +188,14 @@ def _text(file: Path, given: str) -> str:
     try:
         if file.stat().st_size > MAX_YAML_BYTES:
             raise SettingsError(f"{given}: has more than {MAX_YAML_BYTES:,} bytes")
-        raw = file.read_bytes()
-        return raw.decode("utf-8-sig")
+        return file.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise SettingsError(f"{given}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         kind = "UTF-16" if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else "not UTF-8"
-        reason = f"not readable YAML: the file is {kind}; save it as UTF-8"
-        raise SettingsError(f"{given}, line {line}: {reason}") from error
+        message = f"{given}, line {line}: not readable YAML: the file is {kind}; save it as UTF-8"
+        raise SettingsError(message) from error
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -232,9 +204,8 @@ class _PlainLoader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        event: Any = self.peek_event()
+        event, problem = self.peek_event(), ""
         self.depth += 1
-        problem = ""
         if event.anchor is not None:
             problem = f"the anchor or alias {event.anchor!r} is not allowed; write the value out"
         elif event.tag is not None:
