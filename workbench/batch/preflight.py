@@ -265,7 +265,7 @@ def trial_rate(
     import pandas as pd
 
     from workbench.scoring.cross_encoder import load_cross_encoder
-    from workbench.training.trainer import Stopwatch, make_trainer
+    from workbench.training.trainer import make_trainer
 
     model = load_cross_encoder(location, recipe.max_length, recipe.seed)
     columns = ["sentence_0", "sentence_1", "label"]
@@ -273,11 +273,11 @@ def trial_rate(
     endless = recipe.model_copy(update={"epochs": ENDLESS})
     with TemporaryDirectory() as place:
         trainer = make_trainer(model, Path(place), pairs, pairs.head(0), endless, None, ENDLESS)
-        watch = Stopwatch(seconds)
-        trainer.add_callback(watch)
+        trainer.time_limit = seconds
         trainer.train()
     a_step = len(rows) / math.ceil(len(rows) / recipe.batch_size)  # the last of an epoch is shorter
-    return watch.steps * a_step / watch.taken
+    taken = trainer.last_step_end - trainer.first_step_end
+    return (trainer.state.global_step - 1) * a_step / taken
 
 
 def in_words(count: float) -> str:

@@ -100,10 +100,10 @@ class SnapshotCallback(TrainerCallback):
 
     Args:
         model: the model in training.
-        folder: where the snapshots go, each as `step-000123/`; existing ones are kept.
-        count: number of snapshots; the last is the end of the training.
+        folder: of the snapshots, each in `step-000123/`; existing ones are kept.
+        count: of the snapshots; the last is the end of the training.
         pairs: number of training pairs, to record how many have been seen.
-        before: `steps` and `pairs` of earlier stages of the same run, which are included.
+        before: `steps` and `pairs` of the run's earlier stages.
     """
 
     def __init__(

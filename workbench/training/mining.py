@@ -15,6 +15,7 @@ from workbench.data.overlap import OverlapIndex
 from workbench.data.pairs import POSITIVE, text_pairs
 from workbench.data.splits import text_groups
 from workbench.scoring.baselines import CharacterJaccard, NgramRegression
+from workbench.training.recipe import Recipe
 from workbench.vocabulary.repair import training_texts
 
 COLUMNS = ["sentence_0", "sentence_1", "label"]
@@ -29,12 +30,8 @@ def mine_look_alikes(
 ) -> pd.DataFrame:
     """For each query the `count` texts nearest to it by character overlap within `BAND`.
 
-    Args:
-        queries: distinct texts.
-        texts: to search; if there are more than `POOL`, each block of queries searches another
-            random sample of that size, which keeps the work linear.
-        count: look-alikes of a query, at most.
-        seed: of the samples.
+    Of more than `POOL` texts, each block of queries searches another random sample of that size,
+    which keeps the work linear.
 
     Returns:
         Columns `sentence_0` (the query), `sentence_1`, `overlap` (character Jaccard).
@@ -62,12 +59,9 @@ def hard_negatives(train: pd.DataFrame, each: int, seed: int = 42) -> pd.DataFra
     positives (`MAX_PROBABILITY`) for an n-gram regression trained on the same labels.
 
     Args:
-        train: columns `sentence_0`, `sentence_1`, `label`; the training split alone.
-        each: look-alikes for each text of a positive pair.
+        train: the training split, and nothing else; columns `COLUMNS`, as in the result.
+        each: look-alikes for each text of a positive pair, at most.
         seed: of sampling and regression.
-
-    Returns:
-        Columns `sentence_0`, `sentence_1`, `label`.
 
     Raises:
         ValueError: all labels are of one class, so that no regression can be fitted.
@@ -85,12 +79,9 @@ def lexical_pairs(train: pd.DataFrame, count: int, seed: int = 42) -> pd.DataFra
     the labels and on the mined look-alikes as negatives.
 
     Args:
-        train: columns `sentence_0`, `sentence_1`, `label`; the training split alone.
+        train: the training split, and nothing else; columns `COLUMNS`, as in the result.
         count: pairs to make, at most.
         seed: of every choice.
-
-    Returns:
-        Columns `sentence_0`, `sentence_1`, `label` (the soft target).
     """
     texts = training_texts(train)
     order = np.random.default_rng(seed).permutation(len(texts))
@@ -118,3 +109,17 @@ def _mined(train: pd.DataFrame, queries: list[str], each: int, seed: int) -> pd.
         for left, right in text_pairs(mined)
     ]
     return mined[np.array(kept, dtype=bool)]
+
+
+def with_mined(labelled: pd.DataFrame, recipe: Recipe) -> tuple[pd.DataFrame, dict[str, int]]:
+    """The labelled pairs and those the recipe adds to them, with counts of the added ones."""
+    parts, added = [labelled[COLUMNS]], {}
+    if recipe.symmetric:
+        positive = labelled[labelled["label"] >= POSITIVE]
+        swapped = {"sentence_0": "sentence_1", "sentence_1": "sentence_0"}
+        parts.append(positive[COLUMNS].rename(columns=swapped))
+        added["swapped_positives"] = len(positive)
+    if recipe.hard_negatives:
+        parts.append(hard_negatives(labelled, recipe.hard_negatives, recipe.seed))
+        added["hard_negatives"] = len(parts[-1])
+    return pd.concat(parts, ignore_index=True), added

@@ -15,15 +15,18 @@ import torch
 from sentence_transformers.cross_encoder import CrossEncoder
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
+from workbench.data.pairs import text_pairs
 from workbench.data.splits import DataError, read_manifest, read_side
 from workbench.files import display_path, project_path, read_json, set_aside, write_json
 from workbench.machine import torch_threads
-from workbench.models import ModelLocation, find_model, read_lineage
+from workbench.models import ModelLocation, find_model, load_tokenizer, read_lineage
+from workbench.ranking.uncertainty import sigmoid
 from workbench.run_folder import STAGES
+from workbench.scoring.cross_encoder import ModelScorer, load_cross_encoder
 from workbench.training.checkpoints import ResumeError, SnapshotCallback, save_model
 from workbench.training.log import LOG_NAME, TrainingLog
+from workbench.training.mining import lexical_pairs, with_mined
 from workbench.training.recipe import Recipe, read_stages
-from workbench.training.start import LEXICAL, start_model, warm_up, with_mined
 from workbench.training.trainer import (
     CHECKPOINT_STEPS,
     FastTrainer,
@@ -31,7 +34,16 @@ from workbench.training.trainer import (
     describe_training,
     make_trainer,
 )
+from workbench.vocabulary.repair import (
+    apply_repair,
+    random_rows,
+    repair_vocabulary,
+    spectral_rows,
+    training_texts,
+)
 
+LEXICAL = "lexical warm-up"  # its name in the training log
+AGREEMENT_PAIRS = 500
 REQUEST = "asked.json"  # in the folder of checkpoints: what decides the result of the training
 PRECISION, THREADS = "precision used", "threads"  # decided by the machine; threads order the sums
 DEV_PAIRS = 1000  # the most dev pairs scored each time during training
@@ -47,13 +59,10 @@ def fine_tune(
         run_dir: a run folder whose data notebook 1 prepared.
         base: the model to start from.
         recipe: how to train; the reference card's values if None.
-        settings: `stages`, `snapshots`, `checkpoint_steps` and `resume` of `Training`.
+        settings: the others of `Training`, which also names the errors.
 
     Returns:
         The record of the last stage, as appended to `model/lineage.json`.
-
-    Raises:
-        DataError, ModelError, ResumeError, TrainingStoppedError: see `Training` and `Stage`.
     """
     training = Training(run_dir, base, recipe or Recipe(), **settings)
     for stage in training.stages():
@@ -119,7 +128,16 @@ class Training:
         if before:  # what another machine or a measurement has decided then, holds now
             decided = (THREADS, PRECISION) if recipe.precision == "auto" else (THREADS,)
             request |= {name: before.get(name) for name in decided}
-            _refuse_changes(before, request, run_dir)
+            changed = [
+                f"{name}: the training was started with {before.get(name)!r}, not {value!r}"
+                for name, value in (dict.fromkeys(before) | request).items()
+                if before.get(name) != value
+            ]
+            if changed:
+                raise ResumeError(
+                    "\n".join([f"{run_dir} cannot be resumed, because this has changed:", *changed])
+                    + "\nTrain without resume (old files are set aside), or undo the change."
+                )
         if not self.finished:
             write_json(asked, request)
         self.request, self.threads = request, request[THREADS]
@@ -150,19 +168,6 @@ class Training:
         return read_lineage(find_model(display_path(self.model)))[-1]
 
 
-def _refuse_changes(before: dict[str, Any], now: dict[str, Any], run_dir: str | Path) -> None:
-    changed = [
-        f"{name}: the training was started with {before.get(name)!r}, not {now.get(name)!r}"
-        for name in dict.fromkeys([*before, *now])
-        if before.get(name) != now.get(name)
-    ]
-    if changed:
-        raise ResumeError(
-            "\n".join([f"{run_dir} cannot be resumed, because this has changed:", *changed])
-            + "\nTrain without resume (the old files are set aside), or undo the change."
-        )
-
-
 class Stage:
     """One stage of a training: its model, a trainer for it, and the run that saves the result.
 
@@ -188,18 +193,68 @@ class Stage:
         self.log = TrainingLog(training.folder, f"stage {len(self.earlier) + 1}")
         later = {"vocabulary": "keep", "lexical_pairs": 0}  # done by the first stage
         self.recipe = training.recipe.model_copy(update=later if number > 1 else {})
-        self.facts: dict[str, Any] = {}  # for the lineage
+        self.facts: dict[str, Any] = {"vocabulary": {"vocabulary": "keep"}, "lexical_warm_up": None}
 
     def start_model(self) -> CrossEncoder:
-        """The base model, its vocabulary repaired and warmed up if the recipe says so."""
-        train, recipe, warmed = self.training.train, self.recipe, None
+        """The base model; its vocabulary repaired and warmed up if the recipe says so.
+
+        Raises:
+            ModelError: the base model's vocabulary cannot be repaired.
+        """
+        recipe = self.recipe
         with torch_threads(self.training.threads):
-            model, repaired = start_model(self.base, recipe, train)
-            if recipe.lexical_pairs:
-                log = TrainingLog(self.training.folder, LEXICAL)
-                model, warmed = warm_up(model, self.checkpoints / "lexical", train, recipe, log)
-        self.facts |= {"vocabulary": repaired, "lexical_warm_up": warmed}
-        return model
+            model = load_cross_encoder(self.base, recipe.max_length, recipe.seed)
+            if recipe.vocabulary != "keep":
+                self.facts["vocabulary"] = self._repair(model)
+            return self._warmed_up(model) if recipe.lexical_pairs else model
+
+    def _repair(self, model: CrossEncoder) -> dict[str, Any]:
+        """Repair the model's vocabulary with the training texts, in place; a record of it."""
+        recipe, texts = self.recipe, training_texts(self.training.train)
+        repair = repair_vocabulary(load_tokenizer(self.base), texts, recipe.vocabulary)
+        body: Any = model[0].model
+        matrix = body.get_input_embeddings().weight.numpy(force=True)
+        if recipe.new_embeddings == "spectral":
+            rows = spectral_rows(matrix, repair.tokenizer, texts, repair.ids, recipe.seed)
+        else:
+            rows = random_rows(matrix, len(repair.ids), recipe.seed)
+        apply_repair(model, repair, rows)
+        return repair.record() | {"new_embeddings": recipe.new_embeddings}
+
+    def _warmed_up(self, model: CrossEncoder) -> CrossEncoder:
+        """The model after training on soft lexical targets, as an interrupted run has saved it."""
+        recipe, place = self.recipe, self.checkpoints / "lexical"
+        if not (place / "model").is_dir():
+            pairs = lexical_pairs(self.training.train, recipe.lexical_pairs, recipe.seed)
+            factor = recipe.lexical_learning_rate / recipe.learning_rate
+            changes = {
+                "epochs": 1.0,
+                "learning_rate": recipe.lexical_learning_rate,
+                "embedding_learning_rate": factor * recipe.embedding_learning_rate,
+                "warmup_ratio": max(recipe.warmup_ratio, 0.06),
+            }
+            settings = recipe.model_copy(update=changes)
+            log = TrainingLog(self.training.folder, LEXICAL)
+            dropouts = [one for one in model.modules() if isinstance(one, torch.nn.Dropout)]
+            rates = [dropout.p for dropout in dropouts]
+            for dropout in dropouts:  # the targets are a function of the texts: no overfitting
+                dropout.p = 0.0
+            trainer = make_trainer(model, place, pairs, pairs.head(0), settings, log)
+            trainer.train()
+            for dropout, rate in zip(dropouts, rates, strict=True):
+                dropout.p = rate
+            record = {
+                "pairs": len(pairs),
+                "steps": trainer.state.global_step,
+                "learning_rate": recipe.lexical_learning_rate,
+                "train_loss": trainer.mean_loss(),
+                "seconds": trainer.spent()["seconds"],
+                "agreement": agreement(model, pairs),
+            }
+            save_model(model, place / "model", [record])
+        saved = ModelLocation(LEXICAL, "folder", place / "model", "", "", LEXICAL)
+        self.facts["lexical_warm_up"] = read_lineage(saved)[-1]
+        return load_cross_encoder(saved, recipe.max_length, recipe.seed)
 
     def trainer(self, model: CrossEncoder, loss: torch.nn.Module) -> ResumableTrainer:
         """The library's trainer on the stage's pairs, made resumable.
@@ -259,6 +314,19 @@ class Stage:
             "request": self.training.request,
         }
         save_model(model, self.place, [*self.earlier, record])
+
+
+def agreement(model: CrossEncoder, pairs: pd.DataFrame) -> float | None:
+    """Pearson correlation, in [-1, 1], of the model's probabilities with soft targets.
+
+    It is computed on at most 500 of the pairs; None where one of the two is constant.
+    """
+    some = pairs.sample(min(len(pairs), AGREEMENT_PAIRS), random_state=0)
+    probabilities = sigmoid(ModelScorer(model).score(text_pairs(some)))
+    target = some["label"].to_numpy(dtype=float)
+    if min(np.ptp(probabilities), np.ptp(target)) == 0:
+        return None
+    return float(np.corrcoef(probabilities, target)[0, 1])
 
 
 def stage_pairs(train: pd.DataFrame, size: int, seed: int = 42) -> pd.DataFrame:

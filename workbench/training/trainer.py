@@ -25,13 +25,7 @@ from sentence_transformers.cross_encoder import (
     CrossEncoderTrainingArguments,
 )
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
-from transformers import (
-    PrinterCallback,
-    ProgressCallback,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-)
+from transformers import PrinterCallback, ProgressCallback
 
 from workbench.data.pairs import text_pairs
 from workbench.engine.forward import is_supported
@@ -48,6 +42,7 @@ from workbench.training.checkpoints import (
     step_of,
 )
 from workbench.training.log import TrainingLog
+from workbench.training.mining import COLUMNS
 from workbench.training.recipe import Recipe
 
 PROGRESS = "progress.json"  # in a checkpoint: what the library does not keep
@@ -59,14 +54,16 @@ class ResumableTrainer(CrossEncoderTrainer):
     """A trainer whose result and log, after a kill, are those of a training without interruption.
 
     The library restarts its sum of losses when it resumes, so its next log row and its mean over
-    the training differ. Here the loss of each step is kept until it is logged and goes into the
-    checkpoint. A checkpoint counts once it is whole; SIGTERM writes one and stops.
+    the training differ. Here the losses are kept until they are logged and go into the checkpoint.
+    A checkpoint counts once it is whole; SIGTERM writes one and stops.
 
     Attributes:
         training_log: receives the log rows; None for a training without a log.
+        time_limit: seconds after the first step, at which the training ends without a checkpoint.
     """
 
     training_log: TrainingLog | None = None
+    time_limit = math.inf
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -74,30 +71,27 @@ class ResumableTrainer(CrossEncoderTrainer):
         self.total = 0.0  # of the losses before those
         self.before = {"seconds": 0.0, "processor_seconds": 0.0}
         self.started = time.monotonic(), time.process_time()
+        self.first_step_end = self.last_step_end = time.monotonic()
         self.stopping = False
-        self.add_callback(_StopOnSigterm(self))
 
-    def train(  # type: ignore[override]
-        self, resume_from_checkpoint: str | None = None, **kwargs: Any
-    ) -> Any:
+    def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train to the end, from the last whole checkpoint or else from the beginning.
 
         Raises:
             ResumeError: the checkpoint was written with another loss.
             TrainingStoppedError: SIGTERM came; a checkpoint was written.
         """
-        checkpoint = resume_from_checkpoint or last_checkpoint(Path(str(self.args.output_dir)))
+        checkpoint = last_checkpoint(Path(str(self.args.output_dir)))
         if checkpoint:
-            progress = read_json(Path(checkpoint) / PROGRESS)
-            if progress["loss"] != describe_loss(self.loss):
-                raise ResumeError(
-                    f"{checkpoint} was written with the loss {progress['loss']}, not "
-                    f"{describe_loss(self.loss)}: train without resume, or undo the change"
-                )
+            progress, loss = read_json(checkpoint / PROGRESS), describe_loss(self.loss)
+            if progress["loss"] != loss:
+                message = f"{checkpoint} was written with {progress['loss']}, not {loss}"
+                raise ResumeError(f"{message}: train without resume, or undo the change")
             self.pending, self.total = progress["pending"], progress["total"]
             self.before = progress["spent"]
+            kwargs["resume_from_checkpoint"] = str(checkpoint)
         if self.training_log:
-            self.training_log.rewind(step_of(Path(checkpoint)) if checkpoint else 0)
+            self.training_log.rewind(step_of(checkpoint) if checkpoint else 0)
         self.started = time.monotonic(), time.process_time()
         main_thread = threading.current_thread() is threading.main_thread()
         if main_thread:  # only there can a signal be received
@@ -106,8 +100,7 @@ class ResumableTrainer(CrossEncoderTrainer):
             with warnings.catch_warnings():
                 # the reference recipe pins memory; without a GPU torch warns: it has no effect
                 warnings.filterwarnings("ignore", message=".*pin_memory", category=UserWarning)
-                given = str(checkpoint) if checkpoint else None
-                result = super().train(resume_from_checkpoint=given, **kwargs)
+                result = super().train(*args, **kwargs)
         finally:
             if main_thread:
                 signal.signal(signal.SIGTERM, handler)
@@ -117,6 +110,16 @@ class ResumableTrainer(CrossEncoderTrainer):
                 f"{self.state.max_steps}; the checkpoint is whole, resume continues from it"
             )
         return result
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """The library's, after each step; the last one once SIGTERM came or the time is over."""
+        self.last_step_end = time.monotonic()
+        if self.state.global_step == 1:  # it includes one-time set-up, so timing starts after it
+            self.first_step_end = self.last_step_end
+        over = self.last_step_end - self.first_step_end > self.time_limit
+        self.control.should_training_stop |= self.stopping or over
+        self.control.should_save |= self.stopping
+        super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def spent(self) -> dict[str, float]:
         """Seconds and processor seconds of training, those before an interruption included."""
@@ -146,14 +149,19 @@ class ResumableTrainer(CrossEncoderTrainer):
         if not values or self.training_log is None:
             return
         step, steps, seconds = self.state.global_step, self.state.max_steps, self.spent()["seconds"]
-        place = {"step": step, "steps": steps, "epoch": self.state.epoch}
-        self.training_log.append({**place, "seconds": round(seconds, 3), **values})
+        row = {
+            "step": step,
+            "steps": steps,
+            "epoch": self.state.epoch,
+            "seconds": round(seconds, 3),
+        }
+        self.training_log.append(row | values)
         if not watched():
             shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
             rate = step * self.args.train_batch_size / max(seconds, 1e-9)
             left = seconds / max(1, step) * (steps - step)
-            line = f"step {step}/{steps}  {shown}  {rate:.0f} pairs/s  {left:.0f} s left"
-            print(line, flush=True)
+            shown = f"step {step}/{steps}  {shown}  {rate:.0f} pairs/s  {left:.0f} s left"
+            print(shown, flush=True)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a checkpoint that counts once it is whole; remove older ones."""
@@ -176,19 +184,6 @@ class ResumableTrainer(CrossEncoderTrainer):
                 f"the checkpoint of step {self.state.global_step} cannot be written to {folder} "
                 f"({type(error).__name__}: {error}); {state}. Is the disk full?"
             ) from error
-
-
-class _StopOnSigterm(TrainerCallback):
-    """Has a checkpoint written and the training stopped after the current step."""
-
-    def __init__(self, trainer: ResumableTrainer) -> None:
-        self.trainer = trainer
-
-    def on_step_end(
-        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if self.trainer.stopping:
-            control.should_save = control.should_training_stop = True
 
 
 class FastTrainer(ResumableTrainer):
@@ -299,18 +294,18 @@ def make_trainer(
 
     Args:
         model: changed in place by `train()`.
-        checkpoints: the folder for them.
-        train: columns `sentence_0`, `sentence_1`, `label` in [0, 1]; n rows.
+        checkpoints: their folder; `train()` resumes from the last one in it.
+        train: columns `sentence_0`, `sentence_1`, `label` in [0, 1].
         dev: the same, scored whenever a log row is written; may be empty.
         recipe: of this phase.
-        log: receives the values; None for no log and no printed lines.
+        log: receives the log rows; None for no log and no output.
         checkpoint_steps: steps between two checkpoints.
         loss: of the library; binary cross-entropy if None.
     """
     loss = loss or BinaryCrossEntropyLoss(model)
     steps = math.ceil(math.ceil(len(train) / recipe.batch_size) * recipe.epochs)
+    every, rate = logging_steps(steps), recipe.embedding_learning_rate
     bfloat16 = recipe.resolved_precision() == "bfloat16"
-    rate = recipe.embedding_learning_rate
     arguments = CrossEncoderTrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=recipe.epochs,
@@ -326,9 +321,9 @@ def make_trainer(
         seed=recipe.seed,
         bf16=bfloat16,
         use_cpu=bfloat16 and not torch.cuda.is_available(),  # else bfloat16 asks for a GPU
-        logging_steps=logging_steps(steps),
+        logging_steps=every,
         eval_strategy="steps" if len(dev) else "no",
-        eval_steps=logging_steps(steps),
+        eval_steps=every,
         save_strategy="steps",
         save_steps=checkpoint_steps,
         report_to="none",
@@ -338,9 +333,11 @@ def make_trainer(
     trainer = (FastTrainer if fast else ResumableTrainer)(
         model=model,
         args=arguments,
-        train_dataset=_dataset(train),
+        train_dataset=Dataset.from_pandas(train[COLUMNS], preserve_index=False),
         # the evaluator has the loss too, so that with `fast` dev pairs are scored once, not twice
-        eval_dataset=_dataset(dev) if len(dev) and not fast else None,
+        eval_dataset=Dataset.from_pandas(dev[COLUMNS], preserve_index=False)
+        if len(dev) and not fast
+        else None,
         evaluator=PairEvaluator(dev, backend, _is_plain(loss)) if len(dev) else None,
         loss=loss,
     )
@@ -391,28 +388,3 @@ def describe_training(trainer: ResumableTrainer) -> dict[str, Any]:
         "non_default": [k for k in used if k not in harmless and used[k] != defaults[k]],
         "versions": versions,
     }
-
-
-class Stopwatch(TrainerCallback):
-    """Ends a training `seconds` after its first step, which includes one-time set-up.
-
-    Attributes:
-        steps: those after the first.
-        taken: the seconds they took.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds, self.steps, self.taken, self.start = seconds, -1, 0.0, 0.0
-
-    def on_step_end(
-        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Count the step and look at the clock."""
-        self.steps += 1
-        self.start = self.start or time.monotonic()
-        self.taken = time.monotonic() - self.start
-        control.should_training_stop = self.steps > 0 and self.taken >= self.seconds
-
-
-def _dataset(pairs: pd.DataFrame) -> Dataset:
-    return Dataset.from_pandas(pairs[["sentence_0", "sentence_1", "label"]], preserve_index=False)
