@@ -1,19 +1,24 @@
 """Which runs there are, and what each has recorded about itself."""
 
-import math
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from filelock import FileLock
+from filelock import Timeout
 from pathlib import Path
 from typing import Any
-
+from workbench.files import display_path
+from workbench.files import project_path
+from workbench.files import read_json
+from workbench.files import sha256
+from workbench.run_folder import ACTS
+from workbench.run_folder import RequestError
+from workbench.runs.folder import read_status
+from workbench.runs.folder import recorded_identity
+from workbench.runs.parameters import MAX_YAML_BYTES
+import math
+import os
 import yaml
-from filelock import FileLock, Timeout
-
-from workbench.files import display_path, project_path, read_json, sha256
-from workbench.run_folder import ACTS, RequestError
-from workbench.runs.folder import read_status, recorded_identity
-from workbench.runs.parameters import LARGEST
 
 QUICK = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -116,8 +121,8 @@ def in_use(folder: Path) -> bool:
 
 def _recorded(file: Path) -> dict[str, Any]:
     """The plain values of `parameters.yaml`; by PyYAML's C code, for there may be many runs."""
-    if file.stat().st_size > LARGEST:
-        raise ValueError(f"has more than {LARGEST:,} bytes")
+    if file.stat().st_size > MAX_YAML_BYTES:
+        raise ValueError(f"has more than {MAX_YAML_BYTES:,} bytes")
     given = yaml.load(file.read_text(encoding="utf-8"), Loader=QUICK)
     if not isinstance(given, dict):
         raise ValueError("holds no parameters")
