@@ -14,7 +14,6 @@ from workbench.runs.folder import data_identity, run_identity
 from workbench.runs.parameters import (
     ParameterError,
     Parameters,
-    SettingsError,
     given_parameters,
     read_settings,
     shortened,
@@ -108,8 +107,6 @@ def read_plan(path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Pl
     """
     try:
         asked = SweepFile(**read_settings(path))
-    except SettingsError as error:
-        raise ParameterError(str(error)) from error
     except ValidationError as error:
         lines = [f"{path}: {_reason(one)}" for one in error.errors()]
         raise ParameterError("\n".join(lines)) from None
