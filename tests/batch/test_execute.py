@@ -3,6 +3,8 @@
 import re
 import resource
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -320,3 +322,26 @@ def test_no_module_loads_a_pickle_or_runs_a_text():
         code = [line.split("#")[0] for line in path.read_text(encoding="utf-8").splitlines()]
         found = [line for line in code if never.search(line)]
         assert not found, f"{path.name}: {found}"
+
+
+HANDED_ON = """
+import signal, subprocess, sys
+from workbench.batch.execute import _sigterm_for_the_kernel
+from workbench.run_folder import Terminated
+wait = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7));"
+child = subprocess.Popen([sys.executable, "-c", wait + "print(1, flush=True); time.sleep(60)"],
+                         stdout=subprocess.PIPE)
+child.stdout.readline()
+before = signal.getsignal(signal.SIGTERM)
+try:
+    with _sigterm_for_the_kernel():
+        signal.raise_signal(signal.SIGTERM)
+        child.wait()
+except Terminated:
+    print("ended", child.returncode, signal.getsignal(signal.SIGTERM) is before)
+"""
+
+
+def test_sigterm_is_handed_on_to_the_kernel_and_then_ends_the_run():
+    done = subprocess.run([sys.executable, "-c", HANDED_ON], capture_output=True, text=True)
+    assert done.stdout == "ended 7 True\n", done.stderr

@@ -73,21 +73,13 @@ class SweepFile(BaseModel, extra="forbid", frozen=True):
 
 
 class Job(NamedTuple):
-    """One run of a sweep.
+    """One run of a sweep."""
 
-    Attributes:
-        name: of its folder.
-        parameters: checked.
-        values: the parameters that differ between the runs of this sweep.
-        identity: see `run_identity`.
-        data: see `data_identity`.
-    """
-
-    name: str
+    name: str  # of its folder
     parameters: Parameters
-    values: dict[str, Any]
-    identity: str
-    data: str
+    values: dict[str, Any]  # the parameters that differ between the runs of this sweep
+    identity: str  # see `run_identity`
+    data: str  # see `data_identity`
 
 
 class Plan(NamedTuple):

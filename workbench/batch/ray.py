@@ -26,11 +26,7 @@ RETRIES = 3  # of a task or a call whose process was lost; a run that failed is 
 
 
 def check_cluster(address: str = "") -> None:
-    """Make sure that Ray is installed and that something answers at an address, if one is given.
-
-    Raises:
-        RequestError: it is not so.
-    """
+    """Refuse (`RequestError`) where Ray is not installed or nothing answers at a given address."""
     if find_spec("ray") is None:
         raise RequestError(
             "--engine ray needs Ray: pip install '.[cluster]' in the project's folder"
@@ -46,11 +42,7 @@ def check_cluster(address: str = "") -> None:
 
 @contextmanager
 def connected(address: str, slots: int) -> Iterator[Any]:
-    """Ray, connected to a cluster; without an address to one started here with so many slots.
-
-    Raises:
-        RequestError: Ray is not installed, or no cluster answers there.
-    """
+    """Ray, connected to a cluster; without an address to one started here with so many slots."""
     check_cluster(address)
     import ray
 
@@ -129,12 +121,12 @@ def run_on_ray(
     add: Callable[[int], None],
     address: str = "",
 ) -> None:
-    """Make parts on a Ray cluster, at most one a worker under way, so that memory is flat.
+    """Make parts on a Ray cluster, as many at a time as there are workers, one core each.
 
     Args:
         make: makes a part.
         missing: the parts to make.
-        workers: actors, one core each.
+        workers: actors; each has one part under way, so that memory is flat.
         add: called with the rows of each part that is made.
         address: of a running cluster; empty to start one here.
 

@@ -17,14 +17,9 @@ class OptunaSearch:
     """Jobs that Optuna proposes, at most `slots` ahead of the results it has seen.
 
     `halving` is successive halving (Jamieson and Talwalkar, 2016) in Optuna's asynchronous form: of
-    the runs that reach a rung, those below the best part are ended. Trials are kept in `study.log`;
-    those that an interrupted sweep has left are proposed again, so that their runs go on.
-
-    Args:
-        search: the request.
-        shared: parameters of all runs.
-        folder: the sweep's.
-        slots: trials that may be under way at once.
+    the runs that reach a rung, those below the best part are ended. Trials are kept in `study.log`
+    in the sweep's folder; those that an interrupted sweep has left are proposed again, so that
+    their runs go on.
     """
 
     def __init__(
