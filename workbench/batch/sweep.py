@@ -260,7 +260,7 @@ class Sweep:
         self._note(job, state="running")
         code, pruned = await self._work(job.name, job, folder)
         state = "done" if code == 0 else "pruned" if pruned else "failed"
-        error = {"error": self._why(folder, job.name)} if state == "failed" else {}
+        error = {"error": self._why(folder, job.name, code)} if state == "failed" else {}
         self._note(job, state=state, seconds=run_seconds(folder), **error)
         return state
 
@@ -272,7 +272,7 @@ class Sweep:
                 name, code = f"shared-{job.data[:12]}", 0
                 if read_run(shared).status.get("acts", {}).get("01", {}).get("state") != "done":
                     code, _ = await self._work(name, job, shared, "--only", "01")
-                self.prepared[job.data] = "" if code == 0 else self._why(shared, name)
+                self.prepared[job.data] = "" if code == 0 else self._why(shared, name, code)
         return self.prepared[job.data]
 
     async def _work(self, name: str, job: Job, folder: Path, *options: str) -> tuple[int, bool]:
@@ -288,14 +288,15 @@ class Sweep:
         del self.running[name]
         return code, pruned
 
-    def _why(self, folder: Path, name: str) -> str:
-        """Why a run failed, by its own record; of one that was killed, the last it printed."""
+    def _why(self, folder: Path, name: str, code: int) -> str:
+        """Why a run failed, by its own record; of one that left none, the last it printed."""
         status = read_run(folder).status
         if status.get("state") == "failed":
             return f"notebook {status['act']}: {status['error']}"
         log = self.folder / "logs" / f"{name}.log"
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        return "its process was killed" + (f"; the last it said: {lines[-1]}" if lines else "")
+        what = "its process was killed" if code < 0 else f"it ended with exit code {code}"
+        return what + (f"; the last it said: {lines[-1]}" if lines else "")
 
     def _note(self, job: Job, **news: Any) -> None:
         """Record and print the new state of a run."""
