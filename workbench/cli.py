@@ -38,16 +38,14 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx) or 0
         except KeyboardInterrupt as error:
-            return _report(error, "interrupted", 1)
-        except OSError as error:
-            return _report(error, f"failed: {error}", 1)
-        except (ValueError, RuntimeError) as error:
-            if not type(error).__module__.startswith("workbench."):
+            return _report("; ".join(["interrupted", *_notes(error)]), 1)
+        except (ValueError, RuntimeError, OSError) as error:
+            ours = type(error).__module__.startswith("workbench.")
+            if not ours and not isinstance(error, OSError):
                 raise
-            if isinstance(error, RuntimeError):
-                return _report(error, f"failed: {error}", 1)
-            lines = "\n  ".join(str(error).splitlines())
-            return _report(error, f"nothing was started:\n  {lines}", 2)
+            if isinstance(error, ValueError):
+                return _report(f"nothing was started:\n{error}".replace("\n", "\n  "), 2)
+            return _report("\n".join([f"failed: {error}", *_notes(error)]), 1)
 
 
 def _terminate(*_: Any) -> None:
@@ -55,11 +53,14 @@ def _terminate(*_: Any) -> None:
     raise Terminated
 
 
-def _report(error: BaseException, text: str, code: int) -> int:
+def _notes(error: BaseException) -> list[str]:
+    return list(getattr(error, "__notes__", ()))
+
+
+def _report(text: str, code: int) -> int:
     from workbench.data.readers import printable
 
-    for line in [text, *getattr(error, "__notes__", ())]:
-        print("\n".join(map(printable, line.splitlines())), file=sys.stderr)
+    print(*map(printable, text.splitlines()), sep="\n", file=sys.stderr)
     return code
 
 

@@ -24,7 +24,7 @@ def core_count() -> int:
 
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[int]:
-    """Have torch use so many threads within the block (None: as before); yields how many before."""
+    """Have torch use `count` threads within the block (None: as before); yields the number before."""
     import torch
 
     before = torch.get_num_threads()
@@ -92,7 +92,7 @@ def interrupts_held() -> Iterator[list[BaseException]]:
 
     A handler runs between any two instructions of the main thread. What it raises just after a
     lock was taken and before the block that frees it was entered leaves the lock taken, and the
-    threads that need it waiting for ever; what it raises in the finalizer of an object is lost.
+    threads that need it waiting forever; what it raises in the finalizer of an object is lost.
     Pools of threads and of processes are full of both. In other threads nothing is changed, since
     no handler is called there.
 

@@ -108,7 +108,7 @@ WRONG = [
     ({"search": {"space": {"epochs": {"low": 2, "high": 1}}}}, "low 2.0 is above high 1.0"),
     ({"search": {"space": {"epoch": {"low": 1, "high": 2}}}}, "no such parameter"),
     ({"search": {"space": {}, "metric": "ndcg@10"}}, "'dev_ap' or 'dev_loss'"),
-    ({"search": {"space": {"epochs": {"choices": [1]}}}, "seeds": [1]}, "stands alone"),
+    ({"search": {"space": {"epochs": {"choices": [1]}}}, "seeds": [1]}, "cannot be combined"),
 ]
 
 

@@ -64,7 +64,7 @@ class SweepFile(BaseModel, extra="forbid", frozen=True):
     def _is_sound(self) -> Self:
         listed = bool(self.grid or self.runs or self.seeds)
         if listed and self.search:
-            raise ValueError("search: stands alone, without grid, runs or seeds")
+            raise ValueError("search: cannot be combined with grid, runs or seeds")
         if not listed and not self.search:
             raise ValueError("neither grid, runs, seeds nor search: nothing to sweep over")
         if empty := [name for name, values in self.grid.items() if not values]:

@@ -199,7 +199,7 @@ def _no_file(name: str, value: str) -> Finding:
 
 
 def read_rows(path: Path, columns: dict[str, str], seconds: float = READING_SECONDS) -> Rows:
-    """Read and check the rows of a file for at most so many seconds.
+    """The rows of a file, read and checked for at most `seconds`.
 
     Raises:
         PairsError: the file cannot be read or lacks a column.

@@ -42,7 +42,7 @@ def check_cluster(address: str = "") -> None:
 
 @contextmanager
 def connected(address: str, slots: int) -> Iterator[Any]:
-    """Ray, connected to a cluster; without an address to one started here with so many slots."""
+    """Ray, connected to a cluster; without an address to one started here with `slots` cores."""
     check_cluster(address)
     import ray
 
