@@ -24,7 +24,7 @@ def core_count() -> int:
 
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[int]:
-    """Have torch use `count` threads within the block (None: as before); yields the number before."""
+    """Have torch use `count` threads within the block (None: as before); yields the old count."""
     import torch
 
     before = torch.get_num_threads()

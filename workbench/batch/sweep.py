@@ -95,7 +95,7 @@ def sweep(
                 record = Sweep(folder, plan, opened, max_failures).run()
     except KeyboardInterrupt as error:
         again = f"workbench sweep --name {folder.name} --resume --runs-dir {runs_dir}"
-        error.add_note(f"stopped; go on with: {again}")
+        error.add_note(f"go on with: {again}")
         raise
     counts = Counter(entry["state"] for entry in record["jobs"].values())
     summary = ", ".join(f"{count} {state}" for state, count in counts.most_common())
