@@ -318,6 +318,7 @@ def runs(
     from workbench.runs.catalog import export_runs, read_run, run_folders
 
     if ctx.invoked_subcommand:
+        ctx.default_map = {"rm": {"runs_dir": runs_dir}}
         return 0
     records = [read_run(folder) for folder in run_folders(_existing(runs_dir))]
     if export:

@@ -307,7 +307,7 @@ def test_removing_asks_and_follows_no_link(tmp_path, capsys, monkeypatch):
     assert main(arguments) == 0
     assert (tmp_path / "runs/a").is_dir()
     monkeypatch.setattr("builtins.input", lambda _: "y")
-    assert main(arguments) == 0
+    assert main(["runs", "--runs-dir", str(tmp_path / "runs"), "rm", "a"]) == 0
     assert not (tmp_path / "runs/a").exists()
     assert (outside / "thesis.txt").read_text() == "x"
 
