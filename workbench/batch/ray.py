@@ -138,7 +138,7 @@ def run_on_ray(
         from ray.util import ActorPool
 
         actor = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=RETRIES)(PartMaker)
-        maker = ray.put(replace(make, threads=1, scorer=None))
+        maker = replace(make, threads=1, scorer=None)
         pool = ActorPool([actor.remote(maker) for _ in range(workers)])
         try:
             for part in missing:
