@@ -12,7 +12,6 @@ from filelock import FileLock
 from hypothesis import settings
 
 from tests.benchmarks.tiny import CHARACTERS, write_tiny_model
-from workbench.batch.execute import import_papermill
 from workbench.machine import core_count
 
 __all__ = ["CHARACTERS", "ROOT"]
@@ -100,7 +99,8 @@ def chain(once, tiny_model, tmp_path_factory):
     """The four notebooks executed by papermill, one after another, from a foreign folder."""
 
     def make(run_dir):
-        papermill = import_papermill()
+        import papermill
+
         values = {
             "run_dir": str(run_dir),
             "base_model": str(tiny_model),

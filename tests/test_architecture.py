@@ -35,9 +35,9 @@ def test_asking_for_help_loads_nothing_heavy(command):
         text=True,
         check=True,
     )
-    assert done.stdout.startswith("usage: workbench")
+    assert done.stdout.startswith("Usage: workbench")
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert {"argparse", "workbench.cli"} <= loaded
+    assert {"click", "workbench.cli"} <= loaded
     assert not loaded & {"torch", "transformers", "pandas", "numpy", "matplotlib", "papermill"}
 
 

@@ -209,7 +209,7 @@ def test_a_usual_activation_is_kept(tiny_model, tmp_path, function):
         "evaluation",
     ],
 )
-@pytest.mark.parametrize("command", ["run", "train", "card", "export", "score"])
+@pytest.mark.parametrize("command", ["run", "card", "export", "score"])
 def test_a_link_inside_a_folder_is_refused(tmp_path, capsys, tiny_model, place, command):
     run, victim = tmp_path / "runs/one", tmp_path / "victim"
     victim.mkdir()
@@ -224,7 +224,6 @@ def test_a_link_inside_a_folder_is_refused(tmp_path, capsys, tiny_model, place, 
     (tmp_path / "in.csv").write_text("sentence_0,sentence_1\na,b\n")
     arguments = {
         "run": ["--name", "one", "--only", "03", "--runs-dir", str(run.parent)],
-        "train": [str(run)],
         "card": [str(run)],
         "export": [str(run)],
         "score": [str(tiny_model), str(tmp_path / "in.csv"), str(run)],

@@ -11,8 +11,11 @@ import yaml
 from filelock import FileLock
 
 from tests.batch.tiny_project import TinyProject, await_end, await_file
-from workbench.batch.ray import connect
-from workbench.batch.sweep import EngineError, Search, Sweep, read_plan
+from workbench.batch.plan import Plan, SweepFile, read_plan
+from workbench.batch.ray import connected
+from workbench.batch.sweep import Engine, Sweep
+from workbench.files import write_json
+from workbench.run_folder import RequestError
 from workbench.runs.folder import DATA_PARAMETERS
 from workbench.runs.parameters import ParameterError
 
@@ -105,7 +108,7 @@ WRONG = [
     ({"search": {"space": {"epochs": {"low": 2, "high": 1}}}}, "low 2.0 is above high 1.0"),
     ({"search": {"space": {"epoch": {"low": 1, "high": 2}}}}, "no such parameter"),
     ({"search": {"space": {}, "metric": "ndcg@10"}}, "'dev_ap' or 'dev_loss'"),
-    ({"search": {"space": {"epochs": {"choices": [1]}}}, "seeds": [1]}, "stands alone"),
+    ({"search": {"space": {"epochs": {"choices": [1]}}}, "seeds": [1]}, "cannot be combined"),
 ]
 
 
@@ -317,15 +320,19 @@ def test_a_search_looks_on_dev_and_ends_what_is_hopeless(project, method, engine
 
 def a_search(folder, trials, slots, choices=(1, 2, 3)):
     pytest.importorskip("optuna")
-    from workbench.batch.search import OptunaSource
+    from workbench.batch.search import OptunaSearch
 
+    folder.mkdir(exist_ok=True)
+    return OptunaSearch(random_search(trials, choices).search, {}, folder, slots)
+
+
+def random_search(trials, choices):
     space = {"batch_size": {"choices": list(choices)}}
-    return OptunaSource(Search(method="random", trials=trials, space=space), {}, folder, slots)
+    return SweepFile(search={"method": "random", "trials": trials, "space": space})
 
 
 def test_an_interrupted_search_makes_all_its_trials(tmp_path):
     folder = tmp_path / "s"
-    folder.mkdir()
     first = a_search(folder, 3, 2)
     started = [first.next(), first.next()]
     assert first.next() is None
@@ -341,33 +348,35 @@ def test_an_interrupted_search_makes_all_its_trials(tmp_path):
     assert again.next() is None  # a trial that fails is not made up for
 
 
-def test_equal_proposals_are_one_run_and_earlier_trials_stay_on_record(tmp_path):
+def test_equal_proposals_are_one_run_and_earlier_trials_stay_on_record(tmp_path, monkeypatch):
+    pytest.importorskip("optuna")
     folder = tmp_path / "s"
-    folder.mkdir()
-    source = a_search(folder, 4, 2, choices=[8])
-    started, under_way = [], set()
+    started = []
 
-    class Engine:
-        slots = 2
+    class Failing:
+        def __init__(self, arguments, log):
+            started.append(arguments[arguments.index("--name") + 1])
+            log.parent.mkdir(exist_ok=True)
+            log.touch()
 
-        def start(self, name, work, log):
-            assert name not in under_way
-            started.append(name)
-            under_way.add(name)
+        def poll(self):
+            return 1
 
-        def ended(self):
-            return {under_way.pop(): 1}
-
-        def close(self):
-            assert not under_way
-
-    earlier = {"jobs": {"before": {"state": "done"}, "cut": {"state": "stopped"}}}
-    sweep = Sweep(folder, source, Engine(), earlier=earlier)
-    sweep._prepared = lambda job: "done"
+    earlier = {"schema": 1, "jobs": {"before": {"state": "done"}, "cut": {"state": "stopped"}}}
+    write_json(folder / "sweep.json", earlier)
+    monkeypatch.setattr("workbench.batch.sweep.Sweep._prepare_data", nothing)
+    monkeypatch.setattr("workbench.batch.sweep._prepare_run", lambda *_: None)
+    plan = Plan(random_search(4, [8]), [])
+    sweep = Sweep(folder, plan, Engine("fake", 2, Failing))
     record = sweep.run()
-    assert len(started) == 2  # four trials, two at a time, all of one setting
-    assert set(record["jobs"]) == {"before", started[0]}
-    assert source.next() is None
+    (run,) = started  # four trials, two at a time, all of one setting
+    assert set(record["jobs"]) == {"before", run}
+    assert record["state"] == "failed"
+    assert sweep.search.next() is None
+
+
+async def nothing(*_):
+    return ""
 
 
 @pytest.mark.cluster
@@ -428,8 +437,12 @@ def test_a_cluster_that_is_slow_to_start_is_started_again(monkeypatch, failures,
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     if failures < starts:
-        assert connect("", 2) is ray
+        with connected("", 2) as found:
+            assert found is ray
     else:
-        with pytest.raises(EngineError, match=r"no cluster can be started .*timed out"):
-            connect("", 2)
+        with (
+            pytest.raises(RequestError, match=r"no cluster can be started .*timed out"),
+            connected("", 2),
+        ):
+            pass
     assert [options["address"] for options in given] == ["local"] * starts

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from workbench.batch.plan import SweepFile, read_plan
 from workbench.batch.preflight import read_rows
-from workbench.batch.sweep import SweepFile, read_plan
 from workbench.data.list_files import read_candidates
 from workbench.data.lists import CandidateError
 from workbench.data.readers import COLUMNS, REASONS, PairsError
@@ -50,7 +50,7 @@ def test_reading_pairs(tmp_path, content, headed, suffix):
     head = HEADER.replace(b",", b"\t") if suffix == ".tsv" else HEADER
     path.write_bytes(head + content if headed else content)
     try:
-        rows = read_rows(path, {}, seconds=60)
+        rows = read_rows(path, {})
     except PairsError as error:
         return told(error, "pairs")
     assert rows.whole
@@ -85,7 +85,7 @@ def test_reading_json_rows_with_any_values(tmp_path, rows):
 
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
-    found = read_rows(path, {}, seconds=60)
+    found = read_rows(path, {})
     assert len(found.good) + len(found.bad) == len(rows)
 
 

@@ -8,17 +8,22 @@ import pytest
 
 from tests.benchmarks.comparing import make_runs
 from tests.conftest import ROOT
-from workbench.reports.figures.runs import losses
-from workbench.reports.figures.runs import run_intervals
-from workbench.reports.figures.runs import seed_spread
-from workbench.reports.findings.runs import best_finding
-from workbench.reports.findings.runs import differences_finding
-from workbench.reports.findings.runs import seeds_finding
-from workbench.cli import main
-from workbench.runs.catalog import read_run
-from workbench.runs.comparison import best_run, differences, find_runs, list_groups, paired_table, per_query, runs_table, seed_table, varied
 from workbench.files import read_json, write_json, write_text
 from workbench.ranking.uncertainty import randomisation_test
+from workbench.reports.figures.runs import losses, run_intervals, seed_spread
+from workbench.reports.findings.runs import best_finding, differences_finding, seeds_finding
+from workbench.runs.catalog import read_run
+from workbench.runs.comparison import (
+    best_run,
+    differences,
+    find_runs,
+    list_groups,
+    paired_table,
+    per_query,
+    runs_table,
+    seed_table,
+    varied,
+)
 
 
 @pytest.fixture(scope="module")
@@ -179,19 +184,6 @@ def test_the_figures_show_every_run_and_name_the_best(records):
     assert labels[-1] == best.name
     axes = seed_spread(records)
     assert len(axes.get_yticklabels()) == 4
-
-
-def test_diff_of_two_runs(folder, capsys):
-    assert main(["runs", "diff", "run-000", "run-002", "--runs-dir", str(folder)]) == 0
-    out = capsys.readouterr().out
-    assert "parameters.vocabulary: keep | unused" in out
-    assert "60 queries in common" in out
-    assert main(["runs", "diff", "run-000", "run-001", "--json", "--runs-dir", str(folder)]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["metrics"]["ndcg@10"]["queries"] == 0
-    assert "not comparable" in found["metrics"]["ndcg@10"]["note"]
-    assert main(["runs", "diff", "run-000", "--runs-dir", str(folder)]) == 2
-    assert main(["runs", "diff", "run-000", "none", "--runs-dir", str(folder)]) == 2
 
 
 def test_notebook_5_compares_a_folder_of_runs(folder, tmp_path):

@@ -16,12 +16,8 @@ import yaml
 from filelock import FileLock
 
 from tests.benchmarks.comparing import make_runs
-from workbench.runs.catalog import PROJECT
-from workbench.runs.catalog import key
-from workbench.runs.catalog import labels
-from workbench.runs.catalog import metrics
 from workbench.cli import main
-from workbench.runs.catalog import read_run
+from workbench.runs.catalog import PROJECT, key, labels, metrics, read_run
 
 
 @pytest.fixture
@@ -110,7 +106,7 @@ def test_runs_that_go_on_are_left_out_and_others_handed_over_once(folder, capsys
         seen.update(map(key, records))
         return len(new)
 
-    monkeypatch.setattr("workbench.runs.folder.catalog.to_mlflow", store)
+    monkeypatch.setattr("workbench.runs.catalog.to_mlflow", store)
     status = folder / "run-001/status.json"
     status.write_text(json.dumps({"schema": 1, "state": "running", "acts": {}}), encoding="utf-8")
     with FileLock(folder / "run-001/.lock"):
@@ -120,11 +116,10 @@ def test_runs_that_go_on_are_left_out_and_others_handed_over_once(folder, capsys
 
 
 def test_a_tracker_that_is_not_installed_is_named(folder, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "trackio", None)
-    assert main(["runs", "--export", "trackio", "--runs-dir", str(folder)]) == 2
-    assert "pip install 'trackio'" in capsys.readouterr().err
-    assert main(["runs", "--export", "trackio", "--uri", "x", "--runs-dir", str(folder)]) == 2
-    assert "writes locally only" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    assert main(["runs", "--export", "mlflow", "--runs-dir", str(folder)]) == 2
+    assert "pip install 'mlflow-skinny>=3'" in capsys.readouterr().err
+
 
 
 def test_runs_go_into_a_store_of_mlflow_once(folder, tmp_path, watched):
@@ -178,32 +173,3 @@ def test_a_server_of_mlflow_gives_back_what_the_run_folders_hold(folder, tmp_pat
         assert [path.read_bytes() for path in kept] == [
             (record.folder / "parameters.yaml").read_bytes()
         ]
-
-
-READ_BACK = """
-import json
-from trackio.sqlite_storage import SQLiteStorage as store
-runs = store.get_runs("reranker-workbench")
-print(json.dumps({run: [store.get_run_config("reranker-workbench", run),
-                        store.get_logs("reranker-workbench", run),
-                        store.get_system_logs("reranker-workbench", run)] for run in runs}))
-"""
-
-
-def test_runs_go_into_the_data_base_of_trackio_once(folder, tmp_path, watched):
-    pytest.importorskip("trackio", reason="the extra trackio is not installed")
-    environment = watched | {"TRACKIO_DIR": str(tmp_path / "trackio")}
-    hand_over(folder, environment, "trackio")
-    done = subprocess.run([sys.executable, "-c", READ_BACK], env=environment, capture_output=True,
-                          text=True)
-    assert done.returncode == 0, done.stderr
-    records = {key(one): one for one in map(read_run, sorted(folder.glob("run-*")))}
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found.keys() == records.keys()
-    for key, (config, rows, machine) in found.items():
-        assert config.items() >= records[key].parameters.items()
-        assert machine == []
-        given = [(name, row["step"], value) for row in rows for name, value in row.items()
-                 if name not in ("step", "timestamp")]
-        held = [(name, step, value) for name, value, step, _ in metrics(records[key])]
-        assert sorted(given) == sorted(held)

@@ -280,7 +280,7 @@ def test_sigterm_and_ctrl_c_end_it_in_good_order(number, workers, quick_model, l
     (os.kill if number == signal.SIGTERM else os.killpg)(process.pid, number)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert error.splitlines()[-1] == "cut short: interrupted; the same command goes on"
+    assert error.splitlines()[-1] == "interrupted; the same command goes on"
     assert "Traceback" not in error
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive

@@ -1,71 +1,67 @@
-"""One run of a sweep in its own process: `python -m workbench.batch.worker`, told over its input.
+"""One run of a sweep in its own process: `workbench run --supervised`, and how to start it."""
 
-The first line of standard input is the job as JSON. When the input ends, whoever started this
-process is gone or wants it to end: the run is then stopped as by Ctrl-C, so that nothing goes on
-training unseen and a resumed sweep finds the folder free.
-"""
-
-import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
-from typing import Any
+from pathlib import Path
 
-GRACE = 60.0  # seconds that a run has to stop cleanly
-PATIENCE = 60.0  # seconds to wait for the process of an earlier attempt to let go of the folder
-
-
-def main() -> int:
-    """Carry out the job; the exit code is that of `workbench run`."""
-    # a sweep in the background of a script (`nohup ... &`) hands on that Ctrl-C is to be ignored
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    job = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_input, daemon=True).start()
-    return carry_out(job)
+STOP_SECONDS = 60.0  # for a run to stop cleanly
+LOCK_SECONDS = 60.0  # for the process of an earlier attempt to release the folder
 
 
-def carry_out(job: dict[str, Any]) -> int:
-    """Run the chain of a job, going on with what an earlier attempt has left.
+class Worker:
+    """A process that makes a prepared run; its input stays open for as long as this one lives.
+
+    It has its own session, so that a Ctrl-C at the terminal reaches only the sweep, which then
+    stops its workers in good order.
 
     Args:
-        job: `parameters`, `run_dir`, `only`, and `prepared` (see `run_chain`).
+        arguments: of `workbench run`.
+        log: the file for what it prints.
+        cores: for it to use.
+        root: the project's folder, where it is started.
     """
-    from workbench.batch.execute import run_chain
-    from workbench.files import project_path
-    from workbench.run_folder import ActError, RequestError
-    from workbench.runs.parameters import check_parameters
 
-    begun = (project_path(job["run_dir"]) / "parameters.yaml").is_file()
-    try:
-        run_chain(
-            check_parameters(job["parameters"]),
-            job["run_dir"],
-            job["only"],
-            resume=begun,
-            checked=True,
-            prepared=job["prepared"],
-            patience=PATIENCE,
-        )
-    except RequestError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except (ActError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 1
-    return 0
+    def __init__(self, arguments: list[str], log: Path, cores: int, root: Path) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        limits = dict.fromkeys(("OMP_NUM_THREADS", "RAYON_NUM_THREADS"), str(cores))
+        with log.open("a", encoding="utf-8") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "workbench", "run", "--supervised", *arguments],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=root,
+                env={**limits, "TOKENIZERS_PARALLELISM": "false", **os.environ},
+                start_new_session=True,
+            )
+
+    def poll(self) -> int | None:
+        """The exit code; None while it runs."""
+        return self.process.poll()
+
+    def stop(self) -> None:
+        """Close its input, at which it stops."""
+        if self.process.stdin:
+            self.process.stdin.close()
 
 
-def _end_with_input() -> None:
+def stop_with_input() -> None:
+    """Have this process stop as by Ctrl-C when its standard input ends.
+
+    Whoever started it is then gone or wants it to end: nothing goes on training unseen, and a
+    resumed sweep finds the folder free.
+    """
+    # a sweep in the background of a script (`nohup ... &`) inherits that Ctrl-C is ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=_wait_for_the_end, daemon=True).start()
+
+
+def _wait_for_the_end() -> None:
     sys.stdin.read()
     os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(GRACE)
+    time.sleep(STOP_SECONDS)
     os._exit(1)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -23,6 +23,8 @@ from workbench.data.readers import (
 )
 from workbench.files import display_path, project_path, sha256
 
+POSITIVE = 0.5  # labels at or above it count as positive
+
 
 @dataclass(frozen=True)
 class LabelledPairs:

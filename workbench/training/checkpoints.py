@@ -1,6 +1,5 @@
-"""Checkpoints that are whole or do not count, and what a training must not change to go on."""
+"""Checkpoints that are whole or do not count, and models that are written whole."""
 
-import json
 import os
 import re
 import shutil
@@ -15,34 +14,29 @@ from workbench.files import read_json, sha256, write_json
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
-MARK = "complete.json"  # written last; names every file of the checkpoint with its sha256
-
-
-KEPT = 2  # whole checkpoints that stay
-
-
-ASKED = "asked.json"  # in the folder of checkpoints: what the training was asked for
+MARK = "complete.json"  # written last; lists every file of the checkpoint with its SHA-256
+KEPT_CHECKPOINTS = 2
 
 
 class ResumeError(ValueError):
-    """An interrupted training cannot go on as asked; the message names what changed."""
+    """An interrupted training cannot go on as requested; the message names what changed."""
 
 
 class TrainingStoppedError(RuntimeError):
-    """The training was told to stop; its checkpoint is whole."""
+    """SIGTERM stopped the training; its checkpoint is whole."""
 
 
 def seal(checkpoint: Path) -> None:
-    """Push every file of a checkpoint to the disk, then write the mark that makes it count."""
+    """Flush every file of a checkpoint to the disk, then write the mark that makes it count."""
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
     for path in files:
-        push(path)
+        flush(path)
     sums = {str(path.relative_to(checkpoint)): sha256(path) for path in files if path.name != MARK}
     write_json(checkpoint / MARK, {"schema": 1, "files": sums})
-    push(checkpoint)
+    flush(checkpoint)
 
 
-def push(path: Path) -> None:
+def flush(path: Path) -> None:
     """Make sure that a file's content, or a folder's list of names, is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -52,7 +46,7 @@ def push(path: Path) -> None:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether the mark is there and every file is what it says."""
+    """Whether the mark is there and every file has its recorded SHA-256."""
     try:
         files = read_json(checkpoint / MARK)["files"]
         return all(sha256(checkpoint / name) == value for name, value in files.items())
@@ -70,57 +64,35 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def prune(folder: Path, kept: int = KEPT) -> None:
-    """Remove checkpoints that lack their mark, and all others but the newest `kept`."""
+def prune(folder: Path) -> None:
+    """Remove all checkpoints but the newest `KEPT_CHECKPOINTS` that have their mark."""
     marked = [path for path in _checkpoints(folder) if (path / MARK).is_file()]
     for path in _checkpoints(folder):
-        if path not in marked[-kept:]:
+        if path not in marked[-KEPT_CHECKPOINTS:]:
             (path / MARK).unlink(missing_ok=True)  # first, or half a checkpoint would look whole
             shutil.rmtree(path)
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    found = [
-        path
-        for path in folder.glob("checkpoint-*")
-        if path.is_dir() and re.fullmatch(r"checkpoint-\d+", path.name)
-    ]
+    found = (p for p in folder.glob("*") if re.fullmatch(r"checkpoint-\d+", p.name) and p.is_dir())
     return sorted(found, key=step_of)
 
 
-def check_asked(before: Mapping[str, Any] | None, now: Mapping[str, Any], where: str) -> None:
-    """Compare what a training was asked for with what is asked now.
-
-    Raises:
-        ResumeError: with one line for each value that differs; nothing is compared if `before` is
-            None, as for a training whose request was not recorded.
-    """
-    if before is None:
-        return
-    now = json.loads(json.dumps(now))
-    changed = [
-        f"{name}: the training was started with {before.get(name)!r}, not {now.get(name)!r}"
-        for name in dict.fromkeys([*before, *now])
-        if before.get(name) != now.get(name)
-    ]
-    if changed:
-        raise ResumeError(
-            "\n".join([f"{where} cannot be resumed, for this has changed:", *changed])
-            + "\nTrain anew without resume (the old files are set aside), or undo the change."
-        )
-
-
 def save_model(model: "CrossEncoder", folder: Path, stages: list[dict[str, Any]]) -> None:
-    """Write a model folder with its lineage beside its final place; rename it once it is whole."""
+    """Write a model folder with its lineage next to its final place; rename it once it is whole."""
+    _save_whole(model, folder, "lineage.json", {"schema": 1, "stages": stages})
+
+
+def _save_whole(model: "CrossEncoder", folder: Path, name: str, content: dict[str, Any]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.parent / f".{folder.name}.tmp"
     shutil.rmtree(unfinished, ignore_errors=True)
-    model.save_pretrained(str(unfinished), create_model_card=False, safe_serialization=True)
-    write_json(unfinished / "lineage.json", {"schema": 1, "stages": stages})
+    model.save_pretrained(str(unfinished), create_model_card=False)
+    write_json(unfinished / name, content)
     for path in unfinished.rglob("*"):
-        push(path)
+        flush(path)
     unfinished.rename(folder)
-    push(folder.parent)
+    flush(folder.parent)
 
 
 class SnapshotCallback(TrainerCallback):
@@ -128,10 +100,10 @@ class SnapshotCallback(TrainerCallback):
 
     Args:
         model: the model in training.
-        folder: where the snapshots go, each as `step-000123/`; one that is there already is kept.
-        count: how many; the last is the end of the training.
-        pairs: the number of training pairs, to say how many have been seen.
-        before: `steps` and `pairs` of earlier stages of the same run, which are counted through.
+        folder: of the snapshots, each in `step-000123/`; existing ones are kept.
+        count: of the snapshots; the last is the end of the training.
+        pairs: number of training pairs, to record how many have been seen.
+        before: `steps` and `pairs` of the run's earlier stages.
     """
 
     def __init__(
@@ -143,28 +115,16 @@ class SnapshotCallback(TrainerCallback):
         before: Mapping[str, int] | None = None,
     ) -> None:
         self.model, self.folder, self.count, self.pairs = model, folder, count, pairs
-        self.before = {"steps": 0, "pairs": 0, **(before or {})}
-        self.steps: set[int] = set()
-
-    def on_train_begin(
-        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Choose the steps."""
-        total = state.max_steps
-        self.steps = {max(1, round(total * n / self.count)) for n in range(1, self.count + 1)}
+        self.before = before or {"steps": 0, "pairs": 0}
 
     def on_step_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Save if it is time: written beside its place and renamed once it is whole."""
+        """Save the model if a snapshot is due."""
+        parts = range(1, self.count + 1)
+        due = {max(1, round(state.max_steps * part / self.count)) for part in parts}
         step = self.before["steps"] + state.global_step
         target = self.folder / f"step-{step:06d}"
-        due = state.global_step in self.steps and state.is_world_process_zero
-        if not due or target.exists():
-            return
-        unfinished = self.folder / ".snapshot.tmp"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        self.model.save_pretrained(str(unfinished), create_model_card=False)
-        seen = self.before["pairs"] + round((state.epoch or 0.0) * self.pairs)
-        write_json(unfinished / "snapshot.json", {"step": step, "pairs": seen})
-        unfinished.rename(target)
+        if state.global_step in due and not target.exists():
+            seen = self.before["pairs"] + round((state.epoch or 0.0) * self.pairs)
+            _save_whole(self.model, target, "snapshot.json", {"step": step, "pairs": seen})

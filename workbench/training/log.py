@@ -1,4 +1,4 @@
-"""The training log: one JSON object a line, flushed as it is written, readable while it grows."""
+"""The training log: one JSON object per line, flushed as it is written, readable while it grows."""
 
 import json
 import os
@@ -11,20 +11,11 @@ import pandas as pd
 from workbench.files import project_path, project_root, read_json, write_text
 
 LOG_NAME = "training_log.jsonl"
-
-
 LOG_COLUMNS = (
-    "stage",
-    "step",
-    "steps",
-    "epoch",
-    "seconds",
-    "loss",
-    "learning_rate",
-    "grad_norm",
-    "dev_loss",
-    "dev_ap",
+    *("stage", "step", "steps", "epoch", "seconds"),
+    *("loss", "learning_rate", "grad_norm", "dev_loss", "dev_ap"),
 )
+STEPS = 500  # the card's log has the mean loss of every 500 steps
 
 
 class TrainingLog:
@@ -43,27 +34,26 @@ class TrainingLog:
             os.fsync(file.fileno())
 
     def rows(self) -> list[dict[str, Any]]:
-        """This stage's rows so far, without their stage and clock."""
-        rows = _rows(self.path) if self.path.is_file() else []
+        """This stage's rows so far, without stage and seconds."""
         return [
             {name: value for name, value in row.items() if name not in ("stage", "seconds")}
-            for row in rows
+            for row in _rows(self.path)
             if row.get("stage") == self.stage
         ]
 
     def rewind(self, step: int) -> None:
-        """Drop this stage's rows of steps after `step`, which a resumed training takes again."""
+        """Drop this stage's rows after `step`: a resumed training takes those steps again."""
+        kept = [
+            json.dumps(row, ensure_ascii=False) + "\n"
+            for row in _rows(self.path)
+            if row.get("stage") != self.stage or row.get("step", 0) <= step
+        ]
         if self.path.is_file():
-            kept = [
-                row
-                for row in _rows(self.path)
-                if row.get("stage") != self.stage or row.get("step", 0) <= step
-            ]
-            write_text(self.path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept))
+            write_text(self.path, "".join(kept))
 
 
 def read_training_log(run_dir: str | Path) -> pd.DataFrame:
-    """The log of a run, finished or still running: a row a log line, NaN where a value is absent.
+    """The log of a run, finished or still running: one row per line, NaN where a value is absent.
 
     Returns:
         Columns `stage`, `step`, `steps` (the stage's total), `epoch`, `seconds`, `loss` (mean
@@ -79,16 +69,13 @@ def read_training_log(run_dir: str | Path) -> pd.DataFrame:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    rows: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
             rows.append(json.loads(line))
         except ValueError:
             break  # the last line of a running or killed training may be half written
     return rows
-
-
-STEPS = 500  # the card's log has the mean loss of every 500 steps
 
 
 def reference_card() -> dict[str, Any]:
@@ -99,18 +86,12 @@ def reference_card() -> dict[str, Any]:
 def reference_log() -> pd.DataFrame:
     """The card's log: `stage`, `epoch`, `step`, `loss` (mean of the 500 steps up to it).
 
-    The card's first stage, of 2,000 pairs, took 250 steps and so has no line.
+    The card's first stage, of 2,000 pairs, took 250 steps and so has no row.
     """
+    stages = [(f"stage {one['stage']}", one) for one in reference_card()["logged"]]
     parts = [
-        pd.DataFrame(
-            {
-                "stage": f"stage {one['stage']}",
-                "epoch": one["epochs"],
-                "step": one["steps"],
-                "loss": one["loss"],
-            }
-        )
-        for one in reference_card()["logged"]
+        pd.DataFrame({"stage": n, "epoch": s["epochs"], "step": s["steps"], "loss": s["loss"]})
+        for n, s in stages
     ]
     return pd.concat(parts, ignore_index=True)
 
@@ -118,57 +99,40 @@ def reference_log() -> pd.DataFrame:
 def step_means(log: pd.DataFrame, steps: int = STEPS) -> pd.DataFrame:
     """The mean loss of every `steps` steps of each stage, as the card's log has it.
 
-    A log line's loss is the mean since the line before it, so the means are exact where log lines
-    fall on multiples of `steps`; otherwise a line's loss is spread evenly over its steps.
+    A row's loss is the mean since the row before it, so the means are exact where rows fall on
+    multiples of `steps`; otherwise a row's loss is spread evenly over its steps.
 
     Args:
-        log: as `read_training_log` gives it.
-        steps: in a mean; what is left over at the end of a stage is left out, as on the card.
+        log: as returned by `read_training_log`.
+        steps: in a mean; a rest at the end of a stage is left out, as on the card.
 
     Returns:
         `stage`, `epoch`, `step` (the last of each mean) and `loss`; empty if no stage is so long.
     """
-    rows = []
-    for stage, lines in log.dropna(subset=["loss"]).groupby("stage", sort=False):
-        ends = lines["step"].to_numpy(int)
-        each = np.repeat(lines["loss"].to_numpy(float), np.diff(ends, prepend=0))
+    parts = [log[["stage", "epoch", "step", "loss"]].head(0)]
+    for stage, rows in log.dropna(subset=["loss"]).groupby("stage", sort=False):
+        ends = rows["step"].to_numpy(int)
+        each = np.repeat(rows["loss"].to_numpy(float), np.diff(ends, prepend=0))
         whole = len(each) // steps
-        means = each[: whole * steps].reshape(whole, steps).mean(axis=1)
-        epochs = np.interp(np.arange(1, whole + 1) * steps, ends, lines["epoch"].to_numpy(float))
-        rows += [
-            {
-                "stage": stage,
-                "epoch": float(epochs[n]),
-                "step": (n + 1) * steps,
-                "loss": float(means[n]),
-            }
-            for n in range(whole)
-        ]
-    return pd.DataFrame(rows, columns=["stage", "epoch", "step", "loss"])
+        step = np.arange(1, whole + 1) * steps
+        epoch = np.interp(step, ends, rows["epoch"].to_numpy(float))
+        loss = each[: whole * steps].reshape(whole, steps).mean(axis=1)
+        parts.append(pd.DataFrame({"stage": stage, "epoch": epoch, "step": step, "loss": loss}))
+    return pd.concat(parts, ignore_index=True)
 
 
 def beside_the_card(log: pd.DataFrame) -> pd.DataFrame:
-    """The run's 500-step means beside the card's, stage by stage, at the card's nearest epoch.
+    """The run's 500-step means and the card's at the nearest epoch of the same stage.
 
     Returns:
-        `stage`, `epoch`, `step`, `loss`, `card_step`, `card_loss`: a row for each of our means in a
-        stage that the card has a log of.
+        `stage`, `epoch`, `step`, `loss`, `card_step`, `card_loss`: one row for each of our means in
+        a stage that the card has a log of.
     """
-    card, ours = reference_log(), step_means(log)
-    rows = []
-    for row in ours.itertuples():
-        theirs = card[card["stage"] == row.stage]
-        if len(theirs):
-            nearest = theirs.iloc[int((theirs["epoch"] - row.epoch).abs().to_numpy().argmin())]
-            rows.append(
-                {
-                    "stage": row.stage,
-                    "epoch": row.epoch,
-                    "step": row.step,
-                    "loss": row.loss,
-                    "card_step": int(nearest["step"]),
-                    "card_loss": float(nearest["loss"]),
-                }
-            )
-    columns = ["stage", "epoch", "step", "loss", "card_step", "card_loss"]
-    return pd.DataFrame(rows, columns=columns)
+    card = reference_log().rename(columns={"step": "card_step", "loss": "card_loss"})
+    ours = step_means(log)
+    parts = [
+        pd.merge_asof(ours[ours["stage"] == stage], rows, on="epoch", direction="nearest")
+        for stage, rows in card.groupby("stage", sort=False)
+    ]
+    found = pd.concat(parts, ignore_index=True).rename(columns={"stage_x": "stage"})
+    return found[["stage", "epoch", "step", "loss", "card_step", "card_loss"]]

@@ -1,32 +1,28 @@
-"""More pairs from the training side: look-alikes as hard negatives, and soft targets for them.
+"""More pairs from the training split: look-alikes as hard negatives, and soft lexical targets.
 
 Public sets of labelled pairs hold mostly easy negatives. A ranking test holds look-alikes: texts
-that share many characters with the query and mean something else. They are found here among the
-training texts, and only there.
+that share many characters with the query but differ in meaning. They are mined here, from the
+training texts alone.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 from workbench.data.overlap import OverlapIndex
-from workbench.data.pairs import text_pairs
+from workbench.data.pairs import POSITIVE, text_pairs
 from workbench.data.splits import text_groups
 from workbench.scoring.baselines import CharacterJaccard, NgramRegression
+from workbench.training.recipe import Recipe
 from workbench.vocabulary.repair import training_texts
 
-BAND = (0.1, 0.45)  # character Jaccard of a look-alike; what is nearer is often a paraphrase
-
-
+COLUMNS = ["sentence_0", "sentence_1", "label"]
+BAND = (0.1, 0.45)  # character Jaccard of a look-alike; above it, many are paraphrases
 POOL = 20_000  # texts that each block of queries is compared with
-
-
 BLOCK = 4096  # queries that share a sample
-
-
-LIKELY = 0.6  # a mined pair that the regression holds for positive with more than this is left out
+MAX_PROBABILITY = 0.6  # of a positive, by the regression, that a hard negative may have
 
 
 def mine_look_alikes(
@@ -34,12 +30,8 @@ def mine_look_alikes(
 ) -> pd.DataFrame:
     """For each query the `count` texts nearest to it by character overlap within `BAND`.
 
-    Args:
-        queries: distinct texts.
-        texts: where to look; where there are more than `POOL`, each block of queries looks through
-            a fresh random sample of that size, which keeps the work linear.
-        count: the most look-alikes a query gets.
-        seed: of the samples.
+    Of more than `POOL` texts, each block of queries searches another random sample of that size,
+    which keeps the work linear.
 
     Returns:
         Columns `sentence_0` (the query), `sentence_1`, `overlap` (character Jaccard).
@@ -63,24 +55,20 @@ def mine_look_alikes(
 def hard_negatives(train: pd.DataFrame, each: int, seed: int = 42) -> pd.DataFrame:
     """Look-alikes of the texts of positive pairs, with label 0.
 
-    Left out are texts that positive pairs connect with the query, and pairs that an n-gram
-    regression trained on the same labels holds for positive (`LIKELY`): many of them are.
+    Left out are texts that positive pairs connect with the query, and pairs that are likely
+    positives (`MAX_PROBABILITY`) for an n-gram regression trained on the same labels.
 
     Args:
-        train: columns `sentence_0`, `sentence_1`, `label`; the training side alone.
-        each: look-alikes for each text of a positive pair.
+        train: the training split, and nothing else; columns `COLUMNS`, as in the result.
+        each: look-alikes for each text of a positive pair, at most.
         seed: of sampling and regression.
 
-    Returns:
-        Columns `sentence_0`, `sentence_1`, `label`.
-
     Raises:
-        ValueError: all labels are of one class, so that there is no regression.
+        ValueError: all labels are of one class, so that no regression can be fitted.
     """
-    positive = train[train["label"] >= 0.5]
-    mined = _mined(train, training_texts(positive), each, seed)
-    likely = _sigmoid(NgramRegression(seed).fit(train).score(text_pairs(mined)))
-    return mined[likely <= LIKELY].assign(label=0.0)[["sentence_0", "sentence_1", "label"]]
+    mined = _mined(train, training_texts(train[train["label"] >= POSITIVE]), each, seed)
+    probability = expit(NgramRegression(seed).fit(train).score(text_pairs(mined))).astype(float)
+    return mined[probability <= MAX_PROBABILITY]
 
 
 def lexical_pairs(train: pd.DataFrame, count: int, seed: int = 42) -> pd.DataFrame:
@@ -88,46 +76,50 @@ def lexical_pairs(train: pd.DataFrame, count: int, seed: int = 42) -> pd.DataFra
 
     Seven of ten are mined look-alikes, the rest labelled pairs. The target is the mean of two cheap
     scores in [0, 1]: the character Jaccard, and the probability of an n-gram regression trained on
-    the labels and on as many look-alikes taken as negatives.
+    the labels and on the mined look-alikes as negatives.
 
     Args:
-        train: columns `sentence_0`, `sentence_1`, `label`; the training side alone.
+        train: the training split, and nothing else; columns `COLUMNS`, as in the result.
         count: pairs to make, at most.
         seed: of every choice.
-
-    Returns:
-        Columns `sentence_0`, `sentence_1`, `label` (the soft target).
     """
-    rng = np.random.default_rng(seed)
     texts = training_texts(train)
-    asked = [texts[n] for n in rng.permutation(len(texts))[: max(1, count // 2)]]
-    mined = _mined(train, asked, 4, seed)
-    mined = mined.sample(min(len(mined), int(0.7 * count)), random_state=seed).assign(label=0.0)
-    columns = ["sentence_0", "sentence_1", "label"]
-    teacher = NgramRegression(seed).fit(pd.concat([train[columns], mined[columns]]))
-    labelled = train[columns].sample(min(len(train), count - len(mined)), random_state=seed)
-    pairs = pd.concat([mined[columns], labelled], ignore_index=True)
+    order = np.random.default_rng(seed).permutation(len(texts))
+    mined = _mined(train, [texts[n] for n in order[: max(1, count // 2)]], 4, seed)
+    mined = mined.sample(min(len(mined), int(0.7 * count)), random_state=seed)
+    teacher = NgramRegression(seed).fit(pd.concat([train[COLUMNS], mined]))
+    labelled = train[COLUMNS].sample(min(len(train), count - len(mined)), random_state=seed)
+    pairs = pd.concat([mined, labelled], ignore_index=True)
     rows = text_pairs(pairs)
-    # Logits are softened, so that the order among unlikely pairs is learned as well.
-    soft = (_sigmoid(teacher.score(rows) / 1.5) + CharacterJaccard().score(rows)) / 2
-    return pairs.assign(label=soft.astype(float))
+    # Dividing the logits keeps unlikely pairs apart, so that their order is learned as well.
+    probability = expit(teacher.score(rows) / 1.5).astype(float)
+    return pairs.assign(label=(probability + CharacterJaccard().score(rows)) / 2)
 
 
 def _mined(train: pd.DataFrame, queries: list[str], each: int, seed: int) -> pd.DataFrame:
-    """Look-alikes that neither are labelled with the query nor connected to it by positives."""
-    mined = mine_look_alikes(queries, training_texts(train), each, seed)
-    positive = train[train["label"] >= 0.5]
+    """Look-alikes, label 0, that are neither labelled nor connected with their query."""
+    mined = mine_look_alikes(queries, training_texts(train), each, seed).assign(label=0.0)[COLUMNS]
+    positive = train[train["label"] >= POSITIVE]
     groups = text_groups(positive)
     group = dict(zip(positive["sentence_0"], groups, strict=True))
     group |= dict(zip(positive["sentence_1"], groups, strict=True))
-    left, right = (mined[c].map(group).fillna(-1) for c in ("sentence_0", "sentence_1"))
-    labelled = set(zip(train["sentence_0"], train["sentence_1"], strict=True))
-    given = [(a, b) in labelled or (b, a) in labelled for a, b in text_pairs(mined)]
-    connected = (left == right) & (left >= 0)
-    return mined[~connected & ~np.array(given, dtype=bool)]
+    labelled = {frozenset(pair) for pair in text_pairs(train)}
+    kept = [
+        {left, right} not in labelled and (left not in group or group[left] != group.get(right))
+        for left, right in text_pairs(mined)
+    ]
+    return mined[np.array(kept, dtype=bool)]
 
 
-def _sigmoid(logits: Any) -> np.ndarray:
-    from scipy.special import expit
-
-    return np.asarray(expit(logits), dtype=float)
+def with_mined(labelled: pd.DataFrame, recipe: Recipe) -> tuple[pd.DataFrame, dict[str, int]]:
+    """The labelled pairs and those the recipe adds to them, with counts of the added ones."""
+    parts, added = [labelled[COLUMNS]], {}
+    if recipe.symmetric:
+        positive = labelled[labelled["label"] >= POSITIVE]
+        swapped = {"sentence_0": "sentence_1", "sentence_1": "sentence_0"}
+        parts.append(positive[COLUMNS].rename(columns=swapped))
+        added["swapped_positives"] = len(positive)
+    if recipe.hard_negatives:
+        parts.append(hard_negatives(labelled, recipe.hard_negatives, recipe.seed))
+        added["hard_negatives"] = len(parts[-1])
+    return pd.concat(parts, ignore_index=True), added

@@ -1,78 +1,76 @@
-"""How to train: the settings of a stage, with the reference card's values as defaults."""
+"""How to train: every setting of a recipe with its type, range, default and help.
+
+This is the only definition of a training parameter: the parameters of a run are built on it
+(`runs/parameters.py`), and a test compares the `parameters` cell of notebook 2 with it.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from workbench.machine import on_gpu, quick_in_bfloat16
 
-PRECISIONS = ("auto", "float32", "bfloat16")
+
+def setting(default: Any, description: str, **limits: Any) -> Any:
+    """A pydantic field with its help and the limits of its values, such as `ge=0`."""
+    return Field(default, description=description, **limits)
 
 
-SPEEDS = ("exact", "fast")
-
-
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(BaseModel):
     """How to train; the defaults are those of the reference model's card.
 
-    Attributes:
-        max_length: tokens of a pair, special tokens included.
-        epochs: passes over the training pairs.
-        batch_size: pairs a step.
-        learning_rate: the highest; it falls linearly to 0.
-        precision: `float32`, `bfloat16`, or `auto`: bfloat16 on a GPU that has it, and with
-            `speed: fast` on a processor that is quicker in it.
-        seed: of the new head, new embeddings, mined pairs, the order of the pairs and dropout.
-        warmup_ratio: share of the steps over which the learning rate rises from 0.
-        embedding_learning_rate: of the token embeddings; 0 for the same as all else.
-        speed: `exact`, bit for bit the library's trainer; or `fast`: the same batches, computed
-            with hardly any padding and shared among threads (see `bert_training`). The same sums
-            in another order, and other random numbers for dropout, which hang on the number of
-            threads. On a GPU, in several processes, or for a model other than a BERT, it is
-            the library's trainer all the same.
-        vocabulary: `keep`, `unused` or `extend` (see `repair_vocabulary`).
-        new_embeddings: `spectral`, `masked`, `random` or `mean`: where new embeddings start.
-        lexical_pairs: pairs of a lexical warm-up before the labels; 0 for none.
-        lexical_learning_rate: of that warm-up.
-        hard_negatives: mined look-alikes that are added for each text of a positive pair.
-        symmetric: add each positive pair in the other order too.
+    Raises:
+        ValidationError: (a `ValueError`) a value has the wrong type or is out of range.
     """
 
-    max_length: int = 512
-    epochs: float = 1.0
-    batch_size: int = 8
-    learning_rate: float = 5e-5
-    precision: str = "auto"
-    seed: int = 42
-    warmup_ratio: float = 0.0
-    embedding_learning_rate: float = 0.0
-    speed: str = "exact"
-    vocabulary: str = "keep"
-    new_embeddings: str = "spectral"
-    lexical_pairs: int = 0
-    lexical_learning_rate: float = 2e-4
-    hard_negatives: int = 0
-    symmetric: bool = False
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_length: int = setting(512, "tokens of a pair; longer ones are cut", ge=8)
+    epochs: float = setting(1.0, "passes over the training pairs", gt=0, le=1000)
+    batch_size: int = setting(8, "pairs per step", ge=1, le=65536)
+    learning_rate: float = setting(5e-5, "the highest; falls linearly to 0", gt=0, le=1)
+    precision: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto", "float32, bfloat16, or auto: the faster one (CPU: only with speed fast)"
+    )
+    seed: int = setting(42, "of every random choice", ge=0, lt=2**32)
+    warmup_ratio: float = setting(
+        0.0, "share of the steps in which the learning rate rises from 0", ge=0, lt=1
+    )
+    embedding_learning_rate: float = setting(
+        0.0, "of the token embeddings; 0: as all other weights", ge=0, le=1
+    )
+    speed: Literal["exact", "fast"] = setting(
+        "exact", "exact, or fast: the same batches with little padding (BERT on a CPU)"
+    )
+    vocabulary: Literal["keep", "unused", "extend"] = setting(
+        "keep", "keep; unused or extend: tokens for characters the base cannot read"
+    )
+    new_embeddings: Literal["spectral", "random"] = setting(
+        "spectral", "spectral or random: how the embeddings of new tokens start"
+    )
+    lexical_pairs: int = setting(0, "pairs of a warm-up on soft lexical targets; 0: none", ge=0)
+    lexical_learning_rate: float = setting(2e-4, "of that warm-up", gt=0, le=1)
+    hard_negatives: int = setting(
+        0, "mined look-alikes added for each text of a positive pair", ge=0, le=100
+    )
+    symmetric: bool = setting(False, "add each positive pair in the other order too")
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> "Recipe":
-        """The recipe within the parameters of a run; what else they hold is left out."""
-        names = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in names})
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """The recipe among other values, such as a notebook's `globals()`; the rest is ignored."""
+        return cls(**{name: values[name] for name in cls.model_fields if name in values})
 
     def resolved_precision(self) -> str:
         """`float32` or `bfloat16`.
 
-        Raises:
-            ValueError: `precision` is none of the three words.
+        `auto` is bfloat16 on a GPU that has it and, with `speed: fast`, on a processor that is
+        faster in it.
         """
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision {self.precision!r} is none of {', '.join(PRECISIONS)}")
         if self.precision != "auto":
             return self.precision
-        quick = quick_in_bfloat16() and (self.speed == "fast" or on_gpu())
-        return "bfloat16" if quick else "float32"
+        faster = quick_in_bfloat16() and (self.speed == "fast" or on_gpu())
+        return "bfloat16" if faster else "float32"
 
 
 def read_stages(stages: str) -> tuple[int, ...]:
@@ -81,12 +79,12 @@ def read_stages(stages: str) -> tuple[int, ...]:
     An empty text is one stage with all pairs.
 
     Raises:
-        ValueError: the text is no list of whole numbers.
+        ValueError: the text is not a list of whole numbers.
     """
-    parts = [part.strip() for part in stages.split(",")] if stages.strip() else ["0"]
+    parts = [part.strip() for part in (stages.strip() or "0").split(",")]
     if not all(part.isdecimal() and part.isascii() for part in parts):
         raise ValueError(
-            f"stages {stages!r}: must be whole numbers of training pairs, one a stage, separated "
-            "by commas; 0 for all of them"
+            f"stages {stages!r}: must be whole numbers of training pairs, separated by commas, "
+            "one for each stage; 0 for all pairs"
         )
-    return tuple(int(part) for part in parts)
+    return tuple(map(int, parts))

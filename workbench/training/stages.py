@@ -1,37 +1,336 @@
-"""Stages: one training after another, each from the last one's result, on pairs of its own."""
+"""Stages: one training after another, each from the result of the one before.
+
+Notebook 2 shows the loop over the stages of a training; `fine_tune` is that loop in one call.
+"""
 
 import hashlib
 import shutil
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from sentence_transformers.cross_encoder import CrossEncoder
+from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
+from workbench.data.pairs import text_pairs
 from workbench.data.splits import DataError, read_manifest, read_side
 from workbench.files import display_path, project_path, read_json, set_aside, write_json
-from workbench.machine import is_main, process_count, torch_threads, wait_for_all
-from workbench.models import ModelLocation, find_model, read_lineage
+from workbench.machine import torch_threads
+from workbench.models import ModelLocation, find_model, load_tokenizer, read_lineage
+from workbench.ranking.uncertainty import sigmoid
 from workbench.run_folder import STAGES
-from workbench.training.checkpoints import ASKED, SnapshotCallback, check_asked, save_model
+from workbench.scoring.cross_encoder import ModelScorer, load_cross_encoder
+from workbench.training.checkpoints import ResumeError, SnapshotCallback, save_model
 from workbench.training.log import LOG_NAME, TrainingLog
+from workbench.training.mining import lexical_pairs, with_mined
 from workbench.training.recipe import Recipe, read_stages
-from workbench.training.start import LEXICAL, rewound, start_model, warm_up, with_mined
 from workbench.training.trainer import (
     CHECKPOINT_STEPS,
     FastTrainer,
-    framework_versions,
-    hyperparameters,
+    ResumableTrainer,
+    describe_training,
     make_trainer,
-    non_default,
 )
+from workbench.vocabulary.repair import (
+    apply_repair,
+    random_rows,
+    repair_vocabulary,
+    spectral_rows,
+    training_texts,
+)
+
+LEXICAL = "lexical warm-up"  # its name in the training log
+AGREEMENT_PAIRS = 500
+REQUEST = "asked.json"  # in the folder of checkpoints: what decides the result of the training
+PRECISION, THREADS = "precision used", "threads"  # decided by the machine; threads order the sums
+DEV_PAIRS = 1000  # the most dev pairs scored each time during training
+MADE_BY_TRAINING = ("model", STAGES, "checkpoints", LOG_NAME, "evaluation", "snapshots")
+
+
+def fine_tune(
+    run_dir: str | Path, base: ModelLocation, recipe: Recipe | None = None, **settings: Any
+) -> dict[str, Any]:
+    """Train on `run_dir/data/train.parquet` with binary cross-entropy; write model, log, lineage.
+
+    Args:
+        run_dir: a run folder whose data notebook 1 prepared.
+        base: the model to start from.
+        recipe: how to train; the reference card's values if None.
+        settings: the others of `Training`, which also names the errors.
+
+    Returns:
+        The record of the last stage, as appended to `model/lineage.json`.
+    """
+    training = Training(run_dir, base, recipe or Recipe(), **settings)
+    for stage in training.stages():
+        model = stage.start_model()
+        stage.run(stage.trainer(model, BinaryCrossEntropyLoss(model)))
+    return training.record()
+
+
+class Training:
+    """The training of a run folder, ready to start or, with `resume`, to go on.
+
+    A model that is already in the folder is moved to `earlier/`, with its log. With `resume` it
+    stays, and an unfinished training goes on from its last checkpoint.
+
+    Args:
+        run_dir: a run folder whose data notebook 1 prepared.
+        base: the model to start from.
+        recipe: how to train.
+        stages: training pairs of each stage, such as `2000,0,0` (0: all); empty: one, with all.
+        snapshots: models to keep along each stage under `snapshots/`, for a learning curve.
+        checkpoint_steps: steps between two checkpoints.
+        resume: continue an interrupted training of the same run.
+
+    Raises:
+        DataError: there are no prepared pairs, or none in the training split.
+        ResumeError: data or parameters are not those of the training to resume.
+        ValueError: `stages` is not a list of whole numbers.
+    """
+
+    def __init__(
+        self,
+        run_dir: str | Path,
+        base: ModelLocation,
+        recipe: Recipe,
+        stages: str = "",
+        snapshots: int = 0,
+        checkpoint_steps: int = CHECKPOINT_STEPS,
+        resume: bool = False,
+    ) -> None:
+        self.folder, self.base, self.sizes = project_path(run_dir), base, read_stages(stages)
+        self.snapshots, self.checkpoint_steps = snapshots, checkpoint_steps
+        self.train = read_side(self.folder, "train")
+        self.dev = read_side(self.folder, "dev").head(DEV_PAIRS)
+        if self.train.empty:
+            raise DataError(f"{run_dir}: there is no training pair")
+        request = {  # all that decides the result: the same request gives the same model
+            "base_model (sha256 of its weights)": base.sha256,
+            "pairs (sha256 of the training side)": pairs_sha256(self.train),
+            "dev pairs (sha256)": pairs_sha256(self.dev),
+            "stages": list(self.sizes),
+            **recipe.model_dump(),
+            PRECISION: recipe.resolved_precision(),
+            THREADS: torch.get_num_threads(),
+        }
+        self.checkpoints, self.model = self.folder / "checkpoints", self.folder / "model"
+        asked, before = self.checkpoints / REQUEST, None
+        if resume and self.finished:
+            before = read_lineage(find_model(display_path(self.model)))[-1].get("request")
+        elif resume and asked.is_file():
+            before = read_json(asked)
+        else:
+            set_aside(self.folder, MADE_BY_TRAINING)
+        if before:  # what another machine or a measurement has decided then, holds now
+            decided = (THREADS, PRECISION) if recipe.precision == "auto" else (THREADS,)
+            request |= {name: before.get(name) for name in decided}
+            changed = [
+                f"{name}: the training was started with {before.get(name)!r}, not {value!r}"
+                for name, value in (dict.fromkeys(before) | request).items()
+                if before.get(name) != value
+            ]
+            if changed:
+                raise ResumeError(
+                    "\n".join([f"{run_dir} cannot be resumed, because this has changed:", *changed])
+                    + "\nTrain without resume (old files are set aside), or undo the change."
+                )
+        if not self.finished:
+            write_json(asked, request)
+        self.request, self.threads = request, request[THREADS]
+        self.recipe = recipe.model_copy(update={"precision": request[PRECISION]})
+
+    @property
+    def finished(self) -> bool:
+        """Whether the model of the last stage is there."""
+        return (self.model / "lineage.json").is_file()
+
+    def stages(self) -> Iterator["Stage"]:
+        """The stages that are not finished; each starts from the saved model of the one before."""
+        base, seen = self.base, {"steps": 0, "pairs": 0}
+        for number in [] if self.finished else range(1, len(self.sizes) + 1):
+            last = number == len(self.sizes)
+            place = self.model if last else self.folder / STAGES / str(number)
+            stage = Stage(self, number, base, place, seen)
+            if not (place / "lineage.json").is_file():
+                yield stage
+            shutil.rmtree(stage.checkpoints, ignore_errors=True)
+            base = find_model(display_path(place))
+            record = read_lineage(base)[-1]
+            seen = {key: seen[key] + record[key] for key in seen}
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+    def record(self) -> dict[str, Any]:
+        """The record of the last stage, once all stages are finished."""
+        return read_lineage(find_model(display_path(self.model)))[-1]
+
+
+class Stage:
+    """One stage of a training: its model, a trainer for it, and the run that saves the result.
+
+    Args:
+        training: the stage's.
+        number: 1 for the first.
+        base: the model it starts from.
+        place: the folder of its result.
+        seen: `steps` and `pairs` of the stages before it.
+    """
+
+    def __init__(
+        self,
+        training: Training,
+        number: int,
+        base: ModelLocation,
+        place: Path,
+        seen: dict[str, int],
+    ) -> None:
+        self.training, self.number, self.place, self.seen = training, number, place, seen
+        self.base, self.earlier = base, read_lineage(base)
+        self.checkpoints = training.checkpoints / f"stage-{number}"
+        self.log = TrainingLog(training.folder, f"stage {len(self.earlier) + 1}")
+        later = {"vocabulary": "keep", "lexical_pairs": 0}  # done by the first stage
+        self.recipe = training.recipe.model_copy(update=later if number > 1 else {})
+        self.facts: dict[str, Any] = {"vocabulary": {"vocabulary": "keep"}, "lexical_warm_up": None}
+
+    def start_model(self) -> CrossEncoder:
+        """The base model; its vocabulary repaired and warmed up if the recipe says so.
+
+        Raises:
+            ModelError: the base model's vocabulary cannot be repaired.
+        """
+        recipe = self.recipe
+        with torch_threads(self.training.threads):
+            model = load_cross_encoder(self.base, recipe.max_length, recipe.seed)
+            if recipe.vocabulary != "keep":
+                self.facts["vocabulary"] = self._repair(model)
+            return self._warmed_up(model) if recipe.lexical_pairs else model
+
+    def _repair(self, model: CrossEncoder) -> dict[str, Any]:
+        """Repair the model's vocabulary with the training texts, in place; a record of it."""
+        recipe, texts = self.recipe, training_texts(self.training.train)
+        repair = repair_vocabulary(load_tokenizer(self.base), texts, recipe.vocabulary)
+        body: Any = model[0].model
+        matrix = body.get_input_embeddings().weight.numpy(force=True)
+        if recipe.new_embeddings == "spectral":
+            rows = spectral_rows(matrix, repair.tokenizer, texts, repair.ids, recipe.seed)
+        else:
+            rows = random_rows(matrix, len(repair.ids), recipe.seed)
+        apply_repair(model, repair, rows)
+        return repair.record() | {"new_embeddings": recipe.new_embeddings}
+
+    def _warmed_up(self, model: CrossEncoder) -> CrossEncoder:
+        """The model after training on soft lexical targets, as an interrupted run has saved it."""
+        recipe, place = self.recipe, self.checkpoints / "lexical"
+        if not (place / "model").is_dir():
+            pairs = lexical_pairs(self.training.train, recipe.lexical_pairs, recipe.seed)
+            factor = recipe.lexical_learning_rate / recipe.learning_rate
+            changes = {
+                "epochs": 1.0,
+                "learning_rate": recipe.lexical_learning_rate,
+                "embedding_learning_rate": factor * recipe.embedding_learning_rate,
+                "warmup_ratio": max(recipe.warmup_ratio, 0.06),
+            }
+            settings = recipe.model_copy(update=changes)
+            log = TrainingLog(self.training.folder, LEXICAL)
+            dropouts = [one for one in model.modules() if isinstance(one, torch.nn.Dropout)]
+            rates = [dropout.p for dropout in dropouts]
+            for dropout in dropouts:  # the targets are a function of the texts: no overfitting
+                dropout.p = 0.0
+            trainer = make_trainer(model, place, pairs, pairs.head(0), settings, log)
+            trainer.train()
+            for dropout, rate in zip(dropouts, rates, strict=True):
+                dropout.p = rate
+            record = {
+                "pairs": len(pairs),
+                "steps": trainer.state.global_step,
+                "learning_rate": recipe.lexical_learning_rate,
+                "train_loss": trainer.mean_loss(),
+                "seconds": trainer.spent()["seconds"],
+                "agreement": agreement(model, pairs),
+            }
+            save_model(model, place / "model", [record])
+        saved = ModelLocation(LEXICAL, "folder", place / "model", "", "", LEXICAL)
+        self.facts["lexical_warm_up"] = read_lineage(saved)[-1]
+        return load_cross_encoder(saved, recipe.max_length, recipe.seed)
+
+    def trainer(self, model: CrossEncoder, loss: torch.nn.Module) -> ResumableTrainer:
+        """The library's trainer on the stage's pairs, made resumable.
+
+        Args:
+            model: from `start_model`; changed in place.
+            loss: of the library, for pairs with a label in [0, 1]. Only `BinaryCrossEntropyLoss`
+                without options is computed by `speed: fast`; others run at the library's speed.
+        """
+        training, log, every = self.training, self.log, self.training.checkpoint_steps
+        labelled = stage_pairs(training.train, training.sizes[self.number - 1], self.recipe.seed)
+        with torch_threads(training.threads):
+            pairs, added = with_mined(labelled, self.recipe)
+            trainer = make_trainer(
+                model, self.checkpoints, pairs, training.dev, self.recipe, log, every, loss
+            )
+        if count := training.snapshots:
+            folder = training.folder / "snapshots"
+            trainer.add_callback(SnapshotCallback(model, folder, count, len(pairs), self.seen))
+        self.facts |= {
+            "pairs": len(pairs),
+            "pairs_sha256": pairs_sha256(pairs),
+            "label_mean": float(pairs["label"].mean()),
+            "statistics": describe_pairs(pairs),
+            "pairs_seen": {"labelled": len(labelled), **added},
+        }
+        return trainer
+
+    def run(self, trainer: ResumableTrainer) -> None:
+        """Train to the end, from the last checkpoint if there is one, and save model and lineage.
+
+        Raises:
+            ResumeError: the checkpoint was written with another loss.
+            TrainingStoppedError: SIGTERM came; a checkpoint was written.
+        """
+        with torch_threads(self.training.threads):
+            trainer.train()
+        spent, pairs, model = trainer.spent(), self.facts["pairs"], trainer.model
+        record = {
+            "stage": self.log.stage,
+            "number": self.number,
+            "stages": len(self.training.sizes),
+            "base": self.base.record(),
+            "parent": self.earlier[-1]["stage"] if self.earlier else self.base.name,
+            "data": read_manifest(self.training.folder),
+            **self.facts,
+            "recipe": self.recipe.model_dump(),
+            "speed": "fast" if isinstance(trainer, FastTrainer) else "exact",
+            "precision": self.recipe.precision,
+            "device": str(model.device),
+            **describe_training(trainer),
+            "steps": trainer.state.global_step,
+            "train_loss": trainer.mean_loss(),
+            **spent,
+            "pairs_per_second": pairs * self.recipe.epochs / max(spent["seconds"], 1e-9),
+            "log": self.log.rows(),
+            "request": self.training.request,
+        }
+        save_model(model, self.place, [*self.earlier, record])
+
+
+def agreement(model: CrossEncoder, pairs: pd.DataFrame) -> float | None:
+    """Pearson correlation, in [-1, 1], of the model's probabilities with soft targets.
+
+    It is computed on at most 500 of the pairs; None where one of the two is constant.
+    """
+    some = pairs.sample(min(len(pairs), AGREEMENT_PAIRS), random_state=0)
+    probabilities = sigmoid(ModelScorer(model).score(text_pairs(some)))
+    target = some["label"].to_numpy(dtype=float)
+    if min(np.ptp(probabilities), np.ptp(target)) == 0:
+        return None
+    return float(np.corrcoef(probabilities, target)[0, 1])
 
 
 def stage_pairs(train: pd.DataFrame, size: int, seed: int = 42) -> pd.DataFrame:
     """A seeded random sample of `size` rows in their given order; all rows for 0 or too many."""
-    import numpy as np
-
     if not 0 < size < len(train):
         return train
     chosen = np.random.default_rng(seed).choice(len(train), size, replace=False)
@@ -39,7 +338,7 @@ def stage_pairs(train: pd.DataFrame, size: int, seed: int = 42) -> pd.DataFrame:
 
 
 def describe_pairs(pairs: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """`min`, `mean` and `max` over all rows: characters of each column of texts, and labels."""
+    """`min`, `mean` and `max` over all rows: characters of each text column, and labels."""
     measured = {name: pairs[name].str.len() for name in ("sentence_0", "sentence_1")}
     measured["label"] = pairs["label"].astype(float)
     return {
@@ -48,263 +347,27 @@ def describe_pairs(pairs: pd.DataFrame) -> dict[str, dict[str, float]]:
     }
 
 
-def record_figures(run_dir: str | Path) -> None:
-    """Write into the lineage how the result of each stage ranked, as the evaluation found it.
-
-    Nothing is written for a stage that was not evaluated.
-    """
-    folder = project_path(run_dir)
-    file, metrics = folder / "model" / "lineage.json", folder / "evaluation" / "metrics.json"
-    lineage, found = read_json(file), read_json(metrics)
-    rows = {row["scorer"]: row for row in found["rows"]}
-    stages = lineage["stages"]
-    for stage in stages:
-        row = rows.get("model" if stage is stages[-1] else stage["stage"])
-        if row is not None:
-            stage["evaluation"] = {
-                "queries": found["queries"],
-                "ties": found["ties"],
-                "test": found.get("recipe", {}).get("source"),
-                "ndcg@10": row["ndcg@10"],
-                "mrr@10": row["mrr@10"],
-            }
-    write_json(file, lineage)
-
-
 def pairs_sha256(pairs: pd.DataFrame) -> str:
     """SHA-256 over texts and labels of all rows, in order: the same pairs give the same value."""
     digest = hashlib.sha256()
-    for first, second, label in pairs[["sentence_0", "sentence_1", "label"]].itertuples(
-        index=False
-    ):
+    columns = (pairs[name].tolist() for name in ("sentence_0", "sentence_1", "label"))
+    for first, second, label in zip(*columns, strict=True):
         for value in (first, second, repr(float(label))):
             part = value.encode("utf-8", "surrogatepass")
             digest.update(len(part).to_bytes(8, "big") + part)
     return digest.hexdigest()
 
 
-THREADS = "threads"  # of torch: they decide the order of sums, and in `fast` the dropout
-
-
-DEV_PAIRS = 1000  # the most dev pairs looked at each time during training
-
-
-MADE_BY_TRAINING = ("model", STAGES, "checkpoints", LOG_NAME, "evaluation", "snapshots")
-
-
-def fine_tune(
-    run_dir: str | Path,
-    base: ModelLocation,
-    recipe: Recipe | None = None,
-    resume: bool = False,
-    stage: str = "",
-    snapshots: int = 0,
-    stages: str = "",
-    checkpoint_steps: int = CHECKPOINT_STEPS,
-) -> dict[str, Any]:
-    """Train on `run_dir/data/train.parquet` and write `run_dir/model`, log and lineage.
-
-    In order, each step only if the recipe asks for it: repair the vocabulary with the training
-    texts, warm up on soft lexical targets, train on the labels, once for each stage. A stage starts
-    from the last one's saved result with a fresh optimiser and schedule. A model that already
-    stands in the run folder is set aside under `earlier/`, with its log. With `resume`, training
-    goes on from the last checkpoint instead; what is finished is kept as is.
-
-    Args:
-        run_dir: a run folder whose data notebook 1 prepared.
-        base: the model to start from.
-        recipe: how to train; the reference card's values if None.
-        resume: continue an interrupted training of the same run.
-        stage: the name of the first stage in logs and lineage; "stage N" if empty.
-        snapshots: models to keep along each stage under `snapshots/`, for a learning curve.
-        stages: training pairs of each stage, such as `2000,0,0` (0: all); empty: one, with all.
-        checkpoint_steps: steps between two checkpoints.
-
-    Returns:
-        The record of the last stage, as appended to `model/lineage.json`.
-
-    Raises:
-        DataError: there are no prepared pairs, or none on the training side.
-        ModelError: the base model's vocabulary cannot be repaired.
-        ResumeError: data or parameters are not those of the training to resume.
-        TrainingStoppedError: SIGTERM came; a checkpoint was written.
-        ValueError: `stages` is no list of whole numbers.
-    """
-    recipe, sizes = recipe or Recipe(), read_stages(stages)
-    folder = project_path(run_dir)
-    train, dev = read_side(folder, "train"), read_side(folder, "dev").head(DEV_PAIRS)
-    if train.empty:
-        raise DataError(f"{run_dir}: there is no training pair")
-    request = _request(base, recipe, sizes, train, dev)
-    checkpoints, model = folder / "checkpoints", folder / "model"
-    asked = checkpoints / ASKED
-    if resume and asked.is_file():  # as it was then, and maybe elsewhere
-        before = read_json(asked)
-        if recipe.precision == "auto":
-            request["precision used"] = before["precision used"]
-        if THREADS in before or recipe.speed == "exact":  # before, `fast` had other batches
-            request[THREADS] = before.get(THREADS)
-    if is_main():
-        _make_room(folder, run_dir, request, resume)
-    wait_for_all()
-    if (model / "lineage.json").is_file():  # only if resumed: it is finished
-        return read_lineage(find_model(display_path(model)))[-1]
-    agreed = read_json(asked)  # of all processes, one has measured what is quick
-    recipe = replace(recipe, precision=agreed["precision used"])
-    with torch_threads(agreed[THREADS]):
-        record = _train_stages(
-            folder, request, base, recipe, sizes, train, dev, stage, snapshots, checkpoint_steps
-        )
-    if is_main():
-        shutil.rmtree(checkpoints, ignore_errors=True)
-    return record
-
-
-def _train_stages(
-    folder: Path,
-    request: dict[str, Any],
-    base: ModelLocation,
-    recipe: Recipe,
-    sizes: tuple[int, ...],
-    train: pd.DataFrame,
-    dev: pd.DataFrame,
-    stage: str,
-    snapshots: int,
-    checkpoint_steps: int,
-) -> dict[str, Any]:
-    """Train the stages that are not finished; the record of the last."""
-    checkpoints = folder / "checkpoints"
-    seen = {"steps": 0, "pairs": 0}
-    for number, size in enumerate(sizes, 1):
-        place = folder / ("model" if number == len(sizes) else f"{STAGES}/{number}")
-        if not (place / "lineage.json").is_file():
-            plan = _Plan(
-                name=stage if stage and number == 1 else f"stage {len(read_lineage(base)) + 1}",
-                place=place,
-                checkpoints=checkpoints / f"stage-{number}",
-                pairs=stage_pairs(train, size, recipe.seed),
-                number=number,
-                stages=len(sizes),
-                request=request,
-            )
-            first = recipe if number == 1 else replace(recipe, vocabulary="keep", lexical_pairs=0)
-            _train_stage(folder, plan, base, first, train, dev, snapshots, seen, checkpoint_steps)
-        wait_for_all()
-        if is_main():  # they served resuming; the result is saved
-            shutil.rmtree(checkpoints / f"stage-{number}", ignore_errors=True)
-        base = find_model(display_path(place))
-        record = read_lineage(base)[-1]
-        seen = {key: seen[key] + record[key] for key in seen}
-    return record
-
-
-def _request(
-    base: ModelLocation,
-    recipe: Recipe,
-    sizes: tuple[int, ...],
-    train: pd.DataFrame,
-    dev: pd.DataFrame,
-) -> dict[str, Any]:
-    """All that decides what comes out: the same request gives the same model, bit for bit."""
-    return {
-        "base_model (sha256 of its weights)": base.sha256,
-        "pairs (sha256 of the training side)": pairs_sha256(train),
-        "dev pairs (sha256)": pairs_sha256(dev),
-        "stages": list(sizes),
-        **asdict(recipe),
-        "precision used": recipe.resolved_precision(),
-        "processes": process_count(),
-        THREADS: torch.get_num_threads(),
-    }
-
-
-def _make_room(folder: Path, run_dir: str | Path, request: dict[str, Any], resume: bool) -> None:
-    """Set aside what an earlier training left, or see that it can be gone on with."""
-    asked, model = folder / "checkpoints" / ASKED, folder / "model" / "lineage.json"
-    if resume and model.is_file():
-        # It is finished, so it no longer matters which machine goes on.
-        before = read_json(model)["stages"][-1].get("request")
-        if before is not None:
-            here = ("precision used", "processes", THREADS)
-            request = request | {name: before.get(name) for name in here}
-        check_asked(before, request, str(run_dir))
-    elif resume and asked.is_file():
-        check_asked(read_json(asked), request, str(run_dir))
-    else:
-        set_aside(folder, MADE_BY_TRAINING)
-    if not model.is_file():
-        write_json(asked, request)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """One stage: its name, where its model goes, its checkpoints, its pairs, which of how many."""
-
-    name: str
-    place: Path
-    checkpoints: Path
-    pairs: pd.DataFrame
-    number: int
-    stages: int
-    request: dict[str, Any]
-
-
-def _train_stage(
-    folder: Path,
-    plan: _Plan,
-    base: ModelLocation,
-    recipe: Recipe,
-    train: pd.DataFrame,
-    dev: pd.DataFrame,
-    snapshots: int,
-    seen: dict[str, int],
-    checkpoint_steps: int,
-) -> None:
-    """Train one stage and save its model with the lineage up to it."""
-    earlier = read_lineage(base)
-    model, repaired = start_model(base, recipe, train)
-    warmed = None
-    if recipe.lexical_pairs:
-        lexical_log = TrainingLog(folder, LEXICAL)
-        model, warmed = warm_up(model, plan.checkpoints, train, recipe, lexical_log)
-    pairs, added = with_mined(plan.pairs, recipe)
-    log = TrainingLog(folder, plan.name)
-    trainer = make_trainer(model, plan.checkpoints, pairs, dev, recipe, log, checkpoint_steps)
-    if snapshots:
-        trainer.add_callback(
-            SnapshotCallback(model, folder / "snapshots", snapshots, len(pairs), seen)
-        )
-    trainer.train(resume_from_checkpoint=rewound(plan.checkpoints, log))
-    loss = trainer.mean_loss()
-    if not is_main():
-        return
-    record = {
-        "stage": plan.name,
-        "number": plan.number,
-        "stages": plan.stages,
-        "base": base.record(),
-        "parent": earlier[-1]["stage"] if earlier else base.name,
-        "data": read_manifest(folder),
-        "pairs": len(pairs),
-        "pairs_sha256": pairs_sha256(pairs),
-        "label_mean": float(pairs["label"].mean()),
-        "statistics": describe_pairs(pairs),
-        "recipe": asdict(recipe),
-        "speed": "fast" if isinstance(trainer, FastTrainer) else "exact",
-        "vocabulary": repaired,
-        "lexical_warm_up": warmed,
-        "pairs_seen": {"labelled": len(plan.pairs), **added},
-        "precision": recipe.resolved_precision(),
-        "device": str(model.device),
-        "loss": "BinaryCrossEntropyLoss",
-        "hyperparameters": hyperparameters(trainer.args),
-        "non_default": non_default(trainer.given),
-        "versions": framework_versions(),
-        "steps": trainer.state.global_step,
-        "train_loss": loss,
-        **trainer.spent(),
-        "pairs_per_second": len(pairs) * recipe.epochs / max(trainer.seconds(), 1e-9),
-        "log": log.rows(),
-        "request": plan.request,
-    }
-    save_model(model, plan.place, [*earlier, record])
+def record_figures(run_dir: str | Path) -> None:
+    """Write into the lineage how the evaluated models of the run's stages ranked."""
+    file = project_path(run_dir) / "model" / "lineage.json"
+    lineage, found = read_json(file), read_json(file.parent.parent / "evaluation" / "metrics.json")
+    rows = {row["scorer"]: row for row in found["rows"]}
+    source = found.get("recipe", {}).get("source")
+    for stage in lineage["stages"]:
+        row = rows.get("model" if stage is lineage["stages"][-1] else stage["stage"])
+        if row is not None:
+            stage["evaluation"] = {"queries": found["queries"], "ties": found["ties"]}
+            stage["evaluation"] |= {"test": source}
+            stage["evaluation"] |= {name: row[name] for name in ("ndcg@10", "mrr@10")}
+    write_json(file, lineage)

@@ -1,6 +1,5 @@
 """One phase of training: pairs and labels in, a changed model out, by the library's own trainer."""
 
-import dataclasses
 import math
 import os
 import platform
@@ -10,8 +9,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,22 +25,16 @@ from sentence_transformers.cross_encoder import (
     CrossEncoderTrainingArguments,
 )
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
-from transformers import (
-    PrinterCallback,
-    ProgressCallback,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-)
+from transformers import PrinterCallback, ProgressCallback
 
 from workbench.data.pairs import text_pairs
 from workbench.engine.forward import is_supported
 from workbench.engine.gradients import BertGradients
 from workbench.files import read_json, write_json
-from workbench.machine import is_main, process_count, wait_for_all
 from workbench.ranking.metrics import pair_metrics
 from workbench.scoring.cross_encoder import ModelScorer, pair_encoder
 from workbench.training.checkpoints import (
+    ResumeError,
     TrainingStoppedError,
     last_checkpoint,
     prune,
@@ -50,116 +42,140 @@ from workbench.training.checkpoints import (
     step_of,
 )
 from workbench.training.log import TrainingLog
+from workbench.training.mining import COLUMNS
 from workbench.training.recipe import Recipe
 
-PROGRESS = "progress.json"  # in a checkpoint: what the library forgets
+PROGRESS = "progress.json"  # in a checkpoint: what the library does not keep
+CHECKPOINT_STEPS = 500  # steps between checkpoints
+LOGGED = ("loss", "learning_rate", "grad_norm", "eval_loss", "eval_ap")
 
 
 class ResumableTrainer(CrossEncoderTrainer):
-    """A trainer whose log, after a resumption, is that of a training without interruption.
+    """A trainer whose result and log, after a kill, are those of a training without interruption.
 
-    The library starts its sum of losses anew when it resumes, so its next log line and its mean
-    over the training differ. Here the loss of each step is kept until it is logged and goes into
-    the checkpoint. A checkpoint counts once it is whole; SIGTERM writes one and stops.
+    The library restarts its sum of losses when it resumes, so its next log row and its mean over
+    the training differ. Here the losses are kept until they are logged and go into the checkpoint.
+    A checkpoint counts once it is whole; SIGTERM writes one and stops.
+
+    Attributes:
+        training_log: receives the log rows; None for a training without a log.
+        time_limit: seconds after the first step, at which the training ends without a checkpoint.
     """
+
+    training_log: TrainingLog | None = None
+    time_limit = math.inf
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fresh: list[torch.Tensor] = []  # losses of this process, not yet shared
-        self.pending: list[float] = []  # losses since the last log line, means over processes
-        self.total = 0.0  # of all losses before those
-        self.before: dict[str, Any] = {"seconds": 0.0, "processor_seconds": 0.0}
-        self.started, self.processor_started = time.monotonic(), time.process_time()
-        self.told_to_stop = False
-        self.given: dict[str, Any] = {}  # the arguments as they were asked for
-        self.add_callback(_StopWhenTold(self))
+        self.pending: list[Any] = []  # losses since the last log row
+        self.total = 0.0  # of the losses before those
+        self.before = {"seconds": 0.0, "processor_seconds": 0.0}
+        self.started = time.monotonic(), time.process_time()
+        self.first_step_end = self.last_step_end = time.monotonic()
+        self.stopping = False
 
-    def train(  # type: ignore[override]
-        self, resume_from_checkpoint: str | None = None, **kwargs: Any
-    ) -> Any:
-        """Train to the end, from the beginning or from a checkpoint.
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train to the end, from the last whole checkpoint or else from the beginning.
 
         Raises:
+            ResumeError: the checkpoint was written with another loss.
             TrainingStoppedError: SIGTERM came; a checkpoint was written.
         """
-        if resume_from_checkpoint:
-            progress = read_json(Path(resume_from_checkpoint) / PROGRESS)
+        checkpoint = last_checkpoint(Path(str(self.args.output_dir)))
+        if checkpoint:
+            progress, loss = read_json(checkpoint / PROGRESS), describe_loss(self.loss)
+            if progress["loss"] != loss:
+                message = f"{checkpoint} was written with {progress['loss']}, not {loss}"
+                raise ResumeError(f"{message}: train without resume, or undo the change")
             self.pending, self.total = progress["pending"], progress["total"]
             self.before = progress["spent"]
-        self.started, self.processor_started = time.monotonic(), time.process_time()
-        with self._listening(), warnings.catch_warnings():
-            # The reference recipe pins memory; without a GPU torch warns that this does nothing.
-            warnings.filterwarnings("ignore", message=".*pin_memory", category=UserWarning)
-            result = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-        if self.told_to_stop:
+            kwargs["resume_from_checkpoint"] = str(checkpoint)
+        if self.training_log:
+            self.training_log.rewind(step_of(checkpoint) if checkpoint else 0)
+        self.started = time.monotonic(), time.process_time()
+        main_thread = threading.current_thread() is threading.main_thread()
+        if main_thread:  # only there can a signal be received
+            handler = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stopping", True))
+        try:
+            with warnings.catch_warnings():
+                # the reference recipe pins memory; without a GPU torch warns: it has no effect
+                warnings.filterwarnings("ignore", message=".*pin_memory", category=UserWarning)
+                result = super().train(*args, **kwargs)
+        finally:
+            if main_thread:
+                signal.signal(signal.SIGTERM, handler)
+        if self.stopping:
             raise TrainingStoppedError(
-                f"told to stop after step {self.state.global_step} of {self.state.max_steps}; "
-                "the checkpoint is whole, resume goes on from it"
+                f"stopped by SIGTERM after step {self.state.global_step} of "
+                f"{self.state.max_steps}; the checkpoint is whole, resume continues from it"
             )
         return result
 
-    def seconds(self) -> float:
-        """Seconds of training, those before an interruption included."""
-        return self.before["seconds"] + time.monotonic() - self.started
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """The library's, after each step; the last one once SIGTERM came or the time is over."""
+        self.last_step_end = time.monotonic()
+        if self.state.global_step == 1:  # it includes one-time set-up, so timing starts after it
+            self.first_step_end = self.last_step_end
+        over = self.last_step_end - self.first_step_end > self.time_limit
+        self.control.should_training_stop |= self.stopping or over
+        self.control.should_save |= self.stopping
+        super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def spent(self) -> dict[str, float]:
-        """Seconds, and processor seconds of this process."""
-        processor = time.process_time() - self.processor_started
-        return {
-            "seconds": self.seconds(),
-            "processor_seconds": self.before["processor_seconds"] + processor,
-        }
+        """Seconds and processor seconds of training, those before an interruption included."""
+        now = time.monotonic(), time.process_time()
+        clocks = zip(self.before.items(), now, self.started, strict=True)
+        return {name: before + end - start for (name, before), end, start in clocks}
 
     def mean_loss(self) -> float:
         """The mean over all steps so far."""
-        self._share()
-        return math.fsum([self.total, *self.pending]) / max(1, self.state.global_step)
+        return math.fsum([self.total, *map(float, self.pending)]) / max(1, self.state.global_step)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """As the library's; the loss is remembered."""
+        """The library's; the loss is kept until it is logged."""
         loss = super().training_step(*args, **kwargs)
-        self.remember(loss)
+        self.pending.append(loss.detach().clone())
         return loss
 
-    def remember(self, loss: torch.Tensor) -> None:
-        """Keep the loss of a step until it is logged."""
-        self.fresh.append(loss.detach().clone())
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As the library's, with the mean loss since the last line, whatever happened between."""
+        """The library's, with the mean loss since the last row, and a row in the training log."""
         if "loss" in logs:
-            self._share()
-            if self.pending:
-                logs["loss"] = math.fsum(self.pending) / len(self.pending)
-            self.total, self.pending = math.fsum([self.total, *self.pending]), []
+            losses = list(map(float, self.pending))
+            if losses:
+                logs["loss"] = math.fsum(losses) / len(losses)
+            self.total, self.pending = math.fsum([self.total, *losses]), []
         super().log(logs, start_time)
-
-    def _share(self) -> None:
-        """Turn this process's losses into means over all processes."""
-        if self.fresh:
-            losses = torch.stack(self.fresh).float()
-            if process_count() > 1:
-                losses = self.accelerator.reduce(losses, reduction="mean")
-            self.pending += losses.tolist()
-            self.fresh = []
+        values = {n.replace("eval", "dev"): float(logs[n]) for n in LOGGED if n in logs}
+        if not values or self.training_log is None:
+            return
+        step, steps, seconds = self.state.global_step, self.state.max_steps, self.spent()["seconds"]
+        row = {
+            "step": step,
+            "steps": steps,
+            "epoch": self.state.epoch,
+            "seconds": round(seconds, 3),
+        }
+        self.training_log.append(row | values)
+        if not watched():
+            shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+            rate = step * self.args.train_batch_size / max(seconds, 1e-9)
+            left = seconds / max(1, step) * (steps - step)
+            shown = f"step {step}/{steps}  {shown}  {rate:.0f} pairs/s  {left:.0f} s left"
+            print(shown, flush=True)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write a checkpoint that counts once it is whole; remove what it makes superfluous."""
+        """Write a checkpoint that counts once it is whole; remove older ones."""
         folder = Path(str(self.args.output_dir))
         place = folder / f"checkpoint-{self.state.global_step}"
-        self._share()
         try:
-            if is_main():
-                shutil.rmtree(place, ignore_errors=True)  # half of one, from a kill at this step
-            wait_for_all()
+            shutil.rmtree(place, ignore_errors=True)  # half of one, from a kill at this step
             super()._save_checkpoint(model, trial)
-            wait_for_all()  # each process writes its own random state
-            if is_main():
-                (place / "training_args.bin").unlink(missing_ok=True)  # a pickle; nobody reads it
-                progress = {"pending": self.pending, "total": self.total, "spent": self.spent()}
-                write_json(place / PROGRESS, progress)
-                seal(place)
-                prune(folder)
+            (place / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody reads
+            progress = {"pending": [float(loss) for loss in self.pending], "total": self.total}
+            progress |= {"spent": self.spent(), "loss": describe_loss(self.loss)}
+            write_json(place / PROGRESS, progress)
+            seal(place)
+            prune(folder)
         except Exception as error:
             shutil.rmtree(place, ignore_errors=True)  # it may be what fills the disk
             good = last_checkpoint(folder)
@@ -169,56 +185,9 @@ class ResumableTrainer(CrossEncoderTrainer):
                 f"({type(error).__name__}: {error}); {state}. Is the disk full?"
             ) from error
 
-    @contextmanager
-    def _listening(self) -> Iterator[None]:
-        """Take SIGTERM as a wish to stop, where signals can be received: in the main thread."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def stop(*_: Any) -> None:
-            self.told_to_stop = True
-
-        before = signal.signal(signal.SIGTERM, stop)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
-
-
-class _StopWhenTold(TrainerCallback):
-    """Has a checkpoint written and the training stopped, after the step that is under way."""
-
-    def __init__(self, trainer: ResumableTrainer) -> None:
-        self.trainer = trainer
-
-    def on_step_end(
-        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """All processes stop at the same step, also if only one of them was told."""
-        told = self.trainer.told_to_stop
-        if process_count() > 1:
-            flag = torch.tensor(float(told), device=args.device)
-            told = bool(self.trainer.accelerator.reduce(flag, reduction="sum").item())
-            self.trainer.told_to_stop = told
-        if told:
-            control.should_save = control.should_training_stop = True
-
-
-def can_train_fast(model: Any) -> bool:
-    """Whether `FastTrainer` trains this model here: a plain BERT, on the CPU, in one process."""
-    inner = model.model
-    if inner is None or not is_supported(inner) or model.device.type != "cpu":
-        return False
-    try:
-        pair_encoder(model)
-    except ValueError:  # its tokenizer joins pairs in a way of its own
-        return False
-    return process_count() == 1
-
 
 class FastTrainer(ResumableTrainer):
-    """The library's trainer; the gradients of a step are those of `BertGradients`.
+    """The library's trainer, with the gradients of a step computed by `BertGradients`.
 
     Data, order, optimizer, schedule, clipping, logs and checkpoints stay the library's.
     """
@@ -233,9 +202,9 @@ class FastTrainer(ResumableTrainer):
         self.gradients = BertGradients(cross_encoder.model, occurring, dtype)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """As the library's; of the token embeddings it has those that are learned.
+        """The library's, with only those token embeddings that occur in the training pairs.
 
-        After each update the model's own matrix has them too.
+        After each update they are copied into the model's own matrix.
         """
         optimizer = super().create_optimizer(model)
         for group in optimizer.param_groups:
@@ -249,12 +218,12 @@ class FastTrainer(ResumableTrainer):
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """The loss of a batch; the gradients are set."""
+        """The loss of a batch; its gradients are set."""
         model.train()
         pairs = self.encoder.encode(_pairs(inputs))
         seed = self.args.seed, self.state.global_step
         loss = self.gradients.step(pairs, inputs["label"], seed)
-        self.remember(loss)
+        self.pending.append(loss.detach().clone())
         return loss
 
     def _clip_grad_norm(self, model: Any) -> torch.Tensor:
@@ -265,22 +234,34 @@ class FastTrainer(ResumableTrainer):
         self.gradients.read()
 
 
+def can_train_fast(model: Any, loss: torch.nn.Module | None = None) -> bool:
+    """Whether `FastTrainer` trains this here: a plain BERT with the plain loss, on the CPU."""
+    if model.model is None or not is_supported(model.model) or model.device.type != "cpu":
+        return False
+    try:
+        pair_encoder(model)
+    except ValueError:  # its tokenizer joins pairs in its own way
+        return False
+    return loss is None or _is_plain(loss)
+
+
+def _is_plain(loss: Any) -> bool:
+    """Whether a loss is the library's binary cross-entropy without any option."""
+    if type(loss) is not BinaryCrossEntropyLoss:
+        return False
+    bce = loss.bce_with_logits_loss
+    options = bce.reduction, bce.weight, bce.pos_weight
+    return isinstance(loss.activation_fn, torch.nn.Identity) and options == ("mean", None, None)
+
+
+def describe_loss(loss: Any) -> str:
+    """A loss by the name of its class and its options."""
+    options = loss.get_config_dict() if hasattr(loss, "get_config_dict") else {}
+    return f"{type(loss).__name__}({', '.join(f'{k}={v}' for k, v in options.items())})"
+
+
 def _pairs(columns: dict[str, Sequence[Any]]) -> list[tuple[str, str]]:
     return list(zip(columns["sentence_0"], columns["sentence_1"], strict=True))
-
-
-CHECKPOINT_STEPS = 500  # steps between checkpoints
-
-
-CADENCE = {
-    "output_dir",
-    "report_to",
-    "logging_steps",
-    "eval_strategy",
-    "eval_steps",
-    "save_strategy",
-    "save_steps",
-}
 
 
 def watched() -> bool:
@@ -289,9 +270,9 @@ def watched() -> bool:
 
 
 def logging_steps(total_steps: int) -> int:
-    """Every 500 steps or at least ten times a run, by a divisor of 500.
+    """Every 500 steps or at least ten times in a training, by a divisor of 500.
 
-    So the mean loss of every 500 steps, which is what the reference card lists, is always known.
+    So the mean loss of every 500 steps, which the reference card lists, is always known.
     """
     return max((n for n in range(1, 501) if 500 % n == 0 and n <= total_steps // 10), default=1)
 
@@ -302,37 +283,30 @@ def make_trainer(
     train: pd.DataFrame,
     dev: pd.DataFrame,
     recipe: Recipe,
-    log: TrainingLog,
+    log: TrainingLog | None,
     checkpoint_steps: int = CHECKPOINT_STEPS,
+    loss: torch.nn.Module | None = None,
 ) -> ResumableTrainer:
-    """A trainer for binary cross-entropy on labelled pairs.
+    """A trainer on labelled pairs.
 
     Args:
         model: changed in place by `train()`.
-        checkpoints: the folder for them.
-        train: columns `sentence_0`, `sentence_1`, `label` in [0, 1]; n rows.
-        dev: the same, looked at each time the log gets a line; may be empty.
+        checkpoints: their folder; `train()` resumes from the last one in it.
+        train: columns `sentence_0`, `sentence_1`, `label` in [0, 1].
+        dev: the same, scored whenever a log row is written; may be empty.
         recipe: of this phase.
-        log: where the values go.
+        log: receives the log rows; None for no log and no output.
         checkpoint_steps: steps between two checkpoints.
-
-    Raises:
-        ValueError: several processes train, and they cannot share a batch equally.
+        loss: of the library; binary cross-entropy if None.
     """
-    processes = process_count()
-    if recipe.batch_size % processes:
-        raise ValueError(
-            f"batch_size {recipe.batch_size}: must be divisible by the {processes} processes"
-        )
+    loss = loss or BinaryCrossEntropyLoss(model)
     steps = math.ceil(math.ceil(len(train) / recipe.batch_size) * recipe.epochs)
-    every = logging_steps(steps)
-    show_bar = watched()
-    half = recipe.resolved_precision() == "bfloat16"
-    rate = recipe.embedding_learning_rate
-    given: dict[str, Any] = dict(
+    every, rate = logging_steps(steps), recipe.embedding_learning_rate
+    bfloat16 = recipe.resolved_precision() == "bfloat16"
+    arguments = CrossEncoderTrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=recipe.epochs,
-        per_device_train_batch_size=recipe.batch_size // processes,
+        per_device_train_batch_size=recipe.batch_size,
         per_device_eval_batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate,
         learning_rate_mapping={r".*word_embeddings\.weight": rate} if rate else {},
@@ -342,153 +316,72 @@ def make_trainer(
         max_grad_norm=1.0,
         optim="adamw_torch_fused",
         seed=recipe.seed,
-        bf16=half,
-        # else bfloat16, and several processes, are taken to be for a GPU
-        use_cpu=(half or processes > 1) and not torch.cuda.is_available(),
+        bf16=bfloat16,
+        use_cpu=bfloat16 and not torch.cuda.is_available(),  # else bfloat16 asks for a GPU
         logging_steps=every,
         eval_strategy="steps" if len(dev) else "no",
         eval_steps=every,
         save_strategy="steps",
         save_steps=checkpoint_steps,
-        # it looks for them in the model's output, which the library hides from it
-        ddp_find_unused_parameters=False if processes > 1 else None,
         report_to="none",
     )
-    arguments = CrossEncoderTrainingArguments(**given)
-    texts = text_pairs(dev)
-    fast = recipe.speed == "fast" and can_train_fast(model)
-    backend = ("torch-bfloat16" if half else "torch-float32") if fast else "predict"
+    fast = recipe.speed == "fast" and can_train_fast(model, loss)
+    backend = ("torch-bfloat16" if bfloat16 else "torch-float32") if fast else "predict"
     trainer = (FastTrainer if fast else ResumableTrainer)(
         model=model,
         args=arguments,
-        train_dataset=_dataset(train),
-        # with the evaluator alone, whose loss is the same, dev pairs are looked at once, not twice
-        eval_dataset=_dataset(dev) if len(dev) and not fast else None,
-        evaluator=PairEvaluator(texts, list(dev["label"]), backend) if len(dev) else None,
-        loss=BinaryCrossEntropyLoss(model),
+        train_dataset=Dataset.from_pandas(train[COLUMNS], preserve_index=False),
+        # the evaluator has the loss too, so that with `fast` dev pairs are scored once, not twice
+        eval_dataset=Dataset.from_pandas(dev[COLUMNS], preserve_index=False)
+        if len(dev) and not fast
+        else None,
+        evaluator=PairEvaluator(dev, backend, _is_plain(loss)) if len(dev) else None,
+        loss=loss,
     )
-    trainer.given = given
-    trainer.add_callback(LogCallback(log, recipe.batch_size, trainer, lines=not show_bar))
+    trainer.training_log = log
     trainer.remove_callback(PrinterCallback)  # our log lines say the same, and more readably
-    if not show_bar:
+    if not watched() or log is None:
         trainer.remove_callback(ProgressCallback)
     return trainer
 
 
-def hyperparameters(arguments: CrossEncoderTrainingArguments) -> dict[str, Any]:
-    """The trainer's arguments as plain values, without places on this machine."""
-    skipped = {"output_dir", "logging_dir", "hub_token", "run_name"}
-    return {k: v for k, v in arguments.to_dict().items() if k not in skipped}
-
-
-def non_default(given: Mapping[str, Any]) -> list[str]:
-    """The names of arguments given to the trainer whose values are not the library's defaults.
-
-    How often it logs, looks at dev pairs and saves is left out: nothing in the result hangs on it.
-    """
-    names = []
-    for field in dataclasses.fields(CrossEncoderTrainingArguments):
-        default = field.default
-        if field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
-        value = given.get(field.name, default)
-        if field.name not in CADENCE and value not in (default, getattr(default, "value", default)):
-            names.append(field.name)
-    return names
-
-
-def framework_versions() -> dict[str, str]:
-    """The versions of what a training depends on, by the names that people know them by."""
-    packages = {
-        "Sentence Transformers": "sentence-transformers",
-        "Transformers": "transformers",
-        "PyTorch": "torch",
-        "Accelerate": "accelerate",
-        "Datasets": "datasets",
-        "Tokenizers": "tokenizers",
-        "Reranker Workbench": "reranker-workbench",
-    }
-    installed = {name: metadata.version(package) for name, package in packages.items()}
-    return {"Python": platform.python_version(), **installed}
-
-
 class PairEvaluator(BaseEvaluator):
-    """Average precision and loss of the model on dev pairs, for the trainer to call."""
+    """Average precision and binary cross-entropy of the model on dev pairs, for the trainer."""
 
-    def __init__(
-        self, sentences: list[tuple[str, str]], labels: list[float], backend: str = "predict"
-    ) -> None:
+    def __init__(self, dev: pd.DataFrame, backend: str = "predict", with_loss: bool = True) -> None:
         super().__init__()
-        self.sentences, self.labels, self.backend = sentences, labels, backend
+        self.dev, self.backend, self.with_loss = dev, backend, with_loss
 
     def __call__(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Score the pairs and return `ap`, and `loss`, which several processes would not log."""
-        logits = ModelScorer(model, backend=self.backend).score(self.sentences).astype(float)
-        loss = np.mean(np.logaddexp(0.0, logits) - np.asarray(self.labels) * logits)
-        return {"ap": pair_metrics(logits, self.labels)["ap"], "loss": float(loss)}
+        """`ap`, and `loss` in place of the library's."""
+        labels = self.dev["label"].to_numpy(dtype=float)
+        scorer = ModelScorer(model, backend=self.backend)
+        logits = scorer.score(text_pairs(self.dev)).astype(float)
+        found = {"ap": pair_metrics(logits, list(labels))["ap"]}
+        if self.with_loss:
+            found["loss"] = float(np.mean(np.logaddexp(0.0, logits) - labels * logits))
+        return found
 
 
-class LogCallback(TrainerCallback):
-    """Writes each log line to the run's training log and, in batch, prints it."""
+def describe_training(trainer: ResumableTrainer) -> dict[str, Any]:
+    """What lineage and model card keep: loss, hyperparameters, and versions.
 
-    def __init__(
-        self, log: TrainingLog, batch_size: int, trainer: ResumableTrainer, lines: bool
-    ) -> None:
-        self.log, self.batch_size, self.trainer, self.lines = log, batch_size, trainer, lines
-
-    def on_log(
-        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Write the values under the names of the training log."""
-        given = kwargs.get("logs") or {}
-        names = {
-            "loss": "loss",
-            "learning_rate": "learning_rate",
-            "grad_norm": "grad_norm",
-            "eval_loss": "dev_loss",
-            "eval_ap": "dev_ap",
-        }
-        values = {ours: float(given[name]) for name, ours in names.items() if name in given}
-        if not values or not state.is_world_process_zero:
-            return
-        seconds = self.trainer.seconds()
-        place = {"step": state.global_step, "steps": state.max_steps, "epoch": state.epoch}
-        self.log.append({**place, "seconds": round(seconds, 3), **values})
-        if self.lines:
-            print(self._line(state, values, seconds), flush=True)
-
-    def _line(self, state: TrainerState, values: dict[str, float], seconds: float) -> str:
-        left = seconds / max(1, state.global_step) * (state.max_steps - state.global_step)
-        rate = state.global_step * self.batch_size / max(seconds, 1e-9)
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-        place = f"step {state.global_step}/{state.max_steps}"
-        return f"{place}  {shown}  {rate:.0f} pairs/s  {left:.0f} s left"
-
-
-class Stopwatch(TrainerCallback):
-    """Ends a training after some seconds, and counts its steps.
-
-    Args:
-        seconds: counted from the end of the first step, which pays for what is set up once.
-
-    Attributes:
-        steps: those after the first.
-        taken: the seconds they took.
+    `non_default` names the hyperparameters whose values are not the library's defaults, except
+    those that do not change the result, such as how often the trainer logs.
     """
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds, self.steps, self.taken, self.start = seconds, -1, 0.0, 0.0
-
-    def on_step_end(
-        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Look at the clock."""
-        self.steps += 1
-        if not self.steps:
-            self.start = time.monotonic()
-        self.taken = time.monotonic() - self.start
-        control.should_training_stop = self.steps > 0 and self.taken >= self.seconds
-
-
-def _dataset(pairs: pd.DataFrame) -> Dataset:
-    return Dataset.from_pandas(pairs[["sentence_0", "sentence_1", "label"]], preserve_index=False)
+    places = {"output_dir", "logging_dir", "hub_token", "run_name"}
+    harmless = {"report_to", "logging_steps", "eval_strategy", "eval_steps", "do_eval"}
+    harmless |= {"save_strategy", "save_steps", "dataloader_pin_memory"}
+    defaults = CrossEncoderTrainingArguments(output_dir="unused").to_dict()
+    used = {k: v for k, v in trainer.args.to_dict().items() if k not in places}
+    packages = ("Sentence Transformers", "Transformers", "PyTorch", "Accelerate", "Datasets")
+    versions = {"Python": platform.python_version()}
+    for name in (*packages, "Tokenizers", "Reranker Workbench"):
+        package = "torch" if name == "PyTorch" else name.lower().replace(" ", "-")
+        versions[name] = metadata.version(package)
+    return {
+        "loss": type(trainer.loss).__name__,
+        "hyperparameters": used,
+        "non_default": [k for k in used if k not in harmless and used[k] != defaults[k]],
+        "versions": versions,
+    }

@@ -1,7 +1,7 @@
 """What can go wrong with a request: each row is refused before anything starts, and harms nothing.
 
 Every case asserts the message, the exit code, and that the folder of runs, with a finished run in
-it, and the inputs are byte for byte what they were. `tests/test_faults_running.py` has the faults
+it, and the inputs are byte for byte what they were. `tests/batch/test_execute.py` has the faults
 that strike while a run is under way.
 """
 
@@ -89,7 +89,7 @@ FILES = {
     "label infinite": (table([("a", "b", "inf")]), "the label is outside [0, 1]"),
     "label empty": (table([("a", "b", "")]), "the label is empty"),
     "texts empty": (table([(" ", "b", "1"), ("\u3000", "c", "0")]), "the text is empty"),
-    "one pair": (table([("a", "b", "1")]), "the test side will hold no positive pair"),
+    "one pair": (table([("a", "b", "1")]), "the test split will hold no positive pair"),
     "one class only": (table([(f"a{n}", f"b{n}", 0) for n in range(60)]), "nothing to rank"),
     "all duplicates": (table([("a", "b", "1")] * 50), "the same pair with the same label stands"),
     "every row ragged": (HEADER + "a,b\nc,d,1,2\n", "more or fewer fields than the header"),
@@ -424,9 +424,9 @@ def test_a_preflight_writes_nothing_and_says_what_the_run_will_take(place, capsy
 
 @pytest.mark.parametrize("has", [True, False])
 def test_a_preflight_warns_where_bfloat16_would_be_slow(place, capsys, monkeypatch, has):
-    monkeypatch.setattr("workbench.batch.sweep.preflight.quick_in_bfloat16", lambda: has)
+    monkeypatch.setattr("workbench.batch.preflight.quick_in_bfloat16", lambda: has)
     assert ask(place, place / "ok.yaml", "-p", "precision", "bfloat16", command="preflight") == 0
-    assert ("bfloat16 is not quicker" in capsys.readouterr().out) is not has
+    assert ("bfloat16 is not faster" in capsys.readouterr().out) is not has
 
 
 def test_a_preflight_loads_no_torch(place):
@@ -444,11 +444,6 @@ def test_a_preflight_as_json(place, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found[0]["level"] == "problem"
     assert "seeed" in found[0]["text"]
-
-
-def test_a_trial_tells_the_time(place, capsys):
-    assert ask(place, place / "ok.yaml", "--trial", command="preflight") == 0
-    assert "pairs/s" in capsys.readouterr().out
 
 
 def test_a_full_disk_is_seen_before_the_run(place, capsys, monkeypatch):
@@ -543,7 +538,7 @@ def test_bad_rows_are_a_warning_where_they_are_only_to_be_reported(place, capsys
     assert "line 62, column label" in out
 
 
-def test_a_large_file_is_looked_at_for_a_second_and_this_is_said(place, capsys, monkeypatch):
+def test_only_the_first_rows_of_a_large_file_are_read_and_this_is_said(place, capsys, monkeypatch):
     from workbench.batch.preflight import read_rows
 
     rows = pd.DataFrame(
@@ -554,11 +549,11 @@ def test_a_large_file_is_looked_at_for_a_second_and_this_is_said(place, capsys, 
         }
     )
     rows.to_csv(place / "large.csv", index=False)
-    found = read_rows(place / "large.csv", {}, seconds=-1)
+    found = read_rows(place / "large.csv", {}, limit=500)
     assert not found.whole
     assert 0 < len(found.good) < 5000
     assert 2500 < found.estimated < 10_000
-    monkeypatch.setattr(read_rows, "__defaults__", (-1.0,))
+    monkeypatch.setattr(read_rows, "__defaults__", (500,))
     assert (
         ask(place, place / "ok.yaml", "-p", "pairs", place / "large.csv", command="preflight") == 0
     )

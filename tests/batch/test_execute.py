@@ -3,6 +3,8 @@
 import re
 import resource
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,12 +12,11 @@ import psutil
 import pytest
 
 import workbench
-from tests.batch.test_faults import snapshot
+from tests.batch.test_preflight import snapshot
 from tests.batch.tiny_project import ACTS, SIGNALS, TinyProject, await_end, await_file
 from workbench.batch.execute import execute, run_chain
-from workbench.cli import choose, csv_cell, main, show, terminal_text
+from workbench.cli import csv_cell, main, show, terminal_text
 from workbench.files import set_aside, write_json, write_text
-from workbench.run_folder import RequestError
 from workbench.runs.folder import read_status
 from workbench.runs.parameters import load_parameters
 
@@ -173,7 +174,7 @@ def test_a_file_that_vanishes_in_mid_run(tmp_path, tiny_model, capsys, monkeypat
         (tmp_path / "pairs.csv").unlink()
         real(*arguments)
 
-    monkeypatch.setattr("workbench.batch.sweep.execute.execute", late)
+    monkeypatch.setattr("workbench.batch.execute.execute", late)
     arguments = ["run", str(request), "--runs-dir", str(tmp_path / "runs"), "--name", "x"]
     assert main([*arguments, "--only", "01"]) == 1
     error = capsys.readouterr().err
@@ -226,7 +227,7 @@ def test_a_clock_that_goes_backwards(project, monkeypatch, tmp_path):
         (tmp_path / "a").write_text(str(number))
         set_aside(tmp_path, ["a"])
     assert sorted(p.read_text() for p in tmp_path.glob("earlier/*/a")) == ["0", "1", "2"]
-    monkeypatch.setattr("workbench.batch.sweep.execute.project_root", lambda: project.root)
+    monkeypatch.setattr("workbench.batch.execute.project_root", lambda: project.root)
     parameters = load_parameters(project.request)
     run_chain(parameters, project.runs / "x")
     status = project.status("x")
@@ -306,25 +307,9 @@ def test_removing_asks_and_follows_no_link(tmp_path, capsys, monkeypatch):
     assert main(arguments) == 0
     assert (tmp_path / "runs/a").is_dir()
     monkeypatch.setattr("builtins.input", lambda _: "y")
-    assert main(arguments) == 0
+    assert main(["runs", "--runs-dir", str(tmp_path / "runs"), "rm", "a"]) == 0
     assert not (tmp_path / "runs/a").exists()
     assert (outside / "thesis.txt").read_text() == "x"
-
-
-def test_filters_and_sorting():
-    rows = [
-        {"name": "a", "state": "done", "ndcg@10": 0.5, "p.seed": 1},
-        {"name": "b", "state": "failed", "ndcg@10": None, "p.seed": 2},
-        {"name": "c", "state": "done", "ndcg@10": 0.7, "p.seed": 1},
-    ]
-    assert [one["name"] for one in choose(rows, ["state=done"], "-ndcg@10")] == ["c", "a"]
-    assert [one["name"] for one in choose(rows, ["ndcg@10>=0.6"])] == ["c"]
-    assert [one["name"] for one in choose(rows, ["seed!=1"])] == ["b"]
-    assert [one["name"] for one in choose(rows, [], "ndcg@10")] == ["a", "c", "b"]
-    with pytest.raises(RequestError, match="no run has 'sede'"):
-        choose(rows, ["sede=1"])
-    with pytest.raises(RequestError, match="must be like"):
-        choose(rows, ["seed"])
 
 
 def test_no_module_loads_a_pickle_or_runs_a_text():
@@ -337,3 +322,26 @@ def test_no_module_loads_a_pickle_or_runs_a_text():
         code = [line.split("#")[0] for line in path.read_text(encoding="utf-8").splitlines()]
         found = [line for line in code if never.search(line)]
         assert not found, f"{path.name}: {found}"
+
+
+HANDED_ON = """
+import signal, subprocess, sys
+from workbench.batch.execute import _sigterm_for_the_kernel
+from workbench.run_folder import Terminated
+wait = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7));"
+child = subprocess.Popen([sys.executable, "-c", wait + "print(1, flush=True); time.sleep(60)"],
+                         stdout=subprocess.PIPE)
+child.stdout.readline()
+before = signal.getsignal(signal.SIGTERM)
+try:
+    with _sigterm_for_the_kernel():
+        signal.raise_signal(signal.SIGTERM)
+        child.wait()
+except Terminated:
+    print("ended", child.returncode, signal.getsignal(signal.SIGTERM) is before)
+"""
+
+
+def test_sigterm_is_handed_on_to_the_kernel_and_then_ends_the_run():
+    done = subprocess.run([sys.executable, "-c", HANDED_ON], capture_output=True, text=True)
+    assert done.stdout == "ended 7 True\n", done.stderr

@@ -1,0 +1,162 @@
+"""What a sweep file asks for: the runs of a grid, a list, seeds or a search, checked beforehand."""
+
+import itertools
+import math
+import re
+from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from workbench.runs.folder import data_identity, run_identity
+from workbench.runs.parameters import (
+    ParameterError,
+    Parameters,
+    given_parameters,
+    read_settings,
+    shortened,
+    sound_parameters,
+)
+
+MAX_RUNS = 10_000
+
+
+class Range(BaseModel, extra="forbid", frozen=True):
+    """Where a search may look for one parameter: an interval or a list of choices."""
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    step: float | None = Field(None, gt=0)
+    choices: list[Any] | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _is_sound(self) -> Self:
+        if (self.choices is None) == (self.low is None or self.high is None):
+            raise ValueError("give either choices, or low and high")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        return self
+
+
+class Search(BaseModel, extra="forbid", frozen=True):
+    """A search by Optuna: every trial is a run, judged on dev and never on the test."""
+
+    method: Literal["tpe", "random", "halving"] = "tpe"
+    trials: int = Field(20, ge=1, le=MAX_RUNS)
+    metric: Literal["dev_ap", "dev_loss"] = "dev_ap"
+    space: dict[str, Range] = Field(min_length=1)
+
+
+class SweepFile(BaseModel, extra="forbid", frozen=True):
+    """The content of a sweep file."""
+
+    parameters: str = Field("", description="a file of parameters that all runs share")
+    base: dict[str, Any] = Field({}, description="parameters that all runs share, over that file")
+    grid: dict[str, list[Any]] = Field({}, description="values to cross")
+    runs: list[dict[str, Any]] = Field([], description="settings one by one, each crossed too")
+    seeds: list[int] = Field([], description="each run once for every seed")
+    search: Search | None = None
+
+    @model_validator(mode="after")
+    def _is_sound(self) -> Self:
+        listed = bool(self.grid or self.runs or self.seeds)
+        if listed and self.search:
+            raise ValueError("search: cannot be combined with grid, runs or seeds")
+        if not listed and not self.search:
+            raise ValueError("neither grid, runs, seeds nor search: nothing to sweep over")
+        if empty := [name for name, values in self.grid.items() if not values]:
+            raise ValueError(f"grid.{empty[0]}: the list is empty")
+        return self
+
+
+class Job(NamedTuple):
+    """One run of a sweep."""
+
+    name: str  # of its folder
+    parameters: Parameters
+    values: dict[str, Any]  # the parameters that differ between the runs of this sweep
+    identity: str  # see `run_identity`
+    data: str  # see `data_identity`
+
+
+class Plan(NamedTuple):
+    """A sweep file with all shared parameters in `base`, and its jobs (none for a search)."""
+
+    asked: SweepFile
+    jobs: list[Job]
+
+
+def read_plan(path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Plan:
+    """Read a sweep file, lay overrides over the shared parameters, and list the runs.
+
+    Equal runs are listed once.
+
+    Raises:
+        ParameterError: the file cannot be read, or names or values are wrong; all are listed.
+    """
+    try:
+        asked = SweepFile(**read_settings(path))
+    except ValidationError as error:
+        lines = [f"{path}: {_reason(one)}" for one in error.errors()]
+        raise ParameterError("\n".join(lines)) from None
+    shared = given_parameters(asked.parameters or None) | asked.base | dict(overrides)
+    plan = asked.model_copy(update={"parameters": "", "base": shared})
+    if asked.search and find_spec("optuna") is None:
+        raise ParameterError("search: install it with pip install 'optuna>=4'")
+    if asked.search:  # its runs are not known yet, but both ends of each range can be checked
+        ends = [
+            {name: value}
+            for name, one in asked.search.space.items()
+            for value in one.choices or (one.low, one.high)
+        ]
+        make_jobs(shared, [{}, *ends])
+        return Plan(plan, [])
+    names = [*asked.grid, *["seed"] * bool(asked.seeds)]
+    lists = [asked.runs or [{}], *asked.grid.values(), *[asked.seeds] * bool(asked.seeds)]
+    count = math.prod(map(len, lists))
+    if count > MAX_RUNS:
+        raise ParameterError(f"{path}: {count:,} runs are asked for; at most {MAX_RUNS:,} may be")
+    crossed = itertools.product(*lists)
+    settings = (one | dict(zip(names, values, strict=True)) for one, *values in crossed)
+    return Plan(plan, make_jobs(shared, settings))
+
+
+def _reason(problem: Any) -> str:
+    where, text = ".".join(map(str, problem["loc"])), problem["msg"]
+    if problem["type"] == "value_error":  # ours
+        return f"{where}: {problem['ctx']['error']}".removeprefix(": ")
+    return f"{where}: {text[:1].lower()}{text[1:]}; it is {shortened(problem['input'])}"
+
+
+def make_jobs(shared: Mapping[str, Any], settings: Iterable[Mapping[str, Any]]) -> list[Job]:
+    """A job for each setting over the shared parameters; equal ones once.
+
+    Raises:
+        ParameterError: with one line for everything that is wrong in any of them.
+    """
+    jobs: dict[str, Job] = {}
+    problems: dict[str, None] = {}
+    for setting in settings:
+        parameters, wrong = sound_parameters({**shared, **setting})
+        problems.update(dict.fromkeys(wrong))
+        if not wrong:
+            identity = run_identity(parameters)
+            values = {name: getattr(parameters, name) for name in setting}
+            name = _folder_name(values, identity)
+            jobs[identity] = Job(name, parameters, values, identity, data_identity(parameters))
+    if problems:
+        raise ParameterError("\n".join(problems))
+    return list(jobs.values())
+
+
+def _folder_name(values: Mapping[str, Any], identity: str) -> str:
+    """A name made of the values that are special about a run, and its identity."""
+    texts = (
+        ("s" * (name == "seed")) + (f"{value:g}" if isinstance(value, float) else str(value))
+        for name, value in values.items()
+    )
+    parts = [re.sub(r"[^\w.+-]+", "-", text).strip("-.")[:24] for text in texts]
+    return "_".join([*filter(None, parts[:6]), identity[:8]])

@@ -1,0 +1,1 @@
+"""Run folders: parameters, records, and comparisons."""

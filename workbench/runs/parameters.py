@@ -1,0 +1,232 @@
+"""The parameters of a run: names, types, ranges, defaults and help, checked before anything starts.
+
+A test compares the notebooks' `parameters` cells with them.
+"""
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ValidationError
+from yaml.constructor import ConstructorError
+
+from workbench.files import display_path, project_path
+from workbench.ranking.metrics import RANKING_METRICS
+from workbench.training.recipe import Recipe, setting
+
+MAX_YAML_BYTES = 1_000_000
+MAX_YAML_DEPTH = 20  # lists and mappings inside one another
+METRICS = (*RANKING_METRICS, "roc_auc", "ap", "accuracy", "f1", "brier", "ece")
+
+
+class ParameterError(ValueError):
+    """The request is wrong; the message names every parameter at fault and what would be right."""
+
+
+class SettingsError(ParameterError):
+    """A file of settings cannot be used; the message names file, line and column."""
+
+
+class Parameters(Recipe):
+    """What can be asked of a run: its recipe, and the rest; paths start at the project's root."""
+
+    run_dir: str = setting("runs/notebook", "the run's folder; relative: to the project's root")
+    pairs: str = setting(
+        "data/sample_pairs.csv", "labelled pairs: path, or hub:name[:config][:split]", min_length=1
+    )
+    sentence_0_column: str = setting("sentence_0", "the column of the query", min_length=1)
+    sentence_1_column: str = setting("sentence_1", "the column of the candidate", min_length=1)
+    label_column: str = setting("label", "the column of the relevance in [0, 1]", min_length=1)
+    on_bad_rows: Literal["report", "fail"] = setting("report", "report: count them; fail: stop")
+    test_pairs: str = setting("", "a file of pairs to test on; empty: a share of the pairs")
+    max_pairs: int = setting(0, "size of a random sample of the pairs; 0: all", ge=0)
+    dev_share: float = setting(0.1, "share of the pairs for dev", ge=0, lt=1)
+    test_share: float = setting(0.1, "share of the pairs for test", ge=0, lt=1)
+    base_model: str = setting(
+        "cross-encoder/ms-marco-MiniLM-L6-v2", "Hub name, bundled:, folder, or run", min_length=1
+    )
+    base_revision: str = setting("", "commit or tag of a Hub model; empty for the newest")
+    fallback_model: str = setting("bundled:all-MiniLM-L6-v2", "without the Hub; empty: fail")
+    snapshots: int = setting(0, "models kept along the way, for a learning curve", ge=0, le=100)
+    stages: str = setting(
+        "", "pairs of each stage, such as 2000,0,0; 0: all", pattern=r"^\s*(\d+\s*(,\s*\d+\s*)*)?$"
+    )
+    checkpoint_steps: int = setting(500, "steps between two checkpoints", ge=1)
+    resume: bool = setting(False, "go on from the last checkpoint of this run")
+    card_samples: int = setting(3, "training pairs printed on the model card", ge=0, le=100)
+    language: str = setting("", "of the texts, for the card, such as zh")
+    license: str = setting("", "of the model, for the card, such as apache-2.0")
+    dataset: str = setting("", "name of the data on the Hub, for the card")
+    compare_runs: str = setting("", "other runs, separated by commas")
+    window: int = setting(5, "log lines in the moving average of the loss", ge=1)
+    candidates: str = setting("", "JSONL, CSV, TSV, Parquet, or folder of TREC files; empty: built")
+    list_size: int = setting(30, "candidates in a list built from the test split", ge=2)
+    ties: Literal["expected", "worst"] = setting(
+        "expected", "expected: average over tied orders; worst: irrelevant ones first"
+    )
+    backend: Literal["auto", "predict", "torch-float32", "torch-bfloat16", "onnx", "onnx-int8"] = (
+        setting("auto", "how models are run; auto: the fastest that ranks as float32 does")
+    )
+    resamples: int = setting(10_000, "draws of an interval, flips of a test", ge=100, le=1_000_000)
+    metric: Literal[METRICS] = setting(  # type: ignore[valid-type]
+        "ndcg@10", "or mrr@10, map, ap, roc_auc, f1, ...: what chooses the best run"
+    )
+    query: str = setting("怎么开通会员", "a query of your own, ranked at the end", min_length=1)
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The source's column names, as `read_pairs` takes them."""
+        roles = ("sentence_0", "sentence_1", "label")
+        return {role: getattr(self, f"{role}_column") for role in roles}
+
+
+def load_parameters(path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Parameters:
+    """A YAML file of parameters with `name value` overrides, checked as by `check_parameters`."""
+    return check_parameters(given_parameters(path, overrides))
+
+
+def given_parameters(
+    path: str | Path | None, overrides: Iterable[tuple[str, str]] = ()
+) -> dict[str, Any]:
+    """What a YAML file (see `read_settings`) and the overrides ask for, unchecked."""
+    return (read_settings(path) if path is not None else {}) | dict(overrides)
+
+
+def check_parameters(given: Mapping[str, Any]) -> Parameters:
+    """The parameters, if names, types and ranges are right.
+
+    Raises:
+        ParameterError: with one line for each parameter at fault.
+    """
+    parameters, problems = sound_parameters(given)
+    if problems:
+        raise ParameterError("\n".join(problems))
+    return parameters
+
+
+def sound_parameters(given: Mapping[str, Any]) -> tuple[Parameters, list[str]]:
+    """The parameters with defaults in place of wrong values, and a line for each wrong one."""
+    unmeant = {name: reason for name in given if (reason := _unmeant(name, given[name]))}
+    rest, problems = {n: v for n, v in given.items() if n not in unmeant}, list(unmeant.values())
+    try:
+        parameters = Parameters(**rest)
+    except ValidationError as error:
+        problems += [_explain(problem) for problem in error.errors()]
+        faulty = {problem["loc"][0] for problem in error.errors()}
+        parameters = Parameters(**{n: value for n, value in rest.items() if n not in faulty})
+    if parameters.dev_share + parameters.test_share >= 1:
+        problems.append("dev_share and test_share: together they must stay below 1")
+    return parameters, problems
+
+
+def _unmeant(name: str, value: Any) -> str:
+    """Why a value cannot have been meant, though its type might take it; empty if it can."""
+    field = Parameters.model_fields.get(name)
+    if field and isinstance(value, bool) and field.annotation in (int, float):
+        return f"{name}: must be a number; it is {str(value).lower()}"  # True would count as 1
+    if field and isinstance(value, str) and name != "query" and any(ord(c) < 32 for c in value):
+        return f"{name}: holds a line break or another control character; it is {value!r}"
+    return ""
+
+
+def _explain(problem: Any) -> str:
+    name, value = str(problem["loc"][0]), problem["input"]
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, Parameters.model_fields, 1, cutoff=0.4)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        shown = name[:80] if name.isprintable() else ascii(name)[:80]
+        return f"{shown}: there is no such parameter{hint}"
+    text = problem["msg"][:1].lower() + problem["msg"][1:]
+    return f"{name}: {text}; it is {shortened(value)}"
+
+
+def shortened(value: Any) -> str:
+    """The value as Python writes it, cut after 80 characters; lone surrogates escaped."""
+    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
+def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The mapping in a YAML file; empty for a file without any value.
+
+    Args:
+        path: from the working directory, or else from the project's root.
+
+    Raises:
+        SettingsError: the file cannot be read, or holds anything but plain settings.
+    """
+    file = Path(path) if Path(path).is_file() else project_path(path)
+    text, shown = _text(file, str(path)), display_path(file.resolve())
+    try:
+        value = yaml.load(text, Loader=_PlainLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        reason = error.problem or error.context
+        raise SettingsError(f"{shown}{where}: not readable YAML: {reason}") from error
+    except yaml.reader.ReaderError as error:
+        line, character = text.count("\n", 0, error.position) + 1, ascii(chr(error.character))
+        reason = f"not readable YAML: the character {character} is not allowed"
+        raise SettingsError(f"{shown}, line {line}: {reason}") from error
+    except (ValueError, OverflowError) as error:  # a date or a number that Python cannot hold
+        raise SettingsError(f"{shown}: not readable YAML: {error}") from error
+    if not isinstance(value, dict | None):
+        raise SettingsError(f"{shown}: must hold lines of `name: value`; it is {value!r:.80}")
+    return value or {}
+
+
+def _text(file: Path, given: str) -> str:
+    """The text of a file of settings, or why it cannot be one."""
+    if file.is_symlink() and not file.exists():
+        raise SettingsError(f"{given}: is a link to {os.readlink(file)!r}, which is not there")
+    if not file.is_file():
+        reason = "is a folder or a device, not a file" if file.exists() else "there is no such file"
+        raise SettingsError(f"{given}: {reason}")
+    try:
+        if file.stat().st_size > MAX_YAML_BYTES:
+            raise SettingsError(f"{given}: has more than {MAX_YAML_BYTES:,} bytes")
+        return file.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise SettingsError(f"{given}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        kind = "UTF-16" if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else "not UTF-8"
+        message = f"{given}, line {line}: not readable YAML: the file is {kind}; save it as UTF-8"
+        raise SettingsError(message) from error
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """The safe loader without tags, aliases, merge keys, repeated names and deep nesting."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event, problem = self.peek_event(), ""
+        self.depth += 1
+        if event.anchor is not None:
+            problem = f"the anchor or alias {event.anchor!r} is not allowed; write the value out"
+        elif event.tag is not None:
+            problem = f"the tag {event.tag} is not allowed; only plain values are"
+        elif self.depth > MAX_YAML_DEPTH:
+            problem = f"more than {MAX_YAML_DEPTH} lists and mappings inside one another"
+        if problem:
+            raise ConstructorError(None, None, problem, event.start_mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def flatten_mapping(self, node: Any) -> None:
+        """Called for each mapping, to merge `<<` into it: here its names are checked instead."""
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:str":
+                problem = f"{key.value!r} is not allowed here: every name must be a word"
+            elif key.value in lines:
+                problem = f"{key.value!r} stands on line {lines[key.value]} already"
+            else:
+                lines[key.value] = key.start_mark.line + 1
+                continue
+            raise ConstructorError(None, None, problem, key.start_mark)
