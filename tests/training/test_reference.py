@@ -1,6 +1,5 @@
 """The reference model's card: its values in our recipe, and its log beside ours."""
 
-import dataclasses
 import warnings
 
 import pandas as pd
@@ -30,8 +29,7 @@ REFERENCE = load_parameters(ROOT / "notebooks/parameters/reference.yaml")
 def arguments(tiny_model, tmp_path_factory):
     """What the reference recipe passes to the trainer."""
     folder = tmp_path_factory.mktemp("reference")
-    names = {field.name for field in dataclasses.fields(Recipe)}
-    recipe = Recipe(**{k: v for k, v in REFERENCE.model_dump().items() if k in names})
+    recipe = Recipe.of(REFERENCE.model_dump())
     model = load_cross_encoder(find_model(str(tiny_model)), recipe.max_length, recipe.seed)
     pairs = pd.DataFrame({"sentence_0": ["a"] * 16, "sentence_1": "b", "label": 1.0})
     trainer = make_trainer(model, folder, pairs, pairs.head(0), recipe, TrainingLog(folder, "s"))

@@ -34,13 +34,7 @@ from workbench.training.trainer import (
     describe_training,
     make_trainer,
 )
-from workbench.vocabulary.repair import (
-    apply_repair,
-    random_rows,
-    repair_vocabulary,
-    spectral_rows,
-    training_texts,
-)
+from workbench.vocabulary import repair
 
 LEXICAL = "lexical warm-up"  # its name in the training log
 AGREEMENT_PAIRS = 500
@@ -118,13 +112,15 @@ class Training:
             THREADS: torch.get_num_threads(),
         }
         self.checkpoints, self.model = self.folder / "checkpoints", self.folder / "model"
+        finished = (self.model / "lineage.json").is_file()
         asked, before = self.checkpoints / REQUEST, None
-        if resume and self.finished:
+        if resume and finished:
             before = read_lineage(find_model(display_path(self.model)))[-1].get("request")
         elif resume and asked.is_file():
             before = read_json(asked)
         else:
             set_aside(self.folder, MADE_BY_TRAINING)
+            finished = False
         if before:  # what another machine or a measurement has decided then, holds now
             decided = (THREADS, PRECISION) if recipe.precision == "auto" else (THREADS,)
             request |= {name: before.get(name) for name in decided}
@@ -138,20 +134,16 @@ class Training:
                     "\n".join([f"{run_dir} cannot be resumed, because this has changed:", *changed])
                     + "\nTrain without resume (old files are set aside), or undo the change."
                 )
-        if not self.finished:
+        if not finished:
             write_json(asked, request)
         self.request, self.threads = request, request[THREADS]
         self.recipe = recipe.model_copy(update={"precision": request[PRECISION]})
 
-    @property
-    def finished(self) -> bool:
-        """Whether the model of the last stage is there."""
-        return (self.model / "lineage.json").is_file()
-
     def stages(self) -> Iterator["Stage"]:
         """The stages that are not finished; each starts from the saved model of the one before."""
         base, seen = self.base, {"steps": 0, "pairs": 0}
-        for number in [] if self.finished else range(1, len(self.sizes) + 1):
+        finished = (self.model / "lineage.json").is_file()
+        for number in [] if finished else range(1, len(self.sizes) + 1):
             last = number == len(self.sizes)
             place = self.model if last else self.folder / STAGES / str(number)
             stage = Stage(self, number, base, place, seen)
@@ -169,15 +161,7 @@ class Training:
 
 
 class Stage:
-    """One stage of a training: its model, a trainer for it, and the run that saves the result.
-
-    Args:
-        training: the stage's.
-        number: 1 for the first.
-        base: the model it starts from.
-        place: the folder of its result.
-        seen: `steps` and `pairs` of the stages before it.
-    """
+    """One stage of a training: its model, a trainer for it, and the run that saves the result."""
 
     def __init__(
         self,
@@ -210,16 +194,16 @@ class Stage:
 
     def _repair(self, model: CrossEncoder) -> dict[str, Any]:
         """Repair the model's vocabulary with the training texts, in place; a record of it."""
-        recipe, texts = self.recipe, training_texts(self.training.train)
-        repair = repair_vocabulary(load_tokenizer(self.base), texts, recipe.vocabulary)
+        recipe, texts = self.recipe, repair.training_texts(self.training.train)
+        made = repair.repair_vocabulary(load_tokenizer(self.base), texts, recipe.vocabulary)
         body: Any = model[0].model
         matrix = body.get_input_embeddings().weight.numpy(force=True)
         if recipe.new_embeddings == "spectral":
-            rows = spectral_rows(matrix, repair.tokenizer, texts, repair.ids, recipe.seed)
+            rows = repair.spectral_rows(matrix, made.tokenizer, texts, made.ids, recipe.seed)
         else:
-            rows = random_rows(matrix, len(repair.ids), recipe.seed)
-        apply_repair(model, repair, rows)
-        return repair.record() | {"new_embeddings": recipe.new_embeddings}
+            rows = repair.random_rows(matrix, len(made.ids), recipe.seed)
+        repair.apply_repair(model, made, rows)
+        return made.record() | {"new_embeddings": recipe.new_embeddings}
 
     def _warmed_up(self, model: CrossEncoder) -> CrossEncoder:
         """The model after training on soft lexical targets, as an interrupted run has saved it."""

@@ -33,14 +33,7 @@ from workbench.engine.gradients import BertGradients
 from workbench.files import read_json, write_json
 from workbench.ranking.metrics import pair_metrics
 from workbench.scoring.cross_encoder import ModelScorer, pair_encoder
-from workbench.training.checkpoints import (
-    ResumeError,
-    TrainingStoppedError,
-    last_checkpoint,
-    prune,
-    seal,
-    step_of,
-)
+from workbench.training import checkpoints
 from workbench.training.log import TrainingLog
 from workbench.training.mining import COLUMNS
 from workbench.training.recipe import Recipe
@@ -81,17 +74,19 @@ class ResumableTrainer(CrossEncoderTrainer):
             ResumeError: the checkpoint was written with another loss.
             TrainingStoppedError: SIGTERM came; a checkpoint was written.
         """
-        checkpoint = last_checkpoint(Path(str(self.args.output_dir)))
+        checkpoint = checkpoints.last_checkpoint(Path(str(self.args.output_dir)))
         if checkpoint:
             progress, loss = read_json(checkpoint / PROGRESS), describe_loss(self.loss)
             if progress["loss"] != loss:
                 message = f"{checkpoint} was written with {progress['loss']}, not {loss}"
-                raise ResumeError(f"{message}: train without resume, or undo the change")
+                raise checkpoints.ResumeError(
+                    f"{message}: train without resume, or undo the change"
+                )
             self.pending, self.total = progress["pending"], progress["total"]
             self.before = progress["spent"]
             kwargs["resume_from_checkpoint"] = str(checkpoint)
         if self.training_log:
-            self.training_log.rewind(step_of(checkpoint) if checkpoint else 0)
+            self.training_log.rewind(checkpoints.step_of(checkpoint) if checkpoint else 0)
         self.started = time.monotonic(), time.process_time()
         main_thread = threading.current_thread() is threading.main_thread()
         if main_thread:  # only there can a signal be received
@@ -105,7 +100,7 @@ class ResumableTrainer(CrossEncoderTrainer):
             if main_thread:
                 signal.signal(signal.SIGTERM, handler)
         if self.stopping:
-            raise TrainingStoppedError(
+            raise checkpoints.TrainingStoppedError(
                 f"stopped by SIGTERM after step {self.state.global_step} of "
                 f"{self.state.max_steps}; the checkpoint is whole, resume continues from it"
             )
@@ -174,12 +169,16 @@ class ResumableTrainer(CrossEncoderTrainer):
             progress = {"pending": [float(loss) for loss in self.pending], "total": self.total}
             progress |= {"spent": self.spent(), "loss": describe_loss(self.loss)}
             write_json(place / PROGRESS, progress)
-            seal(place)
-            prune(folder)
+            checkpoints.seal(place)
+            checkpoints.prune(folder)
         except Exception as error:
             shutil.rmtree(place, ignore_errors=True)  # it may be what fills the disk
-            good = last_checkpoint(folder)
-            state = f"that of step {step_of(good)} is whole" if good else "there is none before it"
+            good = checkpoints.last_checkpoint(folder)
+            state = (
+                f"that of step {checkpoints.step_of(good)} is whole"
+                if good
+                else "there is none before it"
+            )
             raise RuntimeError(
                 f"the checkpoint of step {self.state.global_step} cannot be written to {folder} "
                 f"({type(error).__name__}: {error}); {state}. Is the disk full?"
@@ -282,7 +281,7 @@ def logging_steps(total_steps: int) -> int:
 
 def make_trainer(
     model: CrossEncoder,
-    checkpoints: Path,
+    folder: Path,
     train: pd.DataFrame,
     dev: pd.DataFrame,
     recipe: Recipe,
@@ -294,7 +293,7 @@ def make_trainer(
 
     Args:
         model: changed in place by `train()`.
-        checkpoints: their folder; `train()` resumes from the last one in it.
+        folder: of the checkpoints; `train()` resumes from the last one in it.
         train: columns `sentence_0`, `sentence_1`, `label` in [0, 1].
         dev: the same, scored whenever a log row is written; may be empty.
         recipe: of this phase.
@@ -307,7 +306,7 @@ def make_trainer(
     every, rate = logging_steps(steps), recipe.embedding_learning_rate
     bfloat16 = recipe.resolved_precision() == "bfloat16"
     arguments = CrossEncoderTrainingArguments(
-        output_dir=str(checkpoints),
+        output_dir=str(folder),
         num_train_epochs=recipe.epochs,
         per_device_train_batch_size=recipe.batch_size,
         per_device_eval_batch_size=recipe.batch_size,
@@ -330,14 +329,13 @@ def make_trainer(
     )
     fast = recipe.speed == "fast" and can_train_fast(model, loss)
     backend = ("torch-bfloat16" if bfloat16 else "torch-float32") if fast else "predict"
+    datasets = [Dataset.from_pandas(pairs[COLUMNS], preserve_index=False) for pairs in (train, dev)]
     trainer = (FastTrainer if fast else ResumableTrainer)(
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_pandas(train[COLUMNS], preserve_index=False),
+        train_dataset=datasets[0],
         # the evaluator has the loss too, so that with `fast` dev pairs are scored once, not twice
-        eval_dataset=Dataset.from_pandas(dev[COLUMNS], preserve_index=False)
-        if len(dev) and not fast
-        else None,
+        eval_dataset=datasets[1] if len(dev) and not fast else None,
         evaluator=PairEvaluator(dev, backend, _is_plain(loss)) if len(dev) else None,
         loss=loss,
     )
