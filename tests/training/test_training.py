@@ -164,7 +164,10 @@ def test_another_loss_trains_and_is_not_mixed_with_the_first(trained, tmp_path, 
     recipe = RECIPE.model_copy(update={"speed": "fast"})
     for resume, make_loss in ((False, weighted), (True, BinaryCrossEntropyLoss), (True, weighted)):
         training = Training(run, base, recipe, checkpoint_steps=5, resume=resume)
-        (stage,) = training.stages()
+        stage = next(training.stages())
+        if not resume:
+            with pytest.raises(RuntimeError, match="stage 1 was not run"):
+                list(training.stages())
         model = stage.start_model()
         trainer = stage.trainer(model, make_loss(model))
         assert isinstance(trainer, FastTrainer) == (make_loss is not weighted)

@@ -149,6 +149,8 @@ class Training:
             stage = Stage(self, number, base, place, seen)
             if not (place / "lineage.json").is_file():
                 yield stage
+            if not (place / "lineage.json").is_file():
+                raise RuntimeError(f"stage {number} was not run: call `stage.run(trainer)`")
             shutil.rmtree(stage.checkpoints, ignore_errors=True)
             base = find_model(display_path(place))
             record = read_lineage(base)[-1]
