@@ -63,16 +63,9 @@ class Evaluation:
             part: `ranking` metrics, metrics of `pairs`, or `all`.
         """
         rows = sorted(self.metrics["rows"], key=lambda row: -row[MAIN_METRIC]["mean"])
-        shown = [
-            {
-                name: format_estimate(value)
-                for name, value in row.items()
-                if name != "scorer"
-                and part in ("all", "ranking" if name in RANKING_METRICS else "pairs")
-            }
-            for row in rows
-        ]
-        return pd.DataFrame(shown, index=pd.Index([row["scorer"] for row in rows], name="scorer"))
+        frame = pd.DataFrame(rows).set_index("scorer").map(format_estimate)
+        ranking = frame.columns.isin(list(RANKING_METRICS))
+        return frame if part == "all" else frame.loc[:, ranking == (part == "ranking")]
 
     def differences(self) -> pd.DataFrame:
         """One row per other scorer: nDCG@10 of the model minus its own, interval, p-values.
@@ -118,13 +111,8 @@ def rank_lists(
     scores: Sequence[ArrayLike], lists: Sequence[CandidateList], ties: str
 ) -> dict[str, FloatArray]:
     """Every ranking metric of every list, see `rank_metrics`; scores as from `score_lists`."""
-    return rank_metrics(
-        scores,
-        [one.relevance for one in lists],
-        ties,
-        [one.missed for one in lists],
-        [one.query for one in lists],
-    )
+    relevance, missed = [one.relevance for one in lists], [one.missed for one in lists]
+    return rank_metrics(scores, relevance, ties, missed, [one.query for one in lists])
 
 
 def evaluate(
@@ -140,13 +128,13 @@ def evaluate(
     """Measure every scorer on the same candidate lists and on the same labelled pairs.
 
     Ranking metrics are means over the lists with 95 % bootstrap intervals, whole text groups drawn
-    (`query_groups`). Each scorer's nDCG@10 is compared with that of the one named `model`, if there
-    is one: the difference from the same draws, and a paired randomisation test, Holm-corrected.
+    (`query_groups`). The nDCG@10 of the scorer named `model`, if there is one, is compared with
+    that of each other: the difference from the same draws, and a paired randomisation test,
+    Holm-corrected.
 
     Pair metrics are over `pairs`. The threshold of `accuracy` and `f1` is the one with the highest
-    F1 on `dev`; without dev pairs of both classes the two are not defined, for a threshold fitted
-    on the test pairs themselves would flatter. `brier` and `ece` are defined for scorers that
-    give log-odds (`log_odds` is true of them).
+    F1 on `dev`; without dev pairs of both classes the two are not defined. `brier` and `ece` are
+    defined for scorers that give log-odds (`log_odds` is true of them).
 
     Args:
         scorers: by name.
@@ -193,6 +181,15 @@ def evaluate(
     every, counts = np.column_stack(values), count_lists(lists)
     draws = bootstrap_draws(every, groups, resamples, seed)
     means = iter(map(estimate, every.mean(axis=0), draws.T))
+    names, others = list(scorers), [name for name in scorers if name != "model"]
+    minus: dict[str, dict[str, Any]] = {}
+    if others and "model" in scorers:
+        first, step = list(RANKING_METRICS).index(MAIN_METRIC), len(RANKING_METRICS)
+        own, rest = (
+            [first + step * names.index(name) for name in chosen] for chosen in (["model"], others)
+        )
+        gaps, gap_draws = (array[:, own] - array[:, rest] for array in (every, draws))
+        minus = compare(others, gaps, gap_draws, groups, resamples, seed)
     metrics = {
         "schema": 1,
         "ties": ties,
@@ -211,30 +208,12 @@ def evaluate(
         **stated,
         "rows": [
             {"scorer": name, **{metric: next(means).plain() for metric in RANKING_METRICS}, **pair}
-            for name, pair in zip(scorers, pair_rows, strict=True)
+            for name, pair in zip(names, pair_rows, strict=True)
         ],
-        "model_minus": _model_minus(list(scorers), every, draws, groups, resamples, seed),
+        "model_minus": minus,
     }
     joined = (pd.concat(parts, ignore_index=True) for parts in zip(*frames, strict=True))
     return Evaluation(metrics, *joined)
-
-
-def _model_minus(
-    names: list[str],
-    values: FloatArray,
-    draws: FloatArray,
-    groups: np.ndarray,
-    resamples: int,
-    seed: int,
-) -> dict[str, dict[str, Any]]:
-    others = [name for name in names if name != "model"]
-    if "model" not in names or not others:
-        return {}
-    first, step = list(RANKING_METRICS).index(MAIN_METRIC), len(RANKING_METRICS)
-    column = {name: first + step * number for number, name in enumerate(names)}
-    places = [column[name] for name in others]
-    gaps, gap_draws = (a[:, [column["model"]]] - a[:, places] for a in (values, draws))
-    return compare(others, gaps, gap_draws, groups, resamples, seed)
 
 
 def save_evaluation(

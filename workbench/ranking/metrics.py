@@ -60,17 +60,12 @@ def rank(
         raise ValueError(f"{score.shape} scores for {gain.shape} candidates; both must be (n,)")
     if ties not in TIES:
         raise ValueError(f"ties is {ties!r}; it must be 'expected' or 'worst'")
-    for values, good, what in (
-        (score, np.isfinite(score), "the score of candidate {} is {}; it must be finite"),
-        (
-            gain,
-            np.isfinite(gain) & (gain >= 0),
-            "the relevance of candidate {} is {}; it must be 0 or more",
-        ),
-    ):
-        if not good.all():
-            place = int(np.flatnonzero(~good)[0])
-            raise ValueError(what.format(place, values[place]))
+    if not (good := np.isfinite(score)).all():
+        n = int(np.argmin(good))
+        raise ValueError(f"the score of candidate {n} is {score[n]}; it must be finite")
+    if not (good := (gain >= 0) & (gain < np.inf)).all():
+        n = int(np.argmin(good))
+        raise ValueError(f"the relevance of candidate {n} is {gain[n]}; it must be 0 or more")
     order = np.lexsort((gain, -score))  # within a tie the irrelevant first: the worst order
     changes = np.ones(len(order), dtype=bool)
     if ties == "expected":
@@ -167,8 +162,8 @@ def rank_metrics(
         scores: for each query an array of shape (candidates,).
         relevance: the same shapes.
         ties: `expected` or `worst`.
-        missed: for each query the relevance of relevant texts that are not candidates.
-        names: what to call the queries in an error; their numbers, from 0, if None.
+        missed: for each query as in `rank`; none if None.
+        names: of the queries, for errors, which else have their numbers alone.
 
     Raises:
         ValueError: an array does not fit or holds an impossible value; names the query.
@@ -192,41 +187,30 @@ def pair_values(
     threshold: float = float("nan"),
     probability: FloatArray | None = None,
 ) -> list[float]:
-    """The values of `PAIR_METRICS` for labelled pairs; NaN where one is not defined.
+    """The values of `PAIR_METRICS`; NaN where one is not defined: one class only, no threshold.
 
-    Args:
-        ranking: of all pairs as one list; it must hold both classes, or `roc_auc` and `ap` are NaN.
-        score: shape (n,), of the same pairs in any order.
-        positive: shape (n,), in the order of `score`.
-        threshold: scores at or above it are called positive; NaN leaves out `accuracy` and `f1`.
-        probability: shape (n,), in the order of `score`; None leaves out `brier` and `ece`.
+    `ranking` is of all pairs as one list; the other arrays have shape (pairs,), in any order.
     """
     nan = float("nan")
     mixed = ranking.gain.any() and not ranking.gain.all()
-    called = not np.isnan(threshold)
-    return [
-        roc_auc(ranking),
-        average_precision(ranking) if mixed else nan,
-        accuracy(score, positive, threshold) if called else nan,
-        f1(score, positive, threshold) if called else nan,
-        nan if probability is None else brier(probability, positive),
-        nan if probability is None else calibration_error(probability, positive),
-    ]
+    values = [roc_auc(ranking), average_precision(ranking) if mixed else nan]
+    for metric in (accuracy, f1):
+        values.append(nan if np.isnan(threshold) else metric(score, positive, threshold))
+    for metric_of_chance in (brier, calibration_error):
+        values.append(nan if probability is None else metric_of_chance(probability, positive))
+    return values
 
 
 def pair_metrics(
     scores: ArrayLike, labels: ArrayLike, threshold: float = 0.5, ties: str = "expected"
 ) -> dict[str, float]:
-    """ROC AUC (`roc_auc`) and average precision (`ap`) of scores over labelled pairs.
+    """ROC AUC (`roc_auc`) and average precision (`ap`); NaN where there is only one class.
 
     Args:
         scores: shape (n,), higher is better.
-        labels: shape (n,), in [0, 1].
-        threshold: labels at or above it count as positive.
+        labels: shape (n,), in [0, 1]; at or above `threshold` a pair is positive.
+        threshold: of the labels.
         ties: `expected` or `worst`.
-
-    Returns:
-        The two values; NaN where there is only one class.
     """
     score, positive = np.asarray(scores, dtype=float), np.asarray(labels, dtype=float) >= threshold
     found = pair_values(rank(score, positive, ties), score, positive)
@@ -250,14 +234,12 @@ def roc_auc(ranking: Ranking) -> float:
 def fit_threshold(scores: ArrayLike, positive: ArrayLike) -> float:
     """The threshold with the highest F1: scores at or above it are called positive.
 
-    It lies half-way between two adjacent scores; of equally good ones the highest is taken.
+    It lies half-way between two adjacent scores; of equally good ones the highest is taken. NaN
+    where there is only one class.
 
     Args:
         scores: shape (n,), finite; of pairs that are not tested on.
         positive: shape (n,), true where the pair is positive.
-
-    Returns:
-        The threshold; NaN where there is only one class, since none can be fitted then.
     """
     score, right = np.asarray(scores, dtype=float), np.asarray(positive, dtype=bool)
     if right.all() or not right.any():
@@ -290,10 +272,9 @@ def brier(probabilities: ArrayLike, positive: ArrayLike) -> float:
 def reliability(
     probabilities: ArrayLike, positive: ArrayLike, bins: int = 10
 ) -> tuple[IntArray, FloatArray, FloatArray]:
-    """Number of pairs, mean probability and share of positives in equal-width probability bins.
+    """Number of pairs, mean probability and share of positives in bins of equal width.
 
-    Returns:
-        Three arrays of shape (bins,); the latter two are NaN in an empty bin.
+    Three arrays of shape (bins,); the latter two are NaN in an empty bin.
     """
     probability, right = np.asarray(probabilities, float), np.asarray(positive, float)
     place = np.clip((probability * bins).astype(int), 0, bins - 1)

@@ -70,11 +70,8 @@ def bootstrap_draws(
     if not len(value):
         raise ValueError("there is no value to take a mean of")
     sums, sizes = _by_group(value, groups)
-    draws = [
-        counts @ sums / (counts @ sizes)[:, None]
-        for counts in _group_counts(len(sizes), resamples, seed)
-    ]
-    return np.concatenate(draws)
+    counts = _group_counts(len(sizes), resamples, seed)
+    return np.concatenate([drawn @ sums / (drawn @ sizes)[:, None] for drawn in counts])
 
 
 def bootstrap_mean(
@@ -107,8 +104,8 @@ def randomisation_test(
     p-value is (1 + flips at least as far from 0 as the data) / (1 + resamples), never 0.
 
     Args:
-        differences: shape (queries, columns); each column is tested separately.
-        groups: shape (queries,); each query its own group if None.
+        differences: shape (queries, columns); each column has a test.
+        groups: as in `bootstrap_draws`.
         resamples: number of random flips.
         seed: of the flips.
 
@@ -148,30 +145,20 @@ def compare(
     resamples: int,
     seed: int,
 ) -> dict[str, dict[str, Any]]:
-    """Paired differences, each with its interval and its p-value, alone and among all of them.
+    """Paired differences by name: `mean`, `low`, `high`, `p`, and `p_holm` among all of them.
 
     Args:
         names: of what one scorer is compared with.
         gaps: the differences, shape (queries, names).
         draws: their means over resampled queries, shape (resamples, names).
-        groups: of the queries, shape (queries,).
+        groups: as in `bootstrap_draws`.
         resamples: flips of the test.
         seed: of the evaluation; the flips use the next one.
-
-    Returns:
-        By name `mean`, `low`, `high`, `p`, `p_holm`.
     """
     p = randomisation_test(gaps, groups, resamples, seed + 1)
-    return {
-        name: {
-            **estimate(gap.mean(), drawn).plain(),
-            "p": float(alone),
-            "p_holm": float(corrected),
-        }
-        for name, gap, drawn, alone, corrected in zip(
-            names, gaps.T, draws.T, p, holm(p), strict=True
-        )
-    }
+    intervals = [estimate(gap.mean(), drawn) for gap, drawn in zip(gaps.T, draws.T, strict=True)]
+    columns = zip(names, intervals, p.tolist(), holm(p).tolist(), strict=True)
+    return {name: {**own.plain(), "p": one, "p_holm": held} for name, own, one, held in columns}
 
 
 def bootstrap_pairs(
@@ -186,19 +173,17 @@ def bootstrap_pairs(
 ) -> dict[str, Estimate]:
     """Every pair metric with its interval, whole groups of pairs drawn with replacement.
 
+    NaN where a metric is not defined; draws in which it is not are left out of the interval.
+
     Args:
         scores: shape (pairs,), higher is better.
         positive: shape (pairs,), true where the pair is positive.
         ties: `expected` or `worst`, for `roc_auc` and `ap`.
         threshold: for `accuracy` and `f1`, fitted on other pairs; NaN if there is none.
-        logits: whether the scores are log-odds, so that they have a probability.
+        logits: whether the scores are log-odds, as `brier` and `ece` need.
         groups: shape (pairs,), as numbers; each pair its own if None.
         resamples: number of draws.
         seed: of the draws.
-
-    Returns:
-        By name of `PAIR_METRICS`; NaN where a metric is not defined (see `pair_values`). Draws in
-        which it is not are left out of the interval.
     """
     score, right = np.asarray(scores, dtype=float), np.asarray(positive, dtype=bool)
     ranking, order = rank(score, right, ties), np.lexsort((right, -score))

@@ -1,1 +1,17 @@
 """Figures, one module for each notebook."""
+
+from workbench.files import lazy_names
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "data": "frequent_texts label_balance length_histogram text_reuse",
+        "ranking": (
+            "ladder learning_curve model_against negatives_plot reliability_plot "
+            "score_distributions slices_plot"
+        ),
+        "runs": "losses run_intervals seed_spread",
+        "style": "show",
+        "training": "against_the_card log_values loss_curve",
+    },
+)
