@@ -9,7 +9,7 @@ import pandas as pd
 
 from workbench.data.build_lists import query_groups
 from workbench.data.lists import CandidateList
-from workbench.data.splits import SIDES, read_side
+from workbench.data.splits import SPLITS, read_split
 from workbench.files import display_path, project_path, read_json
 from workbench.models import ModelError, ModelLocation, find_model, read_lineage
 from workbench.ranking.evaluation import MAIN_METRIC, Evaluation, rank_lists, score_lists
@@ -248,7 +248,7 @@ def other_runs(
 def _sides(run_dir: str) -> dict[str, pd.DataFrame]:
     """The pairs of a run's sides; none where no data was prepared. A side that got lost is told."""
     if (project_path(run_dir) / "data" / "manifest.json").is_file():
-        return {name: read_side(run_dir, name) for name in SIDES}
+        return {name: read_split(run_dir, name) for name in SPLITS}
     columns = {"sentence_0": str, "sentence_1": str, "label": float}
     empty = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in columns.items()})
-    return dict.fromkeys(SIDES, empty)
+    return dict.fromkeys(SPLITS, empty)
