@@ -15,13 +15,14 @@ from workbench.batch.execute import run_chain
 from workbench.batch.execute import still_valid
 from workbench.run_folder import ACTS
 from workbench.run_folder import RequestError
+from workbench.run_folder import set_aside
 from workbench.runs.folder import changed_parameters
 from workbench.runs.folder import fresh_folder
 from workbench.runs.folder import fresh_name
 from workbench.runs.folder import holding
 from workbench.cli import main
 from workbench.runs.catalog import in_use
-from workbench.files import read_json, replacing, set_aside, sha256, write_json
+from workbench.files import read_json, replacing, sha256, write_json
 from workbench.runs.parameters import ParameterError, Parameters, check_parameters, load_parameters
 
 ROOT = Path(__file__).resolve().parents[2]

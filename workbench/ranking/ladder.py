@@ -10,7 +10,7 @@ import pandas as pd
 
 from workbench.data.build_lists import query_groups
 from workbench.data.lists import CandidateList
-from workbench.data.splits import SIDES, read_side
+from workbench.data.splits import SPLITS, read_split
 from workbench.files import display_path, read_json
 from workbench.models import ModelError, ModelLocation, find_model, read_lineage
 from workbench.ranking.evaluation import Evaluation, rank_lists, score_lists
@@ -93,9 +93,9 @@ def find_subject(
     nothing = pd.DataFrame({**columns, "label": pd.Series(dtype=float)})
     for source in [run_dir] if own else [run_dir, model.path.parent]:
         if RunFolder(source).manifest.is_file():
-            splits = {name: read_side(source, name) for name in SIDES}
+            splits = {name: read_split(source, name) for name in SPLITS}
             return Subject(model, base, own, splits, display_path(source), left_out)
-    return Subject(model, base, own, dict.fromkeys(SIDES, nothing), "", left_out)
+    return Subject(model, base, own, dict.fromkeys(SPLITS, nothing), "", left_out)
 
 
 def ladder_scorers(

@@ -16,12 +16,13 @@ from workbench.data.overlap import characters
 from workbench.files import project_path, write_text
 from workbench.ranking.evaluation import Evaluation, rank_query
 from workbench.ranking.slices import BINS
-from workbench.scoring.cross_encoder import Scorer
 from workbench.vocabulary.tokens import unknown_token
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
     from tokenizers import Tokenizer
+
+    from workbench.scoring.cross_encoder import Scorer
 
 TOP = 10  # candidates shown of each order; positives below are shown as well
 
@@ -180,7 +181,7 @@ def error_browser(records: Sequence[Mapping[str, Any]], page_size: int = 12) -> 
 
 
 def live_ranking(
-    scorers: Mapping[str, Scorer], query: str = "", candidates: Sequence[str] = ()
+    scorers: "Mapping[str, Scorer]", query: str = "", candidates: Sequence[str] = ()
 ) -> "VBox":
     """Type a query and candidates, one a line, and have them ranked at the press of a button."""
     import ipywidgets as w

@@ -17,7 +17,6 @@ from workbench.files import project_path
 from workbench.files import project_root
 from workbench.files import read_json
 from workbench.files import refuse_links
-from workbench.files import set_aside
 from workbench.files import sha256
 from workbench.files import write_json
 from workbench.files import write_text
@@ -27,6 +26,7 @@ from workbench.models import hub_state
 from workbench.models import is_hub_name
 from workbench.run_folder import RequestError
 from workbench.run_folder import SCHEMA
+from workbench.run_folder import set_aside
 from workbench.runs.parameters import Parameters
 from workbench.runs.parameters import SettingsError
 from workbench.runs.parameters import read_settings
