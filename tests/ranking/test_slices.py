@@ -10,6 +10,7 @@ from workbench.data.build_lists import build_candidates
 from workbench.data.lists import CandidateList
 from workbench.ranking.evaluation import evaluate
 from workbench.ranking.slices import equal_overlap, negative_couples, query_features, slice_table
+from workbench.reports import findings
 from workbench.reports.figures.ranking import (
     ladder,
     learning_curve,
@@ -20,12 +21,6 @@ from workbench.reports.figures.ranking import (
     slices_plot,
 )
 from workbench.reports.figures.style import new_axes, plain, show_figure
-from workbench.reports.findings.ranking import (
-    equal_overlap_finding,
-    negatives_finding,
-    ranking_finding,
-    slices_finding,
-)
 from workbench.scoring.baselines import CharacterJaccard, RandomScorer
 
 
@@ -129,23 +124,23 @@ def test_couples_of_equal_overlap_by_hand():
     found = equal_overlap(evaluate(scorers, lists, nothing, resamples=100), lists)
     assert found.set_index("scorer")["mean"].to_dict() == {"model": 0.5, "char_jaccard": 0.5}
     assert found["couples"].tolist() == [2, 2]
-    text = equal_overlap_finding(found)
+    text = findings.equal_overlap(found)
     assert text.startswith("The model is right in 0.500 [0.500, 0.500] of 2 couples")
-    assert "No positive" in equal_overlap_finding(found.head(0))
+    assert "No positive" in findings.equal_overlap(found.head(0))
     found.loc[found["scorer"] == "char_jaccard", "mean"] = 0.75
-    assert "`char_jaccard` is right most often, in 0.750" in equal_overlap_finding(found)
+    assert "`char_jaccard` is right most often, in 0.750" in findings.equal_overlap(found)
 
 
 def test_findings_about_slices_and_negatives(evaluation, features, lists):
     slices = slice_table(evaluation, features, lists, resamples=200)
     whole = slices[~slices["small"]]
-    said = slices_finding(slices)
+    said = findings.slices(slices)
     assert f"Of {len(whole)} slices" in said
     assert f"behind `char_jaccard` in {int((whole['gap_high'] < 0).sum())} and" in said
-    assert "too small" in slices_finding(slices[slices["small"]])
+    assert "too small" in findings.slices(slices[slices["small"]])
     couples = negative_couples(evaluation, lists, resamples=200)
-    assert "Against" in negatives_finding(couples)
-    assert "one kind" in negatives_finding(couples[couples["kind"] == "random"])
+    assert "Against" in findings.negatives(couples)
+    assert "one kind" in findings.negatives(couples[couples["kind"] == "random"])
 
 
 def figures(evaluation, features, lists):
@@ -219,12 +214,12 @@ def test_lists_with_nothing_to_compare_are_drawn_and_said_all_the_same():
     assert couples.empty
     title = negatives_plot(couples, "random").get_title(loc="left")
     assert title == "No list has both a positive and a negative"
-    assert "one kind of negative only" in negatives_finding(couples)
+    assert "one kind of negative only" in findings.negatives(couples)
     slices = slice_table(result, query_features(lists), lists, resamples=100)
     assert slices_plot(slices).get_title(loc="left") == "Behind random in 0 of 0 slices"
-    assert "too small" in slices_finding(slices)
+    assert "too small" in findings.slices(slices)
     assert model_against(result, "random").get_title(loc="left")
-    assert "too few to say anything" in ranking_finding(result.metrics)
+    assert "too few to say anything" in findings.verdict(result.metrics)
 
 
 def test_one_label_only_is_said():
@@ -242,6 +237,6 @@ def test_below_ten_queries_nothing_is_claimed_and_from_ten_on_something_is():
         ],
         "model_minus": {"random": gap},
     }
-    assert "too few to say anything" in ranking_finding(metrics)
-    assert "ranks better" not in ranking_finding(metrics)
-    assert "ranks better" in ranking_finding({**metrics, "queries": 10})
+    assert "too few to say anything" in findings.verdict(metrics)
+    assert "ranks better" not in findings.verdict(metrics)
+    assert "ranks better" in findings.verdict({**metrics, "queries": 10})

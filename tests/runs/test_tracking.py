@@ -16,12 +16,8 @@ import yaml
 from filelock import FileLock
 
 from tests.benchmarks.comparing import make_runs
-from workbench.runs.catalog import PROJECT
-from workbench.runs.catalog import key
-from workbench.runs.catalog import labels
-from workbench.runs.catalog import metrics
 from workbench.cli import main
-from workbench.runs.catalog import read_run
+from workbench.runs.catalog import PROJECT, key, labels, metrics, read_run
 
 
 @pytest.fixture
@@ -51,10 +47,15 @@ def watched(tmp_path):
     (tmp_path / "watch/sitecustomize.py").write_text(WATCH)
     report = tmp_path / "watch/report.txt"
     report.touch()
-    kept = {name: value for name, value in os.environ.items()
-            if name in ("PATH", "HOME") or name.startswith("COVERAGE")}
-    yield kept | {"PYTHONPATH": f"{tmp_path / 'watch'}{os.pathsep}{Path.cwd()}",
-                  "WATCHED": str(report)}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in ("PATH", "HOME") or name.startswith("COVERAGE")
+    }
+    yield kept | {
+        "PYTHONPATH": f"{tmp_path / 'watch'}{os.pathsep}{Path.cwd()}",
+        "WATCHED": str(report),
+    }
     assert report.read_text() == ""
 
 
@@ -64,15 +65,33 @@ def server(tmp_path, watched):
     for name in ("mlflow", "flask_cors", "sqlalchemy"):
         pytest.importorskip(name)
     log = tmp_path / "server.log"
-    store = ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db",
-             "--artifacts-destination", (tmp_path / "artifacts").as_uri()]
+    store = [
+        "--backend-store-uri",
+        f"sqlite:///{tmp_path}/server.db",
+        "--artifacts-destination",
+        (tmp_path / "artifacts").as_uri(),
+    ]
     with log.open("w") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", *store, "--workers", "1",
-             "--host", "127.0.0.1", "--port", "0"],
-            env=watched | {"MLFLOW_DISABLE_TELEMETRY": "true",
-                           "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            cwd=tmp_path, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+            [
+                sys.executable,
+                "-m",
+                "mlflow",
+                "server",
+                *store,
+                "--workers",
+                "1",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                "0",
+            ],
+            env=watched
+            | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            cwd=tmp_path,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     try:
         while not (found := re.search(r"running on (http://127\.0\.0\.1:\d+)", log.read_text())):
@@ -88,8 +107,12 @@ def hand_over(folder, environment, tracker="mlflow", uri=""):
     """Export twice; the second time all is there."""
     arguments = ["runs", "--export", tracker, "--uri", uri, "--runs-dir", str(folder)]
     for said in ("2 runs handed over, 0 were there", "0 runs handed over, 2 were there"):
-        done = subprocess.run([sys.executable, "-m", "workbench", *arguments], text=True,
-                              capture_output=True, env=environment)
+        done = subprocess.run(
+            [sys.executable, "-m", "workbench", *arguments],
+            text=True,
+            capture_output=True,
+            env=environment,
+        )
         assert done.returncode == 0, done.stderr
         assert said in done.stdout
 
@@ -168,8 +191,10 @@ def test_a_server_of_mlflow_gives_back_what_the_run_folders_hold(folder, tmp_pat
         lines = (record.folder / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
         losses = [(row["step"], row["loss"]) for row in map(json.loads, lines)]
         (row,) = json.loads((record.folder / "evaluation/metrics.json").read_text())["rows"]
-        figures = {"ndcg_at_10" + ("" if part == "mean" else f".{part}"): value
-                   for part, value in row["ndcg@10"].items()}
+        figures = {
+            "ndcg_at_10" + ("" if part == "mean" else f".{part}"): value
+            for part, value in row["ndcg@10"].items()
+        }
         assert last == {"loss": losses[-1][1], "seconds": 40.0, **figures}
         asked_for = {"run_id": run["info"]["run_id"], "metric_key": "loss", "max_results": 500}
         history = asked(server, "metrics/get-history", **asked_for)["metrics"]
@@ -194,8 +219,9 @@ def test_runs_go_into_the_data_base_of_trackio_once(folder, tmp_path, watched):
     pytest.importorskip("trackio", reason="the extra trackio is not installed")
     environment = watched | {"TRACKIO_DIR": str(tmp_path / "trackio")}
     hand_over(folder, environment, "trackio")
-    done = subprocess.run([sys.executable, "-c", READ_BACK], env=environment, capture_output=True,
-                          text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", READ_BACK], env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     records = {key(one): one for one in map(read_run, sorted(folder.glob("run-*")))}
     found = json.loads(done.stdout.splitlines()[-1])
@@ -203,7 +229,11 @@ def test_runs_go_into_the_data_base_of_trackio_once(folder, tmp_path, watched):
     for key, (config, rows, machine) in found.items():
         assert config.items() >= records[key].parameters.items()
         assert machine == []
-        given = [(name, row["step"], value) for row in rows for name, value in row.items()
-                 if name not in ("step", "timestamp")]
+        given = [
+            (name, row["step"], value)
+            for row in rows
+            for name, value in row.items()
+            if name not in ("step", "timestamp")
+        ]
         held = [(name, step, value) for name, value, step, _ in metrics(records[key])]
         assert sorted(given) == sorted(held)

@@ -1,24 +1,19 @@
 """Which runs there are, and what each has recorded about itself."""
 
-from collections.abc import Iterator
-from collections.abc import Sequence
-from dataclasses import dataclass
-from filelock import FileLock
-from filelock import Timeout
-from pathlib import Path
-from typing import Any
-from workbench.files import display_path
-from workbench.files import project_path
-from workbench.files import read_json
-from workbench.files import sha256
-from workbench.run_folder import ACTS
-from workbench.run_folder import RequestError
-from workbench.runs.folder import read_status
-from workbench.runs.folder import recorded_identity
-from workbench.runs.parameters import LARGEST
 import math
 import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 import yaml
+from filelock import FileLock, Timeout
+
+from workbench.files import display_path, project_path, read_json, sha256
+from workbench.run_folder import ACTS, RequestError
+from workbench.runs.folder import read_status, recorded_identity
+from workbench.runs.parameters import LARGEST
 
 QUICK = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -243,8 +238,10 @@ def to_mlflow(records: Sequence[RunRecord], uri: str = "") -> int:
         new = [record for record in records if key(record) not in known]
         for record in new:
             run = client.create_run(experiment, run_name=record.name)
-            values = [Metric(name.replace("@", "_at_"), value, when, step)
-                      for name, value, step, when in metrics(record)]
+            values = [
+                Metric(name.replace("@", "_at_"), value, when, step)
+                for name, value, step, when in metrics(record)
+            ]
             params = [Param(name, str(value)[:6000]) for name, value in record.parameters.items()]
             tags = [RunTag(name, value) for name, value in labels(record).items()]
             for start in range(0, len(values), 1000):
@@ -274,8 +271,12 @@ def to_trackio(records: Sequence[RunRecord], uri: str = "") -> int:
     new = [record for record in records if key(record) not in known]
     for record in new:
         trackio.init(
-            project=PROJECT, name=key(record), config=dict(record.parameters), embed=False,
-            auto_log_cpu=False, auto_log_gpu=False,  # this machine's load now is not the run's
+            project=PROJECT,
+            name=key(record),
+            config=dict(record.parameters),
+            embed=False,
+            auto_log_cpu=False,
+            auto_log_gpu=False,  # this machine's load now is not the run's
         )
         for name, value, step, _ in metrics(record):
             trackio.log({name: value}, step=step)

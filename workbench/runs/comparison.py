@@ -4,24 +4,21 @@ A paired test needs the same queries with the same candidates; where two runs do
 tables say so and give no p-value.
 """
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from workbench.data.splits import text_groups
-from workbench.ranking.uncertainty import bootstrap_draws
-from workbench.ranking.uncertainty import estimate
-from workbench.ranking.uncertainty import holm
-from workbench.ranking.uncertainty import randomisation_test
-from workbench.runs.catalog import RunRecord
-from workbench.runs.catalog import read_run
-from workbench.runs.catalog import run_folders
-from workbench.runs.folder import NOT_RECORDED
-import json
+
 import numpy as np
 import pandas as pd
+
+from workbench.data.splits import text_groups
+from workbench.ranking.uncertainty import bootstrap_draws, estimate, holm, randomisation_test
+from workbench.runs.catalog import RunRecord, read_run, run_folders
+from workbench.runs.folder import NOT_RECORDED
 
 LOWER_IS_BETTER = ("brier", "ece", "dev_loss")
 
@@ -45,9 +42,12 @@ def find_runs(compare_runs: str, run_dir: str | Path) -> list[RunRecord]:
     folders = dict.fromkeys(folder for place in places for folder in run_folders(place))
     records = [read_run(folder) for folder in folders]
     counts = Counter(record.name for record in records)
-    return [record if counts[record.name] == 1
-            else replace(record, name=f"{record.folder.parent.name}/{record.name}")
-            for record in records]
+    return [
+        record
+        if counts[record.name] == 1
+        else replace(record, name=f"{record.folder.parent.name}/{record.name}")
+        for record in records
+    ]
 
 
 def facts(record: RunRecord) -> dict[str, Any]:
@@ -56,8 +56,11 @@ def facts(record: RunRecord) -> dict[str, Any]:
     environment = record.environment
     return {
         **{f"parameters.{k}": v for k, v in record.parameters.items() if k not in skipped},
-        **{f"data.{k}": _flat(record.data.get(k)) for k in ("source", "sha256", "rows")
-           if k in record.data},
+        **{
+            f"data.{k}": _flat(record.data.get(k))
+            for k in ("source", "sha256", "rows")
+            if k in record.data
+        },
         "data.test lists": record.test[:12],
         "code.commit": environment.get("commit"),
         "code.digest": str(environment.get("code", ""))[:12],
@@ -70,8 +73,9 @@ def facts(record: RunRecord) -> dict[str, Any]:
 
 def differences(records: Sequence[RunRecord]) -> pd.DataFrame:
     """What is not the same in all runs: a row a name, a column a run; absent values are empty."""
-    table = pd.DataFrame({record.name: pd.Series(facts(record), dtype=object)
-                          for record in records})
+    table = pd.DataFrame(
+        {record.name: pd.Series(facts(record), dtype=object) for record in records}
+    )
     if table.empty:
         return table
     shown = table.map(lambda value: "" if value is None or value is np.nan else _flat(value))
@@ -103,9 +107,13 @@ def settings(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
         "data": [str(record.data.get("sha256", ""))[:12] for record in records],
     }
     marks = [name for name, values in made.items() if len(set(values)) > 1]
-    return [{**{name: record.parameters.get(name) for name in names},
-             **{name: made[name][place] for name in marks}}
-            for place, record in enumerate(records)]
+    return [
+        {
+            **{name: record.parameters.get(name) for name in names},
+            **{name: made[name][place] for name in marks},
+        }
+        for place, record in enumerate(records)
+    ]
 
 
 def runs_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.DataFrame:
@@ -118,9 +126,18 @@ def runs_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.Data
     for record in records:
         found = record.metrics.get(metric, {})
         values = {name: record.parameters.get(name) for name in names}
-        rows.append({"run": record.name, "state": record.state, **values,
-                     metric: found.get("mean"), "low": found.get("low"), "high": found.get("high"),
-                     "seconds": record.seconds, "problem": record.problem[:80]})
+        rows.append(
+            {
+                "run": record.name,
+                "state": record.state,
+                **values,
+                metric: found.get("mean"),
+                "low": found.get("low"),
+                "high": found.get("high"),
+                "seconds": record.seconds,
+                "problem": record.problem[:80],
+            }
+        )
     columns = ["run", "state", *names, metric, "low", "high", "seconds", "problem"]
     table = pd.DataFrame(rows, columns=columns)
     for name in (metric, "low", "high"):
@@ -168,8 +185,13 @@ def paired_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.Da
         for column, (row, gap) in enumerate(gaps):
             found = estimate(gap.mean(), draws[:, column])
             note = "" if len(key) == count else "only the queries in common"
-            rows[row] |= {"difference": found.mean, "low": found.low, "high": found.high,
-                          "p": float(p[column]), "note": note}
+            rows[row] |= {
+                "difference": found.mean,
+                "low": found.low,
+                "high": found.high,
+                "p": float(p[column]),
+                "note": note,
+            }
     table = pd.DataFrame(rows, columns=columns)
     tested = table["p"].notna()
     if tested.any():
@@ -201,10 +223,16 @@ def seed_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.Data
     rows = []
     for key, members in ordered:
         values = np.array([record.value(metric) for record in members], dtype=float)
-        rows.append({**given[key],
-                     "runs": len(members), "mean": values.mean(),
-                     "sd": values.std(ddof=1) if len(values) > 1 else np.nan,
-                     "min": values.min(), "max": values.max()})
+        rows.append(
+            {
+                **given[key],
+                "runs": len(members),
+                "mean": values.mean(),
+                "sd": values.std(ddof=1) if len(values) > 1 else np.nan,
+                "min": values.min(),
+                "max": values.max(),
+            }
+        )
     together: dict[tuple[str, ...], list[tuple[int, np.ndarray]]] = {}
     for place, (_, members) in enumerate(ordered[1:] if metric in PER_QUERY else [], start=1):
         keys, gap = _gaps(ordered[0][1], members, metric)
@@ -279,8 +307,11 @@ def _lists(record: RunRecord) -> pd.Index:
         return pd.Index([], dtype=object)
     if record.test not in _read:  # runs that are compared mostly have the same lists: read once
         text = (record.folder / "evaluation" / "candidates.jsonl").read_text(encoding="utf-8")
-        keys = [json.dumps(json.loads(line), sort_keys=True, ensure_ascii=False)
-                for line in text.split("\n") if line]
+        keys = [
+            json.dumps(json.loads(line), sort_keys=True, ensure_ascii=False)
+            for line in text.split("\n")
+            if line
+        ]
         _read[record.test] = pd.Index(keys, dtype=object)
     return _read[record.test]
 
@@ -291,8 +322,12 @@ _read: dict[str, pd.Index] = {}  # by the sha256 of their file
 @lru_cache(maxsize=64)
 def list_groups(keys: tuple[str, ...]) -> np.ndarray:
     """The group of each list, shape (lists,): lists that share a query or a positive share it."""
-    rows = [(str(number), "q" + text) for number, key in enumerate(keys)
-            for row in (json.loads(key),) for text in (row["query"], *row["positive"])]
+    rows = [
+        (str(number), "q" + text)
+        for number, key in enumerate(keys)
+        for row in (json.loads(key),)
+        for text in (row["query"], *row["positive"])
+    ]
     frame = pd.DataFrame(rows, columns=["sentence_0", "sentence_1"])
     group = dict(zip(frame["sentence_0"], text_groups(frame), strict=True))
     return np.array([group[str(number)] for number in range(len(keys))])

@@ -1,45 +1,49 @@
 """Run folders: their names, what they record, and what must not be written into."""
 
-from collections.abc import Iterator
-from collections.abc import Sequence
-from contextlib import contextmanager
-from contextlib import suppress
-from filelock import FileLock
-from filelock import Timeout
-from functools import cache
-from importlib import metadata
-from pathlib import Path
-from typing import Any
-from workbench.files import LinkError
-from workbench.files import display_path
-from workbench.files import links_leading_out
-from workbench.files import project_path
-from workbench.files import project_root
-from workbench.files import read_json
-from workbench.files import refuse_links
-from workbench.files import sha256
-from workbench.files import write_json
-from workbench.files import write_text
-from workbench.models import ModelError
-from workbench.models import find_model
-from workbench.models import hub_state
-from workbench.models import is_hub_name
-from workbench.run_folder import RequestError
-from workbench.run_folder import SCHEMA
-from workbench.run_folder import set_aside
-from workbench.runs.parameters import Parameters
-from workbench.runs.parameters import SettingsError
-from workbench.runs.parameters import read_settings
 import hashlib
 import json
 import os
 import platform
 import subprocess
 import time
-import yaml
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
 
-RECORDED = ("torch", "sentence-transformers", "transformers", "datasets", "accelerate",
-            "scikit-learn", "numpy", "pandas", "papermill", "reranker-workbench")
+import yaml
+from filelock import FileLock, Timeout
+
+from workbench.files import (
+    LinkError,
+    display_path,
+    links_leading_out,
+    project_path,
+    project_root,
+    read_json,
+    refuse_links,
+    sha256,
+    write_json,
+    write_text,
+)
+from workbench.models import ModelError, find_model, hub_state, is_hub_name
+from workbench.run_folder import SCHEMA, RequestError, set_aside
+from workbench.runs.parameters import Parameters, SettingsError, read_settings
+
+RECORDED = (
+    "torch",
+    "sentence-transformers",
+    "transformers",
+    "datasets",
+    "accelerate",
+    "scikit-learn",
+    "numpy",
+    "pandas",
+    "papermill",
+    "reranker-workbench",
+)
 
 
 NOT_RECORDED = {
@@ -143,8 +147,10 @@ def folder_problems(
         if not exists and any(path.name != ".lock" for path in run_dir.iterdir()):
             problems.append(f"{shown} is not a run folder and not empty")
     if exists and not resume and not only:
-        problems.append(f"{shown} exists: choose another --name, or --resume it, "
-                        "or name the notebooks to run anew with --only")
+        problems.append(
+            f"{shown} exists: choose another --name, or --resume it, "
+            "or name the notebooks to run anew with --only"
+        )
     if resume and not exists:
         problems.append(f"{shown} does not exist, so it cannot be resumed")
     if exists:
@@ -153,8 +159,11 @@ def folder_problems(
         except RequestError as error:
             return [*problems, str(error)]
         if schema > SCHEMA:
-            return [*problems, f"{shown} was written by a newer workbench (schema {schema}, known "
-                    f"here: {SCHEMA}): update this one, or choose another --name"]
+            return [
+                *problems,
+                f"{shown} was written by a newer workbench (schema {schema}, known "
+                f"here: {SCHEMA}): update this one, or choose another --name",
+            ]
     if exists and resume:
         problems += changed_parameters(parameters, run_dir)
     return problems
@@ -269,9 +278,22 @@ def now() -> str:
 
 # What notebook 1 takes, and so what its result depends on; a test compares it with the notebook.
 DATA_PARAMETERS = (
-    "pairs", "sentence_0_column", "sentence_1_column", "label_column", "on_bad_rows", "test_pairs",
-    "max_pairs", "dev_share", "test_share", "base_model", "base_revision", "fallback_model",
-    "max_length", "candidates", "list_size", "seed",
+    "pairs",
+    "sentence_0_column",
+    "sentence_1_column",
+    "label_column",
+    "on_bad_rows",
+    "test_pairs",
+    "max_pairs",
+    "dev_share",
+    "test_share",
+    "base_model",
+    "base_revision",
+    "fallback_model",
+    "max_length",
+    "candidates",
+    "list_size",
+    "seed",
 )
 
 
