@@ -11,27 +11,12 @@ import pytest
 import yaml
 from filelock import FileLock
 
-<<<<<<< HEAD
-from workbench.batch.execute import run_chain
-from workbench.batch.execute import still_valid
-from workbench.run_folder import ACTS
-from workbench.run_folder import RequestError
-from workbench.run_folder import set_aside
-from workbench.runs.folder import changed_parameters
-from workbench.runs.folder import fresh_folder
-from workbench.runs.folder import fresh_name
-from workbench.runs.folder import holding
-from workbench.cli import main
-from workbench.runs.catalog import in_use
-from workbench.files import read_json, replacing, sha256, write_json
-=======
 from workbench.batch.execute import run_chain, still_valid
 from workbench.cli import main
-from workbench.files import read_json, replacing, set_aside, sha256, write_json
-from workbench.run_folder import ACTS, RequestError
+from workbench.files import read_json, replacing, sha256, write_json
+from workbench.run_folder import ACTS, RequestError, set_aside
 from workbench.runs.catalog import in_use
 from workbench.runs.folder import changed_parameters, fresh_folder, fresh_name, holding
->>>>>>> b6bc44d634aea28efb57eebff13a919ee222ceea
 from workbench.runs.parameters import ParameterError, Parameters, check_parameters, load_parameters
 
 ROOT = Path(__file__).resolve().parents[2]

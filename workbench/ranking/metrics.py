@@ -146,7 +146,7 @@ RANKING_METRICS: dict[str, Callable[[Ranking], float]] = {
 PAIR_METRICS = ("roc_auc", "ap", "accuracy", "f1", "brier", "ece")  # see `pair_values`
 METRICS = (*RANKING_METRICS, *PAIR_METRICS)
 MAIN_METRIC = "ndcg@10"  # of every comparison and verdict
-LOWER_IS_BETTER = ("brier", "ece")
+LOWER_IS_BETTER = ("brier", "ece", "dev_loss")
 
 
 def rank_metrics(
