@@ -315,7 +315,7 @@ def _strings(key: str, value: Any) -> Iterator[tuple[str, str]]:
 def _misfit(shapes: dict[str, tuple[int, ...]], config: dict[str, Any]) -> str:
     """Why weights cannot be used as a reranker with their config; empty if they can.
 
-    A library would fill missing layers with random numbers. A missing head is made, with one output.
+    A library would fill missing layers with random numbers. A missing head gets a single output.
     """
     differ = "weights and config belong to different models"
     layers: defaultdict[int, set[str]] = defaultdict(set)
