@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from workbench.data.splits import DataError, prepare_data, read_side
+from workbench.data.splits import DataError, prepare_data, read_split
 from workbench.files import read_json
 from workbench.machine import _gain_of_bfloat16
 from workbench.models import find_model, read_lineage
@@ -75,7 +75,7 @@ def test_training_changes_the_model_and_leaves_safetensors_log_and_lineage(train
     assert not (run / "checkpoints").exists()
     assert not list((run / "model").glob("*.bin"))
     assert read_lineage(find_model(str(run))) == [json.loads(json.dumps(record))]
-    assert record["steps"] == int(np.ceil(len(read_side(run, "train")) / 8))
+    assert record["steps"] == int(np.ceil(len(read_split(run, "train")) / 8))
     log = read_training_log(run)
     assert log["loss"].notna().sum() >= 10
     assert log["dev_ap"].notna().sum() >= 10
@@ -159,7 +159,7 @@ def test_stages_follow_one_another_in_one_run(trained, tmp_path, tiny_model):
     shutil.copytree(trained[0] / "data", run / "data")
     record = fine_tune(run, find_model(str(tiny_model)), RECIPE, stages="60,0,0", snapshots=2)
     lineage = read_lineage(find_model(str(run)))
-    train = read_side(run, "train")
+    train = read_split(run, "train")
     assert [stage["pairs"] for stage in lineage] == [60, len(train), len(train)]
     assert [stage["steps"] for stage in lineage] == [8, *[-(-len(train) // 8)] * 2]
     assert [stage["parent"] for stage in lineage] == [str(tiny_model), "stage 1", "stage 2"]

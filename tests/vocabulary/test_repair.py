@@ -10,7 +10,7 @@ import pytest
 from scipy.special import logit
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from workbench.data.splits import prepare_data, read_side
+from workbench.data.splits import prepare_data, read_split
 from workbench.files import read_json
 from workbench.models import BUNDLED_MODEL, ModelError, find_model, load_tokenizer
 from workbench.reports import findings
@@ -325,7 +325,7 @@ def test_the_whole_recipe_runs_is_recorded_and_resumes_the_same(tmp_path, tiny_m
     assert record["vocabulary"]["added_tokens"] > 100
     assert record["lexical_warm_up"]["pairs"] == 120
     assert -1 <= record["lexical_warm_up"]["agreement"] <= 1
-    train = read_side(tmp_path / "whole", "train")
+    train = read_split(tmp_path / "whole", "train")
     assert record["pairs_seen"]["labelled"] == len(train)
     assert record["pairs_seen"]["swapped_positives"] == (train["label"] >= 0.5).sum()
     assert record["pairs_seen"]["hard_negatives"] > 0

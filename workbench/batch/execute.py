@@ -18,11 +18,10 @@ from workbench.files import (
     project_path,
     project_root,
     read_json,
-    set_aside,
     write_json,
 )
 from workbench.machine import handing_on_sigterm
-from workbench.run_folder import ACTS, SCHEMA, ActError, RequestError, Terminated
+from workbench.run_folder import ACTS, SCHEMA, ActError, RequestError, Terminated, set_aside
 from workbench.runs.folder import (
     AT_ONCE,
     folder_problems,

@@ -16,14 +16,12 @@ import numpy as np
 import pandas as pd
 
 from workbench.data.splits import text_groups
+from workbench.ranking.metrics import LOWER_IS_BETTER, RANKING_METRICS
 from workbench.ranking.uncertainty import bootstrap_draws, estimate, holm, randomisation_test
 from workbench.runs.catalog import RunRecord, read_run, run_folders
 from workbench.runs.folder import NOT_RECORDED
 
-LOWER_IS_BETTER = ("brier", "ece", "dev_loss")
-
-
-PER_QUERY = ("ndcg@10", "mrr@10", "map", "recall@10", "precision@1", "success@5")
+PER_QUERY = tuple(RANKING_METRICS)
 
 
 RESAMPLES = 2000  # of the tests on this page

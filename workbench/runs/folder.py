@@ -24,13 +24,12 @@ from workbench.files import (
     project_root,
     read_json,
     refuse_links,
-    set_aside,
     sha256,
     write_json,
     write_text,
 )
 from workbench.models import ModelError, find_model, hub_state, is_hub_name
-from workbench.run_folder import SCHEMA, RequestError
+from workbench.run_folder import SCHEMA, RequestError, set_aside
 from workbench.runs.parameters import Parameters, SettingsError, read_settings
 
 RECORDED = (

@@ -4,7 +4,7 @@ The numbers choose the sentences, so these hold for any parameters. They quote n
 and are therefore safe to show as Markdown.
 """
 
-from workbench.reports import lazy_names
+from workbench.files import lazy_names
 
 __getattr__, __dir__ = lazy_names(
     __name__,
