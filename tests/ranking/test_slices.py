@@ -125,7 +125,7 @@ def test_couples_of_equal_overlap_by_hand():
     assert found.set_index("scorer")["mean"].to_dict() == {"model": 0.5, "char_jaccard": 0.5}
     assert found["couples"].tolist() == [2, 2]
     text = findings.equal_overlap(found)
-    assert text.startswith("The model is right in 0.500 [0.500, 0.500] of 2 couples")
+    assert text.startswith("The model is right in 0.500 [0.500, 0.500] of 2 pairwise orders")
     assert "No positive" in findings.equal_overlap(found.head(0))
     found.loc[found["scorer"] == "char_jaccard", "mean"] = 0.75
     assert "`char_jaccard` is right most often, in 0.750" in findings.equal_overlap(found)
@@ -163,7 +163,7 @@ def figures(evaluation, features, lists):
 
 TITLES = {
     "ladder": "char_jaccard is first by ndcg@10",
-    "scatter": "char_jaccard wins",
+    "scatter": "by char_jaccard: ",
     "scores": "of the positives score above",
     "reliability": "points too",
     "slices": "Behind char_jaccard in",

@@ -127,7 +127,7 @@ def test_a_paired_test_is_that_of_the_shared_queries_only(records):
         assert row["p_holm"] >= row["p"]
     assert table["p"].notna().sum() == 3
     text = findings.best(records, paired_table(records))
-    assert "With 4 it shares no query" in text
+    assert "with the same candidates with 4:" in text
     assert "best of 8" in text
 
 

@@ -323,7 +323,8 @@ def _head(name: str, stages: Sequence[Record], metrics: Record, settings: Record
     tags = ["sentence-transformers", "cross-encoder", "reranker", "generated_from_trainer"]
     tags += [f"dataset_size:{_pair_count(stage)}" for stage in stages]
     tags += [f"loss:{stage['loss']}" for stage in stages]
-    row = next((row for row in metrics.get("rows", []) if row["scorer"] == "model"), {})
+    rows: list[Record] = metrics.get("rows", [])
+    row = next((row for row in rows if row["scorer"] == "model"), {})
     results = {
         "task": {"type": "text-ranking", "name": "Text Ranking"},
         "dataset": {

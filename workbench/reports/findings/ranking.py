@@ -182,7 +182,8 @@ def pairs(metrics: Record) -> str:
 
 def calibration(metrics: Record) -> str:
     """Whether the model's probabilities can be trusted."""
-    row = next((row for row in metrics.get("rows", []) if row["scorer"] == "model"), {})
+    rows: list[Record] = metrics.get("rows", [])
+    row = next((row for row in rows if row["scorer"] == "model"), {})
     error = row.get("ece", {"mean": None})
     if error["mean"] is None:
         return "Calibration is not defined here: there are no test pairs, or no probabilities."
