@@ -328,6 +328,6 @@ def test_metrics_need_numpy_alone():
     import subprocess
     import sys
 
-    code = "import sys, workbench.metrics; print(*sys.modules)"
+    code = "import sys, workbench.ranking.metrics; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"pandas", "scipy", "sklearn", "torch"} & set(done.stdout.split())

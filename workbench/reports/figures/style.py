@@ -106,11 +106,6 @@ def packaged_font() -> Path:
     raise FileNotFoundError("no font with Chinese characters: install the package zhplot")
 
 
-def colors(count: int) -> list[str]:
-    """`count` colours of the cycle, from its start."""
-    return [CYCLE[place % len(CYCLE)] for place in range(count)]
-
-
 def plain(text: str, length: int = 24) -> str:
     """A text for a figure: cut to `length` characters, no formula started by a dollar sign."""
     cut = text if len(text) <= length else text[: length - 1] + "…"
