@@ -68,7 +68,6 @@ def calls(cell, name):
 
 def test_every_figure_is_saved_and_read_aloud(source):
     for cell in code_cells(source):
-        found = ast.parse(cell.source)
         sentences = {"finding"} if "finding = wb.findings." in cell.source else set()
         shown = [call for call in calls(cell, "show") if "figure" in ast.unparse(call)]
         assert len(shown) == len(list(calls(cell, "figures."))), cell.source
@@ -76,7 +75,7 @@ def test_every_figure_is_saved_and_read_aloud(source):
             *_, last = call.args
             text = ast.unparse(last)
             spoken = isinstance(last, ast.JoinedStr | ast.Constant) or text in sentences
-            assert spoken or text.startswith("wb.findings."), ast.unparse(found)
+            assert spoken or text.startswith("wb.findings."), cell.source
             assert {"run_dir", "name"} <= {word.arg for word in call.keywords}
 
 

@@ -9,7 +9,7 @@ import pytest
 from workbench.data.build_lists import build_candidates
 from workbench.data.lists import CandidateList
 from workbench.ranking.evaluation import evaluate
-from workbench.ranking.slices import equal_overlap, negative_couples, query_features, slice_table
+from workbench.ranking.slices import equal_overlap, pairwise_orders, query_features, slice_table
 from workbench.reports import findings
 from workbench.reports.figures.ranking import (
     ladder,
@@ -20,7 +20,7 @@ from workbench.reports.figures.ranking import (
     score_distributions,
     slices_plot,
 )
-from workbench.reports.figures.style import new_axes, plain, show_figure
+from workbench.reports.figures.style import new_axes, plain, save_figure
 from workbench.scoring.baselines import CharacterJaccard, RandomScorer
 
 
@@ -104,7 +104,7 @@ def test_couples_by_hand(ties, tie):
     ]
     nothing = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
     result = evaluate({"model": Fixed([2, 3, 1, 2])}, lists, nothing, ties=ties, resamples=100)
-    found = negative_couples(result, lists).set_index("kind")
+    found = pairwise_orders(result, lists).set_index("kind")
     assert found["mean"].to_dict() == {"look_alike": 0.0, "random": (1 + tie) / 2}
     assert found["couples"].to_dict() == {"look_alike": 1, "random": 2}
 
@@ -113,7 +113,7 @@ def test_negatives_of_unknown_origin_are_told_by_overlap():
     lists = [CandidateList("abcd", ("abcx", "abxy", "mn"), (1.0, 0.0, 0.0))]
     nothing = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
     result = evaluate({"model": CharacterJaccard()}, lists, nothing, resamples=100)
-    assert negative_couples(result, lists)["kind"].tolist() == ["look_alike", "random"]
+    assert pairwise_orders(result, lists)["kind"].tolist() == ["look_alike", "random"]
 
 
 def test_couples_of_equal_overlap_by_hand():
@@ -138,14 +138,14 @@ def test_findings_about_slices_and_negatives(evaluation, features, lists):
     assert f"Of {len(whole)} slices" in said
     assert f"behind `char_jaccard` in {int((whole['gap_high'] < 0).sum())} and" in said
     assert "too small" in findings.slices(slices[slices["small"]])
-    couples = negative_couples(evaluation, lists, resamples=200)
+    couples = pairwise_orders(evaluation, lists, resamples=200)
     assert "Against" in findings.negatives(couples)
     assert "one kind" in findings.negatives(couples[couples["kind"] == "random"])
 
 
 def figures(evaluation, features, lists):
     slices = slice_table(evaluation, features, lists, resamples=100)
-    couples = negative_couples(evaluation, lists, resamples=100)
+    couples = pairwise_orders(evaluation, lists, resamples=100)
     curve = pd.DataFrame(
         {"pairs": [0, 500], "mean": [0.2, 0.5], "low": [0.1, 0.4], "high": [0.3, 0.6]}
     )
@@ -185,7 +185,7 @@ def test_a_figure_uses_the_axes_given_labels_them_and_says_what_it_shows(
     assert draw(None) is not ax
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Glyph .* missing")
-        assert show_figure(ax, tmp_path, name).stat().st_size > 5000
+        assert save_figure(ax, tmp_path, name).stat().st_size > 5000
 
 
 def test_the_worst_queries_are_named_in_chinese_and_dollar_signs_start_no_formula(evaluation):
@@ -210,7 +210,7 @@ def test_lists_with_nothing_to_compare_are_drawn_and_said_all_the_same():
     nothing = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
     scorers = {"model": CharacterJaccard(), "random": RandomScorer(1)}
     result = evaluate(scorers, lists, nothing, resamples=100)
-    couples = negative_couples(result, lists)
+    couples = pairwise_orders(result, lists)
     assert couples.empty
     title = negatives_plot(couples, "random").get_title(loc="left")
     assert title == "No list has both a positive and a negative"

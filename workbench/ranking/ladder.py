@@ -101,10 +101,10 @@ def find_subject(
 def ladder_scorers(
     subject: Subject,
     lists: Sequence[CandidateList],
-    compare_runs: str = "",
     max_length: int = 512,
     seed: int = 42,
     backend: str = "predict",
+    compare_runs: str = "",
 ) -> "tuple[dict[str, Scorer], dict[str, str]]":
     """The model, its base, every scorer of `BASELINES`, and further models.
 
@@ -114,10 +114,10 @@ def ladder_scorers(
     Args:
         subject: from `find_subject`; baselines are fitted on its training pairs.
         lists: the candidate lists, the collection that baselines take frequencies from.
-        compare_runs: other run folders, separated by commas; empty for none.
         max_length: tokens of a pair for the models.
         seed: of random scores, of a new head, and of the regression.
         backend: how to run the models; see `ModelScorer`.
+        compare_runs: other run folders, separated by commas; empty for none.
 
     Returns:
         The scorers by name, and the baselines left out with the reason.
