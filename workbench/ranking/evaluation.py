@@ -128,13 +128,11 @@ def evaluate(
     """Measure every scorer on the same candidate lists and on the same labelled pairs.
 
     Ranking metrics are means over the lists with 95 % bootstrap intervals, whole text groups drawn
-    (`query_groups`). The nDCG@10 of the scorer named `model`, if there is one, is compared with
-    that of each other: the difference from the same draws, and a paired randomisation test,
-    Holm-corrected.
+    (`query_groups`). The nDCG@10 of the scorer `model`, if there is one, is compared with that of
+    each other: the difference from the same draws, and a Holm-corrected paired randomisation test.
 
-    Pair metrics are over `pairs`. The threshold of `accuracy` and `f1` is the one with the highest
-    F1 on `dev`; without dev pairs of both classes the two are not defined. `brier` and `ece` are
-    defined for scorers that give log-odds (`log_odds` is true of them).
+    The threshold of `accuracy` and `f1` is the one with the highest F1 on `dev`; without dev pairs
+    of both classes they are not defined. `brier` and `ece` need scorers with `log_odds`.
 
     Args:
         scorers: by name.
@@ -282,12 +280,7 @@ def _score_pairs(name: str, scorer: "Scorer", frame: pd.DataFrame) -> pd.DataFra
 
 def _ranked(name: str, lists: Sequence[CandidateList], scores: list[np.ndarray]) -> pd.DataFrame:
     lengths = [len(score) for score in scores]
-    ranks = []
-    for one, score in zip(lists, scores, strict=True):
-        place = np.empty(len(score), dtype=int)
-        place[np.lexsort((np.asarray(one.relevance), -score))] = np.arange(1, len(score) + 1)
-        ranks.append(place)
-    return pd.DataFrame(
+    frame = pd.DataFrame(
         {
             "scorer": name,
             "number": np.repeat(np.arange(len(lists)), lengths),
@@ -296,6 +289,7 @@ def _ranked(name: str, lists: Sequence[CandidateList], scores: list[np.ndarray])
             "relevance": np.concatenate([one.relevance for one in lists]),
             "kind": [k for one in lists for k in one.kinds or ("given",) * len(one.candidates)],
             "score": np.concatenate(scores),
-            "rank": np.concatenate(ranks),
         }
     )
+    down = frame.sort_values(["number", "score", "relevance"], ascending=[True, False, True])
+    return frame.assign(rank=down.groupby("number").cumcount() + 1)

@@ -190,9 +190,8 @@ def snapshot_curve(
         scores = score_lists(load(find_model(str(folder))), lists)
         values = rank_lists(scores, lists, ties)[MAIN_METRIC]
         curve.append((read_json(folder / "snapshot.json"), values))
-    rows = [
-        step | bootstrap_mean(values, resamples, seed, groups)._asdict() for step, values in curve
-    ]
+    intervals = [bootstrap_mean(values, resamples, seed, groups) for _, values in curve]
+    rows = [step | own._asdict() for (step, _), own in zip(curve, intervals, strict=True)]
     return pd.DataFrame(rows, columns=["step", "pairs", "mean", "low", "high"])
 
 

@@ -83,7 +83,7 @@ def slice_table(
         evaluation: with a scorer `model` and at least one other.
         features: from `query_features`, one row per list.
         lists: the same lists, for their text groups.
-        seed: of the draws.
+        seed: of the intervals.
         resamples: draws of each interval.
 
     Returns:
