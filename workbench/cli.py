@@ -289,7 +289,7 @@ def runs(options: argparse.Namespace) -> int:
     records = [read_run(folder) for folder in run_folders(place)]
     rows = choose([row(record) for record in records], options.filters, options.sort)
     if options.export:
-        from workbench.runs.catalog import export_runs
+        from workbench.runs.export import export_runs
 
         chosen = {one["folder"] for one in rows}
         return export_runs(

@@ -1,9 +1,5 @@
-"""Which runs there are, what each has recorded about itself, and their export to MLflow."""
+"""Which runs there are, and what each has recorded about itself."""
 
-import json
-import math
-import os
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,38 +13,26 @@ from workbench.runs.folder import read_status, recorded_identity
 
 FAST_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # there may be hundreds of runs
 MAX_PARAMETERS_BYTES = 1_000_000
-PROJECT = "reranker-workbench"  # the experiment in MLflow
-LOGGED = ("loss", "learning_rate", "grad_norm", "dev_loss", "dev_ap")
 
 
 @dataclass(frozen=True, eq=False)
 class RunRecord:
-    """What a run folder says about itself.
+    """What a run folder says about itself; what is missing or damaged is empty.
 
-    Attributes:
-        name: of the folder.
-        folder: where it is.
-        state: `done`, `running`, `failed`, `interrupted` (it says running, but no process is at
-            work), `incomplete` (not all notebooks), or `unreadable`.
-        problem: why it failed or is unreadable.
-        status: `status.json`.
-        parameters: what was asked.
-        environment: versions, commit, code and machine.
-        data: where the pairs come from and how they were split, without lists of rows.
-        metrics: by name the model's `mean`, `low`, `high`.
-        test: digest of the candidate lists; runs that share it were ranked on the same queries.
+    Its `state` is `done`, `running`, `failed`, `interrupted` (it says running, but no process is at
+    work), `incomplete` (not all notebooks), or `unreadable`.
     """
 
     name: str
     folder: Path
     state: str
-    problem: str
+    problem: str  # why it failed or is unreadable
     status: dict[str, Any]
-    parameters: dict[str, Any]
-    environment: dict[str, Any]
-    data: dict[str, Any]
-    metrics: dict[str, dict[str, float]]
-    test: str
+    parameters: dict[str, Any]  # what was asked
+    environment: dict[str, Any]  # versions, commit, code and machine
+    data: dict[str, Any]  # the manifest without its lists of rows
+    metrics: dict[str, dict[str, float]]  # by name the model's `mean`, `low`, `high`
+    test: str  # digest of the candidate lists; runs that share it ranked the same queries
 
     @property
     def seconds(self) -> float:
@@ -61,7 +45,7 @@ class RunRecord:
 
 
 def read_run(folder: str | Path) -> RunRecord:
-    """A run folder's records; what is missing or damaged is left empty, and `problem` says so."""
+    """A run folder's records."""
     run, problem, state, status = RunFolder(folder), "", "unreadable", {}
     try:
         status = read_status(run.path)
@@ -76,8 +60,9 @@ def read_run(folder: str | Path) -> RunRecord:
     manifest, rows = _read_record(run.manifest), _read_record(run.metrics).get("rows")
     for name in ("bad_rows", "bad_row_examples", "sides", "groups"):
         manifest.pop(name, None)
-    found = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-    model = next((row for row in found if row.get("scorer") == "model"), {})
+    model: dict[str, Any] = {}
+    for row in rows if isinstance(rows, list) else []:
+        model = row if isinstance(row, dict) and row.get("scorer") == "model" else model
     return RunRecord(
         name=run.path.name,
         folder=run.path,
@@ -188,93 +173,3 @@ def run_seconds(folder: Path) -> float:
         return _seconds(read_status(folder))
     except RequestError:
         return 0.0
-
-
-def export_runs(records: Sequence[RunRecord], uri: str = "") -> int:
-    """Write finished and failed runs to MLflow, each once, and print how many were new.
-
-    Args:
-        records: runs that are still running are left out.
-        uri: of a server or store; empty for a folder among the runs.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        RequestError: MLflow is not installed, or does not answer.
-    """
-    # The client reports its use to its makers, and refuses plain files, unless told otherwise.
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
-    try:
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
-    except ImportError as error:
-        raise RequestError("--export: needs MLflow: pip install 'mlflow-skinny>=3'") from error
-
-    ended = [one for one in records if one.state in ("done", "incomplete", "failed", "interrupted")]
-    client = MlflowClient(tracking_uri=uri or (project_path("runs") / "mlruns").as_uri())
-    try:
-        found = client.get_experiment_by_name(PROJECT)
-        experiment = found.experiment_id if found else client.create_experiment(PROJECT)
-        known = {run.data.tags.get("workbench.key") for run in client.search_runs([experiment], "")}
-        new = [record for record in ended if _key(record) not in known]
-        for record in new:
-            _export_run(client, experiment, record)
-    except MlflowException as error:
-        raise RequestError(f"--export: {str(error).splitlines()[0]}") from error
-    print(f"mlflow: {len(new)} runs exported, {len(ended) - len(new)} were there already")
-    return 0
-
-
-def _export_run(client: Any, experiment: str, record: RunRecord) -> None:
-    from mlflow.entities import Metric, Param, RunTag
-
-    run = client.create_run(experiment, run_name=record.name).info.run_id
-    metrics = [Metric(name, value, when, step) for name, value, step, when in _metrics(record)]
-    for start in range(0, len(metrics), 1000):  # of one request
-        client.log_batch(run, metrics=metrics[start : start + 1000])
-    tags = {
-        "workbench.key": _key(record),
-        "workbench.state": record.state,
-        "workbench.folder": str(record.folder),
-        "workbench.commit": str(record.environment.get("commit") or ""),
-        "workbench.data": str(record.data.get("sha256", "")),
-    }
-    client.log_batch(
-        run,
-        params=[Param(name, str(value)[:6000]) for name, value in record.parameters.items()],
-        tags=[RunTag(name, value) for name, value in tags.items()],
-    )
-    files = RunFolder(record.folder)
-    for file in (files.parameters, files.environment, files.metrics, files.report):
-        if file.is_file():
-            client.log_artifact(run, str(file))
-    good = record.state in ("done", "incomplete")
-    client.set_terminated(run, status="FINISHED" if good else "FAILED")
-
-
-def _key(record: RunRecord) -> str:
-    """What distinguishes a run from all others: its name, its identity and when it was started."""
-    identity = str(record.environment.get("identity", ""))[:12]
-    return f"{record.name} {identity} {record.status.get('started', '')}"
-
-
-def _metrics(record: RunRecord) -> Iterator[tuple[str, float, int, int]]:
-    """Name, value, step and milliseconds of each finite number of the training and the test."""
-    try:
-        lines = RunFolder(record.folder).training_log.read_text(encoding="utf-8").splitlines()
-        log = [json.loads(line) for line in lines]
-    except (OSError, ValueError):
-        log = []
-    found, when = [], 0
-    for row in log:
-        when = int(1000 * float(row.get("seconds") or 0))
-        found += [(name, row.get(name), int(row.get("step") or 0), when) for name in LOGGED]
-    for name, estimate in record.metrics.items():
-        for part, value in estimate.items():
-            suffix = "" if part == "mean" else f".{part}"
-            found.append((f"{name.replace('@', '_at_')}{suffix}", value, 0, when))
-    for name, value, step, time in [*found, ("seconds", record.seconds, 0, when)]:
-        if isinstance(value, int | float) and math.isfinite(value):
-            yield name, float(value), step, time
