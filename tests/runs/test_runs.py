@@ -167,7 +167,7 @@ def test_bad_candidates_stop_the_run_before_it_starts(tmp_path, request_file, ca
         "60",
     ]
     assert main(arguments) == 2
-    assert "line 1: field 'positive'" in capsys.readouterr().err
+    assert "line 1, column positive" in capsys.readouterr().err
     assert not (tmp_path / "bad").exists()
 
 
@@ -321,7 +321,7 @@ def test_a_look_at_a_run_does_not_keep_it_from_starting(tmp_path):
 
 
 def test_fresh_names_never_collide(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs.time, "strftime", lambda *_: "20300101-000000")
+    monkeypatch.setattr("time.strftime", lambda *_: "20300101-000000")
     names = []
     for _ in range(3):
         names.append(fresh_name("quickstart", tmp_path))
@@ -335,7 +335,7 @@ def test_fresh_names_never_collide(tmp_path, monkeypatch):
 
 def test_a_folder_that_another_process_makes_meanwhile_is_left_to_it(tmp_path, monkeypatch):
     names = iter(["a", "a", "b"])  # the second look still finds that name free
-    monkeypatch.setattr("workbench.runs.folder.folder.fresh_name", lambda *_: next(names))
+    monkeypatch.setattr("workbench.runs.folder.fresh_name", lambda *_: next(names))
     assert fresh_folder("x", tmp_path / "runs") == tmp_path / "runs/a"
     assert fresh_folder("x", tmp_path / "runs") == tmp_path / "runs/b"
     (tmp_path / "file").touch()

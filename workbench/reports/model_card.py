@@ -11,7 +11,7 @@ import pandas as pd
 import yaml
 
 from workbench.files import project_path, read_json, refuse_links, write_json, write_text
-from workbench.ranking.uncertainty import SIGNIFICANT, format_estimate
+from workbench.ranking.uncertainty import format_estimate
 from workbench.reports.findings import data, phrases, ranking
 from workbench.reports.findings.phrases import Record
 from workbench.training.log import STEPS, TrainingLog, step_means
@@ -299,7 +299,7 @@ def _facts(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
             for kind in ("min", "mean", "max")
         ],
         "metrics": metrics,
-        "use": _intended_use(metrics),
+        "use": Markdown(_intended_use(metrics)),
         "recipe": {n: v for n, v in last["recipe"].items() if n not in last["hyperparameters"]},
         "seconds": round(sum(stage["seconds"] for stage in stages)),
         "cpu_seconds": round(sum(cpu)) if all(cpu) else None,
@@ -323,18 +323,15 @@ def _head(name: str, stages: Sequence[Record], metrics: Record, settings: Record
     tags = ["sentence-transformers", "cross-encoder", "reranker", "generated_from_trainer"]
     tags += [f"dataset_size:{_pair_count(stage)}" for stage in stages]
     tags += [f"loss:{stage['loss']}" for stage in stages]
-    rows: list[Record] = metrics.get("rows", [])
-    row = next((row for row in rows if row["scorer"] == "model"), {})
+    test = metrics.get("recipe", {}).get("source", "candidate lists")
     results = {
         "task": {"type": "text-ranking", "name": "Text Ranking"},
-        "dataset": {
-            "name": Path(metrics.get("recipe", {}).get("source", "candidate lists")).name,
-            "type": "unknown",
-        },
+        "dataset": {"name": Path(test).name, "type": "unknown"},
         "metrics": [
             {"type": metric, "value": round(value["mean"], 6), "name": metric}
+            for row in metrics.get("rows", [])
             for metric, value in row.items()
-            if metric != "scorer" and value and value["mean"] is not None
+            if row["scorer"] == "model" and metric != "scorer" and value["mean"] is not None
         ],
     }
     head = {
@@ -351,28 +348,24 @@ def _head(name: str, stages: Sequence[Record], metrics: Record, settings: Record
     return Markdown(yaml.safe_dump(given, allow_unicode=True, sort_keys=False).strip())
 
 
-def _intended_use(metrics: Record) -> Markdown:
+def _intended_use(metrics: Record) -> str:
     """What the evaluation shows the model to be good for."""
-    if not metrics:
-        return Markdown("None is shown: the model has not been evaluated.")
-    means = {r["scorer"]: r["ndcg@10"]["mean"] for r in metrics["rows"] if r["scorer"] != "model"}
-    if not means or not metrics["model_minus"]:
-        return Markdown("None is shown: the model has been compared with nothing.")
-    best = max(means, key=lambda name: means[name])
-    gap = metrics["model_minus"][best]
-    sure = gap.get("p_holm", 0.0) < SIGNIFICANT
-    if sure and gap["high"] < 0:
-        return Markdown(
-            f"None is shown. On the test below {phrases.code(best)} ranks better, so use that; "
-            "this model is useful for studying why."
+    others = ranking.compared(metrics) if metrics else {}
+    if not others.get("all"):
+        reason = "been compared with nothing" if metrics else "not been evaluated"
+        return f"None is shown: the model has {reason}."
+    names = {kind: phrases.names(found) for kind, found in others.items() if found}
+    if metrics["queries"] < ranking.TOO_FEW_QUERIES:
+        return "None is shown: the test has too few queries."
+    if others["ahead"]:
+        return (
+            f"None is shown. On the test below {names['ahead']} ranks better, so use that; this "
+            "model is useful for studying why."
         )
-    return Markdown(
-        "Ranking candidates for queries like those of the test below"
-        + (
-            ", where it is ahead of every other scorer."
-            if sure and gap["low"] > 0
-            else f"; that it does so better than {phrases.code(best)} is not shown."
-        )
+    return "Ranking candidates for queries like those of the test below" + (
+        f"; that it does so better than {names['unclear']} is not shown."
+        if others["unclear"]
+        else ", where it is ahead of every other scorer."
     )
 
 
@@ -458,15 +451,12 @@ def _lineage(stages: Sequence[Record]) -> Markdown:
 
 def _log(stage: Record) -> Markdown:
     """The log of a stage; of a long one the means of 500 steps."""
-    if not stage["log"]:
-        return Markdown("")
     columns = {"loss": "Training Loss", "dev_loss": "Dev Loss", "dev_ap": "Dev AP"}
     log = pd.DataFrame(stage["log"], columns=["epoch", "step", *columns]).assign(stage="")
     if len(log) > MAX_LOG_ROWS:
         log, columns = step_means(log), {"loss": f"Training Loss (mean of {STEPS} steps)"}
-    else:
-        log = log.groupby("step", as_index=False).first().dropna(axis="columns", how="all")
-        columns = {name: title for name, title in columns.items() if name in log}
-    values = [log[name].map("{:.4f}".format).replace("nan", "-") for name in ["epoch", *columns]]
-    values.insert(1, log["step"].astype(int))
-    return table(["Epoch", "Step", *columns.values()], list(zip(*values, strict=True)))
+    log = log.groupby("step", as_index=False).first().dropna(axis="columns", how="all")
+    shown = {name: title for name, title in columns.items() if name in log}
+    values = [log[name].map("{:.4f}".format).replace("nan", "-") for name in ["epoch", *shown]]
+    rows = zip(values[0], log["step"].astype(int), *values[1:], strict=True)
+    return table(["Epoch", "Step", *shown.values()], rows) if len(log) else Markdown("")

@@ -3,32 +3,24 @@
 The notebooks' own `parameters` cells repeat names, types and defaults; a test keeps them equal.
 """
 
-from collections.abc import Hashable
-from collections.abc import Iterable
-from collections.abc import Mapping
+import difflib
+import os
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
-from pydantic import AfterValidator
-from pydantic import BaseModel
-from pydantic import ConfigDict
-from pydantic import Field
-from pydantic import ValidationError
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
-from typing import Annotated
-from typing import Any
-from typing import Literal
-from workbench.files import display_path
-from workbench.files import project_path
 from yaml.composer import Composer
-from yaml.constructor import ConstructorError
-from yaml.constructor import SafeConstructor
+from yaml.constructor import ConstructorError, SafeConstructor
 from yaml.nodes import MappingNode
 from yaml.parser import Parser
 from yaml.reader import Reader
 from yaml.resolver import Resolver
 from yaml.scanner import Scanner
-import difflib
-import os
-import yaml
+
+from workbench.files import display_path, project_path
 
 LARGEST = 1_000_000  # bytes
 

@@ -6,9 +6,14 @@ from typing import Any
 Record = Mapping[str, Any]
 
 
-def sentences(*parts: str | bool) -> str:
-    """The parts that apply, as one paragraph: `condition and "A sentence."` may be a part."""
-    return " ".join(part for part in parts if isinstance(part, str) and part)
+def sentences(*parts: str | bool, **values: Any) -> str:
+    """The parts that apply, as one paragraph, with the values in the places of their names.
+
+    Args:
+        parts: templates for `str.format`, or `condition and template`; they hold no data.
+        values: of the names in the templates.
+    """
+    return " ".join(part for part in parts if isinstance(part, str) and part).format(**values)
 
 
 def count(number: int, noun: str) -> str:
@@ -26,12 +31,3 @@ def names(of: Iterable[str]) -> str:
     """Names in code font: `a`, `b` and `c`."""
     *first, last = map(code, of)
     return f"{', '.join(first)} and {last}" if first else last
-
-
-def gap(difference: Mapping[str, float]) -> str:
-    """A difference with its interval, and its corrected p-value where there is one."""
-    text = f"{difference['mean']:+.3f}, 95% interval {difference['low']:+.3f} to "
-    text += f"{difference['high']:+.3f}"
-    if "p_holm" in difference:
-        text += f", p = {difference['p_holm']:.2g} after correction"
-    return text

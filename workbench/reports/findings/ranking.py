@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from workbench.ranking.uncertainty import SIGNIFICANT, format_estimate
-from workbench.reports.findings.phrases import Record, code, count, gap, names, sentences
+from workbench.reports.findings.phrases import Record, code, count, names, sentences
 
 FEW_QUERIES = 100  # with fewer, a result is a rehearsal
 TOO_FEW_QUERIES = 10  # with fewer, nothing is claimed at all
@@ -16,54 +16,65 @@ def backends(metrics: Record) -> str:
     """How the models were run."""
     parts = []
     for name, used in metrics.get("backends", {}).items():
-        text = f"{code(name)} was run by **{used['backend']}**"
-        checks = {one["backend"]: one for one in used.get("checks", [])}
-        if used["backend"] in checks and used["backend"] != "predict":
-            own = checks[used["backend"]]
-            faster = own["pairs_per_second"] / checks["predict"]["pairs_per_second"]
-            text += (
-                f" ({faster:.1f}x faster than the library in float32; {own['swapped']:.2%} of "
-                f"pairwise orders inverted on the first {used['pairs']} pairs)"
-            )
-        parts.append(text)
+        parts.append(f"{code(name)} was run by **{used['backend']}**")
+        checks = {one["backend"]: one["pairs_per_second"] for one in used.get("checks", [])}
+        for own in used.get("checks", []):
+            if own["backend"] == used["backend"] != "predict":
+                parts[-1] += (
+                    f" ({own['pairs_per_second'] / checks['predict']:.1f}x faster than the library "
+                    f"in float32; {own['swapped']:.2%} of pairwise orders inverted on the first "
+                    f"{used['pairs']} pairs)"
+                )
     return "; ".join(parts) + "." if parts else "No model was run."
 
 
-def verdict(metrics: Record) -> str:
-    """What may be claimed about the model, compared with each other scorer query by query.
+def compared(metrics: Record) -> dict[str, list[str]]:
+    """The other scorers, strongest first, by how they compare with the model.
 
-    A difference counts where its 95% interval excludes 0 and its Holm-corrected p-value is below
+    A difference counts if its 95% interval excludes 0 and its Holm-corrected p-value is below
     0.05; both are required.
+
+    Returns:
+        Names of those that are `ahead`, `unclear` and `behind`, and of `all`.
     """
     means = {row["scorer"]: row["ndcg@10"]["mean"] for row in metrics["rows"]}
-    model = means.pop("model", None)
-    if model is None or not means:
+    found: dict[str, list[str]] = {"all": [], "ahead": [], "unclear": [], "behind": []}
+    for name in sorted(metrics["model_minus"], key=lambda name: -means[name]):
+        gap = metrics["model_minus"][name]
+        sure = gap.get("p_holm", 0.0) < SIGNIFICANT and not gap["low"] <= 0 <= gap["high"]
+        found["all"].append(name)
+        found["unclear" if not sure else "ahead" if gap["high"] < 0 else "behind"].append(name)
+    return found
+
+
+def verdict(metrics: Record) -> str:
+    """What may be claimed about the model, compared with each other scorer query by query."""
+    means = {row["scorer"]: row["ndcg@10"]["mean"] for row in metrics["rows"]}
+    if "model" not in means or len(means) < 2:
         return "There is nothing to compare: the table needs a model and at least one baseline."
-    strongest_first = sorted(means, key=lambda name: -means[name])
-    best, gaps, queries = strongest_first[0], metrics["model_minus"], metrics["queries"]
-    sure = {name for name in gaps if gaps[name].get("p_holm", 0.0) < SIGNIFICANT}
-    worse = [name for name in strongest_first if name in sure and gaps[name]["high"] < 0]
-    better = {name for name in sure if gaps[name]["low"] > 0}
-    unclear = [name for name in strongest_first if name in gaps.keys() - better - {*worse}]
-    if queries < TOO_FEW_QUERIES:
-        claim = (
-            f"**{count(queries, 'query')}: too few to say anything about ranking**: use more "
-            "pairs, a larger test_share, or a file of candidates."
-        )
-    elif worse:
-        claim = (
-            f"**The model ranks worse than {names(worse)}: do not publish it as an improvement.**"
-        )
-    elif unclear:
-        claim = f"**The model and {names(unclear)} cannot be told apart with this many queries.**"
-    else:
-        claim = "**The model ranks better than every baseline here.**"
+    others, queries = compared(metrics), metrics["queries"]
+    best = others["all"][0]
+    gap = metrics["model_minus"][best]
     return sentences(
-        f"Over {count(queries, 'query')} the model has nDCG@10 {model:.3f}; the best of the others "
-        f"is {code(best)} with {means[best]:.3f} (difference {gap(gaps[best])}).",
-        claim,
+        "Over {queries} the model has nDCG@10 {model:.3f}; the best of the others is {best} with "
+        "{other:.3f} (difference {gap[mean]:+.3f}, 95% interval {gap[low]:+.3f} to {gap[high]:+.3f}"
+        + (", p = {gap[p_holm]:.2g} after correction)." if "p_holm" in gap else ")."),
+        "**Too few queries to say anything about ranking**: use more pairs, a larger test_share, "
+        "or a file of candidates."
+        if queries < TOO_FEW_QUERIES
+        else "**The model ranks worse than {ahead}: do not publish it as an improvement.**"
+        if others["ahead"]
+        else "**The model and {unclear} cannot be told apart with this many queries.**"
+        if others["unclear"]
+        else "**The model ranks better than every baseline here.**",
         TOO_FEW_QUERIES <= queries < FEW_QUERIES
         and "There are few queries; treat this as a rehearsal, not as a result.",
+        queries=count(queries, "query"),
+        model=means["model"],
+        best=code(best),
+        other=means[best],
+        gap=gap,
+        **{kind: names(others[kind] or [""]) for kind in ("ahead", "unclear")},
     )
 
 
@@ -98,37 +109,40 @@ def leak(seen: int, queries: int, training_pairs: int) -> str:
 
 def lists(recipe: Record, suspects: pd.DataFrame) -> str:
     """What the candidate lists hold, how unusual ones are counted, and doubtful negatives."""
-    kinds = ", ".join(f"{number:,} {kind}" for kind, number in recipe["kinds"].items())
-    odd = recipe["odd_queries"]
-    zero = odd["without_candidate"] + odd["without_positive"]
-    easy = odd["one_candidate"] + odd["all_positive"]
-    mined_out, unjudged = (
-        recipe.get(name, 0) for name in ("paraphrases_kept_out", "queries_without_judgement")
-    )
-    why = {
-        "equal": "equal to the query or a positive except for case, width and punctuation",
-        "group": "connected to the query through positives",
+    odd, found = recipe["odd_queries"], suspects["reason"].value_counts()
+    values = {
+        "paraphrases_kept_out": 0,
+        "queries_without_judgement": 0,
+        **recipe,
+        "kinds": ", ".join(f"{number:,} {kind}" for kind, number in recipe["kinds"].items()),
+        "zero": odd["without_candidate"] + odd["without_positive"],
+        "easy": odd["one_candidate"] + odd["all_positive"],
+        "doubtful": len(suspects),
     }
-    found = suspects["reason"].value_counts()
-    reasons = "; ".join(f"{found[name]:,} {text}" for name, text in why.items() if name in found)
+    for reason in ("equal", "group"):
+        values[reason] = found.get(reason, 0)
     return sentences(
-        f"{count(recipe['queries'], 'query')} with {count(recipe['candidates'], 'candidate')}, "
-        f"{recipe['positives']:,} of them relevant ({kinds or 'origin not stated'}); order: "
-        f"{recipe['order']}.",
-        mined_out > 0
-        and f"Texts not mined because they are probably paraphrases of the query: {mined_out:,}.",
-        recipe["missed_positives"] > 0
-        and f"Relevant texts that are not among the candidates: {recipe['missed_positives']:,}; "
-        "they count in every denominator.",
-        unjudged > 0 and f"Queries of the run left out for want of a judgement: {unjudged:,}.",
-        zero > 0 and f"**Queries with nothing relevant to rank, which score 0: {zero:,}.**",
-        easy > 0
-        and f"**Lists in which every order is equally good: {easy:,}**; they do not separate "
+        "{queries:,} queries with {candidates:,} candidates, {positives:,} of them relevant "
+        f"({'{kinds}' if values['kinds'] else 'origin not stated'}); order: {{order}}.",
+        values["paraphrases_kept_out"] > 0
+        and "Texts not mined because they are probably paraphrases of the query: "
+        "{paraphrases_kept_out:,}.",
+        values["missed_positives"] > 0
+        and "Relevant texts that are not among the candidates: {missed_positives:,}; they count in "
+        "every denominator.",
+        values["queries_without_judgement"] > 0
+        and "Queries of the run left out for want of a judgement: {queries_without_judgement:,}.",
+        values["zero"] > 0
+        and "**Queries with nothing relevant to rank, which score 0: {zero:,}.**",
+        values["easy"] > 0
+        and "**Lists in which every order is equally good: {easy:,}**; they do not separate "
         "scorers.",
-        "No negative looks like an unlabelled paraphrase."
-        if suspects.empty
-        else f"**Negatives that are probably true paraphrases: {len(suspects):,}** ({reasons}). "
-        "They count against every scorer that ranks them high.",
+        "**Negatives that are probably true paraphrases: {doubtful:,}** ({equal:,} equal to the "
+        "query or a positive except for case, width and punctuation; {group:,} connected to the "
+        "query through positives). They count against every scorer that ranks them high."
+        if len(suspects)
+        else "No negative looks like an unlabelled paraphrase.",
+        **values,
     )
 
 
@@ -141,20 +155,19 @@ def left_out(reasons: Record) -> str:
 
 def ties(metrics: Record) -> str:
     """How ties were counted, and which scorers do not rank at all."""
-    rule = {
-        "expected": "Ties count as the average over every order of the tied candidates.",
-        "worst": "Ties count against the scorer: the irrelevant candidates are put first.",
-    }[metrics["ties"]]
     tied = {n: share for n, share in metrics.get("queries_all_tied", {}).items() if share > 0}
-    shares = ", ".join(f"{code(name)} {share:.1%}" for name, share in tied.items())
     constant = [name for name, share in tied.items() if share > 0.5]
     return sentences(
-        rule,
-        f"Queries whose candidates all have the same score: {shares}."
+        "Ties count against the scorer: the irrelevant candidates are put first."
+        if metrics["ties"] == "worst"
+        else "Ties count as the average over every order of the tied candidates.",
+        "Queries whose candidates all have the same score: {shares}."
         if tied
         else "No scorer gives all candidates of a query the same score.",
         bool(constant)
-        and f"**No ranking in most queries: {names(constant)}**. Look for a fault before a claim.",
+        and "**No ranking in most queries: {constant}**. Look for a fault before a claim.",
+        shares=", ".join(f"{code(name)} {share:.1%}" for name, share in tied.items()),
+        constant=names(constant or [""]),
     )
 
 
@@ -165,18 +178,23 @@ def pairs(metrics: Record) -> str:
             "There are no labelled test pairs, so there are no pair metrics; the scores above are "
             "those of the candidates."
         )
-    tested = f"{count(metrics['pairs'], 'test pair')}"
+    tested = count(metrics["pairs"], "test pair")
     row = next((row for row in metrics["rows"] if row["scorer"] == "model"), metrics["rows"][0])
     if row["roc_auc"]["mean"] is None:
         return f"No pair metric is defined: {tested}, all of one class."
     threshold = metrics["thresholds"][row["scorer"]]
     return sentences(
-        f"Over {tested} {code(row['scorer'])} has ROC AUC {format_estimate(row['roc_auc'])}.",
+        "Over {tested} {name} has ROC AUC {roc_auc}.",
         "Without dev pairs of both classes no threshold can be fitted, so accuracy and F1 are not "
         "defined: a threshold fitted on the test pairs would make them too good."
         if threshold is None
-        else f"At the threshold {threshold:.3g}, fitted on {metrics['dev_pairs']:,} dev pairs, its "
-        f"accuracy is {format_estimate(row['accuracy'])} and its F1 {format_estimate(row['f1'])}.",
+        else "At the threshold {threshold:.3g}, fitted on {dev:,} dev pairs, its accuracy is "
+        "{accuracy} and its F1 {f1}.",
+        tested=tested,
+        name=code(row["scorer"]),
+        threshold=threshold,
+        dev=metrics.get("dev_pairs", 0),
+        **{name: format_estimate(row[name]) for name in ("roc_auc", "accuracy", "f1")},
     )
 
 
