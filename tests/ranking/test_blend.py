@@ -12,6 +12,7 @@ from workbench.data.splits import split_pairs
 from workbench.files import read_json
 from workbench.ranking.blend import fit_blend, try_blend
 from workbench.ranking.evaluation import evaluate
+from workbench.reports.findings.ranking import blend as blend_finding
 from workbench.run_folder import RunFolder
 from workbench.scoring.baselines import CharacterJaccard, NgramRegression
 
@@ -100,7 +101,7 @@ def test_what_the_model_lacks_is_seen_and_its_figures_are_those_of_a_scorer_with
 ):
     scorers, evaluation = evaluated(Knowing(positives, 0.5), splits, lists)
     blend = try_blend(tmp_path, evaluation, lists)
-    assert "ranks better than the model alone" in blend.finding()
+    assert "ranks better than the model alone" in blend_finding(blend)
     assert blend.dev_pairs == len(splits[1])
     assert blend.minus["model"]["low"] > 0
     assert sum(map(abs, blend.shares.values())) == pytest.approx(1)
@@ -122,7 +123,7 @@ def test_what_the_model_lacks_is_seen_and_its_figures_are_those_of_a_scorer_with
 def test_a_model_that_knows_all_gains_nothing(splits, lists, positives, tmp_path):
     _, evaluation = evaluated(Knowing(positives, 20.0), splits, lists)
     report = try_blend(tmp_path, evaluation, lists)
-    assert "adds nothing that can be shown" in report.finding()
+    assert "adds nothing that can be shown" in blend_finding(report)
     assert report.shares["model"] > 0.5
 
 
@@ -132,7 +133,7 @@ def test_dev_pairs_unlike_the_lists_are_reported(splits, lists, positives, tmp_p
     flipped = set(zip(dev["sentence_0"], dev["sentence_1"], strict=True))
     _, evaluation = evaluated(Knowing(positives, 20.0, flipped), splits, lists)
     report = try_blend(tmp_path, evaluation, lists)
-    assert "ranks worse than the model" in report.finding()
+    assert "ranks worse than the model" in blend_finding(report)
 
 
 @pytest.mark.parametrize("few", ["no dev", "one class"])
@@ -143,6 +144,6 @@ def test_without_dev_pairs_there_is_none_and_it_says_why(few, splits, lists, pos
     _, evaluation = evaluated(Knowing(positives), (train, dev, test), lists, dev=few != "no dev")
     report = try_blend(tmp_path, evaluation, lists)
     said = {"no dev": "dev pairs to fit it on", "one class": "20 dev pairs of each class"}[few]
-    assert said in report.finding()
+    assert said in blend_finding(report)
     assert report.table().empty
     assert read_json(RunFolder(tmp_path).blend)["problem"] == report.problem

@@ -179,13 +179,11 @@ def evaluate(
     every, counts = np.column_stack(values), count_lists(lists)
     draws = bootstrap_draws(every, groups, resamples, seed)
     means = iter(map(estimate, every.mean(axis=0), draws.T))
-    names, others = list(scorers), [name for name in scorers if name != "model"]
     minus: dict[str, dict[str, Any]] = {}
-    if others and "model" in scorers:
+    if others := [name for name in scorers if name != "model" and "model" in scorers]:
         first, step = list(RANKING_METRICS).index(MAIN_METRIC), len(RANKING_METRICS)
-        own, rest = (
-            [first + step * names.index(name) for name in chosen] for chosen in (["model"], others)
-        )
+        column = {name: first + step * number for number, name in enumerate(scorers)}
+        own, rest = [column["model"]], [column[name] for name in others]
         gaps, gap_draws = (array[:, own] - array[:, rest] for array in (every, draws))
         minus = compare(others, gaps, gap_draws, groups, resamples, seed)
     metrics = {
@@ -206,7 +204,7 @@ def evaluate(
         **stated,
         "rows": [
             {"scorer": name, **{metric: next(means).plain() for metric in RANKING_METRICS}, **pair}
-            for name, pair in zip(names, pair_rows, strict=True)
+            for name, pair in zip(scorers, pair_rows, strict=True)
         ],
         "model_minus": minus,
     }

@@ -169,17 +169,12 @@ def snapshot_curve(
 ) -> pd.DataFrame:
     """The learning curve: nDCG@10 of every snapshot of a run on the same lists, and of its base.
 
-    Args:
-        run_dir: the run, trained with `snapshots` above 0.
-        lists: the candidate lists.
-        evaluation: of the same lists; its ties, resamples and values of the base are used.
-        max_length: tokens of a pair.
-        seed: of the intervals.
-        backend: how to run the models; see `ModelScorer`.
+    Ties, resamples and the values of the base are those of the evaluation of the same lists; the
+    other arguments are as in `ladder_scorers`.
 
     Returns:
         `step`, `pairs` (training pairs seen), `mean`, `low`, `high`, one row per snapshot; empty
-        where there is none.
+        where the training kept none (`snapshots` 0).
     """
     ties, resamples = evaluation.metrics["ties"], evaluation.metrics["resamples"]
     load, groups, curve = _loader(max_length, seed, backend), query_groups(lists), []

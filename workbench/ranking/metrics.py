@@ -157,12 +157,8 @@ def rank_metrics(
 ) -> dict[str, FloatArray]:
     """Every ranking metric of every query: for each metric an array of shape (queries,).
 
-    Args:
-        scores: for each query an array of shape (candidates,).
-        relevance: the same shapes.
-        ties: `expected` or `worst`.
-        missed: for each query as in `rank`; none if None.
-        names: of the queries, for errors, which else have their numbers alone.
+    The arguments are as in `rank`, one of each for each query; `names` of the queries go into
+    errors.
 
     Raises:
         ValueError: an array does not fit or holds an impossible value; names the query.

@@ -34,9 +34,8 @@ def format_estimate(estimate: Mapping[str, float | None] | None) -> str:
     """`0.584 [0.555, 0.612]`, or "not defined" where there was nothing to average."""
     if estimate is None or estimate["mean"] is None:
         return "not defined"
-    if estimate["low"] is None:
-        return f"{estimate['mean']:.3f}"
-    return f"{estimate['mean']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+    interval = "" if estimate["low"] is None else " [{low:.3f}, {high:.3f}]"
+    return ("{mean:.3f}" + interval).format(**estimate)
 
 
 def bootstrap_draws(
@@ -72,8 +71,7 @@ def bootstrap_mean(
 ) -> Estimate:
     """Mean of per-query values, shape (queries,), and its 95 % percentile interval."""
     value = np.asarray(values, dtype=float)
-    draws = bootstrap_draws(value[:, None], groups, resamples, seed)[:, 0]
-    return estimate(value.mean(), draws)
+    return estimate(value.mean(), bootstrap_draws(value[:, None], groups, resamples, seed)[:, 0])
 
 
 def estimate(mean: float, draws: ArrayLike) -> Estimate:
@@ -102,8 +100,7 @@ def randomisation_test(
     sums, sizes = _by_group(np.asarray(differences, dtype=float), groups)
     found = np.abs(sums.sum(axis=0))
     slack = 1e-12 * np.abs(sums).sum(axis=0)  # sums in another order differ in the last bits
-    rng = np.random.default_rng(seed)
-    extreme = np.zeros(sums.shape[1])
+    rng, extreme = np.random.default_rng(seed), np.zeros(sums.shape[1])
     for rows in _chunks(resamples):
         signs = 2.0 * rng.integers(0, 2, (rows, len(sizes)), dtype=np.int8) - 1.0
         extreme += (np.abs(signs @ sums) >= found - slack).sum(axis=0)
