@@ -71,7 +71,8 @@ def bootstrap_mean(
 ) -> Estimate:
     """Mean of per-query values, shape (queries,), and its 95 % percentile interval."""
     value = np.asarray(values, dtype=float)
-    return estimate(value.mean(), bootstrap_draws(value[:, None], groups, resamples, seed)[:, 0])
+    draws = bootstrap_draws(value[:, None], groups, resamples, seed)[:, 0]
+    return estimate(value.mean(), draws)
 
 
 def estimate(mean: float, draws: ArrayLike) -> Estimate:
