@@ -9,13 +9,13 @@ notebooks data data/manifest.json data/train.parquet figures figures/loss.png mo
 model/lineage.json model/README.md evaluation evaluation/metrics.json evaluation/per_query.parquet
 evaluation/errors.parquet evaluation/candidates.jsonl evaluation/blend.json
 evaluation/browser.json stages snapshots checkpoints earlier
-""".split()
+"""
 
 
 def test_files_and_folders_have_the_names_of_the_readme(tmp_path):
     folder = RunFolder(tmp_path)
     paths = {*vars(folder).values(), folder.split("train"), folder.figure("loss")} - {tmp_path}
-    assert sorted(str(path.relative_to(tmp_path)) for path in paths) == sorted(LAYOUT)
+    assert sorted(str(path.relative_to(tmp_path)) for path in paths) == sorted(LAYOUT.split())
 
 
 def test_a_folder_is_a_run_from_its_first_file_on(tmp_path):

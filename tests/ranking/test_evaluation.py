@@ -31,7 +31,7 @@ NO_PAIRS = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
 
 
 class Fixed:
-    """A scorer that gives what it is told."""
+    """A scorer with given scores."""
 
     def __init__(self, values):
         self.values = values

@@ -43,7 +43,7 @@ def test_a_model_made_elsewhere_is_evaluated_as_it_is(tmp_path, tiny_model):
     subject = find_subject(tmp_path / "none", str(tiny_model))
     assert not subject.own
     assert "NOT trained in this run" in str(subject)
-    assert {name: len(side) for name, side in subject.splits.items()} == {
+    assert {name: len(pairs) for name, pairs in subject.splits.items()} == {
         "train": 0,
         "dev": 0,
         "test": 0,
@@ -138,7 +138,7 @@ def test_the_command_evaluates_a_model_without_training(elsewhere, tmp_path, cap
 
 
 def test_another_runs_model_is_evaluated_with_a_single_short_command(chain, tmp_path, capsys):
-    """No file of parameters, no lists: the other run's test side is ranked."""
+    """No file of parameters, no lists: the other run's test split is ranked."""
     arguments = [
         "run",
         "--runs-dir",

@@ -33,7 +33,7 @@ from workbench.run_folder import RunFolder
 if TYPE_CHECKING:
     from workbench.scoring.cross_encoder import Scorer
 
-PAIR_RESAMPLES = 1000  # the most draws for pair metrics, each of which is computed anew
+PAIR_RESAMPLES = 1000  # the most draws for pair metrics, which no matrix product gives
 
 
 @dataclass(frozen=True)
