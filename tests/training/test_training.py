@@ -7,14 +7,15 @@ import pandas as pd
 import pytest
 import torch
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+from transformers import TrainerCallback
 
-from workbench.data.splits import DataError, prepare_data, read_side
+from workbench.data.splits import DataError, prepare_data, read_split
 from workbench.files import read_json
 from workbench.machine import _gain_of_bfloat16
 from workbench.models import find_model, read_lineage
-from workbench.ranking.ladder import find_snapshots, find_subject, stage_scorers
+from workbench.ranking.ladder import find_snapshots, find_subject, stage_models
+from workbench.reports import findings
 from workbench.reports.figures.training import running_step
-from workbench.reports.findings.training import dev_finding, gradient_finding, loss_finding
 from workbench.reports.model_card import write_card
 from workbench.run_folder import stage_folders
 from workbench.scoring.cross_encoder import ModelScorer, load_cross_encoder
@@ -79,7 +80,7 @@ def test_training_changes_the_model_and_leaves_safetensors_log_and_lineage(train
     assert not (run / "checkpoints").exists()
     assert not list((run / "model").glob("*.bin"))
     assert read_lineage(find_model(str(run))) == [json.loads(json.dumps(record))]
-    assert record["steps"] == int(np.ceil(len(read_side(run, "train")) / 8))
+    assert record["steps"] == int(np.ceil(len(read_split(run, "train")) / 8))
     log = read_training_log(run)
     assert log["loss"].notna().sum() >= 10
     assert log["dev_ap"].notna().sum() >= 10
@@ -172,8 +173,7 @@ def test_another_loss_trains_and_is_not_mixed_with_the_first(trained, tmp_path, 
         trainer = stage.trainer(model, make_loss(model))
         assert isinstance(trainer, FastTrainer) == (make_loss is not weighted)
         if not resume:
-            trainer.time_limit = 0  # the second step is the last
-            trainer.args.save_steps = 1
+            trainer.add_callback(StopAtOnce())
             trainer.train()
         elif make_loss is not weighted:
             with pytest.raises(ResumeError, match=r"pos_weight=2\.0.*, not .*pos_weight=None"):
@@ -189,6 +189,11 @@ def test_another_loss_trains_and_is_not_mixed_with_the_first(trained, tmp_path, 
     assert (log["dev_loss"].dropna() > 0).all()  # the library's, of this very loss
 
 
+class StopAtOnce(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_save = control.should_training_stop = True
+
+
 def weighted(model):
     return BinaryCrossEntropyLoss(model, pos_weight=torch.tensor(2.0))
 
@@ -199,14 +204,14 @@ def test_stages_follow_one_another_in_one_run(trained, tmp_path, tiny_model):
     shutil.copytree(trained[0] / "data", run / "data")
     record = fine_tune(run, find_model(str(tiny_model)), RECIPE, stages="60,0,0", snapshots=2)
     lineage = read_lineage(find_model(str(run)))
-    train = read_side(run, "train")
+    train = read_split(run, "train")
     assert [stage["pairs"] for stage in lineage] == [60, len(train), len(train)]
     assert [stage["steps"] for stage in lineage] == [8, *[-(-len(train) // 8)] * 2]
     assert [stage["parent"] for stage in lineage] == [str(tiny_model), "stage 1", "stage 2"]
     assert lineage[0]["pairs_sha256"] != lineage[1]["pairs_sha256"] == lineage[2]["pairs_sha256"]
     assert lineage[-1] == json.loads(json.dumps(record))
     assert [folder.name for folder in stage_folders(run)] == ["1", "2"]
-    assert list(stage_scorers(run, 64)) == ["stage 1", "stage 2"]
+    assert list(stage_models(run)) == ["stage 1", "stage 2"]
     assert find_subject(run, "unused").base.name == str(tiny_model)
     log = read_training_log(run)
     assert log["stage"].unique().tolist() == ["stage 1", "stage 2", "stage 3"]
@@ -323,16 +328,16 @@ def test_what_the_loss_says_in_words(tmp_path):
             }
         )
     frame = read_training_log(tmp_path)
-    text = loss_finding(frame)
+    text = findings.loss(frame)
     assert "fell from 0.5000 to 0.1000 (running: step 3 of 4)" in text
     assert "begun to memorise" in text
     assert "cannot tell" in text
-    assert "67% of them were above 1" in gradient_finding(frame)
+    assert "67% of them were above 1" in findings.gradient(frame)
     manifest = {"sides": {"dev": {"positives": 1, "pairs": 4}}}
-    assert "guessing has 0.250" in dev_finding(frame, manifest)
+    assert "guessing has 0.250" in findings.dev(frame, manifest)
     empty = frame.assign(grad_norm=np.nan, dev_ap=np.nan)
-    assert "No gradient norm" in gradient_finding(empty)
-    assert "No average precision" in dev_finding(empty, manifest)
+    assert "No gradient norm" in findings.gradient(empty)
+    assert "No average precision" in findings.dev(empty, manifest)
 
 
 def test_stages_follow_one_another_in_the_figure():

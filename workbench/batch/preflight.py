@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from workbench.data.readers import (
     COLUMNS,
@@ -264,20 +264,31 @@ def trial_rate(
     """Training pairs a second: the trainer on real pairs for `seconds`, on a model thrown away."""
     import pandas as pd
 
+    from transformers import ProgressCallback, TrainerCallback
+
     from workbench.scoring.cross_encoder import load_cross_encoder
+    from workbench.training.log import TrainingLog
     from workbench.training.trainer import make_trainer
+
+    ends: list[float] = []
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            ends.append(time.monotonic())
+            control.should_training_stop = ends[-1] - ends[0] >= seconds
 
     model = load_cross_encoder(location, recipe.max_length, recipe.seed)
     columns = ["sentence_0", "sentence_1", "label"]
     pairs = pd.DataFrame([row[1:4] for row in rows], columns=columns)
     endless = recipe.model_copy(update={"epochs": ENDLESS})
     with TemporaryDirectory() as place:
-        trainer = make_trainer(model, Path(place), pairs, pairs.head(0), endless, None, ENDLESS)
-        trainer.time_limit = seconds
+        log = TrainingLog(place, "trial")
+        trainer = make_trainer(model, Path(place), pairs, pairs.head(0), endless, log, ENDLESS)
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(Watch())
         trainer.train()
     a_step = len(rows) / math.ceil(len(rows) / recipe.batch_size)  # the last of an epoch is shorter
-    taken = trainer.last_step_end - trainer.first_step_end
-    return (trainer.state.global_step - 1) * a_step / taken
+    return (len(ends) - 1) * a_step / (ends[-1] - ends[0])
 
 
 def in_words(count: float) -> str:

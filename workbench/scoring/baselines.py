@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from workbench.data.lists import CandidateList
 from workbench.data.overlap import characters, jaccard
 from workbench.data.pairs import Float32Array, TextPair
 
@@ -21,6 +22,13 @@ class RandomScorer:
         """Scores of shape (n,); the texts play no part."""
         return np.random.default_rng(self.seed).random(len(pairs), dtype=np.float32)
 
+    @classmethod
+    def build(
+        cls, train: pd.DataFrame | None, lists: Sequence[CandidateList], seed: int
+    ) -> "RandomScorer":
+        """The scorer of a ladder."""
+        return cls(seed)
+
 
 class CharacterJaccard:
     """Shared characters over all characters of the two texts, each counted once."""
@@ -30,6 +38,13 @@ class CharacterJaccard:
         cached = lru_cache(maxsize=None)(characters)  # a query stands in many pairs
         overlaps = (jaccard(cached(first), cached(second)) for first, second in pairs)
         return np.fromiter(overlaps, dtype=np.float32, count=len(pairs))
+
+    @classmethod
+    def build(
+        cls, train: pd.DataFrame | None, lists: Sequence[CandidateList], seed: int
+    ) -> "CharacterJaccard":
+        """The scorer of a ladder."""
+        return cls()
 
 
 class TfidfCosine:
@@ -51,6 +66,15 @@ class TfidfCosine:
         first, second = (vectors[[row[pair[side]] for pair in pairs]] for side in (0, 1))
         return np.asarray(first.multiply(second).sum(axis=1), dtype=np.float32).ravel()
 
+    @classmethod
+    def build(
+        cls, train: pd.DataFrame | None, lists: Sequence[CandidateList], seed: int
+    ) -> "TfidfCosine":
+        """The scorer of a ladder."""
+        if train is not None and len(train):
+            return cls([*train["sentence_0"], *train["sentence_1"]])
+        return cls(text for one in lists for text in one.candidates)
+
 
 class CandidateOrder:
     """The order in which the candidates came: a first-stage search's ranking, or a shuffled one."""
@@ -62,6 +86,13 @@ class CandidateOrder:
             place = place + 1 if query == before else 0
             places[number], before = -place, query
         return places
+
+    @classmethod
+    def build(
+        cls, train: pd.DataFrame | None, lists: Sequence[CandidateList], seed: int
+    ) -> "CandidateOrder":
+        """The scorer of a ladder."""
+        return cls()
 
 
 class Bm25:
@@ -94,6 +125,11 @@ class Bm25:
                 of_texts = index.get_scores_from_ids(terms)
                 scores[numbers] = of_texts[[place[pairs[number][1]] for number in numbers]]
         return scores
+
+    @classmethod
+    def build(cls, train: pd.DataFrame | None, lists: Sequence[CandidateList], seed: int) -> "Bm25":
+        """The scorer of a ladder."""
+        return cls(text for one in lists for text in one.candidates)
 
 
 class NgramRegression:
@@ -179,6 +215,23 @@ class NgramRegression:
         # Twice, so that the penalty on the weights leaves these few strong features some room.
         dense = 2 * np.column_stack([shared / np.maximum(shared + other, 1), overlaps])
         return sparse.hstack([both, either, sparse.csr_matrix(dense, dtype=np.float32)], "csr")
+
+    @classmethod
+    def build(
+        cls, train: pd.DataFrame | None, lists: Sequence[CandidateList], seed: int
+    ) -> "NgramRegression":
+        """The scorer of a ladder."""
+        return cls(seed).fit(train if train is not None else pd.DataFrame({"label": []}))
+
+
+BASELINES: dict[str, Any] = {
+    "ngram_regression": NgramRegression,
+    "bm25": Bm25,
+    "tfidf_cosine": TfidfCosine,
+    "char_jaccard": CharacterJaccard,
+    "candidate_order": CandidateOrder,
+    "random": RandomScorer,
+}
 
 
 def _bm25_index(texts: Iterable[str]) -> Any:

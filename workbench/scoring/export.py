@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.data.pairs import Float32Array, TextPair
-from workbench.data.splits import SIDES, DataError, read_side
+from workbench.data.splits import SPLITS, DataError, read_split
 from workbench.engine.packing import Batch, EncodedPairs
 from workbench.files import display_path, refuse_links, replacing
 from workbench.machine import core_count
@@ -256,7 +256,7 @@ def export_model(
         pair_encoder(model)
     except ValueError as error:
         raise ExportedError(str(error)) from error
-    pairs = _pairs(location, [*reversed(SIDES)])
+    pairs = _pairs(location, [*reversed(SPLITS)])
     exact = open_backend("predict", model)(pairs)
     file = _checked_onnx(location, model, pairs, exact, to)
     return file, check(to, exact, open_backend(to, model, folder=location.path), pairs)
@@ -285,7 +285,7 @@ def _pairs(location: ModelLocation, sides: Sequence[str]) -> list[TextPair]:
     """Distinct pairs of the first of these sides that the run behind the model has."""
     for side in sides:
         try:
-            frame = read_side(location.path.parent, side)
+            frame = read_split(location.path.parent, side)
         except DataError:
             continue
         both = zip(frame["sentence_0"], frame["sentence_1"], strict=True)

@@ -49,14 +49,9 @@ class ResumableTrainer(CrossEncoderTrainer):
     The library restarts its sum of losses when it resumes, so its next log row and its mean over
     the training differ. Here the losses are kept until they are logged and go into the checkpoint.
     A checkpoint counts once it is whole; SIGTERM writes one and stops.
-
-    Attributes:
-        training_log: receives the log rows; None for a training without a log.
-        time_limit: seconds after the first step, at which the training ends without a checkpoint.
     """
 
-    training_log: TrainingLog | None = None
-    time_limit = math.inf
+    training_log: TrainingLog  # receives the log rows
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -64,7 +59,6 @@ class ResumableTrainer(CrossEncoderTrainer):
         self.total = 0.0  # of the losses before those
         self.before = {"seconds": 0.0, "processor_seconds": 0.0}
         self.started = time.monotonic(), time.process_time()
-        self.first_step_end = self.last_step_end = time.monotonic()
         self.stopping = False
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
@@ -85,8 +79,7 @@ class ResumableTrainer(CrossEncoderTrainer):
             self.pending, self.total = progress["pending"], progress["total"]
             self.before = progress["spent"]
             kwargs["resume_from_checkpoint"] = str(checkpoint)
-        if self.training_log:
-            self.training_log.rewind(checkpoints.step_of(checkpoint) if checkpoint else 0)
+        self.training_log.rewind(checkpoints.step_of(checkpoint) if checkpoint else 0)
         self.started = time.monotonic(), time.process_time()
         main_thread = threading.current_thread() is threading.main_thread()
         if main_thread:  # only there can a signal be received
@@ -107,13 +100,9 @@ class ResumableTrainer(CrossEncoderTrainer):
         return result
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
-        """The library's, after each step; the last one once SIGTERM came or the time is over."""
-        self.last_step_end = time.monotonic()
-        if self.state.global_step == 1:  # it includes one-time set-up, so timing starts after it
-            self.first_step_end = self.last_step_end
-        over = self.last_step_end - self.first_step_end > self.time_limit
-        self.control.should_training_stop |= self.stopping or over
-        self.control.should_save |= self.stopping
+        """The library's, after each step; once SIGTERM has come, the step is the last."""
+        if self.stopping:
+            self.control.should_save = self.control.should_training_stop = True
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def spent(self) -> dict[str, float]:
@@ -141,7 +130,7 @@ class ResumableTrainer(CrossEncoderTrainer):
             self.total, self.pending = math.fsum([self.total, *losses]), []
         super().log(logs, start_time)
         values = {n.replace("eval", "dev"): float(logs[n]) for n in LOGGED if n in logs}
-        if not values or self.training_log is None:
+        if not values:
             return
         step, steps, seconds = self.state.global_step, self.state.max_steps, self.spent()["seconds"]
         row = {
@@ -285,7 +274,7 @@ def make_trainer(
     train: pd.DataFrame,
     dev: pd.DataFrame,
     recipe: Recipe,
-    log: TrainingLog | None,
+    log: TrainingLog,
     checkpoint_steps: int = CHECKPOINT_STEPS,
     loss: torch.nn.Module | None = None,
 ) -> ResumableTrainer:
@@ -297,7 +286,7 @@ def make_trainer(
         train: columns `sentence_0`, `sentence_1`, `label` in [0, 1].
         dev: the same, scored whenever a log row is written; may be empty.
         recipe: of this phase.
-        log: receives the log rows; None for no log and no output.
+        log: receives the log rows.
         checkpoint_steps: steps between two checkpoints.
         loss: of the library; binary cross-entropy if None.
     """
@@ -341,7 +330,7 @@ def make_trainer(
     )
     trainer.training_log = log
     trainer.remove_callback(PrinterCallback)  # our log lines say the same, and more readably
-    if not watched() or log is None:
+    if not watched():
         trainer.remove_callback(ProgressCallback)
     return trainer
 
