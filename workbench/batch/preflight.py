@@ -263,7 +263,6 @@ def trial_rate(
 ) -> float:
     """Training pairs a second: the trainer on real pairs for `seconds`, on a model thrown away."""
     import pandas as pd
-
     from transformers import ProgressCallback, TrainerCallback
 
     from workbench.scoring.cross_encoder import load_cross_encoder
