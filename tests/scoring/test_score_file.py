@@ -153,7 +153,7 @@ def test_every_row_is_scored_in_order_from_every_format(kind, quick_model, table
 def test_auto_is_decided_once_and_gives_the_models_scores(
     tiny_model, source, table, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("workbench.scoring.cross_encoder.WORTH_CHECKING", 300)
+    monkeypatch.setattr("workbench.scoring.cross_encoder.MIN_PAIRS_TO_CHECK", 300)
     done = score_file(job(tiny_model, source, backend="auto"), tmp_path / "out")
     plan = read_json(tmp_path / "out/_plan.json")
     assert done["backend"] == plan["chosen"]

@@ -1,190 +1,129 @@
-"""Export: a model written for another engine, and the proof that it ranks as before."""
+"""Export of a model to ONNX, and its logits by ONNX Runtime, without torch."""
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from workbench.data.pairs import Float32Array, TextPair
 from workbench.data.splits import SPLITS, DataError, read_split
-from workbench.engine.packing import Batch, EncodedPairs
+from workbench.engine.packing import EncodedPairs, Pack, packs
 from workbench.files import display_path, refuse_links, replacing
-from workbench.machine import core_count
+from workbench.machine import core_count, in_threads
 from workbench.models import ModelLocation, load_tokenizer
 from workbench.scoring.cross_encoder import (
     CHECK_PAIRS,
-    ONNX,
     Check,
     check,
     load_cross_encoder,
     open_backend,
-    pair_encoder,
 )
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
-EXPORTED = {  # by backend; ONNX lies where sentence-transformers looks for it
+EXPORTED = {  # by backend, in a model's folder: where sentence-transformers looks for ONNX
     "onnx": "onnx/model.onnx",
     "onnx-int8": "onnx/model_qint8.onnx",
 }
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+PACKAGES = {"writing": ("onnx", "onnxscript", "onnxruntime"), "running": ("onnxruntime",)}
+PACK_TOKENS = 2048  # so few that a layer's activations stay in the processor's cache
+MAX_LOGIT_CHANGE = 1e-3  # of a float32 logit, by another order of sums
 
 
 class ExportedError(ValueError):
     """A model cannot be exported, or run from what was exported; the message says why."""
 
 
-def exported_file(folder: Path | None, backend: str) -> Path:
-    """The file of a backend in a model's folder.
-
-    Raises:
-        ExportedError: it is not there, or the model is in no folder.
-    """
-    if folder is None:
-        raise ExportedError("this model is in no folder")
-    file = folder / EXPORTED[backend]
-    if not file.is_file():
-        shown = display_path(folder)
-        raise ExportedError(
-            f"{shown} has no {EXPORTED[backend]}; write it: workbench export {shown} --to {backend}"
-        )
-    return file
-
-
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-
-
-PACKAGES = {"writing": ("onnx", "onnxscript", "onnxruntime"), "running": ("onnxruntime",)}
-
-
-class OnnxError(ExportedError):
-    """A model cannot be written to ONNX or run from it; the message says what is missing."""
+class LogitsDifferError(RuntimeError):
+    """The exported model computes something else than the original; it has been removed."""
 
 
 def require(purpose: str) -> None:
-    """Make sure that what `writing` or `running` needs is installed, without importing it.
+    """Make sure that what `writing` or `running` ONNX needs is installed, without importing it.
 
     Raises:
-        OnnxError: it is not.
+        ExportedError: it is not.
     """
-    missing = [name for name in PACKAGES[purpose] if find_spec(name) is None]
-    if missing:
-        raise OnnxError(
+    if missing := [name for name in PACKAGES[purpose] if find_spec(name) is None]:
+        raise ExportedError(
             f"{purpose} ONNX needs {', '.join(missing)}: "
             "pip install '.[onnx]' in the project's folder"
         )
 
 
 def write_onnx(model: "CrossEncoder", folder: Path, int8: bool = False) -> Path:
-    """Write a cross-encoder in float32 to `folder/onnx/model.onnx`; number and length of rows vary.
+    """Write a cross-encoder in float32 to `folder/onnx/model.onnx`, for rows of any shape.
 
     Args:
         model: a cross-encoder with one output.
         folder: the model's folder, whose tokenizer goes with the file.
-        int8: write `model_qint8.onnx` too, with the weights of products in 8 bits, one scale a
-            column; the other side of each product is rounded as it comes.
+        int8: write `model_qint8.onnx` too: the weights of products in 8 bits, one scale a column;
+            the activations are rounded as they come.
 
     Returns:
         The file last written.
 
     Raises:
-        OnnxError: the extra `onnx` is missing.
+        ExportedError: the extra `onnx` is missing.
     """
     require("writing")
     import onnx
     import torch
+    from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    plain = model.model.eval().cpu()  # type: ignore[union-attr]
+    plain: Any = model.model
     names = [name for name in INPUTS if name in model.tokenizer.model_input_names]
-    rows, length = torch.export.Dim("rows"), torch.export.Dim("length", max=_longest(plain))
-    given = {name: torch.ones(2, 8, dtype=torch.long) for name in names}
-    with _quiet(), replacing(folder / EXPORTED["onnx"]) as temporary:
-        program = torch.onnx.export(
-            _logits(plain, names),
-            tuple(given.values()),
+
+    class Logits(torch.nn.Module):
+        """The model with its inputs in order and its logits alone as output."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = plain.eval().cpu()
+
+        def forward(self, *values: torch.Tensor) -> Any:
+            return self.inner(**dict(zip(names, values, strict=True))).logits
+
+    longest = int(getattr(plain.config, "max_position_embeddings", 512))
+    rows, length = torch.export.Dim("rows"), torch.export.Dim("length", max=longest)
+    file, rounded = folder / EXPORTED["onnx"], folder / EXPORTED["onnx-int8"]
+    with _quiet(), replacing(file) as temporary:
+        program: Any = torch.onnx.export(
+            Logits(),
+            tuple(torch.ones(2, 8, dtype=torch.long) for _ in names),
             input_names=names,
             output_names=["logits"],
             dynamic_shapes={"values": tuple({0: rows, 1: length} for _ in names)},
             dynamo=True,
             verbose=False,
         )
-        proto = program.model_proto  # type: ignore[union-attr]
         note = {"max_length": str(model.tokenizer.model_max_length)}
-        onnx.helper.set_model_props(proto, note)
-        onnx.save(proto, str(temporary))
-    return _write_int8(folder) if int8 else folder / EXPORTED["onnx"]
-
-
-def _write_int8(folder: Path) -> Path:
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    target = folder / EXPORTED["onnx-int8"]
-    with _quiet(), replacing(target) as temporary:
+        onnx.helper.set_model_props(program.model_proto, note)
+        onnx.save(program.model_proto, str(temporary))
+    if not int8:
+        return file
+    with _quiet(), replacing(rounded) as temporary:
         quantize_dynamic(
-            folder / EXPORTED["onnx"],
+            file,
             temporary,
             op_types_to_quantize=["MatMul", "Gemm"],
             per_channel=True,
             weight_type=QuantType.QInt8,
             reduce_range=True,  # 7 bits: sums of 8-bit products saturate without VNNI
         )
-    return target
-
-
-class OnnxModel:
-    """A cross-encoder's logits by ONNX Runtime, without torch.
-
-    Args:
-        folder: the model's folder; None if it has none.
-        name: `onnx` or `onnx-int8`.
-        threads: how many batches are worked on at a time; 0 for one a core.
-
-    Raises:
-        OnnxError: ONNX Runtime is not installed.
-        ExportedError: the model has not been exported.
-    """
-
-    def __init__(self, folder: Path | None, name: str = "onnx", threads: int = 0) -> None:
-        file = exported_file(folder, name)
-        require("running")
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self.threads = threads or core_count()
-        self.session = onnxruntime.InferenceSession(
-            str(file), options, providers=["CPUExecutionProvider"]
-        )
-        self.names = [put.name for put in self.session.get_inputs()]
-        note: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
-        self.max_length = int(note.get("max_length", 512))
-        self.typed = "token_type_ids" in self.names
-
-    def __call__(self, batch: Batch) -> NDArray[np.float32]:
-        """The logits of a batch's rows, float32 of shape (m,)."""
-        every: dict[str, Any] = {
-            "input_ids": batch.ids,
-            "attention_mask": batch.mask,
-            "token_type_ids": batch.types,
-        }
-        given = {name: np.ascontiguousarray(every[name]) for name in self.names}
-        return np.asarray(self.session.run(None, given)[0], dtype=np.float32)[:, 0]
-
-    def score(self, pairs: EncodedPairs) -> NDArray[np.float32]:
-        """The logits of all pairs, float32 of shape (n,)."""
-        batches = pairs.batches(padded="attention_mask" in self.names)
-        return pairs.score(self, batches, self.threads)
+    return rounded
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporter and the quantizer say about their own insides."""
+    """Silence what the exporter and the quantizer say about their internals."""
     before = logging.root.manager.disable
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -195,30 +134,58 @@ def _quiet() -> Iterator[None]:
             logging.disable(before)
 
 
-def _longest(model: Any) -> int:
-    return int(getattr(model.config, "max_position_embeddings", 512))
+class OnnxModel:
+    """A cross-encoder's logits by ONNX Runtime, without torch.
 
+    Args:
+        folder: the model's folder; None if it has none.
+        name: `onnx` or `onnx-int8`.
+        threads: how many packs are scored at a time; 0 for one a core.
 
-def _logits(model: Any, names: list[str]) -> Any:
-    """The model with its inputs in order and its logits alone as output."""
-    from torch import Tensor, nn
+    Raises:
+        ExportedError: the model has not been exported, or ONNX Runtime is not installed.
+    """
 
-    class Logits(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = model
+    def __init__(self, folder: Path | None, name: str = "onnx", threads: int = 0) -> None:
+        if folder is None:
+            raise ExportedError("this model is in no folder")
+        if not (folder / EXPORTED[name]).is_file():
+            shown = display_path(folder)
+            raise ExportedError(
+                f"{shown} has no {EXPORTED[name]}; write it: workbench export {shown} --to {name}"
+            )
+        require("running")
+        import onnxruntime
 
-        def forward(self, *values: Tensor) -> Tensor:
-            return self.inner(**dict(zip(names, values, strict=True))).logits
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.threads = threads or core_count()
+        self.session = onnxruntime.InferenceSession(
+            str(folder / EXPORTED[name]), options, providers=["CPUExecutionProvider"]
+        )
+        self.names = [put.name for put in self.session.get_inputs()]
+        note: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
+        self.max_length = int(note.get("max_length", 512))
+        self.typed = "token_type_ids" in self.names
 
-    return Logits()
+    def score(self, pairs: EncodedPairs) -> Float32Array:
+        """The logits of all pairs, float32 of shape (n,)."""
+        scores = np.empty(len(pairs.lengths), dtype=np.float32)
 
+        def score_pack(pack: Pack, _: Sized) -> None:
+            for block in pack.blocks:
+                mask = np.ones(block.shape) if block.mask is None else block.mask
+                every = {
+                    "input_ids": pack.ids[block.tokens].reshape(block.shape),
+                    "token_type_ids": pack.types[block.tokens].reshape(block.shape),
+                    "attention_mask": mask.astype(np.int64),
+                }
+                logits = self.session.run(None, {name: every[name] for name in self.names})[0]
+                scores[pack.rows[block.pairs]] = np.asarray(logits)[:, 0]
 
-SAME = 1e-3  # the furthest that a logit in float32 may move by another engine's order of sums
-
-
-class LogitsDifferError(RuntimeError):
-    """What was written computes something else than the original; it has been removed."""
+        padded = "attention_mask" in self.names
+        in_threads(self.threads, score_pack, packs(pairs, PACK_TOKENS, padded=padded))
+        return scores
 
 
 def export_model(
@@ -229,20 +196,18 @@ def export_model(
     Args:
         location: from `find_model`; a model that an installed package or the Hub's cache holds is
             not written to: save it in a folder first.
-        to: `onnx`; or `onnx-int8` for weights of 8
-            bits in ONNX (the other ONNX file is written too).
+        to: `onnx`, or `onnx-int8` for 8-bit weights (the other file is written too).
         max_length: tokens of a pair that the exported model states.
 
     Returns:
-        The file, and its check on pairs of the run that made the model, test side first, or else
-        on made-up ones. What 8 bits need to know of a model's inputs is learned from such pairs,
-        too, of the training side first.
+        The file, and its check on pairs of the run that made the model, of the test split if it
+        has one, or else on made-up pairs.
 
     Raises:
         ExportedError: `to` is something else, the folder is not the user's own, the extra `onnx`
             is missing, or the model or this torch cannot do it.
         LinkError: a link in the folder leads elsewhere.
-        LogitsDifferError: the written model computes something else than the original.
+        LogitsDifferError: the exported model computes something else than the original.
     """
     if to not in EXPORTED:
         raise ExportedError(f"--to {to!r} is none of {', '.join(EXPORTED)}")
@@ -251,39 +216,23 @@ def export_model(
             f"{location.name} is not in a folder of yours; copy {location.path} and export that"
         )
     refuse_links(location.path)
-    model = load_cross_encoder(location, max_length)
-    try:
-        pair_encoder(model)
-    except ValueError as error:
-        raise ExportedError(str(error)) from error
-    pairs = _pairs(location, [*reversed(SPLITS)])
+    model, pairs = load_cross_encoder(location, max_length), _pairs(location)
     exact = open_backend("predict", model)(pairs)
-    file = _checked_onnx(location, model, pairs, exact, to)
+    file = write_onnx(model, location.path, int8=to == "onnx-int8")
+    plain = open_backend("onnx", model, folder=location.path)(pairs)
+    change = float(np.abs(plain - exact).max())
+    if not change <= MAX_LOGIT_CHANGE * max(1.0, float(np.abs(exact).max())):
+        for name in EXPORTED.values():
+            (location.path / name).unlink(missing_ok=True)
+        raise LogitsDifferError(
+            f"{location.name}: the exported model's logits are off by up to {change:.4f}"
+        )
     return file, check(to, exact, open_backend(to, model, folder=location.path), pairs)
 
 
-def _checked_onnx(
-    location: ModelLocation,
-    model: "CrossEncoder",
-    pairs: Sequence[TextPair],
-    exact: Float32Array,
-    to: str,
-) -> Path:
-    file = write_onnx(model, location.path, int8=to == "onnx-int8")
-    plain = open_backend("onnx", model, folder=location.path)(pairs)
-    away = float(np.abs(plain - exact).max())
-    if not away <= SAME * max(1.0, float(np.abs(exact).max())):
-        for name in ONNX:
-            (location.path / EXPORTED[name]).unlink(missing_ok=True)
-        raise LogitsDifferError(
-            f"{location.name}: the exported model's logits are off by up to {away:.4f}"
-        )
-    return file
-
-
-def _pairs(location: ModelLocation, sides: Sequence[str]) -> list[TextPair]:
-    """Distinct pairs of the first of these sides that the run behind the model has."""
-    for side in sides:
+def _pairs(location: ModelLocation) -> list[TextPair]:
+    """Distinct pairs of the last split that the run behind the model has, or made-up ones."""
+    for side in reversed(SPLITS):
         try:
             frame = read_split(location.path.parent, side)
         except DataError:

@@ -185,11 +185,8 @@ class FastTrainer(ResumableTrainer):
         cross_encoder: Any = self.model
         self.encoder = pair_encoder(cross_encoder)
         dataset: Any = self.train_dataset
-        self.ids = self.encoder.tokenize(_pairs(dataset[:]))
-        tokens = {token for ids in self.ids.values() for token in ids}
-        special = {*self.encoder.before, *self.encoder.between, *self.encoder.after}
         dtype = torch.bfloat16 if self.args.bf16 else torch.float32
-        occurring = np.array(sorted(tokens | special), dtype=np.int64)
+        occurring = np.unique(self.encoder.encode(_pairs(dataset[:])).ids)
         self.gradients = BertGradients(cross_encoder.model, occurring, dtype)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -211,7 +208,7 @@ class FastTrainer(ResumableTrainer):
     ) -> torch.Tensor:
         """The loss of a batch; its gradients are set."""
         model.train()
-        pairs = self.encoder.join(_pairs(inputs), self.ids)
+        pairs = self.encoder.encode(_pairs(inputs))
         seed = self.args.seed, self.state.global_step
         loss = self.gradients.step(pairs, inputs["label"], seed)
         self.pending.append(loss.detach().clone())
