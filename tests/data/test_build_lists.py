@@ -62,12 +62,12 @@ def test_built_lists_have_positives_labelled_negatives_and_no_hidden_positive(sa
 def test_candidates_come_from_the_test_side_alone(chain):
     """Of the whole pipeline: no candidate of the lists it built stands on another side."""
     from workbench.data.list_files import read_candidates
-    from workbench.data.splits import read_side
+    from workbench.data.splits import read_split
 
     lists = read_candidates(chain / "evaluation/candidates.jsonl")
     texts = {
         name: {*side["sentence_0"], *side["sentence_1"]}
-        for name, side in ((n, read_side(chain, n)) for n in ("train", "dev", "test"))
+        for name, side in ((n, read_split(chain, n)) for n in ("train", "dev", "test"))
     }
     used = {text for one in lists for text in (one.query, *one.candidates)}
     assert used <= texts["test"]

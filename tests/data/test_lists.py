@@ -89,18 +89,45 @@ def test_the_recipe_counts_what_is_there(write_jsonl):
     [
         ("{oops", "line 2"),
         ("[]", "not a JSON object"),
-        ({"query": " ", "positive": [], "negative": ["x"]}, "field 'query'"),
-        ({"query": "q", "positive": ["a"]}, "field 'negative' must be a list"),
-        ({"query": "q", "positive": [""], "negative": []}, "'positive' holds ''"),
-        ({"query": "q", "positive": ["a"], "negative": ["a"]}, "both positive and negative"),
-        ({"query": "q", "positive": ["a"], "negative": ["b", "b"]}, "'negative' holds 'b' more"),
+        (
+            {"query": " ", "positive": [], "negative": ["x"]},
+            "line 2, column query: the text is empty: ' '",
+        ),
+        ({"query": "q", "positive": ["a"]}, "column negative: the row lacks a column"),
+        (
+            {"query": "q", "positive": [""], "negative": []},
+            "column positive: the text is empty: ''",
+        ),
+        (
+            {"query": "q", "positive": ["a"], "negative": ["a"]},
+            "'a' occurs twice among positive and negative",
+        ),
+        (
+            {"query": "q", "positive": ["a"], "negative": ["b", "b"]},
+            "'b' occurs twice among positive and negative",
+        ),
         ({"query": "q", "positive": [], "negative": []}, "has no candidates"),
-        ({"query": "q", "positive": ["a"], "negative": [], "grades": [0]}, "'grades' holds 0"),
-        ({"query": "q", "positive": ["a"], "negative": [], "grades": []}, "must be 1 numbers"),
+        (
+            {"query": "q", "positive": ["a"], "negative": [], "grades": [0]},
+            "column grades: Input should be greater than 0: 0",
+        ),
+        (
+            {"query": "q", "positive": ["a"], "negative": [], "grades": []},
+            "grades must be one per positive",
+        ),
         ({"query": "q", "positive": ["a"], "negative": [], "order": [1]}, "each of 0 to 0 once"),
-        ({"query": "q", "positive": ["a"], "negative": [], "missed": 3}, "a list of numbers"),
-        ({"query": "q", "positive": ["a"], "negative": [], "kinds": ["x"]}, "field 'kinds'"),
-        ({"query": "q", "positive": ["a"], "negative": [], "kinds": ["random"] * 2}, "2 entries"),
+        (
+            {"query": "q", "positive": ["a"], "negative": [], "missed": 3},
+            "column missed: Input should be a valid list: 3",
+        ),
+        (
+            {"query": "q", "positive": ["a"], "negative": [], "kinds": ["x"]},
+            "kinds must be of positive, .* not {'x'}",
+        ),
+        (
+            {"query": "q", "positive": ["a"], "negative": [], "kinds": ["random"] * 2},
+            "kinds one per candidate",
+        ),
     ],
 )
 def test_a_bad_jsonl_row_is_named(write_jsonl, row, message):
@@ -113,8 +140,8 @@ def test_a_bad_jsonl_row_is_named(write_jsonl, row, message):
 
 def test_rows_that_are_not_utf8_or_mixed_in_order_are_named(tmp_path, write_jsonl):
     path = tmp_path / "latin.jsonl"
-    path.write_bytes(b'{"query": "\xe9"}\n')
-    with pytest.raises(CandidateError, match="line 1: not UTF-8 at byte 11"):
+    path.write_bytes(b'{"query": "\xe9", "positive": ["a"], "negative": []}\n')
+    with pytest.raises(CandidateError, match="line 1, column query: the bytes are not UTF-8 text"):
         read_candidates(path)
     row = {"query": "q", "positive": ["a"], "negative": ["b"]}
     with pytest.raises(CandidateError, match="1 of 2 rows have a field 'order'"):
@@ -159,14 +186,26 @@ def test_a_table_gives_graded_lists_in_the_order_of_its_ranks(tmp_path, suffix):
     ("text", "message"),
     [
         ("query_id,query,candidate\n1,a,b\n", "line 1: there is no column 'label'"),
-        ("query_id,query,candidate,label\n1,a,b,x\n", "line 2: field 'label' is 'x'"),
-        ("query_id,query,candidate,label\n1,a,b,-1\n", "line 2: field 'label' is '-1'"),
-        ("query_id,query,candidate,label\n1,a,,1\n", "line 2: field 'candidate' is empty"),
-        ("query_id,query,candidate,label\n1,a,b,1\n1,c,d,1\n", "line 3: field 'query' is 'c'"),
-        ("query_id,query,candidate,label\n1,a,b,1\n1,a,b,0\n", "line 3: .*repeats 'b'"),
-        ("query_id,query,candidate,label,rank\n1,a,b,1,x\n", "line 2: field 'rank' is 'x'"),
-        ("query_id,query,candidate,label\n1,a,b\n", "line 2: more or fewer fields"),
-        ('query_id,query,candidate,label\n1,a,"b,1\n', "line .: unexpected end of data"),
+        (
+            "query_id,query,candidate,label\n1,a,b,x\n",
+            "line 2, column label: .*a valid number.*: 'x'",
+        ),
+        (
+            "query_id,query,candidate,label\n1,a,b,-1\n",
+            "line 2, column label: .*greater than or equal to 0: '-1'",
+        ),
+        ("query_id,query,candidate,label\n1,a,,1\n", "line 2, column candidate: the text is empty"),
+        (
+            "query_id,query,candidate,label\n1,a,b,1\n1,c,d,1\n",
+            "line 3: the query is 'c', but above 'a' for '1'",
+        ),
+        ("query_id,query,candidate,label\n1,a,b,1\n1,a,b,0\n", "line 3: 'b' occurs twice"),
+        (
+            "query_id,query,candidate,label,rank\n1,a,b,1,x\n",
+            "line 2, column rank: .*a valid number.*: 'x'",
+        ),
+        ("query_id,query,candidate,label\n1,a,b\n", "line 2: the line has more or fewer fields"),
+        ('query_id,query,candidate,label\n1,a,"b,1\n', "line 2: .*unexpected end of data"),
         ("query_id,query,candidate,label\n", "no candidate list"),
     ],
 )
@@ -229,15 +268,18 @@ def test_our_figures_of_a_trec_run_are_those_of_trec_eval(trec):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"qrels": "q1 0 d1\n"}, "qrels: 1 bad rows\n  line 1: 3 fields instead of 4"),
-        ({"qrels": "q1 0 d1 x\n"}, "line 1: the grade is 'x'"),
+        ({"qrels": "q1 0 d1\n"}, "qrels: 1 bad rows\n  line 1, column grade: Field required"),
+        ({"qrels": "q1 0 d1 x\n"}, "line 1, column grade: Input should be a valid number"),
         ({"qrels": "q7 0 d1 1\n"}, "line 1: the query 'q7' has no text in queries.tsv"),
-        ({"qrels": "q1 0 d1 1\nq1 0 d1 1\n"}, "line 2: the document 'd1' is judged twice"),
-        ({"run": "q1 Q0 d1 1 nan x\n"}, "rank '1' and score 'nan' must be numbers"),
+        ({"qrels": "q1 0 d1 1\nq1 0 d1 1\n"}, "line 2: 'd1' occurs twice"),
+        (
+            {"run": "q1 Q0 d1 1 nan x\n"},
+            "line 1, column score: Input should be a finite number: 'nan'",
+        ),
         ({"run": "q1 Q0 d7 1 1 x\n"}, "'d7' has no text in documents.tsv"),
-        ({"run": "q1 Q0 d1 1 1 x\nq1 Q0 d1 2 0 x\n"}, "'d1' stands twice under the query 'q1'"),
-        ({"queries.tsv": "q1 no tab\n"}, "line 1: 'q1 no tab' is not an id, a tab and a text"),
-        ({"documents.tsv": "d1\ta\nd1\tb\n"}, "line 2: the id 'd1' stands twice"),
+        ({"run": "q1 Q0 d1 1 1 x\nq1 Q0 d1 2 0 x\n"}, "line 2: 'd1' occurs twice"),
+        ({"queries.tsv": "q1 no tab\n"}, "line 1, column text: Field required: {'id': 'q1 no tab"),
+        ({"documents.tsv": "d1\ta\nd1\tb\n"}, "line 2: 'd1' occurs twice"),
         ({"documents.tsv": "d1\ta\nd2\ta\nd3\tc\n"}, "the same text 'a'"),
     ],
 )
@@ -250,7 +292,10 @@ def test_bad_trec_files_are_named(trec, changes, message):
 def test_trec_texts_that_are_not_utf8_are_named(trec):
     folder = trec()
     (folder / "documents.tsv").write_bytes(b"d1\ta\nd2\t\xff\n")
-    with pytest.raises(CandidateError, match=r"documents.tsv, line 2: not UTF-8 at byte 3"):
+    with pytest.raises(
+        CandidateError,
+        match=r"documents.tsv: 1 bad rows\n  line 2, column text: the bytes are not UTF-8",
+    ):
         read_candidates(folder)
 
 

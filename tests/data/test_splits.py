@@ -7,7 +7,7 @@ from workbench.data.splits import (
     DataError,
     prepare_data,
     read_manifest,
-    read_side,
+    read_split,
     split_pairs,
     text_groups,
 )
@@ -89,7 +89,7 @@ def test_the_manifest_accounts_for_every_row(tmp_path):
     assert manifest["rows"] == {"read": 53, "bad": 3, "usable": 50, "used": 40}
     lines = {reason: entry["lines"] for reason, entry in manifest["bad_rows"].items()}
     assert lines == {"empty_text": [52], "duplicate": [53], "label_out_of_range": [54]}
-    sizes = {n: len(read_side(tmp_path / "run", n)) for n in ("train", "dev", "test")}
+    sizes = {n: len(read_split(tmp_path / "run", n)) for n in ("train", "dev", "test")}
     assert sizes == {n: side["pairs"] for n, side in manifest["sides"].items()}
     assert sum(sizes.values()) == 40
 
@@ -116,7 +116,7 @@ def test_the_same_data_is_kept_and_other_data_sets_the_old_aside(tmp_path, sampl
 
 def test_a_run_without_data_says_what_to_do(tmp_path):
     with pytest.raises(DataError, match="01_inspect_data"):
-        read_side(tmp_path, "train")
+        read_split(tmp_path, "train")
     with pytest.raises(DataError, match="01_inspect_data"):
         read_manifest(tmp_path)
 
@@ -129,7 +129,7 @@ def test_a_test_file_of_its_own_is_kept_apart(tmp_path, sample):
     manifest = prepare_data(
         tmp_path / "run", str(tmp_path / "rest.csv"), test_pairs=str(tmp_path / "own.csv")
     )
-    train, dev, test = (read_side(tmp_path / "run", side) for side in ("train", "dev", "test"))
+    train, dev, test = (read_split(tmp_path / "run", side) for side in ("train", "dev", "test"))
     assert len(test) == 100
     texts = [{*side["sentence_0"], *side["sentence_1"]} for side in (train, dev, test)]
     assert not texts[0] & texts[2]

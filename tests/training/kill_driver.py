@@ -1,9 +1,9 @@
-"""Trains in processes of its own that are killed at seeded places; run by test_resume.
+"""Trains in child processes that are killed at seeded places; run by test_resume.
 
     python -m tests.training.kill_driver FOLDER MODEL SEED KILLS
 
-The imports are paid for once: every training is a fork. The places are counted: the beginning and
-the end of each step, log lines, and in the midst of every write of a checkpoint or model.
+Imports are paid for once: every training is a fork. The places are counted: the beginning and the
+end of each step, log rows, and the middle of every write of a checkpoint or model.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ import torch
 from transformers import modeling_utils
 
 from workbench.models import find_model
-from workbench.training import stages, trainer
+from workbench.training import checkpoints, stages
 from workbench.training.checkpoints import last_checkpoint
 from workbench.training.log import TrainingLog
 from workbench.training.recipe import Recipe
@@ -69,11 +69,11 @@ def instrument(killer, folder):
         Path(path).write_bytes(b"half a file")
 
     around(torch, "save", "checkpoint", half_a_file)
-    around(trainer, "seal", "checkpoint", lambda p: (p / "complete.json").write_text('{"files'))
-    around(trainer, "prune", "checkpoint")
+    around(checkpoints, "seal", "checkpoint", lambda p: (p / "complete.json").write_text('{"files'))
+    around(checkpoints, "prune", "checkpoint")
     around(shutil, "rmtree", "removal")
     around(stages, "save_model", "stage")
-    around(stages, "start_model", "stage")
+    around(stages.Stage, "start_model", "stage")
     around(TrainingLog, "append", "log")
     around(modeling_utils, "safe_save_file", "model", half_a_file)
 

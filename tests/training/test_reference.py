@@ -1,6 +1,5 @@
 """The reference model's card: its values in our recipe, and its log beside ours."""
 
-import dataclasses
 import warnings
 
 import pandas as pd
@@ -9,7 +8,7 @@ import yaml
 
 from tests.conftest import ROOT
 from workbench.models import find_model
-from workbench.reports.findings.training import card_finding
+from workbench.reports import findings
 from workbench.runs.parameters import load_parameters
 from workbench.scoring.cross_encoder import load_cross_encoder
 from workbench.training.log import (
@@ -30,8 +29,7 @@ REFERENCE = load_parameters(ROOT / "notebooks/parameters/reference.yaml")
 def arguments(tiny_model, tmp_path_factory):
     """What the reference recipe passes to the trainer."""
     folder = tmp_path_factory.mktemp("reference")
-    names = {field.name for field in dataclasses.fields(Recipe)}
-    recipe = Recipe(**{k: v for k, v in REFERENCE.model_dump().items() if k in names})
+    recipe = Recipe.of(REFERENCE.model_dump())
     model = load_cross_encoder(find_model(str(tiny_model)), recipe.max_length, recipe.seed)
     pairs = pd.DataFrame({"sentence_0": ["a"] * 16, "sentence_1": "b", "label": 1.0})
     trainer = make_trainer(model, folder, pairs, pairs.head(0), recipe, TrainingLog(folder, "s"))
@@ -129,6 +127,6 @@ def test_our_means_stand_beside_the_card_s_nearest():
     beside = beside_the_card(a_log("stage 3", 500, [0.5, 0.4], 1000))
     assert beside["card_step"].tolist() == [6000, 12000]
     assert beside["card_loss"].tolist() == [0.017, 0.0185]
-    text = card_finding(a_log("stage 3", 500, [0.5, 0.4], 1000))
-    assert "in stage 3 ours goes from 0.5000 to 0.4000" in text
-    assert "nothing to compare" in card_finding(a_log("stage 1", 500, [0.5, 0.4], 1000))
+    text = findings.card(a_log("stage 3", 500, [0.5, 0.4], 1000))
+    assert "in stage 3 this run goes from 0.5000 to 0.4000" in text
+    assert "nothing to compare" in findings.card(a_log("stage 1", 500, [0.5, 0.4], 1000))

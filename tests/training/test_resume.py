@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 import torch
@@ -142,7 +141,7 @@ def test_sigterm_writes_a_checkpoint_and_resume_goes_on(
     fine_tune(whole, base, RECIPE)
     with monkeypatch.context() as patch:
         stopping_at(3, patch, lambda: signal.raise_signal(signal.SIGTERM))
-        with pytest.raises(TrainingStoppedError, match="told to stop after step 4"):
+        with pytest.raises(TrainingStoppedError, match="stopped by SIGTERM after step 4"):
             fine_tune(run, base, RECIPE)
     found = last_checkpoint(run / "checkpoints/stage-1")
     assert found.name == "checkpoint-4"
@@ -156,10 +155,10 @@ def test_sigterm_writes_a_checkpoint_and_resume_goes_on(
 
 
 def test_resuming_keeps_the_precision_that_auto_chose(run, tiny_model, monkeypatch):
-    """Chosen by a measurement, it could come out otherwise the second time, or elsewhere."""
-    base, recipe = find_model(str(tiny_model)), replace(RECIPE, speed="fast")
+    """It was chosen by a measurement, which may differ the second time, or elsewhere."""
+    base, recipe = find_model(str(tiny_model)), RECIPE.model_copy(update={"speed": "fast"})
     quick = [True]
-    monkeypatch.setattr("workbench.machine.quick_in_bfloat16", lambda: quick[0])
+    monkeypatch.setattr("workbench.training.recipe.quick_in_bfloat16", lambda: quick[0])
     with monkeypatch.context() as patch:
         stopping_at(3, patch, lambda: signal.raise_signal(signal.SIGTERM))
         with pytest.raises(TrainingStoppedError):

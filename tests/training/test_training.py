@@ -5,21 +5,25 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+from transformers import TrainerCallback
 
-from workbench.data.splits import DataError, prepare_data, read_side
+from workbench.data.splits import DataError, prepare_data, read_split
 from workbench.files import read_json
 from workbench.machine import _gain_of_bfloat16
 from workbench.models import find_model, read_lineage
-from workbench.ranking.ladder import find_snapshots, find_subject, stage_scorers
+from workbench.ranking.ladder import find_snapshots, find_subject, stage_models
+from workbench.reports import findings
 from workbench.reports.figures.training import running_step
-from workbench.reports.findings.training import dev_finding, gradient_finding, loss_finding
 from workbench.reports.model_card import write_card
 from workbench.run_folder import stage_folders
 from workbench.scoring.cross_encoder import ModelScorer, load_cross_encoder
+from workbench.training.checkpoints import ResumeError
 from workbench.training.log import TrainingLog, read_training_log
 from workbench.training.recipe import Recipe, read_stages
-from workbench.training.stages import fine_tune
-from workbench.training.trainer import logging_steps, watched
+from workbench.training.stages import Training, fine_tune
+from workbench.training.trainer import FastTrainer, logging_steps, watched
 
 RECIPE = Recipe(max_length=64, learning_rate=1e-3, epochs=1)
 
@@ -45,7 +49,8 @@ def test_logging_every_500_steps_or_ten_times_a_run(steps, every):
 
 
 def test_defaults_are_those_of_the_reference_card():
-    assert Recipe() == Recipe(512, 1.0, 8, 5e-5, "auto", 42)
+    card = {"max_length": 512, "epochs": 1.0, "batch_size": 8, "learning_rate": 5e-5, "seed": 42}
+    assert Recipe() == Recipe(**card, precision="auto", vocabulary="keep", speed="exact")
 
 
 def test_hyperparameters_reach_the_trainer(trained):
@@ -75,7 +80,7 @@ def test_training_changes_the_model_and_leaves_safetensors_log_and_lineage(train
     assert not (run / "checkpoints").exists()
     assert not list((run / "model").glob("*.bin"))
     assert read_lineage(find_model(str(run))) == [json.loads(json.dumps(record))]
-    assert record["steps"] == int(np.ceil(len(read_side(run, "train")) / 8))
+    assert record["steps"] == int(np.ceil(len(read_split(run, "train")) / 8))
     log = read_training_log(run)
     assert log["loss"].notna().sum() >= 10
     assert log["dev_ap"].notna().sum() >= 10
@@ -153,20 +158,60 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(
     assert steps.is_unique
 
 
+def test_another_loss_trains_and_is_not_mixed_with_the_first(trained, tmp_path, tiny_model):
+    """The loop of notebook 2, with a loss of the library that a learner may put there."""
+    run, base = tmp_path / "run", find_model(str(tiny_model))
+    shutil.copytree(trained[0] / "data", run / "data")
+    recipe = RECIPE.model_copy(update={"speed": "fast"})
+    for resume, make_loss in ((False, weighted), (True, BinaryCrossEntropyLoss), (True, weighted)):
+        training = Training(run, base, recipe, checkpoint_steps=5, resume=resume)
+        stage = next(training.stages())
+        if not resume:
+            with pytest.raises(RuntimeError, match="stage 1 was not run"):
+                list(training.stages())
+        model = stage.start_model()
+        trainer = stage.trainer(model, make_loss(model))
+        assert isinstance(trainer, FastTrainer) == (make_loss is not weighted)
+        if not resume:
+            trainer.add_callback(StopAtOnce())
+            trainer.train()
+        elif make_loss is not weighted:
+            with pytest.raises(ResumeError, match=r"pos_weight=2\.0.*, not .*pos_weight=None"):
+                stage.run(trainer)
+        else:
+            stage.run(trainer)
+    record = training.record()
+    assert (record["loss"], record["speed"]) == ("BinaryCrossEntropyLoss", "exact")
+    assert list(training.stages()) == []
+    assert not same(run / "model", trained[0] / "model")
+    log = read_training_log(run)
+    assert log["step"].iloc[-1] == record["steps"] == trained[1]["steps"]
+    assert (log["dev_loss"].dropna() > 0).all()  # the library's, of this very loss
+
+
+class StopAtOnce(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_save = control.should_training_stop = True
+
+
+def weighted(model):
+    return BinaryCrossEntropyLoss(model, pos_weight=torch.tensor(2.0))
+
+
 def test_stages_follow_one_another_in_one_run(trained, tmp_path, tiny_model):
     """Three stages in one run are the same as three runs, each from the result of the last."""
     run, single = tmp_path / "run", tmp_path / "single"
     shutil.copytree(trained[0] / "data", run / "data")
     record = fine_tune(run, find_model(str(tiny_model)), RECIPE, stages="60,0,0", snapshots=2)
     lineage = read_lineage(find_model(str(run)))
-    train = read_side(run, "train")
+    train = read_split(run, "train")
     assert [stage["pairs"] for stage in lineage] == [60, len(train), len(train)]
     assert [stage["steps"] for stage in lineage] == [8, *[-(-len(train) // 8)] * 2]
     assert [stage["parent"] for stage in lineage] == [str(tiny_model), "stage 1", "stage 2"]
     assert lineage[0]["pairs_sha256"] != lineage[1]["pairs_sha256"] == lineage[2]["pairs_sha256"]
     assert lineage[-1] == json.loads(json.dumps(record))
     assert [folder.name for folder in stage_folders(run)] == ["1", "2"]
-    assert list(stage_scorers(run, 64)) == ["stage 1", "stage 2"]
+    assert list(stage_models(run)) == ["stage 1", "stage 2"]
     assert find_subject(run, "unused").base.name == str(tiny_model)
     log = read_training_log(run)
     assert log["stage"].unique().tolist() == ["stage 1", "stage 2", "stage 3"]
@@ -206,16 +251,14 @@ def test_without_data_nothing_is_trained(tmp_path, tiny_model):
 def test_precision_is_checked_and_auto_takes_what_the_processor_is_quick_in(
     instructions, gain, quick, monkeypatch
 ):
-    import torch
-
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
     monkeypatch.setattr("workbench.machine._gain_of_bfloat16", lambda: gain)
     assert Recipe(speed="fast").resolved_precision() == quick
     assert Recipe().resolved_precision() == "float32"  # exact is the library's, bit for bit
     assert Recipe(precision="bfloat16").resolved_precision() == "bfloat16"
-    with pytest.raises(ValueError, match="'half' is none of"):
-        Recipe(precision="half").resolved_precision()
+    with pytest.raises(ValueError, match="'auto', 'float32' or 'bfloat16'"):
+        Recipe(precision="half")
 
 
 def test_the_gain_of_bfloat16_is_measured_once(monkeypatch):
@@ -228,8 +271,6 @@ def test_the_gain_of_bfloat16_is_measured_once(monkeypatch):
 
 @pytest.mark.parametrize("has", [True, False])
 def test_on_a_gpu_auto_takes_what_the_gpu_has(has, monkeypatch):
-    import torch
-
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has)
     assert Recipe().resolved_precision() == ("bfloat16" if has else "float32")
@@ -287,16 +328,16 @@ def test_what_the_loss_says_in_words(tmp_path):
             }
         )
     frame = read_training_log(tmp_path)
-    text = loss_finding(frame)
+    text = findings.loss(frame)
     assert "fell from 0.5000 to 0.1000 (running: step 3 of 4)" in text
     assert "begun to memorise" in text
     assert "cannot tell" in text
-    assert "67% of them were above 1" in gradient_finding(frame)
+    assert "67% of them were above 1" in findings.gradient(frame)
     manifest = {"sides": {"dev": {"positives": 1, "pairs": 4}}}
-    assert "guessing has 0.250" in dev_finding(frame, manifest)
+    assert "guessing has 0.250" in findings.dev(frame, manifest)
     empty = frame.assign(grad_norm=np.nan, dev_ap=np.nan)
-    assert "No gradient norm" in gradient_finding(empty)
-    assert "No average precision" in dev_finding(empty, manifest)
+    assert "No gradient norm" in findings.gradient(empty)
+    assert "No average precision" in findings.dev(empty, manifest)
 
 
 def test_stages_follow_one_another_in_the_figure():

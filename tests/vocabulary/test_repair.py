@@ -10,16 +10,14 @@ import pytest
 from scipy.special import logit
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from workbench.data.splits import prepare_data, read_side
+from workbench.data.splits import prepare_data, read_split
 from workbench.files import read_json
 from workbench.models import BUNDLED_MODEL, ModelError, find_model, load_tokenizer
-from workbench.reports.findings.data import repair_finding
-from workbench.reports.findings.training import agreement_finding, recipe_finding, training_finding
+from workbench.reports import findings
 from workbench.reports.page import verdict_card
 from workbench.scoring.cross_encoder import load_cross_encoder
 from workbench.training.recipe import Recipe
-from workbench.training.stages import fine_tune
-from workbench.training.start import agreement
+from workbench.training.stages import agreement, fine_tune
 from workbench.vocabulary.coverage import missing_characters, repair_outlook, vocabulary_verdict
 from workbench.vocabulary.repair import (
     apply_repair,
@@ -95,7 +93,7 @@ def test_a_tokenizer_that_is_no_wordpiece_is_audited_all_the_same():
     verdict = vocabulary_verdict(outlook)
     assert verdict["colour"] == "red"
     assert "cannot be repaired" in verdict["action"]
-    assert repair_finding({"repairs": outlook}).startswith("No repair is possible")
+    assert findings.repair({"repairs": outlook}).startswith("No repair is possible")
 
 
 def test_a_vocabulary_of_another_model_is_refused(tmp_path, tiny_model):
@@ -244,31 +242,6 @@ def test_a_repaired_model_is_loaded_by_anyone_with_the_same_ids(tmp_path, tokeni
     assert score == pytest.approx(model.predict([(texts[0], texts[1])]).tolist(), abs=1e-6)
 
 
-def test_guessing_masked_tokens_moves_new_rows_alone_and_helps(tiny_model, monkeypatch):
-    from workbench.training.start import learn_masked
-
-    monkeypatch.setattr("workbench.training.stages.start.LEARNING_RATE", 3e-2)
-    base = find_model(str(tiny_model))
-    texts = [f"{a}呗{b}" for a in "怎么开通关闭会员" for b in "借钱还款手机天气"] * 8
-    repair = repair_vocabulary(load_tokenizer(base), texts, "extend")
-    assert repair.added == ("呗",)
-    model = load_cross_encoder(base, 32)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    rows = random_rows(model[0].model.get_input_embeddings().weight.numpy(force=True), 1)
-    apply_repair(model, repair, rows)
-    losses = [learn_masked(model, repair, texts) for _ in range(2)]
-    assert losses[1] < losses[0] - 0.1  # what the first pass taught, the second profits from
-    new = repair.ids[0]
-    for name, value in model.state_dict().items():
-        if name.endswith("word_embeddings.weight"):
-            assert (value[:new] == before[name]).all()
-            assert not np.allclose(value[new].numpy(), rows[0], atol=1e-3)
-        else:
-            assert (value == before[name]).all(), name
-    assert all(parameter.requires_grad for parameter in model.parameters())
-    assert np.isnan(learn_masked(model, repair, []))
-
-
 def test_rows_that_do_not_fit_are_refused(tokenizer):
     repair = repair_vocabulary(tokenizer, ["谁"], "extend")
     model = load_cross_encoder(find_model(BUNDLED_MODEL), 32)
@@ -292,17 +265,15 @@ def test_whether_the_warm_up_has_taught_anything_is_measured_and_told(monkeypatc
             return self.change(np.array([target[pair] for pair in asked]))
 
     def found(change):
-        monkeypatch.setattr(
-            "workbench.training.stages.start.ModelScorer", lambda model: Scores(change)
-        )
+        monkeypatch.setattr("workbench.training.stages.ModelScorer", lambda model: Scores(change))
         return agreement(None, pairs)
 
     assert found(logit) == pytest.approx(1)
     assert found(lambda right: -logit(right)) == pytest.approx(-1)
     assert found(np.zeros_like) is None
-    assert "has learned to compare" in agreement_finding(0.9)
-    assert "has not learned to compare characters yet" in agreement_finding(0.2)
-    assert "taught nothing" in agreement_finding(None)
+    assert "has learned to compare" in findings.warm_up(0.9)
+    assert "has not learned to compare characters yet" in findings.warm_up(0.2)
+    assert "taught nothing" in findings.warm_up(None)
 
 
 def test_the_whole_recipe_runs_is_recorded_and_resumes_the_same(tmp_path, tiny_model, monkeypatch):
@@ -326,17 +297,17 @@ def test_the_whole_recipe_runs_is_recorded_and_resumes_the_same(tmp_path, tiny_m
     assert record["vocabulary"]["added_tokens"] > 100
     assert record["lexical_warm_up"]["pairs"] == 120
     assert -1 <= record["lexical_warm_up"]["agreement"] <= 1
-    train = read_side(tmp_path / "whole", "train")
+    train = read_split(tmp_path / "whole", "train")
     assert record["pairs_seen"]["labelled"] == len(train)
     assert record["pairs_seen"]["swapped_positives"] == (train["label"] >= 0.5).sum()
     assert record["pairs_seen"]["hard_negatives"] > 0
     log = read_training_log(tmp_path / "whole")
     assert log["stage"].unique().tolist() == ["lexical warm-up", "stage 1"]
-    text = training_finding(record)
+    text = findings.outcome(record)
     assert "lexical warm-up took" in text
     assert "hard negatives" in text
-    assert "repair the vocabulary" in recipe_finding(recipe)
-    assert recipe_finding(Recipe(precision="float32")).startswith("Labels only")
+    assert "repair the vocabulary" in findings.recipe(recipe)
+    assert findings.recipe(Recipe(precision="float32")).startswith("Labels only")
 
     # Killed in the second phase, it goes on there and ends with the very same weights.
     def stop(self, row, append=TrainingLog.append):

@@ -15,7 +15,7 @@ from workbench.batch.preflight import preflight, refuse_problems
 from workbench.files import display_path, project_root, read_json, set_aside, write_json
 from workbench.run_folder import ACTS, SCHEMA, ActError, RequestError, RunFolder, Terminated
 from workbench.runs.folder import (
-    AT_ONCE,
+    LOCK_SECONDS,
     folder_problems,
     holding,
     now,

@@ -1,4 +1,4 @@
-"""Candidate lists built from the test side alone, and what is doubtful about a list's negatives."""
+"""Candidate lists built from the test split, and doubtful negatives in any list."""
 
 from collections.abc import Sequence
 
@@ -8,32 +8,28 @@ from numpy.typing import NDArray
 
 from workbench.data.lists import CandidateError, CandidateList, RankingTest, count_lists, shuffled
 from workbench.data.overlap import OverlapIndex, normalised
+from workbench.data.pairs import POSITIVE
 from workbench.data.splits import text_groups
 
 
-def build_candidates(
-    pairs: pd.DataFrame, size: int = 30, seed: int = 42, threshold: float = 0.5
-) -> list[CandidateList]:
+def build_candidates(pairs: pd.DataFrame, size: int = 30, seed: int = 42) -> list[CandidateList]:
     """The lists of `build_test`, without the recipe."""
-    return build_test(pairs, size, seed, threshold).lists
+    return build_test(pairs, size, seed).lists
 
 
-def build_test(
-    pairs: pd.DataFrame, size: int = 30, seed: int = 42, threshold: float = 0.5
-) -> RankingTest:
-    """Build one list for each query of `pairs` that has a positive, from these pairs' texts alone.
+def build_test(pairs: pd.DataFrame, size: int = 30, seed: int = 42) -> RankingTest:
+    """One list for each query of `pairs` that has a positive, made of these pairs' texts alone.
 
-    A list holds the query's positives (label at or above `threshold`) and its labelled negatives,
-    both never cut; up to half its free places go to look-alikes (nearest by character overlap), the
-    rest to random texts. Not mined are texts connected to the query by positives, and texts equal
-    to it or to one of its positives after normalisation: they are probably paraphrases nobody
-    labelled. The candidates are then shuffled, so that their order tells nothing.
+    A list holds the query's positives (label at or above `POSITIVE`) and its labelled negatives,
+    both never cut; up to half of the free places go to look-alikes (nearest by character overlap),
+    the rest to random texts. Texts connected to the query by positives are not mined, nor are texts
+    equal to it or to one of its positives after normalisation: they are probably paraphrases that
+    nobody labelled. The candidates are then shuffled, so that their order tells nothing.
 
     Args:
-        pairs: columns `sentence_0`, `sentence_1`, `label`, from one side of a split.
-        size: candidates a list, where there are enough texts.
-        seed: for the random texts and the order.
-        threshold: the least label of a positive.
+        pairs: columns `sentence_0`, `sentence_1`, `label`, from one split.
+        size: candidates per list, where there are enough texts.
+        seed: of the random texts and the order.
 
     Returns:
         The lists with `kinds`, and a recipe that counts what was taken and what was kept out.
@@ -41,8 +37,8 @@ def build_test(
     Raises:
         CandidateError: no query here has a positive, so there is nothing to rank.
     """
-    positive = pairs[pairs["label"] >= threshold]
-    negative = pairs[pairs["label"] < threshold]
+    is_positive = pairs["label"] >= POSITIVE
+    positive, negative = pairs[is_positive], pairs[~is_positive]
     texts = list(dict.fromkeys([*pairs["sentence_0"], *pairs["sentence_1"]]))
     place = {text: number for number, text in enumerate(texts)}
     meaning = _meaning_groups(texts, positive)
@@ -64,20 +60,20 @@ def build_test(
         kept_out += int((~allowed).sum()) - 1 - len(right)
         allowed[[place[text] for text in wrong]] = False
         free = max(0, size - len(right) - len(wrong))
-        open_to, overlap = near[allowed[near]], overlap[allowed[near]]
-        mined = open_to[np.lexsort((open_to, -overlap))[: free // 2]]
+        near, overlap = near[allowed[near]], overlap[allowed[near]]
+        mined = near[np.lexsort((near, -overlap))[: free // 2]]
         allowed[mined] = False
         left = np.flatnonzero(allowed)
         drawn = rng.choice(left, min(free - len(mined), len(left)), replace=False)
-        one = CandidateList(
-            query,
-            (*right, *wrong, *(texts[n] for n in mined), *(texts[n] for n in drawn)),
-            (1.0,) * len(right) + (0.0,) * (len(wrong) + len(mined) + len(drawn)),
-            kinds=("positive",) * len(right)
-            + ("labelled",) * len(wrong)
-            + ("look_alike",) * len(mined)
-            + ("random",) * len(drawn),
-        )
+        parts = {
+            "positive": right,
+            "labelled": wrong,
+            "look_alike": [texts[number] for number in mined],
+            "random": [texts[number] for number in drawn],
+        }
+        rows = [(text, float(kind == "positive"), kind) for kind in parts for text in parts[kind]]
+        candidates, relevance, kinds = zip(*rows, strict=True)
+        one = CandidateList(query, candidates, relevance, kinds=kinds)
         lists.append(shuffled(one, seed, len(lists)))
     if not lists:
         raise CandidateError(
@@ -88,7 +84,7 @@ def build_test(
         "source": "built from the test split",
         "size": size,
         "seed": seed,
-        "threshold": threshold,
+        "threshold": POSITIVE,
         "pairs": len(pairs),
         "texts": len(texts),
         "order": f"shuffled with seed {seed}",
@@ -109,25 +105,22 @@ def suspect_negatives(
         pairs: labelled pairs whose positives connect texts as well, if there are any.
 
     Returns:
-        One row a suspect: `number` (of the list), `query`, `candidate`, `reason`: `equal` to the
-        query or to a positive once case, width, punctuation and white space are set aside; or
-        `group`, connected to the query through positives.
+        One row per suspect: `number` (of the list), `query`, `candidate`, `reason`: `equal` to the
+        query or to a positive after normalisation, or `group`, connected to it through positives.
     """
-    texts = list(dict.fromkeys(text for one in lists for text in (one.query, *one.candidates)))
     rows = [(one.query, text, 1.0) for one in lists for text in one.positives()]
     positive = pd.DataFrame(rows, columns=["sentence_0", "sentence_1", "label"])
     if pairs is not None:
-        positive = pd.concat([positive, pairs[pairs["label"] >= 0.5]], ignore_index=True)
-    known = dict.fromkeys([*texts, *positive["sentence_0"], *positive["sentence_1"]])
-    meaning = dict(zip(known, _meaning_groups(list(known), positive), strict=True))
+        positive = pd.concat([positive, pairs[pairs["label"] >= POSITIVE]], ignore_index=True)
+    texts = (text for one in lists for text in (one.query, *one.candidates))
+    known = list(dict.fromkeys([*texts, *positive["sentence_0"], *positive["sentence_1"]]))
+    meaning = dict(zip(known, _meaning_groups(known, positive), strict=True))
     suspects = []
     for number, one in enumerate(lists):
         same = {normalised(text) for text in (one.query, *one.positives())}
         for text, gain in zip(one.candidates, one.relevance, strict=True):
-            if gain > 0:
-                continue
             equal = normalised(text) in same
-            if equal or meaning[text] == meaning[one.query]:
+            if gain <= 0 and (equal or meaning[text] == meaning[one.query]):
                 suspects.append((number, one.query, text, "equal" if equal else "group"))
     return pd.DataFrame(suspects, columns=["number", "query", "candidate", "reason"])
 
@@ -135,8 +128,8 @@ def suspect_negatives(
 def query_groups(lists: Sequence[CandidateList]) -> NDArray[np.int64]:
     """The group of each list, shape (lists,): lists that share a query or a positive share it.
 
-    Such queries are not independent observations, so intervals draw them together. Shared negatives
-    do not connect, or else every list would hang on every other.
+    Such queries are not independent observations, so intervals resample them together. Shared
+    negatives do not connect, or else every list would be connected to every other.
     """
     rows = [
         (str(number), text)
@@ -149,7 +142,7 @@ def query_groups(lists: Sequence[CandidateList]) -> NDArray[np.int64]:
 
 
 def seen_queries(lists: Sequence[CandidateList], train: pd.DataFrame) -> int:
-    """How many lists' queries also stand among the training texts, which flatters the model."""
+    """The number of lists whose query is also a training text, which flatters the model."""
     known = {*train["sentence_0"], *train["sentence_1"]}
     return sum(one.query in known for one in lists)
 

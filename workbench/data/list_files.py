@@ -1,11 +1,11 @@
-"""Formats of candidate lists: JSONL rows, a table of judged candidates, a folder of TREC files."""
+"""Candidate lists from JSONL rows, tables of judged candidates, and folders of TREC files."""
 
-import csv
-import json
-import math
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, ValidationError
 
 from workbench.data.lists import (
     KINDS,
@@ -13,137 +13,25 @@ from workbench.data.lists import (
     CandidateList,
     RankingTest,
     count_lists,
-    finite_number,
     ordered,
-    refuse_rows,
     shuffled,
+)
+from workbench.data.readers import (
+    ABSENT,
+    REASONS,
+    BadRow,
+    PairsError,
+    Record,
+    file_records,
+    opened,
+    suffix_of,
+    text_lines,
+    text_problem,
 )
 from workbench.files import display_path, project_path, sha256
 
 TREC_FILES = ("qrels", "run", "queries.tsv", "documents.tsv")
-
-
-def read_trec(folder: Path) -> tuple[list[CandidateList], dict[str, int]]:
-    """Read the four files of a folder; candidates stand in the run's order (score, then rank).
-
-    A grade below 0 counts as 0, as trec_eval has it.
-
-    Returns:
-        A list for each judged query, in the order of `qrels`, and counts: `unjudged_candidates`
-        (taken as not relevant), `queries_without_run` (their lists are empty), and
-        `queries_without_judgement` (of the run; left out).
-
-    Raises:
-        CandidateError: a file is absent, or rows of it are wrong (the first twenty are named).
-    """
-    for name in TREC_FILES:
-        if not (folder / name).is_file():
-            raise CandidateError(
-                f"{display_path(folder)}: there is no {name!r} in it; a folder of TREC files has "
-                + ", ".join(TREC_FILES)
-            )
-    queries, documents = (_texts(folder / name) for name in TREC_FILES[2:])
-    judged: dict[str, dict[str, float]] = {}
-    runs: dict[str, list[tuple[float, float, str]]] = {}
-
-    def judgement(fields: list[str]) -> str:
-        query, _, document, grade = fields
-        value = finite_number(grade)
-        if value is None:
-            return f"the grade is {grade!r}; it must be a number"
-        if query not in queries:
-            return f"the query {query!r} has no text in {TREC_FILES[2]}"
-        if document in judged.setdefault(query, {}):
-            return f"the document {document!r} is judged twice for the query {query!r}"
-        judged[query][document] = max(0.0, value)
-        return ""
-
-    def retrieved(fields: list[str]) -> str:
-        query, _, document, rank, score, _ = fields
-        values = finite_number(rank), finite_number(score)
-        if values[0] is None or values[1] is None:
-            return f"rank {rank!r} and score {score!r} must be numbers"
-        if document not in documents:
-            return f"the document {document!r} has no text in {TREC_FILES[3]}"
-        if document in seen.setdefault(query, set()):
-            return f"the document {document!r} stands twice under the query {query!r}"
-        seen[query].add(document)
-        runs.setdefault(query, []).append((-values[1], values[0], document))
-        return ""
-
-    seen: dict[str, set[str]] = {}
-    _each(folder / TREC_FILES[0], 4, judgement)
-    _each(folder / TREC_FILES[1], 6, retrieved)
-    counts = {
-        "unjudged_candidates": 0,
-        "queries_without_run": len(judged.keys() - runs.keys()),
-        "queries_without_judgement": len(runs.keys() - judged.keys()),
-    }
-    lists = []
-    for query, grades in judged.items():
-        found = [document for _, _, document in sorted(runs.get(query, []))]
-        one = _list(queries[query], found, grades, documents, folder)
-        counts["unjudged_candidates"] += one.kinds.count("unjudged")
-        lists.append(one)
-    return lists, counts
-
-
-def _list(
-    query: str, found: list[str], grades: dict[str, float], documents: dict[str, str], folder: Path
-) -> CandidateList:
-    texts = [documents[name] for name in found]
-    if twice := [text for text in dict.fromkeys(texts) if texts.count(text) > 1]:
-        raise CandidateError(
-            f"{display_path(folder / TREC_FILES[1])}: two documents under the query {query!r} have "
-            f"the same text {twice[0]!r}"
-        )
-    relevance = tuple(grades.get(name, 0.0) for name in found)
-    kinds = tuple(
-        "unjudged" if name not in grades else "positive" if grades[name] > 0 else "labelled"
-        for name in found
-    )
-    missed = tuple(grade for name, grade in grades.items() if grade > 0 and name not in found)
-    return CandidateList(query, tuple(texts), relevance, missed, kinds)
-
-
-def _texts(file: Path) -> dict[str, str]:
-    texts: dict[str, str] = {}
-    problems = []
-    for number, line in _lines(file):
-        name, tab, text = line.partition("\t")
-        if not tab or not name.strip() or not text.strip():
-            problems.append(f"line {number}: {line!r} is not an id, a tab and a text")
-        elif name.strip() in texts:
-            problems.append(f"line {number}: the id {name.strip()!r} stands twice")
-        else:
-            texts[name.strip()] = text.strip()
-    refuse_rows(file, problems)
-    return texts
-
-
-def _each(file: Path, width: int, take: Callable[[list[str]], str]) -> None:
-    """Give the fields of every line to `take`, and refuse the file if it finds anything wrong."""
-    problems = []
-    for number, line in _lines(file):
-        fields = line.split()
-        wrong = f"{len(fields)} fields instead of {width}" if len(fields) != width else take(fields)
-        if wrong:
-            problems.append(f"line {number}: {wrong}")
-    refuse_rows(file, problems)
-
-
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(file.read_bytes().splitlines(), start=1):
-        try:
-            text = line.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            where = f"{display_path(file)}, line {number}"
-            raise CandidateError(f"{where}: not UTF-8 at byte {error.start}") from error
-        if text.strip():
-            yield number, text
-
-
-TABLE_COLUMNS = ("query_id", "query", "candidate", "label")
+ROWS_SHOWN = 20  # bad rows named in full
 
 
 def read_candidates(path: str | Path, seed: int = 42) -> list[CandidateList]:
@@ -152,47 +40,37 @@ def read_candidates(path: str | Path, seed: int = 42) -> list[CandidateList]:
 
 
 def read_test(path: str | Path, seed: int = 42) -> RankingTest:
-    """Read candidate lists; the form is told by the name.
+    """Candidate lists from a file or folder; its name gives the form.
 
     - `.jsonl`: rows `{"query": str, "positive": [str, ...], "negative": [str, ...]}`, optionally
       with `grades`, `order`, `missed` and `kinds` as `write_candidates` writes them.
     - `.csv`, `.tsv`, `.parquet`: columns `query_id`, `query`, `candidate`, `label` (0 or more), and
-      `rank` where the table is to state an order.
+      `rank` where the table states an order.
     - a folder: the TREC files `qrels` and `run`, with the texts in `queries.tsv` and
-      `documents.tsv` (an id, a tab, a text). Candidates without a judgement count as not relevant;
-      judged relevant texts outside the run stay in the denominators; judged queries outside the
-      run have an empty list; queries of the run without any judgement are left out, and counted.
+      `documents.tsv` (an id, a tab, a text). Candidates without a judgement count as not relevant,
+      grades below 0 as 0. Judged relevant texts outside the run stay in the denominators, judged
+      queries outside the run have an empty list, and queries without judgement are left out.
 
     Args:
-        path: the file or folder.
+        path: the file (also in gzip) or folder.
         seed: of the order of lists whose source states none.
 
     Raises:
-        CandidateError: nothing is there, or a row is wrong. All bad rows are named (the first
-            twenty in full) with file, line, field and value.
+        CandidateError: nothing is there, or rows are wrong: the first twenty are named in full with
+            file, line, field and value.
     """
     place = project_path(path)
-    if place.is_dir():
-        lists, counts = read_trec(place)
-        files = [place / name for name in TREC_FILES]
-        stated = True
-    else:
-        readers: dict[str, Callable[[Path], tuple[list[CandidateList], bool]]] = {
-            ".jsonl": _read_jsonl,
-            ".csv": _read_table,
-            ".tsv": _read_table,
-            ".parquet": _read_table,
-        }
-        if not place.is_file():
-            raise CandidateError(f"{display_path(place)}: there is no such file")
-        if place.suffix.lower() not in readers:
-            known = ", ".join(readers)
-            raise CandidateError(
-                f"{display_path(place)}: the name must end in one of {known}, "
-                "or be a folder of TREC files"
-            )
-        lists, stated = readers[place.suffix.lower()](place)
-        files, counts = [place], {}
+    counts: dict[str, int] = {}
+    try:
+        if place.is_dir():
+            lists, counts = _read_trec(place)
+            files, stated = [place / name for name in TREC_FILES], True
+        else:
+            read = _read_jsonl if suffix_of(place)[0] == ".jsonl" else _read_table
+            lists, stated = read(place)
+            files = [place]
+    except PairsError as error:
+        raise CandidateError(str(error)) from error
     if not lists:
         raise CandidateError(f"{display_path(place)}: there is no candidate list in it")
     if not stated:
@@ -207,145 +85,204 @@ def read_test(path: str | Path, seed: int = 42) -> RankingTest:
     return RankingTest(lists, recipe)
 
 
+def _usable(text: Any) -> Any:
+    if reason := text_problem(text):
+        raise ValueError(REASONS[reason])
+    return text
+
+
+Text = Annotated[str, BeforeValidator(_usable)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _ListRow(BaseModel, strict=True):
+    query: Text
+    positive: list[Text]
+    negative: list[Text]
+    grades: list[Positive] | None = None
+    missed: list[Positive] = []
+    kinds: list[str] = []
+    order: list[int] | None = None
+
+
+class _TableRow(BaseModel):
+    query_id: Annotated[Text, BeforeValidator(lambda name: "" if name is None else str(name))]
+    query: Text
+    candidate: Text
+    label: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    rank: FiniteFloat = 0.0
+
+
+class _TrecText(BaseModel, str_strip_whitespace=True):
+    id: Text
+    text: Text
+
+
+class _Judgement(BaseModel):
+    query: Text
+    iteration: str
+    document: Text
+    grade: FiniteFloat
+
+
+class _Retrieval(BaseModel):
+    query: Text
+    iteration: str
+    document: Text
+    rank: FiniteFloat
+    score: FiniteFloat
+    tag: str
+
+
 def _read_jsonl(file: Path) -> tuple[list[CandidateList], bool]:
-    lists, problems, stated = [], [], []
-    for number, line in enumerate(file.read_bytes().splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = _object(line)
-            lists.append(_parse(row))
-            stated.append("order" in row)
-        except ValueError as error:
-            problems.append(f"line {number}: {error}")
-    if stated and any(stated) != all(stated):
-        problems.append(f"{sum(stated)} of {len(stated)} rows have a field 'order': all or none")
-    refuse_rows(file, problems)
+    lists, stated = [], []
+
+    def take(row: _ListRow) -> None:
+        candidates = (*row.positive, *row.negative)
+        count, grades = len(candidates), row.grades
+        grades = [1.0] * len(row.positive) if grades is None else grades
+        if not count and not row.missed:
+            raise ValueError(f"the query {row.query!r} has no candidates")
+        if twice := [text for text, times in Counter(candidates).items() if times > 1]:
+            raise ValueError(f"the candidate {twice[0]!r} occurs twice among positive and negative")
+        if len(grades) != len(row.positive) or len(row.kinds) not in (0, count):
+            raise ValueError("grades must be one per positive, kinds one per candidate")
+        if unknown := set(row.kinds) - set(KINDS):
+            raise ValueError(f"kinds must be of {', '.join(KINDS)}, not {unknown}")
+        if row.order is not None and sorted(row.order) != list(range(count)):
+            raise ValueError(f"order must hold each of 0 to {count - 1} once, not {row.order!r}")
+        relevance = (*grades, *(0.0 for _ in row.negative))
+        one = CandidateList(row.query, candidates, relevance, tuple(row.missed), tuple(row.kinds))
+        lists.append(one if row.order is None else ordered(one, row.order))
+        stated.append(row.order is not None)
+
+    _each_row(file, _ListRow, take)
+    if any(stated) and not all(stated):
+        _refuse(file, [f"{sum(stated)} of {len(stated)} rows have a field 'order': all or none"])
     return lists, any(stated)
-
-
-def _object(line: bytes) -> dict[str, Any]:
-    try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 at byte {error.start}") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"not a JSON object: {str(row)[:80]!r}")
-    return row
-
-
-def _parse(row: dict[str, Any]) -> CandidateList:
-    query = row.get("query")
-    if not isinstance(query, str) or not query.strip():
-        raise ValueError(f"field 'query' must be a text, not {query!r}")
-    for field in ("positive", "negative"):
-        texts = row.get(field)
-        if not isinstance(texts, list):
-            raise ValueError(f"field {field!r} must be a list of texts, not {texts!r}")
-        for text in texts:
-            if not isinstance(text, str) or not text.strip():
-                raise ValueError(f"field {field!r} holds {text!r}, which is no text")
-        if twice := [text for text in dict.fromkeys(texts) if texts.count(text) > 1]:
-            raise ValueError(f"field {field!r} holds {twice[0]!r} more than once")
-    positive, negative = row["positive"], row["negative"]
-    if both := sorted(set(positive) & set(negative)):
-        raise ValueError(f"{both[0]!r} is both positive and negative")
-    missed = _numbers(row.get("missed", []), "missed", None)
-    if not positive + negative and not missed:
-        raise ValueError(f"the query {query!r} has no candidates")
-    grades = _numbers(row.get("grades", [1.0] * len(positive)), "grades", len(positive))
-    kinds = row.get("kinds", [])
-    if not isinstance(kinds, list) or set(map(str, kinds)) - set(KINDS):
-        raise ValueError(f"field 'kinds' must be a list of {', '.join(KINDS)}, not {kinds!r}")
-    count = len(positive) + len(negative)
-    if kinds and len(kinds) != count:
-        raise ValueError(f"field 'kinds' has {len(kinds)} entries for {count} candidates")
-    relevance = (*grades, *(0.0,) * len(negative))
-    one = CandidateList(query, (*positive, *negative), relevance, missed, tuple(kinds))
-    if "order" not in row:
-        return one
-    order = row["order"]
-    if not isinstance(order, list) or sorted(order, key=str) != sorted(range(count), key=str):
-        raise ValueError(f"field 'order' must hold each of 0 to {count - 1} once, not {order!r}")
-    return ordered(one, order)
-
-
-def _numbers(values: Any, field: str, count: int | None) -> tuple[float, ...]:
-    if not isinstance(values, list) or (count is not None and len(values) != count):
-        wanted = f"{count} numbers, one a positive" if count is not None else "a list of numbers"
-        raise ValueError(f"field {field!r} must be {wanted}, not {values!r}")
-    for value in values:
-        if not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise ValueError(f"field {field!r} holds {value!r}; it must be a number above 0")
-    return tuple(map(float, values))
 
 
 def _read_table(file: Path) -> tuple[list[CandidateList], bool]:
     queries: dict[str, str] = {}
-    rows: dict[str, list[tuple[float, str, float]]] = {}
-    problems, stated, problem = [], False, ""
-    for line, row in _table_rows(file):
-        stated = "rank" in row
-        name, query, candidate = (str(row[column] or "") for column in TABLE_COLUMNS[:3])
-        label = finite_number(row["label"])
-        place = finite_number(row["rank"]) if stated else 0.0
-        known = {text for _, text, _ in rows.get(name, [])}
-        if not query.strip() or not candidate.strip() or not name.strip():
-            empty = next(c for c in TABLE_COLUMNS[:3] if not str(row[c] or "").strip())
-            problem = f"field {empty!r} is empty"
-        elif queries.setdefault(name, query) != query:
-            problem = f"field 'query' is {query!r}, but above {queries[name]!r} for {name!r}"
-        elif label is None or label < 0:
-            problem = f"field 'label' is {row['label']!r}; it must be a number of 0 or more"
-        elif place is None:
-            problem = f"field 'rank' is {row['rank']!r}; it must be a number"
-        elif candidate in known:
-            problem = f"field 'candidate' repeats {candidate!r} for the query {name!r}"
-        else:
-            rows.setdefault(name, []).append((place, candidate, label))
-            continue
-        problems.append(f"line {line}: {problem}")
-    refuse_rows(file, problems)
+    found: dict[str, dict[str, _TableRow]] = {}  # query_id -> candidate -> row
+    stated = False
+
+    def take(row: _TableRow) -> None:
+        nonlocal stated
+        stated, rows = "rank" in row.model_fields_set, found.setdefault(row.query_id, {})
+        if (first := queries.setdefault(row.query_id, row.query)) != row.query:
+            raise ValueError(
+                f"the query is {row.query!r}, but above {first!r} for {row.query_id!r}"
+            )
+        _add(rows, row.candidate, row)
+
+    _each_row(file, _TableRow, take)
     lists = []
-    for name, found in rows.items():
-        found.sort(key=lambda entry: entry[0])
-        _, texts, labels = zip(*found, strict=True)
-        lists.append(CandidateList(queries[name], texts, labels))
+    for name, rows in found.items():
+        ranked = sorted(rows.values(), key=lambda row: row.rank)
+        relevance = tuple(row.label for row in ranked)
+        lists.append(CandidateList(queries[name], tuple(r.candidate for r in ranked), relevance))
     return lists, stated
 
 
-def _table_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line numbers and rows; the columns are checked first."""
-    if file.suffix.lower() == ".parquet":
-        import pandas as pd
-
-        try:
-            frame = pd.read_parquet(file)
-        except (OSError, ValueError) as error:
-            raise CandidateError(f"{display_path(file)}: not a Parquet file ({error})") from error
-        _columns(file, list(frame.columns))
-        yield from enumerate(frame.to_dict("records"), start=1)
-        return
-    delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
-    with file.open(encoding="utf-8-sig", newline="") as text:
-        reader = csv.DictReader(text, delimiter=delimiter, strict=True)
-        try:
-            _columns(file, list(reader.fieldnames or []))
-            for row in reader:
-                if None in row or None in row.values():
-                    raise CandidateError(
-                        f"{display_path(file)}, line {reader.line_num}: more or "
-                        "fewer fields than the header"
-                    )
-                yield reader.line_num, row
-        except (csv.Error, UnicodeDecodeError) as error:
-            line = f"line {reader.line_num + 1}"
-            raise CandidateError(f"{display_path(file)}, {line}: {error}") from error
-
-
-def _columns(file: Path, columns: list[str]) -> None:
-    if absent := [name for name in TABLE_COLUMNS if name not in columns]:
+def _read_trec(folder: Path) -> tuple[list[CandidateList], dict[str, int]]:
+    """A list for each judged query, in the order of `qrels`; candidates by score, then rank."""
+    if absent := [name for name in TREC_FILES if not (folder / name).is_file()]:
         raise CandidateError(
-            f"{display_path(file)}, line 1: there is no column {absent[0]!r}; the "
-            f"columns are {columns}"
+            f"{display_path(folder)}: there is no {absent[0]!r} in it; a folder of TREC files has "
+            + ", ".join(TREC_FILES)
         )
+    queries, documents = _trec_texts(folder / "queries.tsv"), _trec_texts(folder / "documents.tsv")
+    judged: dict[str, dict[str, float]] = {}
+    runs: dict[str, dict[str, tuple[float, float]]] = {}
+
+    def judge(row: _Judgement) -> None:
+        if row.query not in queries:
+            raise ValueError(f"the query {row.query!r} has no text in queries.tsv")
+        _add(judged.setdefault(row.query, {}), row.document, max(0.0, row.grade))
+
+    def retrieve(row: _Retrieval) -> None:
+        if row.document not in documents:
+            raise ValueError(f"the document {row.document!r} has no text in documents.tsv")
+        _add(runs.setdefault(row.query, {}), row.document, (-row.score, row.rank))
+
+    _each_row(folder / "qrels", _Judgement, judge, _lines(folder / "qrels", 4))
+    _each_row(folder / "run", _Retrieval, retrieve, _lines(folder / "run", 6))
+    lists = []
+    for query, grades in judged.items():
+        run = runs.get(query, {})
+        names = sorted(run, key=lambda name: (run[name], name))
+        candidates = tuple(documents[name] for name in names)
+        if twice := [text for text, times in Counter(candidates).items() if times > 1]:
+            raise CandidateError(
+                f"{display_path(folder / 'run')}: two documents of the query {query!r} have the "
+                f"same text {twice[0]!r}"
+            )
+        relevance = tuple(grades.get(name, 0.0) for name in names)
+        missed = tuple(grade for name, grade in grades.items() if grade > 0 and name not in run)
+        kinds = tuple(
+            "unjudged" if name not in grades else "positive" if grades[name] > 0 else "labelled"
+            for name in names
+        )
+        lists.append(CandidateList(queries[query], candidates, relevance, missed, kinds))
+    return lists, {
+        "unjudged_candidates": sum(one.kinds.count("unjudged") for one in lists),
+        "queries_without_run": len(judged.keys() - runs.keys()),
+        "queries_without_judgement": len(runs.keys() - judged.keys()),
+    }
+
+
+def _trec_texts(file: Path) -> dict[str, str]:
+    texts: dict[str, str] = {}
+
+    def take(row: _TrecText) -> None:
+        _add(texts, row.id, row.text)
+
+    _each_row(file, _TrecText, take, _lines(file, 2, "\t"))
+    return texts
+
+
+def _add(found: dict[str, Any], name: str, value: Any) -> None:
+    if name in found:
+        raise ValueError(f"{name!r} occurs twice")
+    found[name] = value
+
+
+def _lines(file: Path, width: int, separator: str | None = None) -> Iterator[Record]:
+    with opened(file) as raw:
+        for line, text in enumerate(text_lines(raw, file.name), start=1):
+            if text.strip():
+                yield line, *text.split(separator, width - 1)
+
+
+def _each_row(
+    file: Path,
+    model: type[BaseModel],
+    take: Callable[[Any], None],
+    lines: Iterable[Record] | None = None,
+) -> None:
+    """Check each row by the model and give it to `take`; refuse the file if any row is wrong."""
+    required = {name: name for name, of in model.model_fields.items() if of.is_required()}
+    optional = [name for name in model.model_fields if name not in required]
+    records = file_records(file, required, optional) if lines is None else lines
+    problems = []
+    for record in records:
+        if isinstance(record, BadRow):
+            problems.append(str(record))
+            continue
+        values = zip(model.model_fields, record[1:], strict=False)
+        try:
+            take(model.model_validate({name: v for name, v in values if v is not ABSENT}))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            what = f"{first['msg'].removeprefix('Value error, ')}: {repr(first['input'])[:80]}"
+            problems.append(f"line {record[0]}, column {first['loc'][0]}: {what}")
+        except ValueError as error:
+            problems.append(f"line {record[0]}: {error}")
+    _refuse(file, problems)
+
+
+def _refuse(file: Path, problems: Sequence[str]) -> None:
+    if problems:
+        shown = "\n  ".join(problems[:ROWS_SHOWN])
+        raise CandidateError(f"{display_path(file)}: {len(problems)} bad rows\n  {shown}")

@@ -1,13 +1,11 @@
-"""Candidate lists: a query with the candidates to rank for it, and how they are written down.
+"""Candidate lists: a query with the candidates to rank for it.
 
-`candidate_order` is a scorer too, so the order of a list matters. Rule: where a source states an
-order (a TREC run, a table with a `rank` column, a list we wrote with `order`) that order is kept;
-where it does not (our JSONL names the positives first) the candidates are shuffled by seed as they
-are read. No list has its positives first because of how it was written.
+The order of a list is a scorer too (`candidate_order`). Where a source states an order (a TREC run,
+a `rank` column, our own `order`) it is kept; elsewhere the candidates are shuffled by seed, so that
+no list has its positives first because of how it was written.
 """
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,10 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from workbench.files import display_path, write_text
-
-SHOWN = 20  # bad rows named in full
-
+from workbench.files import write_text
 
 KINDS = {
     "positive": "relevant by label",
@@ -35,7 +30,7 @@ class CandidateError(ValueError):
 
 
 class CandidateList(NamedTuple):
-    """A query, its candidates in their own order, and what is known of them.
+    """A query and its candidates, in list order.
 
     Attributes:
         query: the text to rank for.
@@ -61,41 +56,24 @@ class CandidateList(NamedTuple):
 
 
 class RankingTest(NamedTuple):
-    """Candidate lists and the recipe they were made by, as plain values for JSON."""
+    """Candidate lists and how they were made, as plain values for JSON."""
 
     lists: list[CandidateList]
     recipe: dict[str, Any]
 
 
-def refuse_rows(file: Path, problems: Sequence[str]) -> None:
-    """Raise `CandidateError` if there are problems, naming the file and the first twenty."""
-    if problems:
-        shown = "\n  ".join(problems[:SHOWN])
-        raise CandidateError(f"{display_path(file)}: {len(problems)} bad rows\n  {shown}")
-
-
-def finite_number(value: Any) -> float | None:
-    """The value as a number; None if it is none, or not finite."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
-
-
 def shuffled(one: CandidateList, seed: int, number: int) -> CandidateList:
-    """The same list in random order; the order depends on the seed and the list's number."""
+    """The list in random order, which depends on the seed and the list's number."""
     return ordered(one, np.random.default_rng([seed, number]).permutation(len(one.candidates)))
 
 
 def ordered(one: CandidateList, order: Iterable[int]) -> CandidateList:
-    """The same list with its candidates in the given order, a permutation of their places."""
+    """The list with its candidates in the given order, a permutation of their places."""
     places = list(order)
-    kinds = tuple(one.kinds[place] for place in places) if one.kinds else ()
     return one._replace(
         candidates=tuple(one.candidates[place] for place in places),
         relevance=tuple(one.relevance[place] for place in places),
-        kinds=kinds,
+        kinds=tuple(one.kinds[place] for place in places) if one.kinds else (),
     )
 
 
@@ -119,18 +97,17 @@ def count_lists(lists: Sequence[CandidateList]) -> dict[str, Any]:
 
 
 def write_candidates(path: str | Path, lists: Iterable[CandidateList]) -> None:
-    """Write lists as JSONL rows that `read_candidates` reads back as they are.
+    """Write lists as JSONL rows that `read_candidates` reads back unchanged.
 
     Besides `query`, `positive` and `negative` a row has `order` (the candidates' places among
-    positives and negatives, in list order) and, where there is something to say, `grades` of the
-    positives, `missed` and `kinds`.
+    positives and negatives, in list order) and, where there are any, `grades` of the positives,
+    `missed` and `kinds`.
     """
     rows = []
     for one in lists:
         gains = np.asarray(one.relevance, dtype=float)
-        order = np.argsort(gains <= 0, kind="stable")  # positives first, each side in list order
-        written = ordered(one, order)
-        count = int((gains > 0).sum())
+        order = np.argsort(gains <= 0, kind="stable")  # positives first, both in list order
+        written, count = ordered(one, order), int((gains > 0).sum())
         row: dict[str, Any] = {
             "query": one.query,
             "positive": written.candidates[:count],
@@ -139,8 +116,6 @@ def write_candidates(path: str | Path, lists: Iterable[CandidateList]) -> None:
         }
         if set(written.relevance[:count]) - {1.0}:
             row["grades"] = written.relevance[:count]
-        for name in ("missed", "kinds"):
-            if getattr(written, name):
-                row[name] = getattr(written, name)
+        row |= {name: value for name in ("missed", "kinds") if (value := getattr(written, name))}
         rows.append(json.dumps(row, ensure_ascii=False) + "\n")
     write_text(path, "".join(rows))

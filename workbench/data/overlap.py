@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+QUERIES_AT_ONCE = 64  # bounds the memory
+
 
 def characters(text: str) -> frozenset[str]:
     """The different characters of a text, white space left out."""
@@ -18,13 +20,16 @@ def jaccard(first: frozenset[str], second: frozenset[str]) -> float:
     return len(first & second) / union if union else 0.0
 
 
-BATCH = 64  # queries looked up at a time, which bounds the memory
+def normalised(text: str) -> str:
+    """The text without case, width (NFKC), punctuation and space; unchanged if nothing is left."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(character for character in folded if character.isalnum()) or text
 
 
 class OverlapIndex:
-    """An inverted index: for each character the texts that have it.
+    """An inverted index from characters to the texts that have them.
 
-    A query costs the length of its characters' lists, not the number of texts there are.
+    A query costs the length of its characters' lists, not the number of texts.
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
@@ -39,27 +44,14 @@ class OverlapIndex:
     def overlaps(
         self, queries: Sequence[str]
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """For each query the places of the texts that share a character with it, and the Jaccard.
-
-        Jaccard is shared over all characters, each counted once, white space left out.
-        """
-        for start in range(0, len(queries), BATCH):
-            batch = queries[start : start + BATCH]
+        """For each query, the places of the texts that share a character, and their Jaccard."""
+        for start in range(0, len(queries), QUERIES_AT_ONCE):
+            batch = queries[start : start + QUERIES_AT_ONCE]
             if self.lists is None:
-                for _ in batch:
-                    yield np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+                yield from ((np.empty(0, np.int64), np.empty(0, np.float32)) for _ in batch)
                 continue
             shared = (self.counter.transform(batch) @ self.lists).tocsr()
             for row, query in enumerate(batch):
                 part = slice(shared.indptr[row], shared.indptr[row + 1])
                 places, both = shared.indices[part].astype(np.int64), shared.data[part]
                 yield places, both / (self.size[places] + len(characters(query)) - both)
-
-
-def normalised(text: str) -> str:
-    """The text without case, width, punctuation and white space; the text itself if none is left.
-
-    Width and compatibility forms follow Unicode's NFKC.
-    """
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(sign for sign in folded if sign.isalnum()) or text

@@ -1,4 +1,4 @@
-"""Labelled text pairs: read from many formats, checked row by row, nothing dropped in silence.
+"""Labelled text pairs, read from many formats and checked row by row.
 
 A pair has `sentence_0` (the query), `sentence_1` (the candidate) and `label`, the relevance of the
 candidate in [0, 1]. Every row that cannot be used is kept as a `BadRow` with its line and reason.
@@ -24,6 +24,8 @@ from workbench.data.readers import (
 from workbench.files import display_path, project_path, sha256
 
 POSITIVE = 0.5  # labels at or above it count as positive
+Float32Array = NDArray[np.float32]
+TextPair = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -53,16 +55,14 @@ class LabelledPairs:
 
 
 def read_pairs(
-    source: str | Path,
-    columns: Mapping[str, str] | None = None,
-    on_bad_rows: str = "report",
+    source: str | Path, columns: Mapping[str, str] | None = None, on_bad_rows: str = "report"
 ) -> LabelledPairs:
-    """Read labelled pairs from CSV, TSV, JSONL or Parquet (each also as `.gz`) or from the Hub.
+    """Labelled pairs from CSV, TSV, JSONL or Parquet (each also as `.gz`) or from the Hub.
 
     Args:
         source: a path, or `hub:name[:config][:split]` (split `train` unless given).
         columns: the source's names of `sentence_0`, `sentence_1` and `label`, where they differ.
-        on_bad_rows: `report` keeps bad rows beside the good ones, `fail` raises on the first.
+        on_bad_rows: `report` returns bad rows with the good ones, `fail` raises on the first.
 
     Returns:
         The pairs, texts stripped of surrounding white space, and every bad row.
@@ -90,12 +90,6 @@ def read_pairs(
     return LabelledPairs(frame, tuple(bad), shown, digest)
 
 
-Float32Array = NDArray[np.float32]
-
-
-TextPair = tuple[str, str]
-
-
 def text_pairs(frame: pd.DataFrame) -> list[TextPair]:
-    """The texts of columns `sentence_0` and `sentence_1`, a pair a row."""
+    """The texts of columns `sentence_0` and `sentence_1`, one pair per row."""
     return list(zip(frame["sentence_0"].tolist(), frame["sentence_1"].tolist(), strict=True))

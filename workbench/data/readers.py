@@ -1,6 +1,7 @@
-"""The formats that labelled pairs come in: each gives its rows with their line numbers.
+"""The one reader of rows: labelled pairs, candidate tables and files to score, in every format.
 
-A row that the format itself breaks (ragged, badly quoted, no JSON) is given as a `BadRow`.
+Rows come with their line numbers and unchecked values; malformed rows come as `BadRow`. To add a
+file format, write a function like `_json_lines` and register it in `FORMATS`.
 """
 
 import csv
@@ -10,9 +11,10 @@ import io
 import json
 import math
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import count, repeat
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -20,11 +22,7 @@ from typing import Any, BinaryIO, NamedTuple
 from workbench.files import display_path
 
 COLUMNS = ("sentence_0", "sentence_1", "label")
-
-
-FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
-
-
+ABSENT: Any = object()  # the value of an optional column that the source does not have
 REASONS = {
     "ragged_line": "the line has more or fewer fields than the header",
     "broken_quotes": "a quotation mark is opened and never closed, or closed in mid-field",
@@ -37,12 +35,12 @@ REASONS = {
     "label_not_a_number": "the label is neither a number nor true/false",
     "label_nan": "the label is NaN",
     "label_out_of_range": "the label is outside [0, 1]",
-    "duplicate": "the same pair with the same label stands on an earlier line",
+    "duplicate": "an earlier line has the same pair with the same label",
 }
 
 
 class PairsError(ValueError):
-    """The pairs cannot be read; the message names file, line, column and value."""
+    """The rows cannot be read; the message names file, line, column and value."""
 
 
 class BadRow(NamedTuple):
@@ -59,7 +57,10 @@ class BadRow(NamedTuple):
         return f"{where}: {REASONS[self.reason]}: {self.value[:80]!r}"
 
 
-Record = tuple[Any, ...]  # line, sentence_0, sentence_1, label
+Record = tuple[Any, ...]  # line, then the values of the columns asked for
+GoodRow = tuple[int, str, str, float]  # line, sentence_0, sentence_1, label
+Bytes = BinaryIO | gzip.GzipFile
+Names = Mapping[str, str]  # role, such as sentence_0 -> the source's column
 
 
 def printable(value: Any) -> str:
@@ -68,47 +69,16 @@ def printable(value: Any) -> str:
     return raw.decode("utf-8", "backslashreplace")
 
 
-def file_records(path: Path, names: dict[str, str]) -> Iterator[Record | BadRow]:
-    """The rows of a CSV, TSV, JSONL or Parquet file, or of one in gzip; unchecked values.
-
-    Args:
-        path: its suffixes tell the format.
-        names: the source's column for each of `COLUMNS`, in that order, or for the first two.
-
-    Raises:
-        PairsError: no such file or format, a column is missing, or the file is damaged.
-    """
-    kind, _ = suffix_of(path)
-    if kind not in FORMATS:
-        known = ", ".join(FORMATS)
-        raise PairsError(f"{path.name}: the name must end in one of {known} (optionally + .gz)")
-    if not path.is_file():
-        raise PairsError(
-            f"{display_path(path)}: there is no such file (a relative path starts at "
-            "the project's root)"
-        )
-    with opened(path) as file:
-        if kind == ".parquet":
-            yield from _parquet_records(file, path.name, names)
-        elif kind == ".jsonl":
-            with _text(file, path.name) as text:
-                yield from _jsonl_records(text, names)
-        else:
-            delimiter = "," if kind == ".csv" else "\t"
-            with _text(file, path.name) as text:
-                yield from _delimited_records(text, path.name, delimiter, names)
-
-
 def suffix_of(path: Path) -> tuple[str, str]:
-    """What a name says of a file: its format, such as `.csv`, and `.gz` if that is in gzip."""
+    """The format in a file's name, such as `.csv`, and `.gz` if the file is in gzip."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     zipped = suffixes.pop() if suffixes[-1:] == [".gz"] else ""
     return suffixes[-1] if suffixes else "", zipped
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO | gzip.GzipFile]:
-    """The bytes of a file, or of what it holds in gzip.
+def opened(path: Path) -> Iterator[Bytes]:
+    """The bytes of a file, decompressed where it is in gzip.
 
     Raises:
         PairsError: within the block, if the gzip file is damaged or cut off.
@@ -120,25 +90,58 @@ def opened(path: Path) -> Iterator[BinaryIO | gzip.GzipFile]:
         raise PairsError(f"{path.name}: not a complete gzip file ({error})") from error
 
 
-def _text(file: BinaryIO | gzip.GzipFile, name: str) -> io.TextIOWrapper:
+def text_lines(file: Bytes, name: str) -> Iterator[str]:
+    """The lines of a file as text; bytes that are not UTF-8 become lone surrogates."""
     start = file.read(4)
     file.seek(0)
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise PairsError(f"{name}: the file is UTF-16; convert it first: iconv -f UTF-16 -t UTF-8")
-    return io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
+    with io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="") as lines:
+        yield from lines
 
 
-def _delimited_records(
-    file: io.TextIOWrapper, name: str, delimiter: str, names: dict[str, str]
+def file_records(
+    path: Path, names: Names, optional: Sequence[str] = ()
+) -> Iterator[Record | BadRow]:
+    """The rows of a CSV, TSV, JSONL or Parquet file, each also in gzip, as a stream.
+
+    Args:
+        path: its suffixes give the format.
+        names: the source's column for each role.
+        optional: further columns; where there is none of that name, the value is `ABSENT`.
+
+    Yields:
+        `(line, *values)`, the values unchecked, in the order of `names` and `optional`.
+
+    Raises:
+        PairsError: no such file or format, a column is missing, or the file is damaged.
+    """
+    read = FORMATS.get(suffix_of(path)[0])
+    if read is None:
+        known = ", ".join(FORMATS)
+        raise PairsError(f"{path.name}: the name must end in one of {known} (optionally + .gz)")
+    if not path.is_file():
+        raise PairsError(
+            f"{display_path(path)}: there is no such file (a relative path starts at "
+            "the project's root)"
+        )
+    with opened(path) as file:
+        yield from read(file, path.name, names, optional)
+
+
+def _delimited(
+    file: Bytes, name: str, names: Names, optional: Sequence[str], delimiter: str
 ) -> Iterator[Record | BadRow]:
     csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(file, delimiter=delimiter, strict=True)
+    reader = csv.reader(text_lines(file, name), delimiter=delimiter, strict=True)
     try:
         header = [printable(field).strip() for field in next(reader, [])]
     except csv.Error as error:
         raise PairsError(f"{name}, line 1: the header cannot be read: {error}") from error
-    pick = itemgetter(*_columns(header, name, names))
+    _check_columns(header, name, names)
     width = len(header)
+    columns = (*names.values(), *optional)
+    pick = itemgetter(*(header.index(one) if one in header else width for one in columns))
     while True:
         line = reader.line_num + 1
         try:
@@ -150,29 +153,15 @@ def _delimited_records(
             yield BadRow(line, "broken_quotes", "", swallowed)
             continue
         if len(row) == width:
-            yield line, *pick(row)
+            yield line, *pick([*row, ABSENT])
         elif row:  # a blank line is no row
             yield BadRow(line, "ragged_line", "", printable(delimiter.join(row)))
 
 
-def _columns(header: list[str], name: str, names: dict[str, str]) -> list[int]:
-    repeated = [column for column in names.values() if header.count(column) > 1]
-    if repeated:
-        raise PairsError(f"{name}, line 1: column {repeated[0]!r} stands there twice")
-    for role, column in names.items():
-        if column not in header:
-            free = [name for name in header if name not in names.values()]
-            near = difflib.get_close_matches(column, free, 1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise PairsError(
-                f"{name}, line 1: there is no column {column!r}{hint}; the columns are {header}. "
-                f"Say which one holds {role} with the parameter {role}_column"
-            )
-    return [header.index(column) for column in names.values()]
-
-
-def _jsonl_records(file: io.TextIOWrapper, names: dict[str, str]) -> Iterator[Record | BadRow]:
-    for line, text in enumerate(file, start=1):
+def _json_lines(
+    file: Bytes, name: str, names: Names, optional: Sequence[str]
+) -> Iterator[Record | BadRow]:
+    for line, text in enumerate(text_lines(file, name), start=1):
         if not text.strip():
             continue
         try:
@@ -181,34 +170,54 @@ def _jsonl_records(file: io.TextIOWrapper, names: dict[str, str]) -> Iterator[Re
             row = None
         if not isinstance(row, dict):
             yield BadRow(line, "invalid_json", "", printable(text.rstrip("\n")))
-            continue
-        missing = [column for column in names.values() if column not in row]
-        if missing:
+        elif missing := [column for column in names.values() if column not in row]:
             yield BadRow(line, "missing_column", missing[0], printable(text.rstrip("\n")))
         else:
-            yield line, *(row[column] for column in names.values())
+            yield line, *(row.get(column, ABSENT) for column in (*names.values(), *optional))
 
 
-def _parquet_records(
-    file: BinaryIO | gzip.GzipFile, name: str, names: dict[str, str]
-) -> Iterator[Record]:
+def _parquet(file: Bytes, name: str, names: Names, optional: Sequence[str]) -> Iterator[Record]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         table = pq.ParquetFile(file)
-    except pa.ArrowInvalid as error:
+        known, line = set(table.schema_arrow.names), count(1)
+        _check_columns(table.schema_arrow.names, name, names)
+        columns = (*names.values(), *optional)
+        for batch in table.iter_batches(columns=[one for one in columns if one in known]):
+            fields = [batch[one].to_pylist() if one in known else repeat(ABSENT) for one in columns]
+            for row in zip(*fields, strict=False):
+                yield next(line), *row
+    except (pa.ArrowException, OSError) as error:
         raise PairsError(f"{name}: not a Parquet file ({error})") from error
-    _columns(table.schema_arrow.names, name, names)
-    line = 0
-    for batch in table.iter_batches(columns=list(names.values())):
-        fields = [batch.column(column).to_pylist() for column in names.values()]
-        for row in zip(*fields, strict=True):
-            line += 1
-            yield line, *row
 
 
-def hub_records(source: str, names: dict[str, str]) -> Iterator[Record]:
+FORMATS: dict[str, Callable[[Bytes, str, Names, Sequence[str]], Iterator[Record | BadRow]]] = {
+    ".csv": partial(_delimited, delimiter=","),
+    ".tsv": partial(_delimited, delimiter="\t"),
+    ".jsonl": _json_lines,
+    ".parquet": _parquet,
+}
+
+
+def _check_columns(header: Sequence[str], name: str, names: Names) -> None:
+    """Refuse a header without one of the columns, or with one of them twice."""
+    for role, column in names.items():
+        if header.count(column) > 1:
+            raise PairsError(f"{name}, line 1: the column {column!r} occurs twice")
+        if column not in header:
+            free = [other for other in header if other not in names.values()]
+            near = difflib.get_close_matches(column, free, 1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            advice = f". Say which one holds {role} with the parameter {role}_column"
+            raise PairsError(
+                f"{name}, line 1: there is no column {column!r}{hint}; the columns are "
+                f"{list(header)}{advice if set(names) <= set(COLUMNS) else ''}"
+            )
+
+
+def hub_records(source: str, names: Names) -> Iterator[Record]:
     """The rows of `hub:name[:config][:split]`; one word after the name is either, as it exists.
 
     Raises:
@@ -220,19 +229,13 @@ def hub_records(source: str, names: dict[str, str]) -> Iterator[Record]:
     config, _, split = rest.partition(":")
     try:
         if config and not split and config not in datasets.get_dataset_config_names(name):
-            config, split = (
-                "",
-                config,
-            )  # one word alone: a configuration if there is such, else a split
+            config, split = "", config
         table = datasets.load_dataset(name, config or None, split=split or "train")
     except Exception as error:  # the library raises many kinds; each means the same to the user
         raise PairsError(f"{source}: the data set cannot be loaded: {error}") from error
-    _columns(table.column_names, source, names)
+    _check_columns(table.column_names, source, names)
     for line, row in enumerate(table, start=1):
         yield line, *(row[column] for column in names.values())
-
-
-GoodRow = tuple[int, str, str, float]  # line, sentence_0, sentence_1, label
 
 
 @lru_cache(maxsize=10_000)
@@ -243,7 +246,7 @@ def parse_label(value: Any) -> float | str:
     text = value.strip().lower() if isinstance(value, str) else value
     try:
         number = float({"true": 1.0, "false": 0.0}.get(text, text))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return "label_not_a_number"
     if math.isnan(number):
         return "label_nan"
@@ -265,6 +268,14 @@ def text_problem(value: Any) -> str:
     return "encoding" if "\0" in value else ""
 
 
+def bad_text(line: int, texts: Mapping[str, Any]) -> BadRow | None:
+    """The first of these values, by column, that is no usable text; None if all are."""
+    for column, value in texts.items():
+        if reason := text_problem(value):
+            return BadRow(line, reason, column, printable(value))
+    return None
+
+
 def check_rows(records: Iterable[Record | BadRow]) -> tuple[list[GoodRow], list[BadRow]]:
     """The usable rows, texts stripped, and the others with their reasons, both in file order.
 
@@ -278,26 +289,17 @@ def check_rows(records: Iterable[Record | BadRow]) -> tuple[list[GoodRow], list[
             bad.append(record)
             continue
         line, first, second, raw_label = record
-        problem = _row_problem(first, second, raw_label)
-        if problem:
-            reason, column, value = problem
-            bad.append(BadRow(line, reason, column, printable(value)))
-            continue
-        row = (first.strip(), second.strip(), float(parse_label(raw_label)))
-        if row in seen:
+        try:
+            label = parse_label(raw_label)
+        except TypeError:  # a list or an object: not hashable, so not cacheable, and no label
+            label = "label_not_a_number"
+        if unusable := bad_text(line, {"sentence_0": first, "sentence_1": second}):
+            bad.append(unusable)
+        elif isinstance(label, str):
+            bad.append(BadRow(line, label, "label", printable(raw_label)))
+        elif (row := (first.strip(), second.strip(), label)) in seen:
             bad.append(BadRow(line, "duplicate", "", " / ".join(row[:2])))
-            continue
-        seen.add(row)
-        good.append((line, *row))
+        else:
+            seen.add(row)
+            good.append((line, *row))
     return good, bad
-
-
-def _row_problem(first: Any, second: Any, label: Any) -> tuple[str, str, Any] | None:
-    for column, text in (("sentence_0", first), ("sentence_1", second)):
-        if reason := text_problem(text):
-            return reason, column, text
-    try:
-        parsed = parse_label(label)
-    except TypeError:  # a list or an object: not hashable, so not cacheable, and no label
-        parsed = "label_not_a_number"
-    return (parsed, "label", label) if isinstance(parsed, str) else None

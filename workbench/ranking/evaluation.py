@@ -33,7 +33,7 @@ from workbench.run_folder import RunFolder
 if TYPE_CHECKING:
     from workbench.scoring.cross_encoder import Scorer
 
-PAIR_RESAMPLES = 1000  # the most draws for pair metrics, each of which is computed anew
+PAIR_RESAMPLES = 1000  # the most draws for pair metrics, which no matrix product gives
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,9 @@ class Evaluation:
             part: `ranking` metrics, metrics of `pairs`, or `all`.
         """
         rows = sorted(self.metrics["rows"], key=lambda row: -row[MAIN_METRIC]["mean"])
-        shown = [
-            {
-                name: format_estimate(value)
-                for name, value in row.items()
-                if name != "scorer"
-                and part in ("all", "ranking" if name in RANKING_METRICS else "pairs")
-            }
-            for row in rows
-        ]
-        return pd.DataFrame(shown, index=pd.Index([row["scorer"] for row in rows], name="scorer"))
+        frame = pd.DataFrame(rows).set_index("scorer").map(format_estimate)
+        ranking = frame.columns.isin(list(RANKING_METRICS))
+        return frame if part == "all" else frame.loc[:, ranking == (part == "ranking")]
 
     def differences(self) -> pd.DataFrame:
         """One row per other scorer: nDCG@10 of the model minus its own, interval, p-values.
@@ -118,13 +111,8 @@ def rank_lists(
     scores: Sequence[ArrayLike], lists: Sequence[CandidateList], ties: str
 ) -> dict[str, FloatArray]:
     """Every ranking metric of every list, see `rank_metrics`; scores as from `score_lists`."""
-    return rank_metrics(
-        scores,
-        [one.relevance for one in lists],
-        ties,
-        [one.missed for one in lists],
-        [one.query for one in lists],
-    )
+    relevance, missed = [one.relevance for one in lists], [one.missed for one in lists]
+    return rank_metrics(scores, relevance, ties, missed, [one.query for one in lists])
 
 
 def evaluate(
@@ -140,13 +128,11 @@ def evaluate(
     """Measure every scorer on the same candidate lists and on the same labelled pairs.
 
     Ranking metrics are means over the lists with 95 % bootstrap intervals, whole text groups drawn
-    (`query_groups`). Each scorer's nDCG@10 is compared with that of the one named `model`, if there
-    is one: the difference from the same draws, and a paired randomisation test, Holm-corrected.
+    (`query_groups`). The nDCG@10 of the scorer `model`, if there is one, is compared with that of
+    each other: the difference from the same draws, and a Holm-corrected paired randomisation test.
 
-    Pair metrics are over `pairs`. The threshold of `accuracy` and `f1` is the one with the highest
-    F1 on `dev`; without dev pairs of both classes the two are not defined, for a threshold fitted
-    on the test pairs themselves would flatter. `brier` and `ece` are defined for scorers that
-    give log-odds (`log_odds` is true of them).
+    The threshold of `accuracy` and `f1` is the one with the highest F1 on `dev`; without dev pairs
+    of both classes they are not defined. `brier` and `ece` need scorers with `log_odds`.
 
     Args:
         scorers: by name.
@@ -193,6 +179,13 @@ def evaluate(
     every, counts = np.column_stack(values), count_lists(lists)
     draws = bootstrap_draws(every, groups, resamples, seed)
     means = iter(map(estimate, every.mean(axis=0), draws.T))
+    minus: dict[str, dict[str, Any]] = {}
+    if others := [name for name in scorers if name != "model" and "model" in scorers]:
+        first, step = list(RANKING_METRICS).index(MAIN_METRIC), len(RANKING_METRICS)
+        column = {name: first + step * number for number, name in enumerate(scorers)}
+        own, rest = [column["model"]], [column[name] for name in others]
+        gaps, gap_draws = (array[:, own] - array[:, rest] for array in (every, draws))
+        minus = compare(others, gaps, gap_draws, groups, resamples, seed)
     metrics = {
         "schema": 1,
         "ties": ties,
@@ -213,28 +206,10 @@ def evaluate(
             {"scorer": name, **{metric: next(means).plain() for metric in RANKING_METRICS}, **pair}
             for name, pair in zip(scorers, pair_rows, strict=True)
         ],
-        "model_minus": _model_minus(list(scorers), every, draws, groups, resamples, seed),
+        "model_minus": minus,
     }
     joined = (pd.concat(parts, ignore_index=True) for parts in zip(*frames, strict=True))
     return Evaluation(metrics, *joined)
-
-
-def _model_minus(
-    names: list[str],
-    values: FloatArray,
-    draws: FloatArray,
-    groups: np.ndarray,
-    resamples: int,
-    seed: int,
-) -> dict[str, dict[str, Any]]:
-    others = [name for name in names if name != "model"]
-    if "model" not in names or not others:
-        return {}
-    first, step = list(RANKING_METRICS).index(MAIN_METRIC), len(RANKING_METRICS)
-    column = {name: first + step * number for number, name in enumerate(names)}
-    places = [column[name] for name in others]
-    gaps, gap_draws = (a[:, [column["model"]]] - a[:, places] for a in (values, draws))
-    return compare(others, gaps, gap_draws, groups, resamples, seed)
 
 
 def save_evaluation(
@@ -303,12 +278,7 @@ def _score_pairs(name: str, scorer: "Scorer", frame: pd.DataFrame) -> pd.DataFra
 
 def _ranked(name: str, lists: Sequence[CandidateList], scores: list[np.ndarray]) -> pd.DataFrame:
     lengths = [len(score) for score in scores]
-    ranks = []
-    for one, score in zip(lists, scores, strict=True):
-        place = np.empty(len(score), dtype=int)
-        place[np.lexsort((np.asarray(one.relevance), -score))] = np.arange(1, len(score) + 1)
-        ranks.append(place)
-    return pd.DataFrame(
+    frame = pd.DataFrame(
         {
             "scorer": name,
             "number": np.repeat(np.arange(len(lists)), lengths),
@@ -317,6 +287,7 @@ def _ranked(name: str, lists: Sequence[CandidateList], scores: list[np.ndarray])
             "relevance": np.concatenate([one.relevance for one in lists]),
             "kind": [k for one in lists for k in one.kinds or ("given",) * len(one.candidates)],
             "score": np.concatenate(scores),
-            "rank": np.concatenate(ranks),
         }
     )
+    down = frame.sort_values(["number", "score", "relevance"], ascending=[True, False, True])
+    return frame.assign(rank=down.groupby("number").cumcount() + 1)

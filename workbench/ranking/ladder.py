@@ -10,7 +10,7 @@ import pandas as pd
 
 from workbench.data.build_lists import query_groups
 from workbench.data.lists import CandidateList
-from workbench.data.splits import SIDES, read_side
+from workbench.data.splits import SPLITS, read_split
 from workbench.files import display_path, read_json
 from workbench.models import ModelError, ModelLocation, find_model, read_lineage
 from workbench.ranking.evaluation import Evaluation, rank_lists, score_lists
@@ -21,8 +21,6 @@ from workbench.scoring.baselines import BASELINES
 
 if TYPE_CHECKING:
     from workbench.scoring.cross_encoder import Scorer
-
-LADDER = ("model", "base", *BASELINES)  # the names that no other run can take
 
 
 @dataclass(frozen=True)
@@ -47,11 +45,9 @@ class Subject:
 
     def __str__(self) -> str:
         """What is tested, in four lines."""
-        trained = (
-            "trained in this very run"
-            if self.own
-            else "NOT trained in this run, which has no model; evaluated as it is"
-        )
+        trained = "trained in this very run"
+        if not self.own:
+            trained = "NOT trained in this run, which has no model; evaluated as it is"
         counts = ", ".join(f"{name} {len(pairs):,}" for name, pairs in self.splits.items())
         return (
             f"Model: {self.model}\n       {trained}\n"
@@ -83,8 +79,7 @@ def find_subject(
     """
     own = RunFolder(run_dir).model.is_dir()
     model = find_model(*((str(run_dir),) if own else (base_model, base_revision, fallback)))
-    left_out: dict[str, str] = {}
-    base, stages = None, read_lineage(model)
+    base, left_out, stages = None, {}, read_lineage(model)
     if not stages:
         left_out["base"] = f"{model.name} has no record of a training, so its base is not known"
     else:
@@ -94,11 +89,13 @@ def find_subject(
             base = find_model(before["name"], before["revision"])
         except ModelError as error:
             left_out["base"] = f"it is no longer available ({error})"
-    for source in [str(run_dir)] if own else [str(run_dir), str(model.path.parent)]:
-        splits = _splits(source)
-        if any(map(len, splits.values())):
+    columns = {name: pd.Series(dtype=str) for name in ("sentence_0", "sentence_1")}
+    nothing = pd.DataFrame({**columns, "label": pd.Series(dtype=float)})
+    for source in [run_dir] if own else [run_dir, model.path.parent]:
+        if RunFolder(source).manifest.is_file():
+            splits = {name: read_split(source, name) for name in SPLITS}
             return Subject(model, base, own, splits, display_path(source), left_out)
-    return Subject(model, base, own, splits, "", left_out)
+    return Subject(model, base, own, dict.fromkeys(SPLITS, nothing), "", left_out)
 
 
 def ladder_scorers(
@@ -107,18 +104,27 @@ def ladder_scorers(
     max_length: int = 512,
     seed: int = 42,
     backend: str = "predict",
+    compare_runs: str = "",
 ) -> "tuple[dict[str, Scorer], dict[str, str]]":
-    """The model, its base, and every scorer of `BASELINES`, which need no neural network.
+    """The model, its base, every scorer of `BASELINES`, and further models.
+
+    Further models are those of the earlier stages of the run's own training, such as `stage 1`, and
+    those of `compare_runs`, each named after its folder.
 
     Args:
-        subject: from `find_subject`; its training pairs are what baselines are fitted on.
+        subject: from `find_subject`; baselines are fitted on its training pairs.
         lists: the candidate lists, the collection that baselines take frequencies from.
         max_length: tokens of a pair for the models.
         seed: of random scores, of a new head, and of the regression.
         backend: how to run the models; see `ModelScorer`.
+        compare_runs: other run folders, separated by commas; empty for none.
 
     Returns:
-        The scorers by name, and the ones left out with the reason.
+        The scorers by name, and the baselines left out with the reason.
+
+    Raises:
+        ModelError: a folder of `compare_runs` has no model.
+        ValueError: two scorers would have the same name.
     """
     load, left_out = _loader(max_length, seed, backend), dict(subject.left_out)
     scorers = {"model": load(subject.model)}
@@ -128,49 +134,24 @@ def ladder_scorers(
         try:
             scorer = kind.build(train=subject.splits["train"], lists=lists, seed=seed)
         except ValueError as error:
-            left_out[name] = str(error)
-            continue
-        if scorer is None:
-            left_out[name] = "it cannot be built from these training pairs and lists"
-        else:
+            scorer, left_out[name] = None, str(error)
+        if scorer is not None:
             scorers[name] = scorer
+        else:
+            left_out.setdefault(name, "it cannot be built from these pairs and lists")
+    if subject.own:
+        scorers |= {n: load(found) for n, found in stage_models(subject.model.path.parent).items()}
+    for folder in filter(None, map(str.strip, compare_runs.split(","))):
+        if (name := Path(folder).name) in {"base", *scorers, *BASELINES}:
+            raise ValueError(f"compare_runs: {folder!r}: the name {name!r} is taken")
+        scorers[name] = load(find_model(folder))
     return scorers, left_out
 
 
-def stage_scorers(
-    run_dir: str | Path, max_length: int = 512, seed: int = 42, backend: str = "predict"
-) -> "dict[str, Scorer]":
-    """The models of a run's earlier stages by name; empty for a run of one stage.
-
-    With them, ranking can be followed stage by stage; the result of the last stage is `model`.
-    """
-    load = _loader(max_length, seed, backend)
+def stage_models(run_dir: str | Path) -> dict[str, ModelLocation]:
+    """The models of a run's finished stages but the last, by name; the last is the run's model."""
     found = [find_model(str(folder)) for folder in stage_folders(run_dir)]
-    return {str(read_lineage(model)[-1]["stage"]): load(model) for model in found}
-
-
-def other_runs(
-    compare_runs: str, max_length: int = 512, seed: int = 42, backend: str = "predict"
-) -> "dict[str, Scorer]":
-    """The models of other runs, each named after its folder.
-
-    Args:
-        compare_runs: run folders, separated by commas; empty for none.
-        max_length: tokens of a pair.
-        seed: of a new head, should a model lack one.
-        backend: how to run the models; see `ModelScorer`.
-
-    Raises:
-        ModelError: a folder has no model.
-        ValueError: two folders have the same name, or one has the name of a scorer of the ladder.
-    """
-    load, scorers = _loader(max_length, seed, backend), {}
-    for folder in filter(None, map(str.strip, compare_runs.split(","))):
-        name = Path(folder).name
-        if name in scorers or name in LADDER:
-            raise ValueError(f"compare_runs: {folder!r}: the name {name!r} is taken")
-        scorers[name] = load(find_model(folder))
-    return scorers
+    return {str(read_lineage(model)[-1]["stage"]): model for model in found}
 
 
 def find_snapshots(run_dir: str | Path) -> list[Path]:
@@ -188,17 +169,12 @@ def snapshot_curve(
 ) -> pd.DataFrame:
     """The learning curve: nDCG@10 of every snapshot of a run on the same lists, and of its base.
 
-    Args:
-        run_dir: the run, trained with `snapshots` above 0.
-        lists: the candidate lists.
-        evaluation: of the same lists; its ties, resamples and values of the base are used.
-        max_length: tokens of a pair.
-        seed: of the intervals.
-        backend: how to run the models; see `ModelScorer`.
+    Ties, resamples and the values of the base are those of the evaluation of the same lists; the
+    other arguments are as in `ladder_scorers`.
 
     Returns:
         `step`, `pairs` (training pairs seen), `mean`, `low`, `high`, one row per snapshot; empty
-        where there is none.
+        where the training kept none (`snapshots` 0).
     """
     ties, resamples = evaluation.metrics["ties"], evaluation.metrics["resamples"]
     load, groups, curve = _loader(max_length, seed, backend), query_groups(lists), []
@@ -209,9 +185,8 @@ def snapshot_curve(
         scores = score_lists(load(find_model(str(folder))), lists)
         values = rank_lists(scores, lists, ties)[MAIN_METRIC]
         curve.append((read_json(folder / "snapshot.json"), values))
-    rows = [
-        step | bootstrap_mean(values, resamples, seed, groups)._asdict() for step, values in curve
-    ]
+    intervals = [bootstrap_mean(values, resamples, seed, groups) for _, values in curve]
+    rows = [step | own._asdict() for (step, _), own in zip(curve, intervals, strict=True)]
     return pd.DataFrame(rows, columns=["step", "pairs", "mean", "low", "high"])
 
 
@@ -219,12 +194,3 @@ def _loader(max_length: int, seed: int, backend: str) -> "Callable[[ModelLocatio
     from workbench.scoring.cross_encoder import ModelScorer
 
     return partial(ModelScorer.load, max_length=max_length, seed=seed, backend=backend)
-
-
-def _splits(run_dir: str) -> dict[str, pd.DataFrame]:
-    """The pairs of a run's splits; empty frames where no data was prepared."""
-    if RunFolder(run_dir).manifest.is_file():
-        return {name: read_side(run_dir, name) for name in SIDES}
-    columns = {"sentence_0": str, "sentence_1": str, "label": float}
-    empty = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in columns.items()})
-    return dict.fromkeys(SIDES, empty)

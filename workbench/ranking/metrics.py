@@ -1,15 +1,14 @@
 """Ranking and pair metrics in numpy: arrays in, one value per query out; means are taken elsewhere.
 
 Ties. Under `expected`, the default, each metric is its exact expected value over the random order
-of candidates with equal scores; under `worst` the irrelevant ones come first. Either way a scorer
-that gives every candidate the same score gains nothing: it gets the average of random orders, or
-the worst order.
+of candidates with equal scores; under `worst` the irrelevant ones come first. A scorer that gives
+every candidate the same score thus gets the average of random orders, or the worst order.
 
 Odd queries stay in every mean: a query without a relevant text or without a candidate has 0 in
 every metric; relevant texts that are not among the candidates (`missed`) count in every
 denominator; with a single candidate, or with relevant ones only, any order is the best one.
 
-To add a ranking metric, add it to `RANKING_METRICS`; tables, parameters and tests derive from it.
+A new ranking metric needs an entry in `RANKING_METRICS`; everything else derives from it.
 """
 
 from collections.abc import Callable, Sequence
@@ -60,17 +59,12 @@ def rank(
         raise ValueError(f"{score.shape} scores for {gain.shape} candidates; both must be (n,)")
     if ties not in TIES:
         raise ValueError(f"ties is {ties!r}; it must be 'expected' or 'worst'")
-    for values, good, what in (
-        (score, np.isfinite(score), "the score of candidate {} is {}; it must be finite"),
-        (
-            gain,
-            np.isfinite(gain) & (gain >= 0),
-            "the relevance of candidate {} is {}; it must be 0 or more",
-        ),
-    ):
-        if not good.all():
-            place = int(np.flatnonzero(~good)[0])
-            raise ValueError(what.format(place, values[place]))
+    if not (good := np.isfinite(score)).all():
+        n = int(np.argmin(good))
+        raise ValueError(f"the score of candidate {n} is {score[n]}; it must be finite")
+    if not (good := (gain >= 0) & (gain < np.inf)).all():
+        n = int(np.argmin(good))
+        raise ValueError(f"the relevance of candidate {n} is {gain[n]}; it must be 0 or more")
     order = np.lexsort((gain, -score))  # within a tie the irrelevant first: the worst order
     changes = np.ones(len(order), dtype=bool)
     if ties == "expected":
@@ -151,7 +145,7 @@ RANKING_METRICS: dict[str, Callable[[Ranking], float]] = {
 PAIR_METRICS = ("roc_auc", "ap", "accuracy", "f1", "brier", "ece")  # see `pair_values`
 METRICS = (*RANKING_METRICS, *PAIR_METRICS)
 MAIN_METRIC = "ndcg@10"  # of every comparison and verdict
-LOWER_IS_BETTER = ("brier", "ece")
+LOWER_IS_BETTER = ("brier", "ece", "dev_loss")
 
 
 def rank_metrics(
@@ -163,12 +157,8 @@ def rank_metrics(
 ) -> dict[str, FloatArray]:
     """Every ranking metric of every query: for each metric an array of shape (queries,).
 
-    Args:
-        scores: for each query an array of shape (candidates,).
-        relevance: the same shapes.
-        ties: `expected` or `worst`.
-        missed: for each query the relevance of relevant texts that are not candidates.
-        names: what to call the queries in an error; their numbers, from 0, if None.
+    The arguments are as in `rank`, one of each for each query; `names` of the queries go into
+    errors.
 
     Raises:
         ValueError: an array does not fit or holds an impossible value; names the query.
@@ -192,41 +182,29 @@ def pair_values(
     threshold: float = float("nan"),
     probability: FloatArray | None = None,
 ) -> list[float]:
-    """The values of `PAIR_METRICS` for labelled pairs; NaN where one is not defined.
+    """The values of `PAIR_METRICS`; NaN where one is not defined: one class only, no threshold.
 
-    Args:
-        ranking: of all pairs as one list; it must hold both classes, or `roc_auc` and `ap` are NaN.
-        score: shape (n,), of the same pairs in any order.
-        positive: shape (n,), in the order of `score`.
-        threshold: scores at or above it are called positive; NaN leaves out `accuracy` and `f1`.
-        probability: shape (n,), in the order of `score`; None leaves out `brier` and `ece`.
+    `ranking` is of all pairs as one list; the other arrays have shape (pairs,), in any order.
     """
     nan = float("nan")
     mixed = ranking.gain.any() and not ranking.gain.all()
-    called = not np.isnan(threshold)
+    called, chance = not np.isnan(threshold), probability
     return [
         roc_auc(ranking),
         average_precision(ranking) if mixed else nan,
         accuracy(score, positive, threshold) if called else nan,
         f1(score, positive, threshold) if called else nan,
-        nan if probability is None else brier(probability, positive),
-        nan if probability is None else calibration_error(probability, positive),
+        nan if chance is None else brier(chance, positive),
+        nan if chance is None else calibration_error(chance, positive),
     ]
 
 
 def pair_metrics(
     scores: ArrayLike, labels: ArrayLike, threshold: float = 0.5, ties: str = "expected"
 ) -> dict[str, float]:
-    """ROC AUC (`roc_auc`) and average precision (`ap`) of scores over labelled pairs.
+    """`roc_auc` and `ap` (average precision) of scores, shape (n,), over labelled pairs.
 
-    Args:
-        scores: shape (n,), higher is better.
-        labels: shape (n,), in [0, 1].
-        threshold: labels at or above it count as positive.
-        ties: `expected` or `worst`.
-
-    Returns:
-        The two values; NaN where there is only one class.
+    Labels, shape (n,), at or above `threshold` are positive. NaN where there is only one class.
     """
     score, positive = np.asarray(scores, dtype=float), np.asarray(labels, dtype=float) >= threshold
     found = pair_values(rank(score, positive, ties), score, positive)
@@ -250,14 +228,8 @@ def roc_auc(ranking: Ranking) -> float:
 def fit_threshold(scores: ArrayLike, positive: ArrayLike) -> float:
     """The threshold with the highest F1: scores at or above it are called positive.
 
-    It lies half-way between two adjacent scores; of equally good ones the highest is taken.
-
-    Args:
-        scores: shape (n,), finite; of pairs that are not tested on.
-        positive: shape (n,), true where the pair is positive.
-
-    Returns:
-        The threshold; NaN where there is only one class, since none can be fitted then.
+    It lies half-way between two adjacent scores, shape (n,), finite, of pairs that are not tested
+    on; of equally good ones the highest is taken. NaN where there is only one class.
     """
     score, right = np.asarray(scores, dtype=float), np.asarray(positive, dtype=bool)
     if right.all() or not right.any():
@@ -290,10 +262,9 @@ def brier(probabilities: ArrayLike, positive: ArrayLike) -> float:
 def reliability(
     probabilities: ArrayLike, positive: ArrayLike, bins: int = 10
 ) -> tuple[IntArray, FloatArray, FloatArray]:
-    """Number of pairs, mean probability and share of positives in equal-width probability bins.
+    """Number of pairs, mean probability and share of positives in bins of equal width.
 
-    Returns:
-        Three arrays of shape (bins,); the latter two are NaN in an empty bin.
+    Three arrays of shape (bins,); the latter two are NaN in an empty bin.
     """
     probability, right = np.asarray(probabilities, float), np.asarray(positive, float)
     place = np.clip((probability * bins).astype(int), 0, bins - 1)

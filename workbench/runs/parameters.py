@@ -14,12 +14,11 @@ from pydantic import ValidationError
 from yaml.constructor import ConstructorError
 
 from workbench.files import display_path, project_path
-from workbench.ranking.metrics import RANKING_METRICS
+from workbench.ranking.metrics import METRICS
 from workbench.training.recipe import Recipe, setting
 
 MAX_YAML_BYTES = 1_000_000
 MAX_YAML_DEPTH = 20  # lists and mappings inside one another
-METRICS = (*RANKING_METRICS, "roc_auc", "ap", "accuracy", "f1", "brier", "ece")
 
 
 class ParameterError(ValueError):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench.data.pairs import Float32Array, TextPair
-from workbench.data.splits import SIDES, DataError, read_side
+from workbench.data.splits import SPLITS, DataError, read_split
 from workbench.engine.packing import EncodedPairs, Pack, packs
 from workbench.files import display_path, refuse_links, replacing
 from workbench.machine import core_count, in_threads
@@ -234,9 +234,9 @@ def export_model(
 
 def _pairs(location: ModelLocation) -> list[TextPair]:
     """Distinct pairs of the last split that the run behind the model has, or made-up ones."""
-    for side in reversed(SIDES):
+    for side in reversed(SPLITS):
         try:
-            frame = read_side(location.path.parent, side)
+            frame = read_split(location.path.parent, side)
         except DataError:
             continue
         both = zip(frame["sentence_0"], frame["sentence_1"], strict=True)

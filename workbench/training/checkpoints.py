@@ -98,12 +98,8 @@ def _save_whole(model: "CrossEncoder", folder: Path, name: str, content: dict[st
 class SnapshotCallback(TrainerCallback):
     """Saves the model (weights and tokenizer, no optimizer) at equally spaced steps.
 
-    Args:
-        model: the model in training.
-        folder: of the snapshots, each in `step-000123/`; existing ones are kept.
-        count: of the snapshots; the last is the end of the training.
-        pairs: number of training pairs, to record how many have been seen.
-        before: `steps` and `pairs` of the run's earlier stages.
+    Each of the `count` is a folder `step-000123/`, which records how many pairs have been seen; the
+    last is the end of the training. Steps and pairs include those of earlier stages (`before`).
     """
 
     def __init__(

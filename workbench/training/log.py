@@ -11,10 +11,10 @@ import pandas as pd
 from workbench.files import project_path, project_root, read_json, write_text
 
 LOG_NAME = "training_log.jsonl"
-LOG_COLUMNS = (
+LOG_COLUMNS = [
     *("stage", "step", "steps", "epoch", "seconds"),
     *("loss", "learning_rate", "grad_norm", "dev_loss", "dev_ap"),
-)
+]
 STEPS = 500  # the card's log has the mean loss of every 500 steps
 
 
@@ -65,7 +65,7 @@ def read_training_log(run_dir: str | Path) -> pd.DataFrame:
     path = project_path(run_dir) / LOG_NAME
     if not path.is_file():
         raise FileNotFoundError(f"{run_dir} has no {LOG_NAME} yet: run notebook 02_fine_tune first")
-    return pd.DataFrame(_rows(path), columns=list(LOG_COLUMNS))
+    return pd.DataFrame(_rows(path), columns=LOG_COLUMNS)
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -102,9 +102,7 @@ def step_means(log: pd.DataFrame, steps: int = STEPS) -> pd.DataFrame:
     A row's loss is the mean since the row before it, so the means are exact where rows fall on
     multiples of `steps`; otherwise a row's loss is spread evenly over its steps.
 
-    Args:
-        log: as returned by `read_training_log`.
-        steps: in a mean; a rest at the end of a stage is left out, as on the card.
+    A rest at the end of a stage is left out, as on the card.
 
     Returns:
         `stage`, `epoch`, `step` (the last of each mean) and `loss`; empty if no stage is so long.

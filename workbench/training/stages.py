@@ -16,12 +16,12 @@ from sentence_transformers.cross_encoder import CrossEncoder
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
 from workbench.data.pairs import text_pairs
-from workbench.data.splits import DataError, read_manifest, read_side
-from workbench.files import display_path, project_path, read_json, set_aside, write_json
+from workbench.data.splits import DataError, read_manifest, read_split
+from workbench.files import display_path, read_json, write_json
 from workbench.machine import torch_threads
 from workbench.models import ModelLocation, find_model, load_tokenizer, read_lineage
 from workbench.ranking.uncertainty import sigmoid
-from workbench.run_folder import STAGES
+from workbench.run_folder import RunFolder, set_aside
 from workbench.scoring.cross_encoder import ModelScorer, load_cross_encoder
 from workbench.training.checkpoints import ResumeError, SnapshotCallback, save_model
 from workbench.training.log import LOG_NAME, TrainingLog
@@ -34,20 +34,14 @@ from workbench.training.trainer import (
     describe_training,
     make_trainer,
 )
-from workbench.vocabulary.repair import (
-    apply_repair,
-    random_rows,
-    repair_vocabulary,
-    spectral_rows,
-    training_texts,
-)
+from workbench.vocabulary import repair
 
 LEXICAL = "lexical warm-up"  # its name in the training log
 AGREEMENT_PAIRS = 500
 REQUEST = "asked.json"  # in the folder of checkpoints: what decides the result of the training
 PRECISION, THREADS = "precision used", "threads"  # decided by the machine; threads order the sums
 DEV_PAIRS = 1000  # the most dev pairs scored each time during training
-MADE_BY_TRAINING = ("model", STAGES, "checkpoints", LOG_NAME, "evaluation", "snapshots")
+MADE_BY_TRAINING = ("model", "stages", "checkpoints", LOG_NAME, "evaluation", "snapshots")
 
 
 def fine_tune(
@@ -102,10 +96,10 @@ class Training:
         checkpoint_steps: int = CHECKPOINT_STEPS,
         resume: bool = False,
     ) -> None:
-        self.folder, self.base, self.sizes = project_path(run_dir), base, read_stages(stages)
+        self.folder, self.base, self.sizes = RunFolder(run_dir), base, read_stages(stages)
         self.snapshots, self.checkpoint_steps = snapshots, checkpoint_steps
-        self.train = read_side(self.folder, "train")
-        self.dev = read_side(self.folder, "dev").head(DEV_PAIRS)
+        self.train = read_split(run_dir, "train")
+        self.dev = read_split(run_dir, "dev").head(DEV_PAIRS)
         if self.train.empty:
             raise DataError(f"{run_dir}: there is no training pair")
         request = {  # all that decides the result: the same request gives the same model
@@ -117,14 +111,13 @@ class Training:
             PRECISION: recipe.resolved_precision(),
             THREADS: torch.get_num_threads(),
         }
-        self.checkpoints, self.model = self.folder / "checkpoints", self.folder / "model"
-        asked, before = self.checkpoints / REQUEST, None
-        if resume and self.finished:
-            before = read_lineage(find_model(display_path(self.model)))[-1].get("request")
+        asked, before = self.folder.checkpoints / REQUEST, None
+        if resume and self.folder.lineage.is_file():
+            before = self.record().get("request")
         elif resume and asked.is_file():
             before = read_json(asked)
         else:
-            set_aside(self.folder, MADE_BY_TRAINING)
+            set_aside(run_dir, MADE_BY_TRAINING)
         if before:  # what another machine or a measurement has decided then, holds now
             decided = (THREADS, PRECISION) if recipe.precision == "auto" else (THREADS,)
             request |= {name: before.get(name) for name in decided}
@@ -138,46 +131,35 @@ class Training:
                     "\n".join([f"{run_dir} cannot be resumed, because this has changed:", *changed])
                     + "\nTrain without resume (old files are set aside), or undo the change."
                 )
-        if not self.finished:
+        if not self.folder.lineage.is_file():
             write_json(asked, request)
         self.request, self.threads = request, request[THREADS]
         self.recipe = recipe.model_copy(update={"precision": request[PRECISION]})
 
-    @property
-    def finished(self) -> bool:
-        """Whether the model of the last stage is there."""
-        return (self.model / "lineage.json").is_file()
-
     def stages(self) -> Iterator["Stage"]:
         """The stages that are not finished; each starts from the saved model of the one before."""
-        base, seen = self.base, {"steps": 0, "pairs": 0}
-        for number in [] if self.finished else range(1, len(self.sizes) + 1):
-            last = number == len(self.sizes)
-            place = self.model if last else self.folder / STAGES / str(number)
+        base, seen, folder = self.base, {"steps": 0, "pairs": 0}, self.folder
+        numbers = range(1, len(self.sizes) + 1)
+        for number in [] if folder.lineage.is_file() else numbers:
+            place = folder.model if number == numbers[-1] else folder.stages / str(number)
             stage = Stage(self, number, base, place, seen)
             if not (place / "lineage.json").is_file():
                 yield stage
+            if not (place / "lineage.json").is_file():
+                raise RuntimeError(f"stage {number} was not run: call `stage.run(trainer)`")
             shutil.rmtree(stage.checkpoints, ignore_errors=True)
             base = find_model(display_path(place))
             record = read_lineage(base)[-1]
             seen = {key: seen[key] + record[key] for key in seen}
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        shutil.rmtree(folder.checkpoints, ignore_errors=True)
 
     def record(self) -> dict[str, Any]:
         """The record of the last stage, once all stages are finished."""
-        return read_lineage(find_model(display_path(self.model)))[-1]
+        return read_lineage(find_model(display_path(self.folder.model)))[-1]
 
 
 class Stage:
-    """One stage of a training: its model, a trainer for it, and the run that saves the result.
-
-    Args:
-        training: the stage's.
-        number: 1 for the first.
-        base: the model it starts from.
-        place: the folder of its result.
-        seen: `steps` and `pairs` of the stages before it.
-    """
+    """One stage of a training: its model, a trainer for it, and the run that saves the result."""
 
     def __init__(
         self,
@@ -189,8 +171,8 @@ class Stage:
     ) -> None:
         self.training, self.number, self.place, self.seen = training, number, place, seen
         self.base, self.earlier = base, read_lineage(base)
-        self.checkpoints = training.checkpoints / f"stage-{number}"
-        self.log = TrainingLog(training.folder, f"stage {len(self.earlier) + 1}")
+        self.checkpoints = training.folder.checkpoints / f"stage-{number}"
+        self.log = TrainingLog(training.folder.path, f"stage {len(self.earlier) + 1}")
         later = {"vocabulary": "keep", "lexical_pairs": 0}  # done by the first stage
         self.recipe = training.recipe.model_copy(update=later if number > 1 else {})
         self.facts: dict[str, Any] = {"vocabulary": {"vocabulary": "keep"}, "lexical_warm_up": None}
@@ -210,16 +192,16 @@ class Stage:
 
     def _repair(self, model: CrossEncoder) -> dict[str, Any]:
         """Repair the model's vocabulary with the training texts, in place; a record of it."""
-        recipe, texts = self.recipe, training_texts(self.training.train)
-        repair = repair_vocabulary(load_tokenizer(self.base), texts, recipe.vocabulary)
+        recipe, texts = self.recipe, repair.training_texts(self.training.train)
+        made = repair.repair_vocabulary(load_tokenizer(self.base), texts, recipe.vocabulary)
         body: Any = model[0].model
         matrix = body.get_input_embeddings().weight.numpy(force=True)
         if recipe.new_embeddings == "spectral":
-            rows = spectral_rows(matrix, repair.tokenizer, texts, repair.ids, recipe.seed)
+            rows = repair.spectral_rows(matrix, made.tokenizer, texts, made.ids, recipe.seed)
         else:
-            rows = random_rows(matrix, len(repair.ids), recipe.seed)
-        apply_repair(model, repair, rows)
-        return repair.record() | {"new_embeddings": recipe.new_embeddings}
+            rows = repair.random_rows(matrix, len(made.ids), recipe.seed)
+        repair.apply_repair(model, made, rows)
+        return made.record() | {"new_embeddings": recipe.new_embeddings}
 
     def _warmed_up(self, model: CrossEncoder) -> CrossEncoder:
         """The model after training on soft lexical targets, as an interrupted run has saved it."""
@@ -234,7 +216,7 @@ class Stage:
                 "warmup_ratio": max(recipe.warmup_ratio, 0.06),
             }
             settings = recipe.model_copy(update=changes)
-            log = TrainingLog(self.training.folder, LEXICAL)
+            log = TrainingLog(self.training.folder.path, LEXICAL)
             dropouts = [one for one in model.modules() if isinstance(one, torch.nn.Dropout)]
             rates = [dropout.p for dropout in dropouts]
             for dropout in dropouts:  # the targets are a function of the texts: no overfitting
@@ -272,7 +254,7 @@ class Stage:
                 model, self.checkpoints, pairs, training.dev, self.recipe, log, every, loss
             )
         if count := training.snapshots:
-            folder = training.folder / "snapshots"
+            folder = training.folder.snapshots
             trainer.add_callback(SnapshotCallback(model, folder, count, len(pairs), self.seen))
         self.facts |= {
             "pairs": len(pairs),
@@ -299,7 +281,7 @@ class Stage:
             "stages": len(self.training.sizes),
             "base": self.base.record(),
             "parent": self.earlier[-1]["stage"] if self.earlier else self.base.name,
-            "data": read_manifest(self.training.folder),
+            "data": read_manifest(self.training.folder.path),
             **self.facts,
             "recipe": self.recipe.model_dump(),
             "speed": "fast" if isinstance(trainer, FastTrainer) else "exact",
@@ -360,8 +342,8 @@ def pairs_sha256(pairs: pd.DataFrame) -> str:
 
 def record_figures(run_dir: str | Path) -> None:
     """Write into the lineage how the evaluated models of the run's stages ranked."""
-    file = project_path(run_dir) / "model" / "lineage.json"
-    lineage, found = read_json(file), read_json(file.parent.parent / "evaluation" / "metrics.json")
+    folder = RunFolder(run_dir)
+    lineage, found = read_json(folder.lineage), read_json(folder.metrics)
     rows = {row["scorer"]: row for row in found["rows"]}
     source = found.get("recipe", {}).get("source")
     for stage in lineage["stages"]:
@@ -370,4 +352,4 @@ def record_figures(run_dir: str | Path) -> None:
             stage["evaluation"] = {"queries": found["queries"], "ties": found["ties"]}
             stage["evaluation"] |= {"test": source}
             stage["evaluation"] |= {name: row[name] for name in ("ndcg@10", "mrr@10")}
-    write_json(file, lineage)
+    write_json(folder.lineage, lineage)

@@ -33,14 +33,7 @@ from workbench.engine.gradients import BertGradients
 from workbench.files import read_json, write_json
 from workbench.ranking.metrics import pair_metrics
 from workbench.scoring.cross_encoder import ModelScorer, pair_encoder
-from workbench.training.checkpoints import (
-    ResumeError,
-    TrainingStoppedError,
-    last_checkpoint,
-    prune,
-    seal,
-    step_of,
-)
+from workbench.training import checkpoints
 from workbench.training.log import TrainingLog
 from workbench.training.mining import COLUMNS
 from workbench.training.recipe import Recipe
@@ -56,14 +49,9 @@ class ResumableTrainer(CrossEncoderTrainer):
     The library restarts its sum of losses when it resumes, so its next log row and its mean over
     the training differ. Here the losses are kept until they are logged and go into the checkpoint.
     A checkpoint counts once it is whole; SIGTERM writes one and stops.
-
-    Attributes:
-        training_log: receives the log rows; None for a training without a log.
-        time_limit: seconds after the first step, at which the training ends without a checkpoint.
     """
 
-    training_log: TrainingLog | None = None
-    time_limit = math.inf
+    training_log: TrainingLog  # receives the log rows
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -71,7 +59,6 @@ class ResumableTrainer(CrossEncoderTrainer):
         self.total = 0.0  # of the losses before those
         self.before = {"seconds": 0.0, "processor_seconds": 0.0}
         self.started = time.monotonic(), time.process_time()
-        self.first_step_end = self.last_step_end = time.monotonic()
         self.stopping = False
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
@@ -81,17 +68,18 @@ class ResumableTrainer(CrossEncoderTrainer):
             ResumeError: the checkpoint was written with another loss.
             TrainingStoppedError: SIGTERM came; a checkpoint was written.
         """
-        checkpoint = last_checkpoint(Path(str(self.args.output_dir)))
+        checkpoint = checkpoints.last_checkpoint(Path(str(self.args.output_dir)))
         if checkpoint:
             progress, loss = read_json(checkpoint / PROGRESS), describe_loss(self.loss)
             if progress["loss"] != loss:
                 message = f"{checkpoint} was written with {progress['loss']}, not {loss}"
-                raise ResumeError(f"{message}: train without resume, or undo the change")
+                raise checkpoints.ResumeError(
+                    f"{message}: train without resume, or undo the change"
+                )
             self.pending, self.total = progress["pending"], progress["total"]
             self.before = progress["spent"]
             kwargs["resume_from_checkpoint"] = str(checkpoint)
-        if self.training_log:
-            self.training_log.rewind(step_of(checkpoint) if checkpoint else 0)
+        self.training_log.rewind(checkpoints.step_of(checkpoint) if checkpoint else 0)
         self.started = time.monotonic(), time.process_time()
         main_thread = threading.current_thread() is threading.main_thread()
         if main_thread:  # only there can a signal be received
@@ -105,20 +93,16 @@ class ResumableTrainer(CrossEncoderTrainer):
             if main_thread:
                 signal.signal(signal.SIGTERM, handler)
         if self.stopping:
-            raise TrainingStoppedError(
+            raise checkpoints.TrainingStoppedError(
                 f"stopped by SIGTERM after step {self.state.global_step} of "
                 f"{self.state.max_steps}; the checkpoint is whole, resume continues from it"
             )
         return result
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
-        """The library's, after each step; the last one once SIGTERM came or the time is over."""
-        self.last_step_end = time.monotonic()
-        if self.state.global_step == 1:  # it includes one-time set-up, so timing starts after it
-            self.first_step_end = self.last_step_end
-        over = self.last_step_end - self.first_step_end > self.time_limit
-        self.control.should_training_stop |= self.stopping or over
-        self.control.should_save |= self.stopping
+        """The library's, after each step; once SIGTERM has come, the step is the last."""
+        if self.stopping:
+            self.control.should_save = self.control.should_training_stop = True
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def spent(self) -> dict[str, float]:
@@ -146,7 +130,7 @@ class ResumableTrainer(CrossEncoderTrainer):
             self.total, self.pending = math.fsum([self.total, *losses]), []
         super().log(logs, start_time)
         values = {n.replace("eval", "dev"): float(logs[n]) for n in LOGGED if n in logs}
-        if not values or self.training_log is None:
+        if not values:
             return
         step, steps, seconds = self.state.global_step, self.state.max_steps, self.spent()["seconds"]
         row = {
@@ -174,12 +158,16 @@ class ResumableTrainer(CrossEncoderTrainer):
             progress = {"pending": [float(loss) for loss in self.pending], "total": self.total}
             progress |= {"spent": self.spent(), "loss": describe_loss(self.loss)}
             write_json(place / PROGRESS, progress)
-            seal(place)
-            prune(folder)
+            checkpoints.seal(place)
+            checkpoints.prune(folder)
         except Exception as error:
             shutil.rmtree(place, ignore_errors=True)  # it may be what fills the disk
-            good = last_checkpoint(folder)
-            state = f"that of step {step_of(good)} is whole" if good else "there is none before it"
+            good = checkpoints.last_checkpoint(folder)
+            state = (
+                f"that of step {checkpoints.step_of(good)} is whole"
+                if good
+                else "there is none before it"
+            )
             raise RuntimeError(
                 f"the checkpoint of step {self.state.global_step} cannot be written to {folder} "
                 f"({type(error).__name__}: {error}); {state}. Is the disk full?"
@@ -279,11 +267,11 @@ def logging_steps(total_steps: int) -> int:
 
 def make_trainer(
     model: CrossEncoder,
-    checkpoints: Path,
+    folder: Path,
     train: pd.DataFrame,
     dev: pd.DataFrame,
     recipe: Recipe,
-    log: TrainingLog | None,
+    log: TrainingLog,
     checkpoint_steps: int = CHECKPOINT_STEPS,
     loss: torch.nn.Module | None = None,
 ) -> ResumableTrainer:
@@ -291,11 +279,11 @@ def make_trainer(
 
     Args:
         model: changed in place by `train()`.
-        checkpoints: their folder; `train()` resumes from the last one in it.
+        folder: of the checkpoints; `train()` resumes from the last one in it.
         train: columns `sentence_0`, `sentence_1`, `label` in [0, 1].
         dev: the same, scored whenever a log row is written; may be empty.
         recipe: of this phase.
-        log: receives the log rows; None for no log and no output.
+        log: receives the log rows.
         checkpoint_steps: steps between two checkpoints.
         loss: of the library; binary cross-entropy if None.
     """
@@ -304,7 +292,7 @@ def make_trainer(
     every, rate = logging_steps(steps), recipe.embedding_learning_rate
     bfloat16 = recipe.resolved_precision() == "bfloat16"
     arguments = CrossEncoderTrainingArguments(
-        output_dir=str(checkpoints),
+        output_dir=str(folder),
         num_train_epochs=recipe.epochs,
         per_device_train_batch_size=recipe.batch_size,
         per_device_eval_batch_size=recipe.batch_size,
@@ -327,20 +315,19 @@ def make_trainer(
     )
     fast = recipe.speed == "fast" and can_train_fast(model, loss)
     backend = ("torch-bfloat16" if bfloat16 else "torch-float32") if fast else "predict"
+    datasets = [Dataset.from_pandas(pairs[COLUMNS], preserve_index=False) for pairs in (train, dev)]
     trainer = (FastTrainer if fast else ResumableTrainer)(
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_pandas(train[COLUMNS], preserve_index=False),
+        train_dataset=datasets[0],
         # the evaluator has the loss too, so that with `fast` dev pairs are scored once, not twice
-        eval_dataset=Dataset.from_pandas(dev[COLUMNS], preserve_index=False)
-        if len(dev) and not fast
-        else None,
+        eval_dataset=datasets[1] if len(dev) and not fast else None,
         evaluator=PairEvaluator(dev, backend, _is_plain(loss)) if len(dev) else None,
         loss=loss,
     )
     trainer.training_log = log
     trainer.remove_callback(PrinterCallback)  # our log lines say the same, and more readably
-    if not watched() or log is None:
+    if not watched():
         trainer.remove_callback(ProgressCallback)
     return trainer
 
