@@ -451,6 +451,8 @@ def _lineage(stages: Sequence[Record]) -> Markdown:
 
 def _log(stage: Record) -> Markdown:
     """The log of a stage; of a long one the means of 500 steps."""
+    if not stage["log"]:
+        return Markdown("")
     columns = {"loss": "Training Loss", "dev_loss": "Dev Loss", "dev_ap": "Dev AP"}
     log = pd.DataFrame(stage["log"], columns=["epoch", "step", *columns]).assign(stage="")
     if len(log) > MAX_LOG_ROWS:
@@ -459,4 +461,4 @@ def _log(stage: Record) -> Markdown:
     shown = {name: title for name, title in columns.items() if name in log}
     values = [log[name].map("{:.4f}".format).replace("nan", "-") for name in ["epoch", *shown]]
     rows = zip(values[0], log["step"].astype(int), *values[1:], strict=True)
-    return table(["Epoch", "Step", *shown.values()], rows) if len(log) else Markdown("")
+    return table(["Epoch", "Step", *shown.values()], rows)
