@@ -16,9 +16,8 @@ def lazy_names(
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """`__getattr__` and `__dir__` of a package whose names are imported on first use.
 
-    Args:
-        package: its `__name__`.
-        modules: by module its public names, separated by spaces; without any, the module itself.
+    `modules` gives the public names of each module, separated by spaces; a module without any is
+    itself public.
     """
     home = {n: module for module, names in modules.items() for n in names.split()}
     home |= {module.split(".")[-1]: module for module, names in modules.items() if not names}

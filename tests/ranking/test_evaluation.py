@@ -1,12 +1,14 @@
 """Measuring scorers on lists, broken scorers, and what may be claimed from the numbers."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from workbench.data.build_lists import build_candidates
+from workbench.data.list_files import read_candidates
 from workbench.data.lists import CandidateList
 from workbench.files import read_json
 from workbench.ranking.evaluation import (
@@ -16,7 +18,7 @@ from workbench.ranking.evaluation import (
     score_lists,
     worst_queries,
 )
-from workbench.ranking.metrics import RANKING_METRICS
+from workbench.ranking.metrics import RANKING_METRICS, recall
 from workbench.ranking.uncertainty import format_estimate
 from workbench.reports import findings
 from workbench.scoring.baselines import CharacterJaccard, RandomScorer
@@ -29,7 +31,7 @@ NO_PAIRS = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
 
 
 class Fixed:
-    """A scorer that gives what it is told."""
+    """A scorer with given scores."""
 
     def __init__(self, values):
         self.values = values
@@ -83,6 +85,16 @@ def test_evaluation_by_hand(tmp_path):
     assert list(result.table("pairs")) == []  # there were no pairs
     assert result.best_other() == "char_jaccard"
     assert result.differences().index.tolist() == ["char_jaccard", "constant"]
+
+
+def test_a_new_metric_is_in_every_table_by_its_entry_alone(monkeypatch, tmp_path):
+    monkeypatch.setitem(RANKING_METRICS, "recall@20", partial(recall, k=20))
+    result = evaluate({"model": CharacterJaccard()}, LISTS, NO_PAIRS, resamples=100)
+    assert row_of(result, "model")["recall@20"]["mean"] == 1
+    assert "recall@20" in result.table("ranking")
+    folder = save_evaluation(tmp_path, result, LISTS)
+    assert pd.read_parquet(folder / "per_query.parquet")["recall@20"].tolist() == [1, 1]
+    assert read_candidates(folder / "candidates.jsonl") == LISTS
 
 
 def test_odd_queries_stay_in_every_mean_and_are_counted():

@@ -10,7 +10,7 @@ from workbench.data.splits import DataError, prepare_data, read_split
 from workbench.files import read_json
 from workbench.machine import _gain_of_bfloat16
 from workbench.models import find_model, read_lineage
-from workbench.ranking.ladder import find_snapshots, find_subject, stage_scorers
+from workbench.ranking.ladder import find_snapshots, find_subject, stage_models
 from workbench.reports import findings
 from workbench.reports.figures.training import running_step
 from workbench.reports.model_card import write_card
@@ -166,7 +166,7 @@ def test_stages_follow_one_another_in_one_run(trained, tmp_path, tiny_model):
     assert lineage[0]["pairs_sha256"] != lineage[1]["pairs_sha256"] == lineage[2]["pairs_sha256"]
     assert lineage[-1] == json.loads(json.dumps(record))
     assert [folder.name for folder in stage_folders(run)] == ["1", "2"]
-    assert list(stage_scorers(run, 64)) == ["stage 1", "stage 2"]
+    assert list(stage_models(run)) == ["stage 1", "stage 2"]
     assert find_subject(run, "unused").base.name == str(tiny_model)
     log = read_training_log(run)
     assert log["stage"].unique().tolist() == ["stage 1", "stage 2", "stage 3"]

@@ -5,7 +5,7 @@ never the model: to reach its figures, all of its parts have to be run.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from workbench.files import write_json
 from workbench.ranking.evaluation import Evaluation, rank_lists, split_scores
 from workbench.ranking.metrics import MAIN_METRIC
 from workbench.ranking.uncertainty import (
-    SIGNIFICANT,
     bootstrap_draws,
     compare,
     estimate,
@@ -65,29 +64,6 @@ class Blend:
             rows.append((name, share, format_estimate(mean), lead, p))
         return pd.DataFrame(rows, columns=columns).set_index("scorer")
 
-    def finding(self) -> str:
-        """What the blend says about the model."""
-        if self.problem:
-            return f"There is no blend: {self.problem}."
-        gap = self.minus["model"]
-        shown = (
-            f"nDCG@10 {self.means['blend']['mean']:.3f} against the model's "
-            f"{self.means['model']['mean']:.3f} (difference {gap['mean']:+.3f}, 95 % interval "
-            f"{gap['low']:+.3f} to {gap['high']:+.3f}, p = {gap['p_holm']:.2g} after correction)"
-        )
-        if gap["p_holm"] < SIGNIFICANT and gap["low"] > 0:
-            return (
-                f"**The blend ranks better than the model alone**: {shown}. So the model has not "
-                "learned all that shared characters tell. More training may close the gap; until "
-                "then, running all parts and blending them ranks better."
-            )
-        if gap["p_holm"] < SIGNIFICANT and gap["high"] < 0:
-            return (
-                f"**The blend ranks worse than the model**: {shown}. What separates positives from "
-                "negatives among the dev pairs does not order these lists."
-            )
-        return f"**The blend adds nothing that can be shown**: {shown}."
-
 
 def try_blend(
     run_dir: str | Path, evaluation: Evaluation, lists: Sequence[CandidateList], seed: int = 42
@@ -103,16 +79,15 @@ def try_blend(
         seed: of the draws.
     """
     try:
-        weights, intercept = fit_blend(evaluation.dev)
-        blend = _measured(weights, intercept, evaluation, lists, seed)
+        blend = _measured(fit_blend(evaluation.dev), evaluation, lists, seed)
     except ValueError as error:
         blend = Blend(problem=str(error))
     write_json(RunFolder(run_dir).blend, {"schema": 1, **asdict(blend)})
     return blend
 
 
-def fit_blend(dev: pd.DataFrame) -> tuple[dict[str, float], float]:
-    """Weights of `PARTS`, as far as they are there, and an intercept, by logistic regression.
+def fit_blend(dev: pd.DataFrame) -> Blend:
+    """A blend of `PARTS`, as far as they are there, by logistic regression; not yet measured.
 
     Args:
         dev: the scores of the dev pairs, see `Evaluation.dev`.
@@ -136,35 +111,30 @@ def fit_blend(dev: pd.DataFrame) -> tuple[dict[str, float], float]:
     spread[spread == 0] = 1.0
     fitted = LogisticRegression(max_iter=1000).fit((columns - middle) / spread, positive)
     weights = fitted.coef_[0] / spread
-    return dict(zip(names, weights.tolist(), strict=True)), float(
-        fitted.intercept_[0] - weights @ middle
+    parts = weights * [column.std() for column in np.ascontiguousarray(columns.T)]
+    shares = parts / (sum(map(abs, parts)) or 1.0)
+    return Blend(
+        dev_pairs=len(columns),
+        weights=dict(zip(names, weights.tolist(), strict=True)),
+        intercept=float(fitted.intercept_[0] - weights @ middle),
+        shares=dict(zip(names, shares.tolist(), strict=True)),
     )
 
 
 def _measured(
-    weights: dict[str, float],
-    intercept: float,
-    evaluation: Evaluation,
-    lists: Sequence[CandidateList],
-    seed: int,
+    blend: Blend, evaluation: Evaluation, lists: Sequence[CandidateList], seed: int
 ) -> Blend:
-    names, factors = list(weights), np.array(list(weights.values()))
-    mixed = factors @ np.ascontiguousarray(_columns(evaluation.ranked, names).T) + intercept
+    names, weights = list(blend.weights), np.array(list(blend.weights.values()))
+    mixed = weights @ np.ascontiguousarray(_columns(evaluation.ranked, names).T) + blend.intercept
     ranked = rank_lists(split_scores(mixed, lists), lists, evaluation.metrics["ties"])[MAIN_METRIC]
     gaps = ranked[:, None] - np.column_stack([*map(evaluation.values, names)])
     groups, resamples = query_groups(lists), evaluation.metrics["resamples"]
     draws = bootstrap_draws(np.column_stack([ranked, gaps]), groups, resamples, seed)
     means = {row["scorer"]: row[MAIN_METRIC] for row in evaluation.metrics["rows"]}
-    dev = _columns(evaluation.dev, names)
-    parts = factors * [column.std() for column in np.ascontiguousarray(dev.T)]
-    total = sum(map(abs, parts)) or 1.0
-    return Blend(
-        dev_pairs=len(dev),
-        weights=weights,
-        intercept=intercept,
-        shares={name: float(part / total) for name, part in zip(names, parts, strict=True)},
-        means={name: means[name] for name in names}
-        | {"blend": estimate(ranked.mean(), draws[:, 0]).plain()},
+    own = estimate(ranked.mean(), draws[:, 0]).plain()
+    return replace(
+        blend,
+        means={name: means[name] for name in names} | {"blend": own},
         minus=compare(names, gaps, draws[:, 1:], groups, resamples, seed),
     )
 

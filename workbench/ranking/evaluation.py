@@ -33,7 +33,7 @@ from workbench.run_folder import RunFolder
 if TYPE_CHECKING:
     from workbench.scoring.cross_encoder import Scorer
 
-PAIR_RESAMPLES = 1000  # the most draws for pair metrics, each of which is computed anew
+PAIR_RESAMPLES = 1000  # the most draws for pair metrics, which no matrix product gives
 
 
 @dataclass(frozen=True)
@@ -128,13 +128,11 @@ def evaluate(
     """Measure every scorer on the same candidate lists and on the same labelled pairs.
 
     Ranking metrics are means over the lists with 95 % bootstrap intervals, whole text groups drawn
-    (`query_groups`). The nDCG@10 of the scorer named `model`, if there is one, is compared with
-    that of each other: the difference from the same draws, and a paired randomisation test,
-    Holm-corrected.
+    (`query_groups`). The nDCG@10 of the scorer `model`, if there is one, is compared with that of
+    each other: the difference from the same draws, and a Holm-corrected paired randomisation test.
 
-    Pair metrics are over `pairs`. The threshold of `accuracy` and `f1` is the one with the highest
-    F1 on `dev`; without dev pairs of both classes the two are not defined. `brier` and `ece` are
-    defined for scorers that give log-odds (`log_odds` is true of them).
+    The threshold of `accuracy` and `f1` is the one with the highest F1 on `dev`; without dev pairs
+    of both classes they are not defined. `brier` and `ece` need scorers with `log_odds`.
 
     Args:
         scorers: by name.
@@ -181,13 +179,11 @@ def evaluate(
     every, counts = np.column_stack(values), count_lists(lists)
     draws = bootstrap_draws(every, groups, resamples, seed)
     means = iter(map(estimate, every.mean(axis=0), draws.T))
-    names, others = list(scorers), [name for name in scorers if name != "model"]
     minus: dict[str, dict[str, Any]] = {}
-    if others and "model" in scorers:
+    if others := [name for name in scorers if name != "model" and "model" in scorers]:
         first, step = list(RANKING_METRICS).index(MAIN_METRIC), len(RANKING_METRICS)
-        own, rest = (
-            [first + step * names.index(name) for name in chosen] for chosen in (["model"], others)
-        )
+        column = {name: first + step * number for number, name in enumerate(scorers)}
+        own, rest = [column["model"]], [column[name] for name in others]
         gaps, gap_draws = (array[:, own] - array[:, rest] for array in (every, draws))
         minus = compare(others, gaps, gap_draws, groups, resamples, seed)
     metrics = {
@@ -208,7 +204,7 @@ def evaluate(
         **stated,
         "rows": [
             {"scorer": name, **{metric: next(means).plain() for metric in RANKING_METRICS}, **pair}
-            for name, pair in zip(names, pair_rows, strict=True)
+            for name, pair in zip(scorers, pair_rows, strict=True)
         ],
         "model_minus": minus,
     }
@@ -282,12 +278,7 @@ def _score_pairs(name: str, scorer: "Scorer", frame: pd.DataFrame) -> pd.DataFra
 
 def _ranked(name: str, lists: Sequence[CandidateList], scores: list[np.ndarray]) -> pd.DataFrame:
     lengths = [len(score) for score in scores]
-    ranks = []
-    for one, score in zip(lists, scores, strict=True):
-        place = np.empty(len(score), dtype=int)
-        place[np.lexsort((np.asarray(one.relevance), -score))] = np.arange(1, len(score) + 1)
-        ranks.append(place)
-    return pd.DataFrame(
+    frame = pd.DataFrame(
         {
             "scorer": name,
             "number": np.repeat(np.arange(len(lists)), lengths),
@@ -296,6 +287,7 @@ def _ranked(name: str, lists: Sequence[CandidateList], scores: list[np.ndarray])
             "relevance": np.concatenate([one.relevance for one in lists]),
             "kind": [k for one in lists for k in one.kinds or ("given",) * len(one.candidates)],
             "score": np.concatenate(scores),
-            "rank": np.concatenate(ranks),
         }
     )
+    down = frame.sort_values(["number", "score", "relevance"], ascending=[True, False, True])
+    return frame.assign(rank=down.groupby("number").cumcount() + 1)

@@ -101,10 +101,10 @@ def find_subject(
 def ladder_scorers(
     subject: Subject,
     lists: Sequence[CandidateList],
-    compare_runs: str = "",
     max_length: int = 512,
     seed: int = 42,
     backend: str = "predict",
+    compare_runs: str = "",
 ) -> "tuple[dict[str, Scorer], dict[str, str]]":
     """The model, its base, every scorer of `BASELINES`, and further models.
 
@@ -114,10 +114,10 @@ def ladder_scorers(
     Args:
         subject: from `find_subject`; baselines are fitted on its training pairs.
         lists: the candidate lists, the collection that baselines take frequencies from.
-        compare_runs: other run folders, separated by commas; empty for none.
         max_length: tokens of a pair for the models.
         seed: of random scores, of a new head, and of the regression.
         backend: how to run the models; see `ModelScorer`.
+        compare_runs: other run folders, separated by commas; empty for none.
 
     Returns:
         The scorers by name, and the baselines left out with the reason.
@@ -169,17 +169,12 @@ def snapshot_curve(
 ) -> pd.DataFrame:
     """The learning curve: nDCG@10 of every snapshot of a run on the same lists, and of its base.
 
-    Args:
-        run_dir: the run, trained with `snapshots` above 0.
-        lists: the candidate lists.
-        evaluation: of the same lists; its ties, resamples and values of the base are used.
-        max_length: tokens of a pair.
-        seed: of the intervals.
-        backend: how to run the models; see `ModelScorer`.
+    Ties, resamples and the values of the base are those of the evaluation of the same lists; the
+    other arguments are as in `ladder_scorers`.
 
     Returns:
         `step`, `pairs` (training pairs seen), `mean`, `low`, `high`, one row per snapshot; empty
-        where there is none.
+        where the training kept none (`snapshots` 0).
     """
     ties, resamples = evaluation.metrics["ties"], evaluation.metrics["resamples"]
     load, groups, curve = _loader(max_length, seed, backend), query_groups(lists), []
@@ -190,9 +185,8 @@ def snapshot_curve(
         scores = score_lists(load(find_model(str(folder))), lists)
         values = rank_lists(scores, lists, ties)[MAIN_METRIC]
         curve.append((read_json(folder / "snapshot.json"), values))
-    rows = [
-        step | bootstrap_mean(values, resamples, seed, groups)._asdict() for step, values in curve
-    ]
+    intervals = [bootstrap_mean(values, resamples, seed, groups) for _, values in curve]
+    rows = [step | own._asdict() for (step, _), own in zip(curve, intervals, strict=True)]
     return pd.DataFrame(rows, columns=["step", "pairs", "mean", "low", "high"])
 
 

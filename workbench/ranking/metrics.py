@@ -1,15 +1,14 @@
 """Ranking and pair metrics in numpy: arrays in, one value per query out; means are taken elsewhere.
 
 Ties. Under `expected`, the default, each metric is its exact expected value over the random order
-of candidates with equal scores; under `worst` the irrelevant ones come first. Either way a scorer
-that gives every candidate the same score gains nothing: it gets the average of random orders, or
-the worst order.
+of candidates with equal scores; under `worst` the irrelevant ones come first. A scorer that gives
+every candidate the same score thus gets the average of random orders, or the worst order.
 
 Odd queries stay in every mean: a query without a relevant text or without a candidate has 0 in
 every metric; relevant texts that are not among the candidates (`missed`) count in every
 denominator; with a single candidate, or with relevant ones only, any order is the best one.
 
-To add a ranking metric, add it to `RANKING_METRICS`; tables, parameters and tests derive from it.
+A new ranking metric needs an entry in `RANKING_METRICS`; everything else derives from it.
 """
 
 from collections.abc import Callable, Sequence
@@ -158,12 +157,8 @@ def rank_metrics(
 ) -> dict[str, FloatArray]:
     """Every ranking metric of every query: for each metric an array of shape (queries,).
 
-    Args:
-        scores: for each query an array of shape (candidates,).
-        relevance: the same shapes.
-        ties: `expected` or `worst`.
-        missed: for each query as in `rank`; none if None.
-        names: of the queries, for errors, which else have their numbers alone.
+    The arguments are as in `rank`, one of each for each query; `names` of the queries go into
+    errors.
 
     Raises:
         ValueError: an array does not fit or holds an impossible value; names the query.
@@ -193,24 +188,23 @@ def pair_values(
     """
     nan = float("nan")
     mixed = ranking.gain.any() and not ranking.gain.all()
-    values = [roc_auc(ranking), average_precision(ranking) if mixed else nan]
-    for metric in (accuracy, f1):
-        values.append(nan if np.isnan(threshold) else metric(score, positive, threshold))
-    for metric_of_chance in (brier, calibration_error):
-        values.append(nan if probability is None else metric_of_chance(probability, positive))
-    return values
+    called, chance = not np.isnan(threshold), probability
+    return [
+        roc_auc(ranking),
+        average_precision(ranking) if mixed else nan,
+        accuracy(score, positive, threshold) if called else nan,
+        f1(score, positive, threshold) if called else nan,
+        nan if chance is None else brier(chance, positive),
+        nan if chance is None else calibration_error(chance, positive),
+    ]
 
 
 def pair_metrics(
     scores: ArrayLike, labels: ArrayLike, threshold: float = 0.5, ties: str = "expected"
 ) -> dict[str, float]:
-    """ROC AUC (`roc_auc`) and average precision (`ap`); NaN where there is only one class.
+    """`roc_auc` and `ap` (average precision) of scores, shape (n,), over labelled pairs.
 
-    Args:
-        scores: shape (n,), higher is better.
-        labels: shape (n,), in [0, 1]; at or above `threshold` a pair is positive.
-        threshold: of the labels.
-        ties: `expected` or `worst`.
+    Labels, shape (n,), at or above `threshold` are positive. NaN where there is only one class.
     """
     score, positive = np.asarray(scores, dtype=float), np.asarray(labels, dtype=float) >= threshold
     found = pair_values(rank(score, positive, ties), score, positive)
@@ -234,12 +228,8 @@ def roc_auc(ranking: Ranking) -> float:
 def fit_threshold(scores: ArrayLike, positive: ArrayLike) -> float:
     """The threshold with the highest F1: scores at or above it are called positive.
 
-    It lies half-way between two adjacent scores; of equally good ones the highest is taken. NaN
-    where there is only one class.
-
-    Args:
-        scores: shape (n,), finite; of pairs that are not tested on.
-        positive: shape (n,), true where the pair is positive.
+    It lies half-way between two adjacent scores, shape (n,), finite, of pairs that are not tested
+    on; of equally good ones the highest is taken. NaN where there is only one class.
     """
     score, right = np.asarray(scores, dtype=float), np.asarray(positive, dtype=bool)
     if right.all() or not right.any():

@@ -48,9 +48,8 @@ def query_features(
 
     Returns:
         `length` (characters of the query), `[UNK] share` (of its tokens), `overlap` (the largest
-        character Jaccard of a positive with it; NaN without a positive), `characters` (1 if the
-        query has a character that no training text has, else 0), `positives` (relevant
-        candidates).
+        character Jaccard of a positive with it; NaN without one), `characters` (1 if the query has
+        a character that no training text has, else 0), `positives` (relevant candidates).
     """
     queries, positives = [one.query for one in lists], [one.positives() for one in lists]
     frame = pd.DataFrame({"length": [len(query) for query in queries], "[UNK] share": np.nan})
@@ -83,7 +82,7 @@ def slice_table(
         evaluation: with a scorer `model` and at least one other.
         features: from `query_features`, one row per list.
         lists: the same lists, for their text groups.
-        seed: of the draws.
+        seed: of the intervals.
         resamples: draws of each interval.
 
     Returns:
@@ -144,13 +143,10 @@ def pairwise_orders(
 def equal_overlap(
     evaluation: Evaluation, lists: Sequence[CandidateList], seed: int = 42, resamples: int = 2000
 ) -> pd.DataFrame:
-    """The same for pairs that share equally many characters with the query (within 0.03).
+    """`pairwise_orders` of pairs that share equally many characters with the query (within 0.03).
 
     Counting characters can only guess here. A test whose negatives were mined within a band of
-    overlap rewards a scorer that finds the band; this one does not.
-
-    Returns:
-        As `pairwise_orders`, with one kind, `equal_overlap`; empty if there is no such pair.
+    overlap rewards a scorer that finds the band; this one does not. Empty if there is no such pair.
     """
 
     def names(one: CandidateList, right: np.ndarray) -> np.ndarray:

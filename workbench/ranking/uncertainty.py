@@ -10,15 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from workbench.ranking.metrics import (
-    PAIR_METRICS,
-    FloatArray,
-    IntArray,
-    Ranking,
-    pair_values,
-    rank,
-    tie_blocks,
-)
+from workbench.ranking import metrics
+from workbench.ranking.metrics import FloatArray, IntArray, Ranking
 
 CHUNK = 500  # resamples drawn at a time, which bounds the memory
 PERCENTILES = (2.5, 97.5)  # of a 95 % interval
@@ -41,9 +34,8 @@ def format_estimate(estimate: Mapping[str, float | None] | None) -> str:
     """`0.584 [0.555, 0.612]`, or "not defined" where there was nothing to average."""
     if estimate is None or estimate["mean"] is None:
         return "not defined"
-    if estimate["low"] is None:
-        return f"{estimate['mean']:.3f}"
-    return f"{estimate['mean']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+    interval = "" if estimate["low"] is None else " [{low:.3f}, {high:.3f}]"
+    return ("{mean:.3f}" + interval).format(**estimate)
 
 
 def bootstrap_draws(
@@ -103,20 +95,13 @@ def randomisation_test(
     could as well have the other sign (Fisher, 1935; Smucker, Allan and Carterette, 2007). The
     p-value is (1 + flips at least as far from 0 as the data) / (1 + resamples), never 0.
 
-    Args:
-        differences: shape (queries, columns); each column has a test.
-        groups: as in `bootstrap_draws`.
-        resamples: number of random flips.
-        seed: of the flips.
-
-    Returns:
-        Shape (columns,).
+    `differences` has shape (queries, columns), the result (columns,); `groups` is as in
+    `bootstrap_draws`.
     """
     sums, sizes = _by_group(np.asarray(differences, dtype=float), groups)
     found = np.abs(sums.sum(axis=0))
     slack = 1e-12 * np.abs(sums).sum(axis=0)  # sums in another order differ in the last bits
-    rng = np.random.default_rng(seed)
-    extreme = np.zeros(sums.shape[1])
+    rng, extreme = np.random.default_rng(seed), np.zeros(sums.shape[1])
     for rows in _chunks(resamples):
         signs = 2.0 * rng.integers(0, 2, (rows, len(sizes)), dtype=np.int8) - 1.0
         extreme += (np.abs(signs @ sums) >= found - slack).sum(axis=0)
@@ -147,13 +132,8 @@ def compare(
 ) -> dict[str, dict[str, Any]]:
     """Paired differences by name: `mean`, `low`, `high`, `p`, and `p_holm` among all of them.
 
-    Args:
-        names: of what one scorer is compared with.
-        gaps: the differences, shape (queries, names).
-        draws: their means over resampled queries, shape (resamples, names).
-        groups: as in `bootstrap_draws`.
-        resamples: flips of the test.
-        seed: of the evaluation; the flips use the next one.
+    `gaps` are the differences, shape (queries, names), and `draws` their means over resampled
+    queries, shape (resamples, names). The flips of the test use the seed after that of the draws.
     """
     p = randomisation_test(gaps, groups, resamples, seed + 1)
     intervals = [estimate(gap.mean(), drawn) for gap, drawn in zip(gaps.T, draws.T, strict=True)]
@@ -173,39 +153,30 @@ def bootstrap_pairs(
 ) -> dict[str, Estimate]:
     """Every pair metric with its interval, whole groups of pairs drawn with replacement.
 
-    NaN where a metric is not defined; draws in which it is not are left out of the interval.
-
-    Args:
-        scores: shape (pairs,), higher is better.
-        positive: shape (pairs,), true where the pair is positive.
-        ties: `expected` or `worst`, for `roc_auc` and `ap`.
-        threshold: for `accuracy` and `f1`, fitted on other pairs; NaN if there is none.
-        logits: whether the scores are log-odds, as `brier` and `ece` need.
-        groups: shape (pairs,), as numbers; each pair its own if None.
-        resamples: number of draws.
-        seed: of the draws.
+    NaN where a metric is not defined (see `pair_values`); draws in which it is not are left out of
+    the interval. `scores`, `positive` and `groups` have shape (pairs,). The threshold comes from
+    other pairs; `logits` says whether the scores are log-odds, which have a probability.
     """
     score, right = np.asarray(scores, dtype=float), np.asarray(positive, dtype=bool)
-    ranking, order = rank(score, right, ties), np.lexsort((right, -score))
+    ranking, order = metrics.rank(score, right, ties), np.lexsort((right, -score))
     whole = np.arange(len(score))
     probability = sigmoid(score) if logits else None
     group = whole if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
 
     def values(ranked: Ranking, drawn: IntArray) -> list[float]:
         chance = None if probability is None else probability[drawn]
-        return pair_values(ranked, score[drawn], right[drawn], threshold, chance)
+        return metrics.pair_values(ranked, score[drawn], right[drawn], threshold, chance)
 
     draws = []
     for chunk in _group_counts(int(group.max()) + 1, resamples, seed):
         for counts in chunk.astype(np.int64)[:, group]:
             times = counts[order]
             gain, start = np.repeat(ranking.gain, times), np.repeat(ranking.start, times)
-            draws.append(values(tie_blocks(gain, start, ranking.missed), np.repeat(whole, counts)))
-    spread = np.asarray(draws, dtype=float).reshape(-1, len(PAIR_METRICS)).T
-    return {
-        name: estimate(mean, drawn)
-        for name, mean, drawn in zip(PAIR_METRICS, values(ranking, whole), spread, strict=True)
-    }
+            ranked = metrics.tie_blocks(gain, start, ranking.missed)
+            draws.append(values(ranked, np.repeat(whole, counts)))
+    spread = np.asarray(draws, dtype=float).reshape(-1, len(metrics.PAIR_METRICS)).T
+    found = map(estimate, values(ranking, whole), spread)
+    return dict(zip(metrics.PAIR_METRICS, found, strict=True))
 
 
 def sigmoid(logits: ArrayLike) -> FloatArray:

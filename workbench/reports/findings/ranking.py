@@ -1,11 +1,15 @@
 """Findings of notebook 4: what the evaluation allows to be claimed."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from workbench.ranking.uncertainty import SIGNIFICANT, format_estimate
 from workbench.reports.findings.phrases import Record, code, count, names, sentences
+
+if TYPE_CHECKING:
+    from workbench.ranking.blend import Blend
 
 FEW_QUERIES = 100  # with fewer, a result is a rehearsal
 TOO_FEW_QUERIES = 10  # with fewer, nothing is claimed at all
@@ -283,3 +287,28 @@ def curve(table: pd.DataFrame) -> str:
         f"nDCG@10 went from {first['mean']:.3f} after {count(int(first['pairs']), 'pair')} to "
         f"{last['mean']:.3f} after {int(last['pairs']):,}. {trend}"
     )
+
+
+def blend(fitted: "Blend") -> str:
+    """What a blend of scores says about the model."""
+    if fitted.problem:
+        return f"There is no blend: {fitted.problem}."
+    lead = fitted.minus["model"]
+    ndcg, model = (fitted.means[name]["mean"] for name in ("blend", "model"))
+    shown = (
+        f"nDCG@10 {ndcg:.3f} against the model's {model:.3f} (difference {lead['mean']:+.3f}, 95% "
+        f"interval {lead['low']:+.3f} to {lead['high']:+.3f}, p = {lead['p_holm']:.2g} after "
+        "correction)"
+    )
+    if lead["p_holm"] < SIGNIFICANT and lead["low"] > 0:
+        return (
+            f"**The blend ranks better than the model alone**: {shown}. So the model has not "
+            "learned all that shared characters tell. More training may close the gap; until "
+            "then, running all parts and blending them ranks better."
+        )
+    if lead["p_holm"] < SIGNIFICANT and lead["high"] < 0:
+        return (
+            f"**The blend ranks worse than the model**: {shown}. What separates positives from "
+            "negatives among the dev pairs does not order these lists."
+        )
+    return f"**The blend adds nothing that can be shown**: {shown}."
