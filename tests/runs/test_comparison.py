@@ -8,7 +8,6 @@ import pytest
 
 from tests.benchmarks.comparing import make_runs
 from tests.conftest import ROOT
-from workbench.cli import main
 from workbench.files import read_json, write_json, write_text
 from workbench.ranking.uncertainty import randomisation_test
 from workbench.reports import findings
@@ -238,19 +237,6 @@ def test_the_figures_show_every_run_and_name_the_best(records):
     assert labels[-1] == best.name
     axes = seed_spread(records)
     assert len(axes.get_yticklabels()) == 4
-
-
-def test_diff_of_two_runs(folder, capsys):
-    assert main(["runs", "diff", "run-000", "run-002", "--runs-dir", str(folder)]) == 0
-    out = capsys.readouterr().out
-    assert "parameters.vocabulary: keep | unused" in out
-    assert "60 queries in common" in out
-    assert main(["runs", "diff", "run-000", "run-001", "--json", "--runs-dir", str(folder)]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["metrics"]["ndcg@10"]["queries"] == 0
-    assert "not comparable" in found["metrics"]["ndcg@10"]["note"]
-    assert main(["runs", "diff", "run-000", "--runs-dir", str(folder)]) == 2
-    assert main(["runs", "diff", "run-000", "none", "--runs-dir", str(folder)]) == 2
 
 
 def test_notebook_5_compares_a_folder_of_runs(folder, tmp_path):
