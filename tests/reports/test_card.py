@@ -268,6 +268,63 @@ def test_the_sections_of_the_reference_card_come_in_its_order(run):
         assert f"\n{heading}\n" in text
 
 
+@pytest.mark.parametrize(
+    ("model", "unclear", "queries", "use"),
+    [
+        (0.8, (), 80, "ahead of every other scorer"),
+        (0.8, ("base",), 80, "that it does so better than `base` is not shown"),
+        (0.45, (), 80, "None is shown. On the test below `ngram_regression` ranks better"),
+        (0.8, (), 9, "None is shown: the test has too few queries"),
+    ],
+)
+def test_the_use_is_what_the_verdict_of_the_report_allows(run, model, unclear, queries, use):
+    """Ahead of the best of the others is not ahead of all: a weaker one may be less certain."""
+    metrics = read_json(run / "evaluation/metrics.json")
+    for row in metrics["rows"][1:]:
+        gap = estimate(model - row["ndcg@10"]["mean"]) | {"p_holm": 0.003}
+        metrics["model_minus"][row["scorer"]] = gap
+    for name in unclear:
+        metrics["model_minus"][name]["p_holm"] = 0.09
+    metrics["rows"][0]["ndcg@10"] = estimate(model)
+    write_json(run / "evaluation/metrics.json", metrics | {"queries": queries})
+    text = write_card(run).read_text("utf-8")
+    assert use in text
+    assert ("Do not use it in place" in text) == use.startswith("None")
+
+
+def test_sections_without_a_record_say_so(run):
+    stages = read_json(run / "model/lineage.json")["stages"]
+    for stage in stages:
+        for name in ("log", "statistics", "versions", "processor_seconds"):
+            del stage[name]
+    write_json(run / "model/lineage.json", {"stages": stages})
+    for name in ("evaluation/metrics.json", "inspection.json", "data/train.parquet"):
+        (run / name).unlink()
+    text = write_card(run).read_text("utf-8")
+    for words in (
+        "Not evaluated yet",
+        "None is shown: the model has not been evaluated",
+        "The vocabulary was not inspected yet",
+        "Evaluate before use",
+        "Samples: not at hand",
+        "No log was recorded",
+        "Not recorded",
+        "unknown s of CPU time",
+    ):
+        assert words in text
+
+
+def test_a_long_log_becomes_means(run):
+    stages = read_json(run / "model/lineage.json")["stages"]
+    stages[1]["log"] = [
+        {"step": 10 * n, "steps": 1000, "epoch": n / 100, "loss": 0.5} for n in range(1, 101)
+    ]
+    write_json(run / "model/lineage.json", {"stages": stages})
+    text = write_card(run).read_text("utf-8")
+    assert "| Epoch | Step | Training Loss &#40;mean of 500 steps&#41; |" in text
+    assert "| 1.0000 | 1,000 | 0.5000 |" in text
+
+
 def test_samples_are_held_back_and_the_choice_is_remembered(run):
     assert "怎么" in write_card(run).read_text("utf-8")
     text = write_card(run, card_samples=0).read_text("utf-8")

@@ -11,8 +11,7 @@ from tests.conftest import ROOT
 from workbench.files import read_json, write_json, write_text
 from workbench.ranking.uncertainty import randomisation_test
 from workbench.reports.figures.runs import losses, run_intervals, seed_spread
-from workbench.reports.findings.runs import best_finding, differences_finding, seeds_finding
-from workbench.runs.catalog import read_run
+from workbench.runs.catalog import done_runs, read_run, run_seconds
 from workbench.runs.comparison import (
     best_run,
     differences,
@@ -189,6 +188,43 @@ def test_runs_without_figures_or_with_damage_stop_nobody(folder, tmp_path):
         seed_spread(nothing)
         run_intervals(runs_table(nothing))
         assert findings.best(nothing, paired_table(nothing)).startswith("No run")
+
+
+DAMAGED = {
+    "status.json": (
+        "[" * 100_000,
+        '{"acts":[1,2]}',
+        '{"acts":null}',
+        '{"acts":{"01":"x"}}',
+        '{"acts":{"01":{"seconds":"abc"}}}',
+        '{"state":"done","acts":[1]}',
+        "[]",
+    ),
+    "evaluation/metrics.json": ("[" * 100_000, '{"rows":null}', '{"rows":["x"]}'),
+    "data/manifest.json": ("[]", "[" * 100_000),
+    "environment.json": ("[]", "{" * 10),
+}
+
+
+@pytest.mark.parametrize(("name", "text"), [(n, t) for n, all in DAMAGED.items() for t in all])
+def test_a_damaged_record_stops_nobody(tmp_path, name, text):
+    make_runs(tmp_path, 2, queries=5, seeds=1)
+    (tmp_path / "run-000" / name).write_text(text, encoding="utf-8")
+    records = find_runs("", tmp_path)
+    assert len(runs_table(records)) == 2
+    assert records[0].seconds >= 0
+    if name == "status.json":
+        assert records[0].state == "unreadable"
+        assert "is damaged" in records[0].problem
+    assert run_seconds(tmp_path / "run-000") == records[0].seconds
+    assert done_runs(tmp_path) == {}
+
+
+@pytest.mark.parametrize("jobs", ["[]", '{"a":1}', '{"a":{"same_as":1}}'])
+def test_a_damaged_sweep_stops_nobody(tmp_path, jobs):
+    make_runs(tmp_path / "s", 1, queries=5, seeds=1)
+    write_text(tmp_path / "s/sweep.json", f'{{"schema":"x","jobs":{jobs}}}')
+    assert [record.name for record in find_runs("", tmp_path)] == ["run-000"]
 
 
 def test_the_figures_show_every_run_and_name_the_best(records):

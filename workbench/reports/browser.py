@@ -131,10 +131,10 @@ def query_html(record: Mapping[str, Any]) -> Markup:
         shared = characters(record["query"]) if text != record["query"] else frozenset()
         pieces = record["tokens"].get(text, [])
         unknown = {place for _, start, end, lost in pieces if lost for place in range(start, end)}
-        looks = ((sign in shared, place in unknown) for place, sign in enumerate(text))
+        looks = ((one in shared, place in unknown) for place, one in enumerate(text))
         html = Markup()
         for (common, lost), run in groupby(zip(looks, text, strict=True), lambda at: at[0]):
-            part = escape("".join(sign for _, sign in run))
+            part = escape("".join(one for _, one in run))
             part = Markup('<span class="wb-unk">{}</span>').format(part) if lost else part
             html += Markup("<mark>{}</mark>").format(part) if common else part
         if pieces:

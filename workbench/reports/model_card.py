@@ -11,6 +11,7 @@ import pandas as pd
 import yaml
 
 from workbench.files import project_path, read_json, refuse_links, write_json, write_text
+from workbench.ranking.metrics import METRICS
 from workbench.ranking.uncertainty import format_estimate
 from workbench.reports.findings import data, phrases, ranking
 from workbench.reports.findings.phrases import Record
@@ -55,9 +56,7 @@ scores pairs of texts for relevance, higher is more relevant, to rank candidates
 ## Usage
 
 ### Direct Usage (Sentence Transformers)
-```bash
-pip install -U sentence-transformers
-```
+After `pip install -U sentence-transformers`:
 
 ```python
 from sentence_transformers import CrossEncoder
@@ -125,13 +124,14 @@ Each stage starts from the saved result of the stage before it, with a new optim
 {% else %}
 * Samples: {{ "not at hand" if settings.card_samples else "held back" }}
 {% endif %}
-* Loss: {{ last.loss | code }} with `activation_fn` Identity and without `pos_weight`
+* Loss: [{{ last.loss }}](https://sbert.net/docs/package_reference/cross_encoder/losses.html) with
+  `activation_fn` Identity and without `pos_weight`
 
 ### Training Hyperparameters
 
 #### Non-Default Hyperparameters
 {% for name in last.non_default %}
-- {{ name }}: {{ last.hyperparameters[name] }}
+- `{{ name }}`: {{ last.hyperparameters[name] }}
 {% else %}
 None.
 {% endfor %}
@@ -169,8 +169,7 @@ Training took {{ seconds }} s on {{ last.device }}, {{ cpu_seconds or "unknown" 
 @inproceedings{reimers-2019-sentence-bert,
     title = "Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks",
     author = "Reimers, Nils and Gurevych, Iryna",
-    booktitle = "Proceedings of EMNLP",
-    year = "2019",
+    booktitle = "Proceedings of EMNLP 2019",
     url = "https://arxiv.org/abs/1908.10084",
 }
 ```
@@ -260,7 +259,8 @@ def write_card(run_dir: str | Path, **settings: Any) -> Path:
     )
     environment.filters["code"] = code
     path = folder / "model" / "README.md"
-    write_text(path, environment.from_string(TEMPLATE).render(_facts(folder, chosen)))
+    text = environment.from_string(TEMPLATE).render(_facts(folder, chosen))
+    write_text(path, re.sub(r"\n{3,}", "\n\n", text))
     return path
 
 
@@ -293,7 +293,7 @@ def _facts(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         "source": Path(last["data"]["source"]).name,
         "columns": COLUMNS,
         "pairs": Markdown("\n    ".join(f"{list(pair)!r}," for pair in shown)),
-        "samples": rows.head(settings["card_samples"]).map(code).to_numpy().tolist(),
+        "samples": [[code(v) for v in row] for row in rows.head(settings["card_samples"]).values],
         "statistics": [
             [kind, *(f"{values[kind]:.4g}" for values in described.values())]
             for kind in ("min", "mean", "max")
@@ -414,7 +414,7 @@ def _cautions(stage: Record, inspection: Record, metrics: Record) -> dict[str, M
 def _evaluation(metrics: Record) -> Markdown:
     if not metrics:
         return Markdown("Not evaluated yet: nothing may be claimed about this model.")
-    names = [name for name in metrics["rows"][0] if name != "scorer"]
+    names = [Markdown(name) for name in METRICS if name in metrics["rows"][0]]
     rows = [
         [row["scorer"], *(Markdown(format_estimate(row.get(name))) for name in names)]
         for row in metrics["rows"]
@@ -446,11 +446,13 @@ def _lineage(stages: Sequence[Record]) -> Markdown:
                 "nDCG@10": Markdown(format_estimate(ranked) if ranked else "not evaluated"),
             }
         )
-    return table(list(rows[0]), [list(row.values()) for row in rows])
+    return table(list(map(Markdown, rows[0])), [list(row.values()) for row in rows])
 
 
 def _log(stage: Record) -> Markdown:
     """The log of a stage; of a long one the means of 500 steps."""
+    if not stage["log"]:
+        return Markdown("")
     columns = {"loss": "Training Loss", "dev_loss": "Dev Loss", "dev_ap": "Dev AP"}
     log = pd.DataFrame(stage["log"], columns=["epoch", "step", *columns]).assign(stage="")
     if len(log) > MAX_LOG_ROWS:
@@ -459,4 +461,4 @@ def _log(stage: Record) -> Markdown:
     shown = {name: title for name, title in columns.items() if name in log}
     values = [log[name].map("{:.4f}".format).replace("nan", "-") for name in ["epoch", *shown]]
     rows = zip(values[0], log["step"].astype(int), *values[1:], strict=True)
-    return table(["Epoch", "Step", *shown.values()], rows) if len(log) else Markdown("")
+    return table(["Epoch", "Step", *shown.values()], rows)

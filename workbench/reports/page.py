@@ -53,6 +53,7 @@ header,section{max-width:56rem;margin:1.5rem auto;padding:1.5rem 2rem;background
  border:1px solid #e5e7eb;border-radius:10px}
 h1{line-height:1.25;margin:.2em 0 .6em}h2{margin-top:1.8em;line-height:1.3}
 .verdict{border-left:5px solid #e69f00;background:#fffbeb;padding:.7rem 1rem;border-radius:4px}
+.verdict p{margin:0}
 .verdict.red{border-color:#d55e00;background:#fef2f2}
 .verdict.green{border-color:#009e73;background:#ecfdf5}
 nav a{display:inline-block;margin:.3rem .8rem .3rem 0;color:#0072b2}

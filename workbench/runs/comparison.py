@@ -40,15 +40,13 @@ def find_runs(compare_runs: str, run_dir: str | Path) -> list[RunRecord]:
     """
     places = [place.strip() for place in compare_runs.split(",") if place.strip()]
     found = [folder for place in places or [str(run_dir)] for folder in run_folders(place)]
-    folders = dict.fromkeys(found)
-    records = [read_run(folder) for folder in folders]
+    records = [read_run(folder) for folder in dict.fromkeys(found)]
     counts = Counter(record.name for record in records)
-    return [
-        record
-        if counts[record.name] == 1
-        else replace(record, name=f"{record.folder.parent.name}/{record.name}")
-        for record in records
-    ]
+    for place, record in enumerate(records):
+        if counts[record.name] > 1:
+            name = f"{record.folder.parent.name}/{record.name}"
+            records[place] = replace(record, name=name)
+    return records
 
 
 def differences(records: Sequence[RunRecord]) -> pd.DataFrame:
@@ -81,12 +79,8 @@ def _text(value: Any) -> str:
 def varied(records: Sequence[RunRecord]) -> list[str]:
     """The parameters that are not the same in all runs, the seed last."""
     names = dict.fromkeys(name for record in records for name in record.parameters)
-    different = [
-        name
-        for name in names
-        if name not in NOT_COMPARED
-        and len({_text(record.parameters.get(name)) for record in records}) > 1
-    ]
+    values = {name: {_text(record.parameters.get(name)) for record in records} for name in names}
+    different = [name for name in names if len(values[name]) > 1 and name not in NOT_COMPARED]
     return sorted(different, key=lambda name: name == "seed")
 
 
@@ -117,12 +111,10 @@ def runs_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.Data
     columns = ["run", "state", *names, metric, "low", "high", "seconds", "problem"]
     rows = []
     for record in records:
-        found = record.metrics.get(metric, {})
         asked = [record.parameters.get(name) for name in names]
-        values = [found.get(part, np.nan) for part in ("mean", "low", "high")]
-        rows.append(
-            [record.name, record.state, *asked, *values, record.seconds, record.problem[:80]]
-        )
+        found = [record.metrics.get(metric, {}).get(part) for part in ("mean", "low", "high")]
+        ended = [record.seconds, record.problem[:80]]
+        rows.append([record.name, record.state, *asked, *found, *ended])
     table = pd.DataFrame(rows, columns=columns)
     table[[metric, "low", "high"]] = table[[metric, "low", "high"]].astype(float)
     ascending = metric in LOWER_IS_BETTER

@@ -27,7 +27,7 @@ def export_runs(records: Sequence[RunRecord], uri: str = "") -> int:
     Raises:
         RequestError: MLflow is not installed, or does not answer.
     """
-    # The client reports its use to its makers, and refuses plain files, unless told otherwise.
+    # The client reports its use to its makers, and refuses plain files, by default.
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     try:

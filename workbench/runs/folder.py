@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import metadata
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,8 @@ from workbench.run_folder import SCHEMA, RequestError, RunFolder, set_aside
 from workbench.runs.parameters import Parameters, SettingsError, read_settings
 
 RECORDED_PACKAGES = (
-    "torch sentence-transformers transformers datasets accelerate scikit-learn numpy pandas "
-    "papermill reranker-workbench"
+    *("torch", "sentence-transformers", "transformers", "datasets", "accelerate"),
+    *("scikit-learn", "numpy", "pandas", "papermill", "reranker-workbench"),
 )
 NOT_RECORDED = {"run_dir", "resume", "metric"}  # parameters that do not change the result
 # What notebook 1 takes and its result depends on; a test compares it with the notebook.
@@ -96,10 +97,8 @@ def name_problem(name: str) -> str:
 def fresh_name(stem: str, runs_dir: str | Path = "runs") -> str:
     """`stem-YYYYmmdd-HHMMSS`, followed by a number if that name is taken."""
     base = f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    name, number = base, 2
-    while os.path.lexists(project_path(runs_dir) / name):
-        name, number = f"{base}-{number}", number + 1
-    return name
+    names = (f"{base}-{number}" if number > 1 else base for number in count(1))
+    return next(name for name in names if not os.path.lexists(project_path(runs_dir) / name))
 
 
 def fresh_folder(stem: str, runs_dir: str | Path = "runs") -> Path:
@@ -272,7 +271,7 @@ def environment() -> dict[str, Any]:
         ["git", "rev-parse", "HEAD"], cwd=project_root(), capture_output=True, text=True
     )
     packages = {}
-    for name in RECORDED_PACKAGES.split():
+    for name in RECORDED_PACKAGES:
         with suppress(metadata.PackageNotFoundError):
             packages[name] = metadata.version(name)
     return {

@@ -15,9 +15,8 @@ READABLE = {  # by the colour of the verdict
 
 def bad_rows(manifest: Record) -> str:
     """How many rows were read, and why some cannot be used."""
-    reasons = [
-        f"{one['count']:,} because {one['meaning']}" for one in manifest["bad_rows"].values()
-    ]
+    bad = manifest["bad_rows"].values()
+    reasons = "; ".join(f"{one['count']:,} because {one['meaning']}" for one in bad)
     return sentences(
         "**{rows[read]:,} rows** read, **{rows[usable]:,}** usable.",
         "**{rows[bad]:,} set aside**: {reasons}. `data/manifest.json` lists their line numbers."
