@@ -37,6 +37,7 @@ class RunFolder:
         self.model = self.path / "model"
         self.lineage = self.model / "lineage.json"
         self.card = self.model / "README.md"
+        self.card_settings = self.path / "card.json"
         self.stages = self.path / STAGES  # models of all stages but the last, which is `model`
         self.snapshots = self.path / "snapshots"  # models along the training
         self.checkpoints = self.path / "checkpoints"  # what a killed training goes on from
