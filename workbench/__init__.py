@@ -111,9 +111,10 @@ _MODULES = {
         "CharacterJaccard",
         "NgramRegression",
         "RandomScorer",
+        "Scorer",
         "TfidfCosine",
     ),
-    "scoring.cross_encoder": ("ModelScorer", "Scorer"),
+    "scoring.cross_encoder": ("ModelScorer",),
     "training.log": (
         "read_training_log",
         "beside_the_card",

@@ -19,7 +19,7 @@ from workbench.data.pairs import Float32Array, TextPair
 from workbench.files import project_path, read_json, write_json
 from workbench.ranking.evaluation import MAIN_METRIC, Evaluation, compared, rank_lists, split_scores
 from workbench.ranking.uncertainty import SIGNIFICANT, bootstrap_draws, estimate, format_estimate
-from workbench.scoring.cross_encoder import Scorer
+from workbench.scoring.baselines import Scorer
 
 PARTS = ("model", "ngram_regression", "char_jaccard")
 

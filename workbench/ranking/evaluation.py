@@ -24,7 +24,8 @@ from workbench.ranking.uncertainty import (
     holm,
     randomisation_test,
 )
-from workbench.scoring.cross_encoder import Expecting, Scorer, backends_used
+from workbench.scoring.baselines import Expecting, Scorer
+from workbench.scoring.cross_encoder import backends_used
 
 POSITIVE = 0.5  # labels at or above it count as positive
 

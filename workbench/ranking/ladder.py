@@ -21,9 +21,10 @@ from workbench.scoring.baselines import (
     CharacterJaccard,
     NgramRegression,
     RandomScorer,
+    Scorer,
     TfidfCosine,
 )
-from workbench.scoring.cross_encoder import ModelScorer, Scorer
+from workbench.scoring.cross_encoder import ModelScorer
 
 
 def find_snapshots(run_dir: str | Path) -> list[Path]:

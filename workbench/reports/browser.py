@@ -16,7 +16,7 @@ from workbench.data.overlap import characters
 from workbench.files import project_path, write_text
 from workbench.ranking.evaluation import Evaluation, rank_query
 from workbench.ranking.slices import BINS
-from workbench.scoring.cross_encoder import Scorer
+from workbench.scoring.baselines import Scorer
 from workbench.vocabulary.tokens import unknown_token
 
 if TYPE_CHECKING:

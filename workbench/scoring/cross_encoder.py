@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -187,23 +187,6 @@ def _predict(model: "CrossEncoder", pairs: Sequence[TextPair], batch_size: int) 
 
 def _probability(logits: Float32Array) -> Float32Array:
     return np.asarray(1 / (1 + np.exp(-np.clip(logits, -80, 80))), dtype=np.float32)
-
-
-class Scorer(Protocol):
-    """What baselines and models have in common."""
-
-    def score(self, pairs: Sequence[TextPair]) -> Float32Array:
-        """The score of each (query, candidate) pair, float32 of shape (n,), higher is better."""
-        ...
-
-
-@runtime_checkable
-class Expecting(Protocol):
-    """A scorer that wants to know beforehand how much it is to do."""
-
-    def expect(self, pairs: int) -> None:
-        """So many pairs are to come in all."""
-        ...
 
 
 def load_cross_encoder(
