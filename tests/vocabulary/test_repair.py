@@ -23,7 +23,6 @@ from workbench.training.start import agreement
 from workbench.vocabulary.coverage import missing_characters, repair_outlook, vocabulary_verdict
 from workbench.vocabulary.repair import (
     apply_repair,
-    mean_rows,
     random_rows,
     repair_vocabulary,
     spectral_rows,
@@ -190,8 +189,6 @@ def test_new_rows_lie_where_the_old_ones_do(tokenizer):
     for rows in (spectral, drawn):
         assert rows.shape == (len(repair.ids), 16)
         assert np.linalg.norm(rows - centre, axis=1) == pytest.approx(typical, rel=1e-3)
-    middle = mean_rows(matrix, len(repair.ids))
-    assert np.linalg.norm(middle - centre, axis=1).max() < 0.05 * typical
     assert (spectral == spectral_rows(matrix, repair.tokenizer, texts, repair.ids, seed=1)).all()
 
 
@@ -242,31 +239,6 @@ def test_a_repaired_model_is_loaded_by_anyone_with_the_same_ids(tmp_path, tokeni
     ids, own, score = json.loads(done.stdout.splitlines()[-1])
     assert ids == own == [repair.tokenizer.encode(text).ids for text in texts]
     assert score == pytest.approx(model.predict([(texts[0], texts[1])]).tolist(), abs=1e-6)
-
-
-def test_guessing_masked_tokens_moves_new_rows_alone_and_helps(tiny_model, monkeypatch):
-    from workbench.training.start import learn_masked
-
-    monkeypatch.setattr("workbench.training.stages.start.LEARNING_RATE", 3e-2)
-    base = find_model(str(tiny_model))
-    texts = [f"{a}呗{b}" for a in "怎么开通关闭会员" for b in "借钱还款手机天气"] * 8
-    repair = repair_vocabulary(load_tokenizer(base), texts, "extend")
-    assert repair.added == ("呗",)
-    model = load_cross_encoder(base, 32)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    rows = random_rows(model[0].model.get_input_embeddings().weight.numpy(force=True), 1)
-    apply_repair(model, repair, rows)
-    losses = [learn_masked(model, repair, texts) for _ in range(2)]
-    assert losses[1] < losses[0] - 0.1  # what the first pass taught, the second profits from
-    new = repair.ids[0]
-    for name, value in model.state_dict().items():
-        if name.endswith("word_embeddings.weight"):
-            assert (value[:new] == before[name]).all()
-            assert not np.allclose(value[new].numpy(), rows[0], atol=1e-3)
-        else:
-            assert (value == before[name]).all(), name
-    assert all(parameter.requires_grad for parameter in model.parameters())
-    assert np.isnan(learn_masked(model, repair, []))
 
 
 def test_rows_that_do_not_fit_are_refused(tokenizer):

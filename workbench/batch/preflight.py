@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+from workbench.data.pairs import POSITIVE
 from workbench.data.readers import (
     COLUMNS,
     BadRow,
@@ -69,7 +70,7 @@ class Rows(NamedTuple):
     @property
     def positive_share(self) -> float:
         """Of the good rows."""
-        return sum(row[3] >= 0.5 for row in self.good) / max(1, len(self.good))
+        return sum(row[3] >= POSITIVE for row in self.good) / max(1, len(self.good))
 
 
 def check_pairs(parameters: Parameters, name: str, look: bool) -> tuple[list[Finding], Rows | None]:

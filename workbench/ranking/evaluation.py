@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from workbench.data.build_lists import query_groups, suspect_negatives
 from workbench.data.lists import CandidateList, count_lists
-from workbench.data.pairs import TextPair, text_pairs
+from workbench.data.pairs import POSITIVE, TextPair, text_pairs
 from workbench.data.splits import text_groups
 from workbench.files import project_path, replacing, write_json
 from workbench.ranking.metrics import RANKING_METRICS, FloatArray, fit_threshold, rank_metrics
@@ -26,9 +26,6 @@ from workbench.ranking.uncertainty import (
 )
 from workbench.scoring.baselines import Expecting, Scorer
 from workbench.scoring.cross_encoder import backends_used
-
-POSITIVE = 0.5  # labels at or above it count as positive
-
 
 RESAMPLES = 1000  # the most draws for pair metrics, which cannot be had by one product
 

@@ -18,6 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from workbench.data.pairs import POSITIVE
+
 FloatArray = NDArray[np.float64]
 
 
@@ -170,7 +172,7 @@ def rank_metrics(
 
 
 def pair_metrics(
-    scores: ArrayLike, labels: ArrayLike, threshold: float = 0.5, ties: str = "expected"
+    scores: ArrayLike, labels: ArrayLike, threshold: float = POSITIVE, ties: str = "expected"
 ) -> dict[str, float]:
     """Average precision (`ap`) and ROC AUC (`roc_auc`) of scores over labelled pairs.
 

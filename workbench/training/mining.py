@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.data.overlap import OverlapIndex
-from workbench.data.pairs import text_pairs
+from workbench.data.pairs import POSITIVE, text_pairs
 from workbench.data.splits import text_groups
 from workbench.scoring.baselines import CharacterJaccard, NgramRegression
 from workbench.vocabulary.repair import training_texts
@@ -77,7 +77,7 @@ def hard_negatives(train: pd.DataFrame, each: int, seed: int = 42) -> pd.DataFra
     Raises:
         ValueError: all labels are of one class, so that there is no regression.
     """
-    positive = train[train["label"] >= 0.5]
+    positive = train[train["label"] >= POSITIVE]
     mined = _mined(train, training_texts(positive), each, seed)
     likely = _sigmoid(NgramRegression(seed).fit(train).score(text_pairs(mined)))
     return mined[likely <= LIKELY].assign(label=0.0)[["sentence_0", "sentence_1", "label"]]
@@ -116,7 +116,7 @@ def lexical_pairs(train: pd.DataFrame, count: int, seed: int = 42) -> pd.DataFra
 def _mined(train: pd.DataFrame, queries: list[str], each: int, seed: int) -> pd.DataFrame:
     """Look-alikes that neither are labelled with the query nor connected to it by positives."""
     mined = mine_look_alikes(queries, training_texts(train), each, seed)
-    positive = train[train["label"] >= 0.5]
+    positive = train[train["label"] >= POSITIVE]
     groups = text_groups(positive)
     group = dict(zip(positive["sentence_0"], groups, strict=True))
     group |= dict(zip(positive["sentence_1"], groups, strict=True))

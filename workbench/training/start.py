@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from sentence_transformers.cross_encoder import CrossEncoder
 
-from workbench.data.pairs import text_pairs
+from workbench.data.pairs import POSITIVE, text_pairs
 from workbench.machine import is_main, wait_for_all
 from workbench.models import ModelLocation, load_tokenizer, read_lineage
 from workbench.ranking.uncertainty import sigmoid
@@ -24,7 +24,6 @@ from workbench.training.trainer import make_trainer
 from workbench.vocabulary.repair import (
     Repair,
     apply_repair,
-    mean_rows,
     random_rows,
     repair_vocabulary,
     spectral_rows,
@@ -138,8 +137,7 @@ def start_model(
     if recipe.new_embeddings in ("spectral", "masked"):
         rows = spectral_rows(matrix, repair.tokenizer, texts, repair.ids, recipe.seed)
     else:
-        make = {"random": random_rows, "mean": mean_rows}[recipe.new_embeddings]
-        rows = make(matrix, len(repair.ids), recipe.seed)
+        rows = random_rows(matrix, len(repair.ids), recipe.seed)
     apply_repair(model, repair, rows)
     if recipe.new_embeddings == "masked":
         learn_masked(model, repair, texts, recipe.seed, recipe.resolved_precision() == "bfloat16")
@@ -223,7 +221,7 @@ def with_mined(train: pd.DataFrame, recipe: Recipe) -> tuple[pd.DataFrame, dict[
     """The labelled pairs and what the recipe adds to them, with the counts of what was added."""
     parts, added = [train[["sentence_0", "sentence_1", "label"]]], {}
     if recipe.symmetric:
-        positive = parts[0][parts[0]["label"] >= 0.5]
+        positive = parts[0][parts[0]["label"] >= POSITIVE]
         swapped = {"sentence_0": "sentence_1", "sentence_1": "sentence_0"}
         parts.append(positive.rename(columns=swapped))
         added["swapped_positives"] = len(positive)
