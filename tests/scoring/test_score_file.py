@@ -638,7 +638,7 @@ def test_queries_stay_whole_and_ties_keep_the_order(tmp_path, monkeypatch):
     assert sizes == [[2, 2, 2, 2, 1], [3, 4, 2]]
     monkeypatch.undo()
     scores = np.array([1, 3, 3, 0, 0, 0, 0, 5, np.nan], dtype=np.float32)
-    found = part_table(rows, scores, top_k=2).to_pydict()
+    found = part_table(pd.DataFrame(rows).assign(score=scores), top_k=2).to_pydict()
     assert found["sentence_1"] == ["1", "2", "3", "4", "7", "8"]
     assert found["rank"] == [1, 2, 1, 2, 1, None]
     path = tmp_path / "cut.csv"  # bad rows do not cut the query that they stand among in two

@@ -15,14 +15,8 @@ SPLITS = ("train", "dev", "test")
 LINES_LISTED = 10_000  # line numbers of bad rows in a manifest, per reason
 EXAMPLES_LISTED = 50
 MADE_FROM_DATA = (
-    "data",
-    "inspection.json",
-    "model",
-    "stages",
-    "checkpoints",
-    "training_log.jsonl",
-    "evaluation",
-    "snapshots",
+    *("data", "inspection.json", "model", "stages", "checkpoints", "training_log.jsonl"),
+    *("evaluation", "snapshots"),
 )
 
 
@@ -71,10 +65,8 @@ def split_pairs(
         DataError: the shares are out of range.
     """
     if min(dev_share, test_share) < 0 or dev_share + test_share >= 1:
-        raise DataError(
-            f"dev_share {dev_share} and test_share {test_share} must be 0 or more and together "
-            "below 1"
-        )
+        shares = f"dev_share {dev_share} and test_share {test_share}"
+        raise DataError(f"{shares} must be 0 or more and together below 1")
     groups = text_groups(pairs)
     sizes = np.bincount(groups)
     room = {"test": int(test_share * len(pairs)), "dev": int(dev_share * len(pairs))}
@@ -106,12 +98,9 @@ def prepare_data(
 
     Args:
         run_dir: the run folder; made if absent.
-        pairs: the source, as `read_pairs` takes it.
-        columns: as `read_pairs` takes them.
-        on_bad_rows: `report` or `fail`.
+        pairs, columns, on_bad_rows: as `read_pairs` takes them.
         max_pairs: the size of a seeded random sample of the usable rows; 0 for all.
-        dev_share: the largest share of the rows used for dev.
-        test_share: the same for test.
+        dev_share, test_share: as `split_pairs` takes them.
         seed: of the sample and of the split.
         test_pairs: a separate source of the test split, in place of a share of `pairs`. Pairs that
             have a text in common with it are kept out of train and dev, and counted.

@@ -203,16 +203,16 @@ class Maker:
     def __call__(self, number: int, rows: list[Row]) -> int:
         """Score the rows and write them as the part of that number; returns their count."""
         scorer = self.scorer or open_scorer(self.job, self.backend, self.threads)
-        sound = [place for place, row in enumerate(rows) if not row.problem]
-        scores = np.full(len(rows), np.nan, dtype=np.float32)
-        if sound:
-            scores[sound] = scorer.score([(rows[n].query, rows[n].candidate) for n in sound])
-        for place in (place for place in sound if np.isnan(scores[place])):
-            problem = f"line {rows[place].line}: the model's score is NaN"
-            rows[place] = rows[place]._replace(problem=problem)
-        bad = int(np.isnan(scores).sum())
+        frame = pd.DataFrame(rows, columns=list(Row._fields)).assign(score=np.float32(np.nan))
+        sound = frame["problem"] == ""
+        if sound.any():
+            texts = frame.loc[sound, ["query", "candidate"]].itertuples(index=False, name=None)
+            frame.loc[sound, "score"] = scorer.score(list(texts))
+        lost = frame.loc[sound & frame["score"].isna(), "line"].astype(str)
+        frame.loc[lost.index, "problem"] = "line " + lost + ": the model's score is NaN"
+        bad = int(frame["score"].isna().sum())
         note = {"job": self.identity, "part": number, "rows": len(rows), "bad_rows": bad}
-        table = part_table(rows, scores, self.job.top_k)
+        table = part_table(frame, self.job.top_k)
         table = table.replace_schema_metadata({NOTE: json.dumps(note)})
         with files.replacing(self.file(number)) as path, path.open("wb") as file:
             pq.write_table(table, file)  # pyarrow cannot open every name that a file can have
@@ -234,19 +234,23 @@ class Maker:
         return note if (note["job"], note["part"]) == (self.identity, number) else {}
 
 
-def part_table(rows: Sequence[Row], scores: Float32Array, top_k: int = 0) -> pa.Table:
+def part_table(frame: pd.DataFrame, top_k: int = 0) -> pa.Table:
     """The rows of a part as they are written: all, or the best of each query by rank.
 
     Rows without a score (NaN) have null there and say why in `problem`; with `top_k` they come
     after the ranked ones of their query. Ties are ranked in the order of the file.
+
+    Args:
+        frame: a column for each field of `Row`, and `score`.
+        top_k: see `Job`.
     """
-    frame = pd.DataFrame(rows, columns=["line", "sentence_0", "sentence_1", "problem", "group"])
-    frame = frame.assign(score=scores, problem=frame["problem"].replace("", None))
+    frame = frame.rename(columns={"query": "sentence_0", "candidate": "sentence_1"})
+    frame["problem"] = frame["problem"].replace("", None)
     columns = {"line": pa.int64(), "sentence_0": pa.string(), "sentence_1": pa.string()}
     columns["score"] = pa.float32()
     if top_k:
-        rank = frame.groupby("group")["score"].rank("first", ascending=False)
-        frame = frame.assign(rank=rank)[~(rank > top_k)].sort_values(["group", "rank"])
+        frame["rank"] = frame.groupby("group")["score"].rank("first", ascending=False)
+        frame = frame[~(frame["rank"] > top_k)].sort_values(["group", "rank"], kind="stable")
         columns["rank"] = pa.int32()
     schema = pa.schema({**columns, "problem": pa.string()})
     return pa.Table.from_pandas(frame, schema, preserve_index=False)

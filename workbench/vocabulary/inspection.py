@@ -65,10 +65,7 @@ def inspect_pairs(
         },
         "lengths": {"characters": _summary(texts.str.len()), "tokens": _summary(tokens)},
         "truncation": {"max_length": max_length, "share": float((tokens > max_length).mean())},
-        "contradictions": {
-            "rows": len(contradictory),
-            "share": len(contradictory) / len(pairs),
-        },
+        "contradictions": {"rows": len(contradictory), "share": len(contradictory) / len(pairs)},
         "reuse": _reuse(texts),
         **_vocabulary(texts, counts.loc[texts.unique()]),
         "missing": missing_characters(pairs, pieces),
@@ -79,7 +76,7 @@ def inspect_pairs(
 
 
 def save_inspection(run_dir: str | Path, inspection: dict[str, Any]) -> Path:
-    """Write `inspection.json` into the run folder."""
+    """The file `inspection.json` in the run folder, written."""
     path = project_path(run_dir) / "inspection.json"
     write_json(path, inspection)
     return path
@@ -150,13 +147,9 @@ def token_view(tokenizer: "Tokenizer", texts: list[str]) -> pd.DataFrame:
 
 def _summary(values: Any) -> dict[str, float]:
     array = np.asarray(values)
-    return {
-        "min": int(array.min()),
-        "mean": float(array.mean()),
-        "median": float(np.median(array)),
-        "p95": float(np.percentile(array, 95)),
-        "max": int(array.max()),
-    }
+    middle = {"mean": array.mean(), "median": np.median(array), "p95": np.percentile(array, 95)}
+    floats = {name: float(value) for name, value in middle.items()}
+    return {"min": int(array.min()), **floats, "max": int(array.max())}
 
 
 def _reuse(texts: pd.Series) -> dict[str, Any]:
@@ -175,10 +168,9 @@ def _vocabulary(texts: pd.Series, counts: pd.DataFrame) -> dict[str, Any]:
     """Token shares over all occurrences of texts; text shares over distinct texts."""
     occurring = counts.reindex(texts)
     total = max(1, int(occurring["tokens"].sum()))
-    group_sizes = counts.groupby("sequence")["tokens"].transform("size")
-    collapsed = group_sizes > 1
-    largest = counts[collapsed].groupby("sequence").groups
-    groups = sorted((list(group) for group in largest.values()), key=len, reverse=True)
+    collapsed = counts.groupby("sequence")["tokens"].transform("size") > 1
+    same = counts[collapsed].groupby("sequence").groups.values()
+    groups = sorted((list(group) for group in same), key=len, reverse=True)
     return {
         "tokens": {
             "count": total,
