@@ -1,4 +1,4 @@
-"""A file scored part by part: every row once, in order, whatever strikes meanwhile."""
+"""A file scored part by part: every row once, in order, whatever interrupts it."""
 
 import gzip
 import json
@@ -42,6 +42,7 @@ from workbench.scoring.score_file import (
 
 ROWS, MANY = 500, 2000
 LENGTH = ["--max-length", "64"]
+ONNX = [*LENGTH, "--backend", "onnx"]
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def large(table, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def quick_model(tiny_model, tmp_path_factory):
-    """The tiny model with a graph for ONNX Runtime beside it, so that processes need no torch.
+    """The tiny model with a graph for ONNX Runtime, so that processes need no torch.
 
     Its logit is the sum of one number for each token.
     """
@@ -127,19 +128,7 @@ def test_every_row_is_scored_in_order_from_every_format(kind, quick_model, table
     else:
         table.to_csv(path, index=False, sep="\t" if kind == "tsv" else ",")
     out = tmp_path / "out"
-    code = main(
-        [
-            "score",
-            str(quick_model),
-            str(path),
-            str(out),
-            *LENGTH,
-            "--backend",
-            "onnx",
-            "--part-rows",
-            "80",
-        ]
-    )
+    code = main(["score", str(quick_model), str(path), str(out), *ONNX, "--part-rows", "80"])
     assert code == 0
     assert f"{ROWS} rows in 7 parts, 0 without a score, by onnx" in capsys.readouterr().out
     first = 1 if kind in ("jsonl", "parquet") else 2
@@ -161,7 +150,7 @@ def test_auto_is_decided_once_and_gives_the_models_scores(
     exact = ModelScorer.load(find_model(str(tiny_model)), 64).score(list(table.to_numpy()))
     assert found == pytest.approx(exact, abs=0.02)
     (tmp_path / "out/_done.json").unlink()
-    plan["chosen"]["checks"] = []  # a second start keeps to the plan, and checks nothing anew
+    plan["chosen"]["checks"] = []  # a second start keeps to the plan and repeats no check
     (tmp_path / "out/_plan.json").write_text(json.dumps(plan), encoding="utf-8")
     assert (
         score_file(job(tiny_model, source, backend="auto"), tmp_path / "out")["backend"]
@@ -202,7 +191,7 @@ def test_a_kill_at_any_place_loses_no_row_and_doubles_none(
 
 
 def started(arguments, out):
-    """The command as a process of its own, once it has made a part; and its child processes."""
+    """The command in its own process, once it has made parts, and its child processes."""
     process = subprocess.Popen(
         [sys.executable, "-m", "workbench", *map(str, arguments)],
         cwd=ROOT,
@@ -221,19 +210,7 @@ def test_workers_go_with_the_command_and_a_lost_one_is_told(quick_model, large, 
     """A worker is killed, then the command itself; then the rest is made."""
     path, table = large
     out = tmp_path / "out"
-    asked = [
-        "score",
-        quick_model,
-        path,
-        out,
-        *LENGTH,
-        "--backend",
-        "onnx",
-        "--part-rows",
-        10,
-        "--workers",
-        2,
-    ]
+    asked = ["score", quick_model, path, out, *ONNX, "--part-rows", 10, "--workers", 2]
     process, children = started(asked, out)
     workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
     assert len(workers) == 2
@@ -256,23 +233,11 @@ def test_workers_go_with_the_command_and_a_lost_one_is_told(quick_model, large, 
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_sigterm_and_ctrl_c_end_it_in_good_order(number, workers, quick_model, large, tmp_path):
+def test_sigterm_and_ctrl_c_end_it_cleanly(number, workers, quick_model, large, tmp_path):
     """SIGTERM strikes the command alone, Ctrl-C all processes of its terminal."""
     path, table = large
     out = tmp_path / "out"
-    asked = [
-        "score",
-        quick_model,
-        path,
-        out,
-        *LENGTH,
-        "--backend",
-        "onnx",
-        "--part-rows",
-        10,
-        "--workers",
-        workers,
-    ]
+    asked = ["score", quick_model, path, out, *ONNX, "--part-rows", 10, "--workers", workers]
     process, children = started(asked, out)
     assert len([child for child in children if "spawn_main" in " ".join(child.cmdline())]) == (
         workers if workers > 1 else 0
@@ -329,7 +294,7 @@ def test_ctrl_c_is_quiet_in_a_worker_that_is_still_loading(tmp_path):
 
 @pytest.mark.cluster
 def test_ray_makes_the_same_parts_though_a_worker_is_killed(quick_model, large, tmp_path):
-    """Two actors of a cluster started here; one is killed and replaced, its part made anew."""
+    """Two actors of a cluster started here; one is killed and replaced, its part made again."""
     pytest.importorskip("ray", reason="the extra cluster is not installed")
     path, table = large
     out = tmp_path / "out"
@@ -338,9 +303,7 @@ def test_ray_makes_the_same_parts_though_a_worker_is_killed(quick_model, large, 
         quick_model,
         path,
         out,
-        *LENGTH,
-        "--backend",
-        "onnx",
+        *ONNX,
         "--part-rows",
         10,
         "--workers",
@@ -423,9 +386,7 @@ def test_a_running_cluster_is_used_by_who_has_its_token(
         quick_model,
         source,
         out,
-        *LENGTH,
-        "--backend",
-        "onnx",
+        *ONNX,
         "--part-rows",
         "80",
         "--workers",
@@ -446,13 +407,13 @@ def test_a_running_cluster_is_used_by_who_has_its_token(
     assert right(out, table, quick_model)
 
 
-def test_a_folder_begun_otherwise_is_refused_by_name(quick_model, source, tmp_path):
+def test_a_folder_of_another_request_is_refused_by_name(quick_model, source, tmp_path):
     out, model, pairs = tmp_path / "out", tmp_path / "model", tmp_path / "pairs.csv"
     shutil.copytree(quick_model, model)
     shutil.copy(source, pairs)
     score_file(job(model, pairs), out)
     with pytest.raises(
-        BulkError, match="started otherwise: part_rows was 80 and is 50 now; top_k was 0"
+        BulkError, match="another request: part_rows was 80 and is 50 now; top_k was 0"
     ):
         score_file(job(model, pairs, part_rows=50, top_k=1), out)
     shutil.move(pairs, tmp_path / "moved.csv")  # the same bytes under another name
@@ -460,7 +421,7 @@ def test_a_folder_begun_otherwise_is_refused_by_name(quick_model, source, tmp_pa
     tokenizer = model / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     with pytest.raises(
-        BulkError, match=r"started otherwise: model had another tokenizer\.json\. Give"
+        BulkError, match=r"another request: model had another tokenizer\.json\. Give"
     ):
         score_file(job(model, tmp_path / "moved.csv"), out)
     with (tmp_path / "moved.csv").open("a") as file:
@@ -482,7 +443,9 @@ def test_a_part_that_is_not_whole_is_made_again(quick_model, source, table, tmp_
     assert (out / "part-000001.parquet").stat().st_mtime_ns == kept
 
 
-def test_a_file_that_changes_meanwhile_is_noticed(quick_model, source, tmp_path, monkeypatch):
+def test_a_file_that_changes_while_it_is_read_is_noticed(
+    quick_model, source, tmp_path, monkeypatch
+):
     path = tmp_path / "pairs.csv"
     shutil.copy(source, path)
 
@@ -533,7 +496,7 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(
         *(name if name == "-" else str(tmp_path / name) for name in (named["IN"], named["OUT"])),
     ]
     given = change if isinstance(change, list) else []
-    assert main(["score", *base, *LENGTH, "--backend", "onnx", *given]) == 2
+    assert main(["score", *base, *ONNX, *given]) == 2
     assert said in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -544,15 +507,7 @@ def test_strange_paths_and_a_folder_in_use(quick_model, source, tmp_path, monkey
     odd = tmp_path / "a b\n'怎么'\udcff"
     odd.mkdir()
     shutil.copy(source, odd / "-x.CSV")
-    command = [
-        "score",
-        str(quick_model),
-        str(odd / "-x.CSV"),
-        str(odd / "out"),
-        *LENGTH,
-        "--backend",
-        "onnx",
-    ]
+    command = ["score", str(quick_model), str(odd / "-x.CSV"), str(odd / "out"), *ONNX]
     assert main(command) == 0
     assert "500 rows in 1 parts" in capsys.readouterr().out
     with FileLock(odd / "out/.lock"):
@@ -567,7 +522,18 @@ def test_a_bad_row_stays_in_its_place_and_is_named(quick_model, tmp_path, capsys
     path = tmp_path / "bad.csv"
     path.write_bytes("sentence_0,sentence_1\na,b\na,\na,b,c\nb,a\n\xff,b\n".encode("latin-1"))
     out = tmp_path / "out"
-    assert main(["score", str(quick_model), str(path), str(out), *LENGTH, "--backend", "onnx"]) == 0
+    assert (
+        main(
+            [
+                "score",
+                str(quick_model),
+                str(path),
+                str(out),
+                *ONNX,
+            ]
+        )
+        == 0
+    )
     shown = capsys.readouterr()
     assert "5 rows in 1 parts, 3 without a score" in shown.out
     assert f"{path}, line 3, column sentence_1: the text is empty: ''" in shown.err
@@ -679,9 +645,7 @@ def test_scoring_by_onnx_loads_no_torch(quick_model, source, tmp_path):
             str(quick_model),
             str(source),
             str(tmp_path / "o"),
-            *LENGTH,
-            "--backend",
-            "onnx",
+            *ONNX,
         ],
         capture_output=True,
         text=True,

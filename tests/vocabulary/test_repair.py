@@ -85,7 +85,7 @@ def test_other_tokenizers_are_refused_with_a_reason(tokenizer):
         repair_vocabulary(tokenizer, ["谁"], "mend")
 
 
-def test_a_tokenizer_that_is_no_wordpiece_is_audited_all_the_same():
+def test_a_tokenizer_that_is_no_wordpiece_is_inspected_all_the_same():
     unigram = Tokenizer(models.Unigram([("<unk>", 0.0), ("a", -1.0)], unk_id=0))
     pairs = pairs_of(("a谁", "a", 1.0), ("a说", "a", 0.0))
     outlook = repair_outlook(pairs, pairs, unigram)

@@ -162,9 +162,8 @@ def _row(line: int, query: Any, candidate: Any, bad: BadRow | None, group: int) 
     return Row(line, query, candidate, str(bad), group)
 
 
-@lru_cache(maxsize=1)  # a worker process makes many parts with one model
 def open_scorer(job: Job, backend: str, threads: int = 0) -> Scorer:
-    """The model of a job, with at most so many threads (0: one per core); ONNX needs no torch.
+    """The model of a job, with at most `threads` threads (0: one per core); ONNX needs no torch.
 
     Raises:
         ModelError, ExportedError, BackendError: there is no such model or backend here.
@@ -177,6 +176,11 @@ def open_scorer(job: Job, backend: str, threads: int = 0) -> Scorer:
 
         torch.set_num_threads(threads)
     return ModelScorer.load(location, job.max_length, backend=backend)
+
+
+@lru_cache(maxsize=1)  # a worker makes many parts with one model, whose SHA-256 the identity covers
+def _loaded(identity: str, job: Job, backend: str, threads: int) -> Scorer:
+    return open_scorer(job, backend, threads)
 
 
 class _OnnxScorer:
@@ -202,7 +206,7 @@ class Maker:
 
     def __call__(self, number: int, rows: list[Row]) -> int:
         """Score the rows and write them as the part of that number; returns their count."""
-        scorer = self.scorer or open_scorer(self.job, self.backend, self.threads)
+        scorer = self.scorer or _loaded(self.identity, self.job, self.backend, self.threads)
         frame = pd.DataFrame(rows, columns=list(Row._fields)).assign(score=np.float32(np.nan))
         sound = frame["problem"] == ""
         if sound.any():
@@ -344,7 +348,7 @@ def score_file(
         plan, scorer = _new_plan(job)
     elif changed := _changed(plan["asked"], _asked(job, plan["chosen"]["backend"])):
         raise BulkError(
-            f"{display_path(folder)} was started otherwise: {'; '.join(changed)}. Give "
+            f"{display_path(folder)} was started with another request: {'; '.join(changed)}. Give "
             "another folder, or remove that one"
         )
     identity = hashlib.sha256(json.dumps(plan["asked"], sort_keys=True).encode()).hexdigest()

@@ -105,7 +105,7 @@ def _company(
     counts = coo_array((np.concatenate(weight), pairs), shape=(len(used),) * 2).tocsr()
     together = (counts + counts.T).tocoo()
     total = np.asarray(together.sum(axis=1)).ravel()
-    smooth = total**0.75 / (total**0.75).sum()  # rare company would weigh too much otherwise
+    smooth = total**0.75 / (total**0.75).sum()  # or else rare company would weigh too much
     row, column = together.coords
     information = np.log(together.data / total[row] / smooth[column])
     positive = csr_array((np.maximum(information, 0), (row, column)), shape=together.shape)
