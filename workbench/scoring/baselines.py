@@ -230,7 +230,7 @@ def _candidates(lists: Sequence[CandidateList]) -> list[str]:
 
 
 def _regression(train: pd.DataFrame | None, seed: int, **_: Any) -> Scorer | None:
-    return None if train is None or train.empty else NgramRegression(seed).fit(train)
+    return None if train is None else NgramRegression(seed).fit(train)
 
 
 def _tfidf(train: pd.DataFrame | None, lists: Sequence[CandidateList], **_: Any) -> Scorer:
