@@ -1,5 +1,7 @@
 """The notebooks: parameters, style, and the artefacts of running them through papermill."""
 
+import ast
+import inspect
 import re
 import statistics
 
@@ -57,19 +59,33 @@ def test_cells_are_short_and_introduced(source):
     assert "**" in cells[0].source  # its time
 
 
-def test_every_figure_is_followed_by_its_interpretation(source):
+def calls(cell, name):
+    """The calls of `wb.<name>` in a cell; `wb.figures.` for all names of a room."""
+    for node in ast.walk(ast.parse(cell.source)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith(f"wb.{name}"):
+            yield node
+
+
+def test_every_figure_is_saved_and_read_aloud(source):
     for cell in code_cells(source):
-        if "show_figure" in cell.source:
-            assert cell.source.rpartition("show_figure")[2].count("Markdown("), cell.source
+        sentences = {"finding"} if "finding = wb.findings." in cell.source else set()
+        shown = [call for call in calls(cell, "show") if "figure" in ast.unparse(call)]
+        assert len(shown) == len(list(calls(cell, "figures."))), cell.source
+        for call in shown:
+            *_, last = call.args
+            text = ast.unparse(last)
+            spoken = isinstance(last, ast.JoinedStr | ast.Constant) or text in sentences
+            assert spoken or text.startswith("wb.findings."), cell.source
+            assert {"run_dir", "name"} <= {word.arg for word in call.keywords}
 
 
-def test_only_public_names_are_used(source):
-
-    names = {
-        name for cell in code_cells(source) for name in re.findall(r"\bwb\.(\w+)", cell.source)
-    }
-    assert names <= set(workbench.__all__)
+def test_only_the_face_and_the_rooms_are_used(source):
     text = "\n".join(cell.source for cell in code_cells(source))
+    for dotted in re.findall(r"\bwb((?:\.\w+)+)", text):
+        first, *rest = dotted.strip(".").split(".")
+        assert first in dir(workbench)
+        room = getattr(workbench, first)
+        assert not inspect.ismodule(room) or rest[0] in dir(room), dotted
     assert "from workbench" not in text
     assert "pip install" not in text
 

@@ -289,12 +289,10 @@ def runs(options: argparse.Namespace) -> int:
     records = [read_run(folder) for folder in run_folders(place)]
     rows = choose([row(record) for record in records], options.filters, options.sort)
     if options.export:
-        from workbench.runs.catalog import export_runs
+        from workbench.runs.export import export_runs
 
         chosen = {one["folder"] for one in rows}
-        return export_runs(
-            [r for r in records if display_path(r.folder) in chosen], options.export, options.uri
-        )
+        return export_runs([r for r in records if display_path(r.folder) in chosen], options.uri)
     show(rows, "json" if options.json else "csv" if options.csv else "")
     return 0
 
@@ -416,7 +414,8 @@ def find(place: Path, name: str) -> Path:
 
 def diff(place: Path, names: Sequence[str], as_json: bool) -> int:
     """Print in what two runs differ and how their figures do; the exit code."""
-    from workbench.runs.comparison import PER_QUERY, differences, paired_table
+    from workbench.ranking.metrics import RANKING_METRICS as PER_QUERY
+    from workbench.runs.comparison import differences, paired_table
 
     if len(names) != 2:
         raise RequestError("diff takes two runs: workbench runs diff A B")

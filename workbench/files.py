@@ -4,40 +4,57 @@ import hashlib
 import json
 import os
 import tempfile
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+
+def lazy_names(
+    package: str, modules: Mapping[str, str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` of a package whose names are imported on first use.
+
+    `modules` gives the public names of each module, separated by spaces; a module without any is
+    itself public.
+    """
+    home = {n: module for module, names in modules.items() for n in names.split()}
+    home |= {module.split(".")[-1]: module for module, names in modules.items() if not names}
+
+    def find(name: str) -> Any:
+        if name not in home:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module = import_module(f"{package}.{home[name]}")
+        return getattr(module, name) if modules[home[name]] else module
+
+    return find, lambda: sorted(home)
 
 
 def project_root() -> Path:
     """The folder that holds `notebooks/`; relative paths in parameters start here.
 
-    It is the folder of the installed source tree; for a copy installed elsewhere, the nearest
-    folder at or above the working directory that has `notebooks/`, else the working directory.
+    It is the folder of the source tree; for a copy installed elsewhere, the nearest folder at or
+    above the working directory that has `notebooks/`, else the working directory.
     """
-    source = Path(__file__).resolve().parent.parent
-    here = Path.cwd()
-    candidates = [source, here, *here.parents]
-    return next((path for path in candidates if (path / "notebooks").is_dir()), here)
+    candidates = [Path(__file__).resolve().parent.parent, Path.cwd(), *Path.cwd().parents]
+    return next((path for path in candidates if (path / "notebooks").is_dir()), Path.cwd())
 
 
 def project_path(path: str | os.PathLike[str]) -> Path:
-    """`path` made absolute: a relative one means the project's root, wherever the caller runs."""
+    """`path` made absolute; a relative one starts at the project's root."""
     return project_root() / Path(path).expanduser()
 
 
 def display_path(path: str | os.PathLike[str]) -> str:
-    """`path` as people should read it: relative to the project's root where it lies inside."""
-    absolute = project_path(path)
-    root = project_root()
+    """`path` for people: relative to the project's root if it is inside."""
+    absolute, root = project_path(path), project_root()
     return str(absolute.relative_to(root) if absolute.is_relative_to(root) else absolute)
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary file beside `path`; it takes the name `path` only if the block succeeds."""
+    """Yield a temporary file next to `path`; it is renamed to `path` if the block succeeds."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
@@ -60,13 +77,12 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write `value` as readable UTF-8 JSON; NaN and infinity are refused (`ValueError`)."""
-    text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)
-    write_text(path, text + "\n")
+    """Write `value` as readable UTF-8 JSON; NaN and infinity raise `ValueError`."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a UTF-8 JSON file."""
+    """The content of a UTF-8 JSON file."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
@@ -76,39 +92,20 @@ def sha256(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def set_aside(run_dir: str | os.PathLike[str], names: Iterable[str]) -> Path | None:
-    """Move what `run_dir` holds under `names` to `earlier/<time>/` in it, so that nothing is lost.
-
-    Returns:
-        The folder it was moved to; None if there was nothing to move.
-    """
-    folder = Path(run_dir)
-    present = [folder / name for name in names if (folder / name).exists()]
-    if not present:
-        return None
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    target = folder / "earlier" / f"{stamp}-{len(list(folder.glob('earlier/*')))}"
-    target.mkdir(parents=True)
-    for path in present:
-        path.rename(target / path.name)
-    return target
+class LinkError(ValueError):
+    """Something would be written or deleted through a link to elsewhere; nothing was started."""
 
 
 def links_leading_out(folder: str | os.PathLike[str]) -> list[Path]:
-    """Links anywhere in a folder, or the folder itself as a link, that lead out of it.
-
-    Who writes into the folder would write elsewhere, and who empties it might delete elsewhere.
-    """
+    """Links anywhere in a folder, or the folder itself as a link, that lead out of it."""
     top = Path(os.path.abspath(folder))
     if top.is_symlink():
         return [top]
-    home, found = top.resolve(), []
-    for place, folders, files in os.walk(top):
-        paths = (Path(place, name) for name in (*folders, *files))
-        found += [
-            path for path in paths if path.is_symlink() and not path.resolve().is_relative_to(home)
-        ]
-    return sorted(found)
+    inside = (Path(place, name) for place, dirs, files in os.walk(top) for name in (*dirs, *files))
+    home = top.resolve()
+    return sorted(
+        path for path in inside if path.is_symlink() and not path.resolve().is_relative_to(home)
+    )
 
 
 def refuse_links(folder: str | os.PathLike[str]) -> None:
@@ -122,7 +119,3 @@ def refuse_links(folder: str | os.PathLike[str]) -> None:
             f"{display_path(path)} is a link that leads out of its folder ({os.readlink(path)}): "
             "remove it, or choose another folder"
         )
-
-
-class LinkError(ValueError):
-    """Something would be written or deleted through a link to elsewhere; nothing was started."""

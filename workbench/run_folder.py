@@ -1,15 +1,10 @@
-"""The layout of a run folder, and the errors of requests and runs."""
+"""The layout of a run folder: where each file of a run is, and the errors of requests and runs."""
 
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
-STAGES = "stages"  # the folder of a run with the models of all stages but the last
-
-
-def stage_folders(run_dir: Path) -> list[Path]:
-    """The models of a run's finished stages but the last, in order; the last is `model/`."""
-    found = (run_dir / STAGES).glob("[0-9]*/lineage.json")
-    return sorted((file.parent for file in found), key=lambda folder: int(folder.name))
-
+from workbench.files import project_path
 
 ACTS = {
     "01": "01_inspect_data",
@@ -17,9 +12,78 @@ ACTS = {
     "03": "03_plot_loss",
     "04": "04_evaluate_ranking",
 }
-
-
 SCHEMA = 1  # of status.json; a folder with a higher one was written by a newer workbench
+STAGES = "stages"
+
+
+class RunFolder:
+    """Paths of a run's files and folders; a relative run folder is in the project's root.
+
+    The attributes are paths, whether or not anything is there.
+    """
+
+    def __init__(self, run_dir: str | Path) -> None:
+        self.path = project_path(run_dir)
+        self.parameters = self.path / "parameters.yaml"  # what was asked
+        self.environment = self.path / "environment.json"  # versions, commit, machine
+        self.status = self.path / "status.json"  # running, done or failed
+        self.report = self.path / "report.html"
+        self.notebooks = self.path / "notebooks"  # the executed copies
+        self.figures = self.path / "figures"
+        self.data = self.path / "data"
+        self.manifest = self.data / "manifest.json"  # counts every row, used or not
+        self.inspection = self.path / "inspection.json"
+        self.training_log = self.path / "training_log.jsonl"
+        self.model = self.path / "model"
+        self.lineage = self.model / "lineage.json"
+        self.card = self.model / "README.md"
+        self.stages = self.path / STAGES  # models of all stages but the last, which is `model`
+        self.snapshots = self.path / "snapshots"  # models along the training
+        self.checkpoints = self.path / "checkpoints"  # what a killed training goes on from
+        self.evaluation = self.path / "evaluation"
+        self.metrics = self.evaluation / "metrics.json"
+        self.per_query = self.evaluation / "per_query.parquet"
+        self.errors = self.evaluation / "errors.parquet"
+        self.candidates = self.evaluation / "candidates.jsonl"
+        self.blend = self.evaluation / "blend.json"
+        self.browser = self.evaluation / "browser.json"
+        self.earlier = self.path / "earlier"  # what later data, models and evaluations replaced
+
+    def split(self, name: str) -> Path:
+        """The pairs of `train`, `dev` or `test`."""
+        return self.data / f"{name}.parquet"
+
+    def figure(self, name: str) -> Path:
+        """The figure of that name."""
+        return self.figures / f"{name}.png"
+
+    def is_run(self) -> bool:
+        """Whether a run has left something here."""
+        return any(file.is_file() for file in (self.status, self.manifest, self.lineage))
+
+
+def stage_folders(run_dir: str | Path) -> list[Path]:
+    """The models of a run's finished stages but the last, in order; the last is `model/`."""
+    found = RunFolder(run_dir).stages.glob("[0-9]*/lineage.json")
+    return sorted((file.parent for file in found), key=lambda folder: int(folder.name))
+
+
+def set_aside(run_dir: str | Path, names: Iterable[str]) -> Path | None:
+    """Move what a run folder holds under `names` to `earlier/<time>/` in it, so nothing is lost.
+
+    Returns:
+        The folder it was moved to; None if there was nothing to move.
+    """
+    folder = RunFolder(run_dir)
+    present = [folder.path / name for name in names if (folder.path / name).exists()]
+    if not present:
+        return None
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    target = folder.earlier / f"{stamp}-{len(list(folder.earlier.glob('*')))}"
+    target.mkdir(parents=True)
+    for path in present:
+        path.rename(target / path.name)
+    return target
 
 
 class RequestError(ValueError):
@@ -27,7 +91,7 @@ class RequestError(ValueError):
 
 
 class ActError(RuntimeError):
-    """An act failed; its executed notebook, with the traceback, and all earlier files stay."""
+    """A notebook failed; its executed copy, with the traceback, and all earlier files stay."""
 
     def __init__(self, act: str, cell: int | None, error: str) -> None:
         where = f"notebook {ACTS[act]}" + ("" if cell is None else f", cell {cell}")
@@ -36,4 +100,4 @@ class ActError(RuntimeError):
 
 
 class Terminated(KeyboardInterrupt):
-    """The process was asked to end (SIGTERM): treated as Ctrl-C is, so that a run can go on."""
+    """The process was asked to end (SIGTERM): handled like Ctrl-C, so that a run can go on."""

@@ -14,8 +14,8 @@ from tests.batch.test_faults import snapshot
 from tests.batch.tiny_project import ACTS, SIGNALS, TinyProject, await_end, await_file
 from workbench.batch.execute import execute, run_chain
 from workbench.cli import choose, csv_cell, main, show, terminal_text
-from workbench.files import set_aside, write_json, write_text
-from workbench.run_folder import RequestError
+from workbench.files import write_json, write_text
+from workbench.run_folder import RequestError, set_aside
 from workbench.runs.folder import read_status
 from workbench.runs.parameters import load_parameters
 

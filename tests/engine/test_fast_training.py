@@ -12,7 +12,7 @@ from workbench.data.splits import prepare_data
 from workbench.engine.gradients import BertGradients, Share, shares_of
 from workbench.engine.packing import MOST_PADDING, filled_up
 from workbench.models import find_model
-from workbench.reports.findings.training import training_finding
+from workbench.reports import findings
 from workbench.scoring.cross_encoder import load_cross_encoder, pair_encoder
 from workbench.training.log import TrainingLog, read_training_log
 from workbench.training.recipe import Recipe
@@ -257,4 +257,4 @@ def test_the_finding_says_where_fast_was_not_to_be_had(used, said):
         "recipe": {"speed": "fast"},
         "speed": used,
     }
-    assert ("`speed: fast` is for a BERT" in training_finding(record)) is said
+    assert ("`speed: fast` is for a BERT" in findings.outcome(record)) is said

@@ -1,4 +1,6 @@
-"""A blend of scores: fitted on dev alone, measured on the lists, and a scorer like any other."""
+"""A blend of scores: fitted on dev alone, measured on the lists."""
+
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -8,15 +10,17 @@ from scipy.special import expit
 from workbench.data.build_lists import build_candidates
 from workbench.data.splits import split_pairs
 from workbench.files import read_json
-from workbench.ranking.blend import FILE, Blend, fit_blend, load_blend, try_blend
+from workbench.ranking.blend import fit_blend, try_blend
 from workbench.ranking.evaluation import evaluate
+from workbench.reports.findings.ranking import blend as blend_finding
+from workbench.run_folder import RunFolder
 from workbench.scoring.baselines import CharacterJaccard, NgramRegression
 
 RESAMPLES = 500
 
 
 class Knowing:
-    """Knows which pairs are positive, as well as it is told, whatever side they are on."""
+    """Knows which pairs are positive, as well as `sharpness` says, whichever split they are in."""
 
     log_odds = True
 
@@ -33,18 +37,18 @@ class Knowing:
 
 
 @pytest.fixture(scope="module")
-def sides(sample):
+def splits(sample):
     return tuple(split_pairs(sample, 0.3, 0.4)[name] for name in ("train", "dev", "test"))
 
 
 @pytest.fixture(scope="module")
-def lists(sides):
-    return build_candidates(sides[2], 20)
+def lists(splits):
+    return build_candidates(splits[2], 20)
 
 
 @pytest.fixture(scope="module")
-def positives(sides, lists):
-    texts = pd.concat(sides)
+def positives(splits, lists):
+    texts = pd.concat(splits)
     found = texts[texts["label"] >= 0.5]
     pairs = set(zip(found["sentence_0"], found["sentence_1"], strict=True))
     for one in lists:
@@ -52,8 +56,8 @@ def positives(sides, lists):
     return pairs
 
 
-def evaluated(model, sides, lists, dev=True):
-    train, tuned, test = sides
+def evaluated(model, splits, lists, dev=True):
+    train, tuned, test = splits
     scorers = {
         "model": model,
         "ngram_regression": NgramRegression().fit(train),
@@ -61,6 +65,20 @@ def evaluated(model, sides, lists, dev=True):
     }
     given = tuned if dev else None
     return scorers, evaluate(scorers, lists, test, resamples=RESAMPLES, dev=given)
+
+
+class Mixed:
+    """The blend as a scorer: the weighted sum of its parts' scores."""
+
+    def __init__(self, blend, scorers):
+        self.blend, self.scorers = blend, scorers
+
+    def score(self, pairs):
+        parts = [
+            weight * self.scorers[name].score(pairs).astype(float)
+            for name, weight in self.blend.weights.items()
+        ]
+        return (sum(parts) + self.blend.intercept).astype(np.float32)
 
 
 def test_the_weights_of_made_up_labels_are_found():
@@ -71,78 +89,61 @@ def test_the_weights_of_made_up_labels_are_found():
         pd.DataFrame({"scorer": name, "positive": positive, "score": score})
         for name, score in (("model", model), ("char_jaccard", jaccard))
     )
-    blend = fit_blend({"model": None, "char_jaccard": CharacterJaccard()}, dev)
+    blend = fit_blend(dev)
     assert list(blend.weights) == ["model", "char_jaccard"]
     assert blend.weights["model"] == pytest.approx(0.5, abs=0.03)
     assert blend.weights["char_jaccard"] == pytest.approx(4, abs=0.2)
     assert blend.intercept == pytest.approx(-3, abs=0.15)
 
 
-def test_its_logit_is_the_weighted_sum():
-    blend = Blend({"char_jaccard": 2.0}, -1.0, {"char_jaccard": CharacterJaccard()})
-    assert blend.score([("ab", "ab"), ("ab", "cd"), ("abc", "abx")]).tolist() == [1.0, -1.0, 0.0]
-
-
-def test_what_the_model_lacks_is_seen_and_its_figures_are_those_of_the_scorer(
-    sides, lists, positives, tmp_path
+def test_what_the_model_lacks_is_seen_and_its_figures_are_those_of_a_scorer_with_these_weights(
+    splits, lists, positives, tmp_path
 ):
-    scorers, evaluation = evaluated(Knowing(positives, 0.5), sides, lists)
-    report = try_blend(tmp_path, scorers, evaluation, lists)
-    assert "ranks better than the model alone" in report.finding()
-    assert report.dev_pairs == len(sides[1])
-    assert report.minus["model"]["low"] > 0
-    assert sum(map(abs, report.shares.values())) == pytest.approx(1)
-    table = report.table()
+    scorers, evaluation = evaluated(Knowing(positives, 0.5), splits, lists)
+    blend = try_blend(tmp_path, evaluation, lists)
+    assert "ranks better than the model alone" in blend_finding(blend)
+    assert blend.dev_pairs == len(splits[1])
+    assert blend.minus["model"]["low"] > 0
+    assert sum(map(abs, blend.shares.values())) == pytest.approx(1)
+    assert replace(blend, means={}, minus={}) == fit_blend(evaluation.dev)
+    table = blend.table()
     assert set(table.index) == {*scorers, "blend"}
     assert table.loc["blend", "share"] == table.loc["blend", "p (Holm)"] == ""
-    blend = load_blend(tmp_path, scorers)
-    assert blend == fit_blend(scorers, evaluation.dev)
-    alone = evaluate({**scorers, "blend": blend}, lists, sides[2], resamples=RESAMPLES)
+    saved = read_json(RunFolder(tmp_path).blend)
+    assert saved == {"schema": 1, **asdict(blend)}
+    mixed = {**scorers, "blend": Mixed(blend, scorers)}
+    alone = evaluate(mixed, lists, splits[2], resamples=RESAMPLES)
     rows = {row["scorer"]: row["ndcg@10"] for row in alone.metrics["rows"]}
-    assert report.means == {name: pytest.approx(rows[name], abs=1e-9) for name in report.means}
+    assert blend.means == {name: pytest.approx(rows[name], abs=1e-9) for name in blend.means}
     gap = alone.metrics["model_minus"]["blend"]
-    assert report.minus["model"]["mean"] == pytest.approx(-gap["mean"])
-    assert report.minus["model"]["low"] == pytest.approx(-gap["high"])
+    assert blend.minus["model"]["mean"] == pytest.approx(-gap["mean"])
+    assert blend.minus["model"]["low"] == pytest.approx(-gap["high"])
 
 
-def test_a_model_that_knows_all_gains_nothing(sides, lists, positives, tmp_path):
-    scorers, evaluation = evaluated(Knowing(positives, 20.0), sides, lists)
-    report = try_blend(tmp_path, scorers, evaluation, lists)
-    assert "adds nothing that can be shown" in report.finding()
+def test_a_model_that_knows_all_gains_nothing(splits, lists, positives, tmp_path):
+    _, evaluation = evaluated(Knowing(positives, 20.0), splits, lists)
+    report = try_blend(tmp_path, evaluation, lists)
+    assert "adds nothing that can be shown" in blend_finding(report)
     assert report.shares["model"] > 0.5
 
 
-def test_dev_pairs_unlike_the_lists_are_told(sides, lists, positives, tmp_path):
+def test_dev_pairs_unlike_the_lists_are_reported(splits, lists, positives, tmp_path):
     """On dev the model is worthless, so that the blend leans on the rest, which is worse here."""
-    _, dev, _ = sides
+    _, dev, _ = splits
     flipped = set(zip(dev["sentence_0"], dev["sentence_1"], strict=True))
-    scorers, evaluation = evaluated(Knowing(positives, 20.0, flipped), sides, lists)
-    report = try_blend(tmp_path, scorers, evaluation, lists)
-    assert "ranks worse than the model" in report.finding()
+    _, evaluation = evaluated(Knowing(positives, 20.0, flipped), splits, lists)
+    report = try_blend(tmp_path, evaluation, lists)
+    assert "ranks worse than the model" in blend_finding(report)
 
 
 @pytest.mark.parametrize("few", ["no dev", "one class"])
-def test_without_dev_pairs_there_is_none_and_it_says_why(few, sides, lists, positives, tmp_path):
-    train, dev, test = sides
+def test_without_dev_pairs_there_is_none_and_it_says_why(few, splits, lists, positives, tmp_path):
+    train, dev, test = splits
     if few == "one class":
         dev = dev[dev["label"] < 0.5]
-    scorers, evaluation = evaluated(
-        Knowing(positives), (train, dev, test), lists, dev=few != "no dev"
-    )
-    report = try_blend(tmp_path, scorers, evaluation, lists)
+    _, evaluation = evaluated(Knowing(positives), (train, dev, test), lists, dev=few != "no dev")
+    report = try_blend(tmp_path, evaluation, lists)
     said = {"no dev": "dev pairs to fit it on", "one class": "20 dev pairs of each class"}[few]
-    assert said in report.finding()
+    assert said in blend_finding(report)
     assert report.table().empty
-    assert read_json(tmp_path / FILE)["problem"] == report.problem
-    with pytest.raises(ValueError, match="has no blend"):
-        load_blend(tmp_path, scorers)
-
-
-def test_a_blend_is_not_loaded_without_its_parts(sides, lists, positives, tmp_path):
-    with pytest.raises(ValueError, match="notebook 4 has not made one"):
-        load_blend(tmp_path, {})
-    scorers, evaluation = evaluated(Knowing(positives), sides, lists)
-    try_blend(tmp_path, scorers, evaluation, lists)
-    del scorers["char_jaccard"]
-    with pytest.raises(ValueError, match="needs the scorer char_jaccard"):
-        load_blend(tmp_path, scorers)
+    assert read_json(RunFolder(tmp_path).blend)["problem"] == report.problem

@@ -1,12 +1,14 @@
 """Measuring scorers on lists, broken scorers, and what may be claimed from the numbers."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from workbench.data.build_lists import build_candidates
+from workbench.data.list_files import read_candidates
 from workbench.data.lists import CandidateList
 from workbench.files import read_json
 from workbench.ranking.evaluation import (
@@ -16,20 +18,9 @@ from workbench.ranking.evaluation import (
     score_lists,
     worst_queries,
 )
-from workbench.ranking.metrics import RANKING_METRICS
+from workbench.ranking.metrics import RANKING_METRICS, recall
 from workbench.ranking.uncertainty import format_estimate
-from workbench.reports.findings.ranking import (
-    agreement_finding,
-    calibration_finding,
-    curve_finding,
-    leak_finding,
-    left_out_finding,
-    lists_finding,
-    pairs_finding,
-    ranking_finding,
-    scatter_finding,
-    ties_finding,
-)
+from workbench.reports import findings
 from workbench.scoring.baselines import CharacterJaccard, RandomScorer
 
 LISTS = [
@@ -40,7 +31,7 @@ NO_PAIRS = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
 
 
 class Fixed:
-    """A scorer that gives what it is told."""
+    """A scorer with given scores."""
 
     def __init__(self, values):
         self.values = values
@@ -96,6 +87,16 @@ def test_evaluation_by_hand(tmp_path):
     assert result.differences().index.tolist() == ["char_jaccard", "constant"]
 
 
+def test_a_new_metric_is_in_every_table_by_its_entry_alone(monkeypatch, tmp_path):
+    monkeypatch.setitem(RANKING_METRICS, "recall@20", partial(recall, k=20))
+    result = evaluate({"model": CharacterJaccard()}, LISTS, NO_PAIRS, resamples=100)
+    assert row_of(result, "model")["recall@20"]["mean"] == 1
+    assert "recall@20" in result.table("ranking")
+    folder = save_evaluation(tmp_path, result, LISTS)
+    assert pd.read_parquet(folder / "per_query.parquet")["recall@20"].tolist() == [1, 1]
+    assert read_candidates(folder / "candidates.jsonl") == LISTS
+
+
 def test_odd_queries_stay_in_every_mean_and_are_counted():
     odd = [
         *LISTS,
@@ -135,8 +136,8 @@ def test_a_constant_scorer_is_caught(lists):
     gap = result.metrics["model_minus"]["random"]
     assert gap["low"] < 0 < gap["high"]
     assert result.metrics["queries_all_tied"]["model"] == 1
-    assert "`model` mostly does not rank at all" in ties_finding(result.metrics)
-    assert "ranks worse than `char_jaccard`" in ranking_finding(result.metrics)
+    assert "No ranking in most queries: `model`" in findings.ties(result.metrics)
+    assert "ranks worse than `char_jaccard`" in findings.verdict(result.metrics)
     strict = evaluate(scorers, lists, NO_PAIRS, resamples=200, ties="worst")
     assert row_of(strict, "model")["mrr@10"]["mean"] < row_of(result, "random")["mrr@10"]["mean"]
     assert row_of(strict, "model")["success@5"]["mean"] == 0
@@ -144,16 +145,16 @@ def test_a_constant_scorer_is_caught(lists):
 
 def test_a_scorer_that_ranks_is_not_called_constant(lists):
     result = evaluate({"model": RandomScorer(1)}, lists, NO_PAIRS, resamples=100)
-    assert "No scorer gives" in ties_finding(result.metrics)
+    assert "No scorer gives" in findings.ties(result.metrics)
 
 
 def test_a_reversed_scorer_is_reported_as_worse(lists):
     result = evaluate({"model": Reversed(), "char_jaccard": CharacterJaccard()}, lists, NO_PAIRS)
-    assert "worse than `char_jaccard`" in ranking_finding(result.metrics)
+    assert "worse than `char_jaccard`" in findings.verdict(result.metrics)
     swapped = evaluate({"char_jaccard": Reversed(), "model": CharacterJaccard()}, lists, NO_PAIRS)
-    assert "better than every baseline" in ranking_finding(swapped.metrics)
+    assert "better than every baseline" in findings.verdict(swapped.metrics)
     same = evaluate({"a": CharacterJaccard(), "model": CharacterJaccard()}, lists, NO_PAIRS)
-    assert "cannot be told apart" in ranking_finding(same.metrics)
+    assert "cannot be told apart" in findings.verdict(same.metrics)
     assert same.metrics["model_minus"]["a"]["p"] == 1
 
 
@@ -166,7 +167,7 @@ def test_a_claim_needs_the_interval_and_the_corrected_p_value():
 
     def said(**changes):
         gaps = {"a": gap | changes, "b": gap}
-        return ranking_finding({"rows": rows, "queries": 500, "model_minus": gaps})
+        return findings.verdict({"rows": rows, "queries": 500, "model_minus": gaps})
 
     assert "better than every baseline" in said()
     assert "`a` cannot be told apart" in said(p_holm=0.06)
@@ -200,12 +201,12 @@ def test_threshold_comes_from_dev_and_without_dev_there_is_none(sample):
         (called == (test["label"] >= 0.5)).mean()
     )
     assert row_of(found, "model")["brier"]["mean"] is None  # no log-odds, no probability
-    assert "fitted on 300 dev pairs" in pairs_finding(found.metrics)
+    assert "fitted on 300 dev pairs" in findings.pairs(found.metrics)
     for empty in (None, sample.head(0), sample[sample["label"] == 0]):
         without = evaluate(scorer, LISTS, test, resamples=100, dev=empty)
         assert without.metrics["thresholds"]["model"] is None
         assert row_of(without, "model")["f1"]["mean"] is None
-        assert "no threshold can be fitted" in pairs_finding(without.metrics)
+        assert "no threshold can be fitted" in findings.pairs(without.metrics)
 
 
 def test_log_odds_have_a_calibration(sample):
@@ -218,7 +219,7 @@ def test_log_odds_have_a_calibration(sample):
     probability = 1 / (1 + np.exp(-scores["score"]))
     assert row["brier"]["mean"] == pytest.approx(((probability - scores["positive"]) ** 2).mean())
     assert 0 <= row["ece"]["mean"] <= 1
-    assert "are off" in calibration_finding(result.metrics)
+    assert "are off" in findings.calibration(result.metrics)
 
 
 def test_pairs_of_one_class_are_not_averaged_over_nothing(sample):
@@ -226,8 +227,8 @@ def test_pairs_of_one_class_are_not_averaged_over_nothing(sample):
     result = evaluate({"model": CharacterJaccard()}, LISTS, positives, resamples=100)
     assert result.metrics["rows"][0]["ap"] == {"mean": None, "low": None, "high": None}
     assert result.table().loc["model", "ap"] == "not defined"
-    assert "nothing to compare" in ranking_finding(result.metrics)
-    assert "of one class" in pairs_finding(result.metrics)
+    assert "nothing to compare" in findings.verdict(result.metrics)
+    assert "of one class" in findings.pairs(result.metrics)
 
 
 def test_no_list_is_an_error():
@@ -244,8 +245,8 @@ def test_one_query_is_ranked_by_the_first_scorer():
 def test_scored_candidates_stand_in_for_pairs(lists):
     result = evaluate({"model": CharacterJaccard()}, lists, NO_PAIRS, resamples=100)
     assert len(result.scored()) == sum(len(one.candidates) for one in lists)
-    assert "no labelled test pairs" in pairs_finding(result.metrics)
-    assert "not defined here" in calibration_finding(result.metrics)
+    assert "no labelled test pairs" in findings.pairs(result.metrics)
+    assert "not defined here" in findings.calibration(result.metrics)
 
 
 def test_the_finding_about_lists_names_what_is_odd():
@@ -266,16 +267,16 @@ def test_the_finding_about_lists_names_what_is_odd():
         },
     }
     suspects = pd.DataFrame({"reason": ["equal", "group", "group"]})
-    text = lists_finding(recipe, suspects)
+    text = findings.lists(recipe, suspects)
     for words in (
-        "2 queries have nothing relevant",
-        "In 1 lists every order",
-        "2 relevant texts",
-        "3 negatives are probably true paraphrases",
+        "nothing relevant to rank, which score 0: 2.",
+        "every order is equally good: 1",
+        "not among the candidates: 2;",
+        "probably true paraphrases: 3",
         "1 equal",
         "2 connected",
-        "1 queries of the run",
-        "5 times",
+        "for want of a judgement: 1.",
+        "paraphrases of the query: 5.",
     ):
         assert words in text
     clean = recipe | {
@@ -283,18 +284,18 @@ def test_the_finding_about_lists_names_what_is_odd():
         "queries_without_judgement": 0,
         "odd_queries": dict.fromkeys(recipe["odd_queries"], 0),
     }
-    text = lists_finding(clean, suspects.head(0))
+    text = findings.lists(clean, suspects.head(0))
     assert "**" not in text
     assert "No negative looks like" in text
 
 
 def test_small_findings_follow_their_numbers():
-    assert "1 of the 2 queries" in leak_finding(1, 2, 9)
-    assert "None of the 2" in leak_finding(0, 2, 9)
-    assert "cannot be told" in leak_finding(0, 2, 0)
-    assert left_out_finding({}) == "No rung of the ladder is missing."
-    assert "`base`, because x" in left_out_finding({"base": "x"})
-    assert "better than `a` on 1 queries, worse on 2, equal on 1" in scatter_finding(
+    assert "1 of the 2 queries" in findings.leak(1, 2, 9)
+    assert "None of the 2" in findings.leak(0, 2, 9)
+    assert "cannot be told" in findings.leak(0, 2, 0)
+    assert findings.left_out({}) == "No scorer is left out."
+    assert "`base`, because x" in findings.left_out({"base": "x"})
+    assert "better than `a`: 1; worse: 2; equal: 1." in findings.scatter(
         [1, 0, 0, 0.5], [0, 1, 1, 0.5], "a"
     )
     assert format_estimate({"mean": None, "low": None, "high": None}) == "not defined"
@@ -312,8 +313,8 @@ def test_small_findings_follow_their_numbers():
 def test_the_finding_about_a_learning_curve(means, words):
     curve = pd.DataFrame({"pairs": [0, 10, 20], "mean": means})
     curve["low"], curve["high"] = curve["mean"] - 0.05, curve["mean"] + 0.05
-    assert words in curve_finding(curve)
-    assert "kept no snapshots" in curve_finding(curve.head(0))
+    assert words in findings.curve(curve)
+    assert "kept no snapshots" in findings.curve(curve.head(0))
 
 
 def test_orders_by_two_metrics_are_compared():
@@ -321,7 +322,7 @@ def test_orders_by_two_metrics_are_compared():
         {"scorer": "a", "ndcg@10": {"mean": 0.5}, "mrr@10": {"mean": 0.5}},
         {"scorer": "b", "ndcg@10": {"mean": 0.4}, "mrr@10": {"mean": 0.4}},
     ]
-    assert "same order" in agreement_finding({"rows": rows})
+    assert "same order" in findings.agreement({"rows": rows})
     rows[1]["mrr@10"]["mean"] = 0.6
-    assert "do not build a claim" in agreement_finding({"rows": rows})
+    assert "do not build a claim" in findings.agreement({"rows": rows})
     assert not math.isnan(rows[0]["ndcg@10"]["mean"])

@@ -1,22 +1,27 @@
 """What is evaluated: a run's own model, a model made elsewhere, another run's model."""
 
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from safetensors.numpy import load_file
 
 from workbench.cli import main
 from workbench.data.list_files import read_candidates
 from workbench.data.lists import CandidateList
-from workbench.files import read_json
+from workbench.files import read_json, write_json
 from workbench.models import ModelError
 from workbench.ranking.evaluation import evaluate
 from workbench.ranking.ladder import (
     find_snapshots,
     find_subject,
     ladder_scorers,
-    other_runs,
     snapshot_curve,
 )
+from workbench.scoring.baselines import BASELINES
 
 LISTS = [
     CandidateList("怎么开通", ("如何开通", "天气", "退货"), (1.0, 0.0, 0.0)),
@@ -29,7 +34,7 @@ def test_a_run_with_a_model_is_its_own_subject(chain, tiny_model):
     assert subject.own
     assert subject.model.path == chain / "model"
     assert subject.base.path == tiny_model
-    assert len(subject.sides["train"]) > 100
+    assert len(subject.splits["train"]) > 100
     assert subject.left_out == {}
     assert "trained in this very run" in str(subject)
 
@@ -38,7 +43,7 @@ def test_a_model_made_elsewhere_is_evaluated_as_it_is(tmp_path, tiny_model):
     subject = find_subject(tmp_path / "none", str(tiny_model))
     assert not subject.own
     assert "NOT trained in this run" in str(subject)
-    assert {name: len(side) for name, side in subject.sides.items()} == {
+    assert {name: len(pairs) for name, pairs in subject.splits.items()} == {
         "train": 0,
         "dev": 0,
         "test": 0,
@@ -54,7 +59,7 @@ def test_a_model_made_elsewhere_is_evaluated_as_it_is(tmp_path, tiny_model):
         "candidate_order",
         "random",
     ]
-    result = evaluate(scorers, LISTS, subject.sides["test"], resamples=100)
+    result = evaluate(scorers, LISTS, subject.splits["test"], resamples=100)
     assert len(result.metrics["rows"]) == 6
 
 
@@ -64,7 +69,7 @@ def test_another_runs_model_brings_its_pairs_and_its_base(chain, tmp_path, tiny_
     assert subject.model.path == chain / "model"
     assert subject.base.path == tiny_model
     assert subject.data_from == str(chain)
-    assert len(subject.sides["test"]) > 10
+    assert len(subject.splits["test"]) > 10
     assert subject.record()["trained_in_this_run"] is False
 
 
@@ -74,11 +79,7 @@ def test_no_model_stands_in_for_one_that_cannot_be_found(tmp_path):
         find_subject(tmp_path, "no/such-model")
 
 
-def test_a_base_that_is_gone_is_left_out_and_said(chain, tmp_path):
-    import shutil
-
-    from workbench.files import write_json
-
+def test_a_base_that_is_gone_is_left_out_with_the_reason(chain, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(chain / "model", copy / "model")
     lineage = read_json(copy / "model/lineage.json")
@@ -86,7 +87,7 @@ def test_a_base_that_is_gone_is_left_out_and_said(chain, tmp_path):
     write_json(copy / "model/lineage.json", lineage)
     subject = find_subject(copy, "unused/unused")
     assert subject.base is None
-    assert "cannot be had any more" in subject.left_out["base"]
+    assert "no longer available" in subject.left_out["base"]
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ def test_the_command_evaluates_a_model_without_training(elsewhere, tmp_path, cap
 
 
 def test_another_runs_model_is_evaluated_with_a_single_short_command(chain, tmp_path, capsys):
-    """No file of parameters, no lists: the other run's test side is ranked."""
+    """No file of parameters, no lists: the other run's test split is ranked."""
     arguments = [
         "run",
         "--runs-dir",
@@ -181,8 +182,6 @@ def test_with_nothing_to_rank_nothing_is_started(tmp_path, tiny_model, capsys):
 
 
 def test_snapshots_are_kept_at_equal_steps_and_those_there_already_stay(tmp_path, tiny_model):
-    from types import SimpleNamespace
-
     from workbench.scoring.cross_encoder import load_cross_encoder
     from workbench.training.checkpoints import SnapshotCallback
 
@@ -223,8 +222,6 @@ def test_a_folder_of_trec_files_may_be_given_and_a_missing_one_is_refused(
 
 def test_snapshots_make_a_learning_curve_that_ends_at_the_model(chain):
     """The last snapshot is the model, so its value is the model's; the first row is the base."""
-    from safetensors.numpy import load_file
-
     folders = find_snapshots(chain)
     assert len(folders) == 3
     seen = [read_json(folder / "snapshot.json")["pairs"] for folder in folders]
@@ -255,26 +252,43 @@ def test_a_run_without_snapshots_has_no_curve(tmp_path):
 
 class _Zero:
     def score(self, pairs):
-        import numpy as np
-
         return np.zeros(len(pairs), dtype=np.float32)
 
 
-def test_models_of_other_runs_stand_under_their_folders_names(chain, tiny_model, tmp_path):
-    import shutil
-
-    shutil.copytree(tiny_model, tmp_path / "theirs")
-    found = other_runs(f"{chain}, {tmp_path / 'theirs'},", 64)
-    assert list(found) == [chain.name, "theirs"]
-    own, _ = ladder_scorers(find_subject(chain, ""), read_lists(chain), 64)
+def test_models_of_other_runs_have_the_names_of_their_folders(chain, tiny_model, tmp_path):
+    for name in ("theirs", "random"):
+        shutil.copytree(tiny_model, tmp_path / name)
+    subject = find_subject(chain, "")
+    found, _ = ladder_scorers(subject, LISTS, 64, compare_runs=f"{chain}, {tmp_path / 'theirs'},")
+    assert list(found) == ["model", "base", *BASELINES, chain.name, "theirs"]
     pairs = [("怎么开通", "如何开通"), ("a", "b")]
-    assert (found[chain.name].score(pairs) == own["model"].score(pairs)).all()
-    assert other_runs("") == {}
-    shutil.copytree(tiny_model, tmp_path / "random")
+    assert (found[chain.name].score(pairs) == found["model"].score(pairs)).all()
     with pytest.raises(ValueError, match="the name 'random' is taken"):
-        other_runs(str(tmp_path / "random"))
+        ladder_scorers(subject, LISTS, 64, compare_runs=str(tmp_path / "random"))
     with pytest.raises(ModelError):
-        other_runs(str(tmp_path / "none"))
+        ladder_scorers(subject, LISTS, 64, compare_runs=str(tmp_path / "none"))
+
+
+def test_a_new_baseline_needs_nothing_but_its_entry_in_the_registry(
+    tmp_path, tiny_model, monkeypatch
+):
+    class Length:
+        @classmethod
+        def build(cls, train, lists, seed):
+            return cls() if len(train) == 0 and lists == LISTS and seed == 7 else None
+
+        def score(self, pairs):
+            return np.array([len(text) for _, text in pairs], dtype=np.float32)
+
+    monkeypatch.setitem(BASELINES, "length", Length)
+    subject = find_subject(tmp_path / "none", str(tiny_model))
+    scorers, left_out = ladder_scorers(subject, LISTS, max_length=32, seed=7)
+    assert list(scorers)[-1] == "length"
+    rows = evaluate({"length": scorers["length"]}, LISTS, subject.splits["test"], resamples=100)
+    assert rows.metrics["rows"][0]["scorer"] == "length"
+    scorers, left_out = ladder_scorers(subject, LISTS, max_length=32, seed=8)
+    assert "length" not in scorers
+    assert "cannot be built" in left_out["length"]
 
 
 def read_lists(run):

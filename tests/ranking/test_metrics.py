@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -28,6 +30,7 @@ from workbench.ranking.metrics import (
     roc_auc,
     success,
 )
+from workbench.runs.parameters import Parameters
 
 GRADES = [0.0, 0.0, 0.0, 1.0, 2.0, 3.0]
 lists = st.lists(st.tuples(st.integers(-6, 6), st.sampled_from(GRADES)), min_size=1, max_size=25)
@@ -324,10 +327,21 @@ def test_pair_metrics_by_hand_and_with_one_class():
     assert pair_metrics([1, 1, 1], [1, 0, 0], ties="worst")["roc_auc"] == 0
 
 
-def test_metrics_need_numpy_alone():
-    import subprocess
-    import sys
+def test_a_new_metric_is_measured_and_a_choice_by_its_entry_alone():
+    code = (
+        "from functools import partial; import workbench.ranking.metrics as m; "
+        "m.RANKING_METRICS['recall@20'] = partial(m.recall, k=20); "
+        "m.METRICS = (*m.RANKING_METRICS, *m.PAIR_METRICS); "
+        "from workbench.runs.parameters import Parameters; "
+        "Parameters(metric='recall@20'); "
+        "assert m.rank_metrics([[2, 1]], [[0, 1]])['recall@20'].tolist() == [1]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(ValueError, match="ndcg@10, mrr@10, map"):
+        Parameters(metric="recall@20")
 
-    code = "import sys, workbench.metrics; print(*sys.modules)"
+
+def test_metrics_need_numpy_alone():
+    code = "import sys, workbench.ranking.metrics; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"pandas", "scipy", "sklearn", "torch"} & set(done.stdout.split())

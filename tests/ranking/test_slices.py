@@ -9,7 +9,8 @@ import pytest
 from workbench.data.build_lists import build_candidates
 from workbench.data.lists import CandidateList
 from workbench.ranking.evaluation import evaluate
-from workbench.ranking.slices import equal_overlap, negative_couples, query_features, slice_table
+from workbench.ranking.slices import equal_overlap, pairwise_orders, query_features, slice_table
+from workbench.reports import findings
 from workbench.reports.figures.ranking import (
     ladder,
     learning_curve,
@@ -19,13 +20,7 @@ from workbench.reports.figures.ranking import (
     score_distributions,
     slices_plot,
 )
-from workbench.reports.figures.style import new_axes, plain, show_figure
-from workbench.reports.findings.ranking import (
-    equal_overlap_finding,
-    negatives_finding,
-    ranking_finding,
-    slices_finding,
-)
+from workbench.reports.figures.style import new_axes, plain, save_figure
 from workbench.scoring.baselines import CharacterJaccard, RandomScorer
 
 
@@ -98,7 +93,7 @@ class Fixed:
 
 
 @pytest.mark.parametrize(("ties", "tie"), [("expected", 0.5), ("worst", 0.0)])
-def test_couples_by_hand(ties, tie):
+def test_pairwise_orders_by_hand(ties, tie):
     lists = [
         CandidateList(
             "q",
@@ -109,7 +104,7 @@ def test_couples_by_hand(ties, tie):
     ]
     nothing = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
     result = evaluate({"model": Fixed([2, 3, 1, 2])}, lists, nothing, ties=ties, resamples=100)
-    found = negative_couples(result, lists).set_index("kind")
+    found = pairwise_orders(result, lists).set_index("kind")
     assert found["mean"].to_dict() == {"look_alike": 0.0, "random": (1 + tie) / 2}
     assert found["couples"].to_dict() == {"look_alike": 1, "random": 2}
 
@@ -118,10 +113,10 @@ def test_negatives_of_unknown_origin_are_told_by_overlap():
     lists = [CandidateList("abcd", ("abcx", "abxy", "mn"), (1.0, 0.0, 0.0))]
     nothing = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
     result = evaluate({"model": CharacterJaccard()}, lists, nothing, resamples=100)
-    assert negative_couples(result, lists)["kind"].tolist() == ["look_alike", "random"]
+    assert pairwise_orders(result, lists)["kind"].tolist() == ["look_alike", "random"]
 
 
-def test_couples_of_equal_overlap_by_hand():
+def test_pairs_of_equal_overlap_by_hand():
     # Overlaps with the query: 3/4 for p, l and m, 0 for r. So (p, l) and (p, m) count, (p, r) not.
     lists = [CandidateList("abcd", ("abc", "bcd", "acd", "xyz"), (1.0, 0.0, 0.0, 0.0))]
     nothing = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
@@ -129,28 +124,28 @@ def test_couples_of_equal_overlap_by_hand():
     found = equal_overlap(evaluate(scorers, lists, nothing, resamples=100), lists)
     assert found.set_index("scorer")["mean"].to_dict() == {"model": 0.5, "char_jaccard": 0.5}
     assert found["couples"].tolist() == [2, 2]
-    text = equal_overlap_finding(found)
-    assert text.startswith("The model is right in 0.500 [0.500, 0.500] of 2 couples")
-    assert "No positive" in equal_overlap_finding(found.head(0))
+    text = findings.equal_overlap(found)
+    assert text.startswith("The model is right in 0.500 [0.500, 0.500] of 2 pairwise orders")
+    assert "No positive" in findings.equal_overlap(found.head(0))
     found.loc[found["scorer"] == "char_jaccard", "mean"] = 0.75
-    assert "`char_jaccard` is right most often, in 0.750" in equal_overlap_finding(found)
+    assert "`char_jaccard` is right most often, in 0.750" in findings.equal_overlap(found)
 
 
 def test_findings_about_slices_and_negatives(evaluation, features, lists):
     slices = slice_table(evaluation, features, lists, resamples=200)
     whole = slices[~slices["small"]]
-    said = slices_finding(slices)
+    said = findings.slices(slices)
     assert f"Of {len(whole)} slices" in said
     assert f"behind `char_jaccard` in {int((whole['gap_high'] < 0).sum())} and" in said
-    assert "too small" in slices_finding(slices[slices["small"]])
-    couples = negative_couples(evaluation, lists, resamples=200)
-    assert "Against" in negatives_finding(couples)
-    assert "one kind" in negatives_finding(couples[couples["kind"] == "random"])
+    assert "too small" in findings.slices(slices[slices["small"]])
+    orders = pairwise_orders(evaluation, lists, resamples=200)
+    assert "Against" in findings.negatives(orders)
+    assert "one kind" in findings.negatives(orders[orders["kind"] == "random"])
 
 
 def figures(evaluation, features, lists):
     slices = slice_table(evaluation, features, lists, resamples=100)
-    couples = negative_couples(evaluation, lists, resamples=100)
+    orders = pairwise_orders(evaluation, lists, resamples=100)
     curve = pd.DataFrame(
         {"pairs": [0, 500], "mean": [0.2, 0.5], "low": [0.1, 0.4], "high": [0.3, 0.6]}
     )
@@ -161,14 +156,14 @@ def figures(evaluation, features, lists):
         "scores": lambda ax: score_distributions(scored, "logit", ax),
         "reliability": lambda ax: reliability_plot(scored, 10, ax),
         "slices": lambda ax: slices_plot(slices, ax),
-        "negatives": lambda ax: negatives_plot(couples, "char_jaccard", ax),
+        "negatives": lambda ax: negatives_plot(orders, "char_jaccard", ax),
         "curve": lambda ax: learning_curve(curve, "bm25", 0.6, ax),
     }
 
 
 TITLES = {
     "ladder": "char_jaccard is first by ndcg@10",
-    "scatter": "char_jaccard wins",
+    "scatter": "by char_jaccard: ",
     "scores": "of the positives score above",
     "reliability": "points too",
     "slices": "Behind char_jaccard in",
@@ -190,14 +185,14 @@ def test_a_figure_uses_the_axes_given_labels_them_and_says_what_it_shows(
     assert draw(None) is not ax
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Glyph .* missing")
-        assert show_figure(ax, tmp_path, name).stat().st_size > 5000
+        assert save_figure(ax, tmp_path, name).stat().st_size > 5000
 
 
 def test_the_worst_queries_are_named_in_chinese_and_dollar_signs_start_no_formula(evaluation):
     ax = model_against(evaluation, "char_jaccard")
     names = [text.get_text() for text in ax.texts]
     assert len(names) == 3
-    assert any("\u4e00" <= sign <= "\u9fff" for name in names for sign in name)
+    assert any("\u4e00" <= character <= "\u9fff" for name in names for character in name)
     assert plain("$x$") == r"\$x\$"
     assert plain("a" * 30) == "a" * 23 + "…"
 
@@ -215,16 +210,16 @@ def test_lists_with_nothing_to_compare_are_drawn_and_said_all_the_same():
     nothing = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
     scorers = {"model": CharacterJaccard(), "random": RandomScorer(1)}
     result = evaluate(scorers, lists, nothing, resamples=100)
-    couples = negative_couples(result, lists)
-    assert couples.empty
-    title = negatives_plot(couples, "random").get_title(loc="left")
+    orders = pairwise_orders(result, lists)
+    assert orders.empty
+    title = negatives_plot(orders, "random").get_title(loc="left")
     assert title == "No list has both a positive and a negative"
-    assert "one kind of negative only" in negatives_finding(couples)
+    assert "one kind of negative only" in findings.negatives(orders)
     slices = slice_table(result, query_features(lists), lists, resamples=100)
     assert slices_plot(slices).get_title(loc="left") == "Behind random in 0 of 0 slices"
-    assert "too small" in slices_finding(slices)
+    assert "too small" in findings.slices(slices)
     assert model_against(result, "random").get_title(loc="left")
-    assert "too few to say anything" in ranking_finding(result.metrics)
+    assert "Too few queries to say anything" in findings.verdict(result.metrics)
 
 
 def test_one_label_only_is_said():
@@ -242,6 +237,6 @@ def test_below_ten_queries_nothing_is_claimed_and_from_ten_on_something_is():
         ],
         "model_minus": {"random": gap},
     }
-    assert "too few to say anything" in ranking_finding(metrics)
-    assert "ranks better" not in ranking_finding(metrics)
-    assert "ranks better" in ranking_finding({**metrics, "queries": 10})
+    assert "Too few queries to say anything" in findings.verdict(metrics)
+    assert "ranks better" not in findings.verdict(metrics)
+    assert "ranks better" in findings.verdict({**metrics, "queries": 10})

@@ -113,7 +113,7 @@ def test_pair_intervals_hold_their_values_and_what_is_not_defined_is_nan():
 
 
 def test_pair_draws_equal_metrics_of_the_pairs_drawn():
-    """The fast way, repeating sorted pairs, against sorting each draw anew."""
+    """The fast way, repeating sorted pairs, against sorting each draw."""
     from workbench.ranking.metrics import pair_metrics
     from workbench.ranking.uncertainty import _group_counts
 

@@ -5,23 +5,25 @@ import re
 import shutil
 import subprocess
 
-import numpy as np
+import nbformat
+import pandas as pd
 import pytest
+from markupsafe import escape
 
 from workbench.data.build_lists import build_candidates
 from workbench.data.lists import CandidateList
+from workbench.files import read_json, write_json
 from workbench.models import find_model, load_tokenizer
-from workbench.ranking.evaluation import evaluate, rank_query
+from workbench.ranking.evaluation import evaluate
 from workbench.ranking.slices import query_features
 from workbench.reports.browser import (
     browser_records,
     error_browser,
     live_ranking,
     query_html,
-    ranking_html,
     save_browser,
 )
-from workbench.reports.page import SCRIPT, queries_section, script_hash, write_report
+from workbench.reports.page import SCRIPT, SCRIPT_HASH, write_report
 from workbench.scoring.baselines import CharacterJaccard, RandomScorer
 
 HOSTILE = [
@@ -35,6 +37,18 @@ HOSTILE = [
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
+
+
+def opened(address, place):
+    """The page as a real browser has it after its scripts have run."""
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    return subprocess.run(
+        [BROWSER, *options, f"--user-data-dir={place}/u", "--dump-dom", address],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +90,12 @@ def test_records_hold_both_orders_with_tokens_and_every_positive(records):
 
 def test_a_query_shows_shared_and_unknown_signs(tokenizer):
     lists = [CandidateList("怎么龘", ("怎么龘x", "天气"), (1.0, 0.0))]
-    import pandas as pd
-
     nothing = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
     scorers = {"model": CharacterJaccard(), "random": RandomScorer(1)}
     result = evaluate(scorers, lists, nothing, resamples=100)
     (record,) = browser_records(result, query_features(lists, tokenizer), tokenizer)
     shown = query_html(record)
+    shown = re.sub(r"\s*\n\s*", "", shown)
     candidate = shown.partition("<tbody>")[2]
     assert '<mark>怎么</mark><mark><span class="wb-unk">龘</span></mark>' in candidate
     assert "</mark>x<div" in candidate  # neither shared nor unknown
@@ -91,30 +104,16 @@ def test_a_query_shows_shared_and_unknown_signs(tokenizer):
     assert shown.count("<table>") == 2
 
 
-def test_hostile_texts_are_shown_and_are_no_tags(records):
-    page = queries_section(records)
-    body = page.replace(f"<script>{SCRIPT}</script>", "")
-    allowed = {
-        "h1",
-        "p",
-        "label",
-        "input",
-        "span",
-        "div",
-        "table",
-        "thead",
-        "tbody",
-        "tr",
-        "th",
-        "td",
-        "details",
-        "summary",
-        "caption",
-        "mark",
-    }
+def test_hostile_texts_are_shown_and_are_no_tags(records, tmp_path):
+    save_browser(tmp_path, records)
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    body = page.partition("<main>")[2].replace(f"<script>{SCRIPT}</script>", "")
+    allowed = {"main", "body", "html", "section", "h1", "p", "label", "input", "span", "div"}
+    allowed |= {"table", "thead", "tbody", "tr", "th", "td", "caption"}
+    allowed |= {"details", "summary", "mark"}
     assert {tag.lower() for tag in re.findall(r"</?([a-zA-Z0-9]+)", body)} <= allowed
     for text in HOSTILE:
-        assert html.escape(text) in page
+        assert str(escape(text)) in page
     plain = html.unescape(re.sub(r"</?(?:mark|span)[^>]*>", "", body))
     for text in HOSTILE:
         assert plain.count(text) >= 3
@@ -124,11 +123,56 @@ def test_the_script_is_ours_alone_and_its_hash_is_the_policy(records, tmp_path):
     save_browser(tmp_path, records)
     page = write_report(tmp_path).read_text(encoding="utf-8")
     assert page.count("<script") == 1
-    assert f"script-src {script_hash()};" in page
-    assert re.fullmatch(r"'sha256-[A-Za-z0-9+/]{43}='", script_hash())
+    assert f"script-src {SCRIPT_HASH};" in page
+    assert re.fullmatch(r"'sha256-[A-Za-z0-9+/]{43}='", SCRIPT_HASH)
     assert "default-src 'none'" in page
+    assert "form-action 'none'" in page
     assert "src:url(data:font" in page
-    assert queries_section([]) == ""
+    save_browser(tmp_path, [])
+    assert "<script" not in write_report(tmp_path).read_text(encoding="utf-8")
+
+
+REFRESH = '<meta http-equiv="refresh" content="0; url=about:blank"><form action=x>"'
+
+
+@pytest.fixture
+def foreign(tmp_path, records):
+    """A run folder made elsewhere, with a redirect in every value that the page shows."""
+    record = records[0] | {"rank": REFRESH, "other_name": REFRESH, "slices": [REFRESH]}
+    record["orders"] = {
+        f"{name}{REFRESH}": [row | {"rank": REFRESH} for row in rows]
+        for name, rows in record["orders"].items()
+    }
+    save_browser(tmp_path, [record])
+    scorer = f"a`{REFRESH}\n\n{REFRESH}"
+    row = {"mean": 0.5, "low": 0.1, "high": 0.9}
+    rows = [{"scorer": name, "ndcg@10": row} for name in ("model", scorer)]
+    metrics = {"queries": 20, "rows": rows, "model_minus": {scorer: row}}
+    write_json(tmp_path / "evaluation/metrics.json", metrics)
+    status = {"state": "failed", "act": REFRESH, "cell": REFRESH, "error": REFRESH}
+    write_json(tmp_path / "status.json", status)
+    name = REFRESH.replace("/", "")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# {REFRESH}")])
+    for stem in (name, f'01"{name}'):
+        (tmp_path / "notebooks").mkdir(exist_ok=True)
+        nbformat.write(notebook, tmp_path / "notebooks" / f"{stem}.ipynb")
+        notebook.cells[0].source = REFRESH  # without a title the name of the file is shown
+    return tmp_path
+
+
+def test_a_run_folder_made_elsewhere_leads_nowhere(foreign):
+    """No value of a run's records becomes a tag: no redirect, no form, no attribute."""
+    page = write_report(foreign).read_text(encoding="utf-8")
+    assert re.findall(r"<meta [a-z-]+", page) == ["<meta charset", "<meta http-equiv", "<meta name"]
+    assert page.count('http-equiv="') == 1
+    assert "<form" not in page
+    assert page.count(str(escape(REFRESH))) >= 9
+    assert read_json(foreign / "evaluation/browser.json")[0]["rank"] == REFRESH
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium to open the report with")
+def test_in_a_browser_a_run_folder_made_elsewhere_leads_nowhere(foreign):
+    assert "<title>Run " in opened(write_report(foreign).as_uri(), foreign)
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium to open the report with")
@@ -136,28 +180,13 @@ def test_the_script_is_ours_alone_and_its_hash_is_the_policy(records, tmp_path):
 def test_in_a_browser_the_search_works_and_hostile_texts_do_not(records, tmp_path, asked, found):
     """The page in a real browser: our script runs, and no text from the data does."""
     save_browser(tmp_path, records)
-    page = write_report(tmp_path)
-    done = subprocess.run(
-        [
-            BROWSER,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            f"--user-data-dir={tmp_path}/u",
-            "--dump-dom",
-            f"{page.as_uri()}#search={asked}",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    assert f'<span id="found">{found} of 37 queries</span>' in done.stdout
-    assert "<title>Run " in done.stdout
-    assert "taken</title>" not in done.stdout
-    assert 'id="broken"' not in done.stdout
-    assert done.stdout.count("<script>") == 1
-    assert done.stdout.count("<tbody hidden") == 37 - found
+    dom = opened(f"{write_report(tmp_path).as_uri()}#search={asked}", tmp_path)
+    assert f'<span id="found">{found} of 37 queries</span>' in dom
+    assert "<title>Run " in dom
+    assert "taken</title>" not in dom
+    assert 'id="broken"' not in dom
+    assert dom.count("<script>") == 1
+    assert dom.count("<tbody hidden") == 37 - found
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium to open the report with")
@@ -167,25 +196,10 @@ def test_the_browser_would_notice_a_script_that_runs(records, tmp_path):
     page = write_report(tmp_path)
     text = page.read_text(encoding="utf-8")
     evil = "<script>document.title='taken'</script>"
-    for policy, taken in ((script_hash(), False), ("'unsafe-inline'", True)):
-        changed = text.replace(f"script-src {script_hash()}", f"script-src {policy}")
+    for policy, taken in ((SCRIPT_HASH, False), ("'unsafe-inline'", True)):
+        changed = text.replace(f"script-src {SCRIPT_HASH}", f"script-src {policy}")
         page.write_text(changed.replace("</main>", f"</main>{evil}"), encoding="utf-8")
-        done = subprocess.run(
-            [
-                BROWSER,
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--dump-dom",
-                f"--user-data-dir={tmp_path}/u",
-                page.as_uri(),
-            ],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=True,
-        )
-        assert ("taken</title>" in done.stdout) == taken
+        assert ("taken</title>" in opened(page.as_uri(), tmp_path)) == taken
 
 
 def test_the_view_in_jupyterlab_chooses_slice_order_page_and_query(records):
@@ -229,9 +243,8 @@ def test_a_query_typed_in_is_ranked_live():
     assert "Type a query" in shown.value
 
 
-def test_scores_are_shown_beside_their_candidates():
-    ranked = rank_query({"model": CharacterJaccard(), "b": RandomScorer(1)}, "ab", ["ab", "a"])
-    shown = ranking_html(ranked)
+def test_scores_are_shown_next_to_their_candidates():
+    view = live_ranking({"model": CharacterJaccard(), "b": RandomScorer(1)}, "ab", ["ab", "a"])
+    shown = view.children[3].value
     assert "<th>b</th>" in shown
     assert re.search(r"<td>ab</td>\s*<td>1.000</td>", shown)
-    assert np.isfinite(ranked["b"]).all()

@@ -9,7 +9,7 @@ from workbench.reports.figures.data import (
     length_histogram,
     text_reuse,
 )
-from workbench.reports.figures.style import new_axes, packaged_font, show_figure
+from workbench.reports.figures.style import new_axes, packaged_font, save_figure
 from workbench.reports.figures.training import against_the_card, log_values, loss_curve
 
 matplotlib.use("Agg")
@@ -92,7 +92,7 @@ def test_stages_are_labelled_where_they_begin_and_not_joined(log):
 def test_the_figure_is_saved_and_chinese_text_has_glyphs(tmp_path, inspection):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Glyph .* missing")
-        path = show_figure(frequent_texts(inspection), tmp_path, "texts")
+        path = save_figure(frequent_texts(inspection), tmp_path, "texts")
     assert path == tmp_path / "figures/texts.png"
     assert path.read_bytes().startswith(b"\x89PNG")
 
@@ -102,7 +102,7 @@ def test_a_missing_glyph_would_be_noticed(tmp_path):
     ax = new_axes()
     ax.set_title("\U0001f9ff\U00012000")
     with pytest.warns(UserWarning, match="Glyph .* missing"):
-        show_figure(ax, tmp_path, "none")
+        save_figure(ax, tmp_path, "none")
 
 
 def test_the_font_has_the_characters_of_the_sample(sample):

@@ -8,17 +8,23 @@ import pytest
 
 from tests.benchmarks.comparing import make_runs
 from tests.conftest import ROOT
-from workbench.reports.figures.runs import losses
-from workbench.reports.figures.runs import run_intervals
-from workbench.reports.figures.runs import seed_spread
-from workbench.reports.findings.runs import best_finding
-from workbench.reports.findings.runs import differences_finding
-from workbench.reports.findings.runs import seeds_finding
 from workbench.cli import main
-from workbench.runs.catalog import read_run
-from workbench.runs.comparison import best_run, differences, find_runs, list_groups, paired_table, per_query, runs_table, seed_table, varied
 from workbench.files import read_json, write_json, write_text
 from workbench.ranking.uncertainty import randomisation_test
+from workbench.reports import findings
+from workbench.reports.figures.runs import losses, run_intervals, seed_spread
+from workbench.runs.catalog import read_run
+from workbench.runs.comparison import (
+    best_run,
+    differences,
+    find_runs,
+    list_groups,
+    paired_table,
+    per_query,
+    runs_table,
+    seed_table,
+    varied,
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +51,16 @@ def test_runs_are_found_in_folders_sweeps_and_by_name(folder, tmp_path):
 
 def test_what_differed_is_told_and_nothing_else(records):
     assert varied(records) == ["learning_rate", "vocabulary", "seed"] or varied(records) == [
-        "vocabulary", "learning_rate", "seed"]
+        "vocabulary",
+        "learning_rate",
+        "seed",
+    ]
     table = differences(records[:2])  # the same setting, two seeds: another test too
     assert list(table.index) == ["parameters.seed", "data.test lists"]
     assert list(table.loc["parameters.seed"]) == ["0", "1"]
     same = differences([records[0], records[0]])
     assert same.empty
-    text = differences_finding(records[:2], table)
+    text = findings.differences(records[:2], table)
     assert "`seed`" in text
     assert "the data" in text
 
@@ -63,11 +72,17 @@ def test_runs_of_one_name_are_told_apart_by_their_folder(tmp_path):
     write_json(file, read_json(file) | {"code": "other"})
     records = find_runs(f"{tmp_path}/before, {tmp_path}/after", tmp_path)
     assert [record.name for record in records] == [
-        "before/run-000", "before/run-001", "after/run-000", "after/run-001"]
+        "before/run-000",
+        "before/run-001",
+        "after/run-000",
+        "after/run-001",
+    ]
     assert list(differences([records[0], records[2]]).index) == ["code.digest"]
     table = seed_table(records)  # other code is not another seed
     assert sorted(zip(table["code"] == "other", table["runs"], strict=True)) == [
-        (False, 3), (True, 1)]
+        (False, 3),
+        (True, 1),
+    ]
 
 
 def test_a_text_with_other_line_ends_in_it_is_one_line(tmp_path):
@@ -111,8 +126,8 @@ def test_a_paired_test_is_that_of_the_shared_queries_only(records):
         assert row["p"] == pytest.approx(randomisation_test(gap[:, None], None, 2000)[0])
         assert row["p_holm"] >= row["p"]
     assert table["p"].notna().sum() == 3
-    text = best_finding(records, paired_table(records))
-    assert "With 4 it shares no query" in text
+    text = findings.best(records, paired_table(records))
+    assert "with the same candidates with 4:" in text
     assert "best of 8" in text
 
 
@@ -133,20 +148,27 @@ def test_seeds_are_taken_together(records):
     assert list(table["runs"]) == [2, 2, 2, 2]
     assert table["mean"].is_monotonic_decreasing
     setting = table.iloc[0]
-    members = [record.value("ndcg@10") for record in records
-               if record.parameters["vocabulary"] == setting["vocabulary"]
-               and record.parameters["learning_rate"] == setting["learning_rate"]]
+    members = [
+        record.value("ndcg@10")
+        for record in records
+        if record.parameters["vocabulary"] == setting["vocabulary"]
+        and record.parameters["learning_rate"] == setting["learning_rate"]
+    ]
     assert setting["mean"] == pytest.approx(np.mean(members))
     assert setting["sd"] == pytest.approx(np.std(members, ddof=1))
     assert list(table["queries"].iloc[1:]) == [120, 120, 120]  # both seeds' queries
     leads = table["mean"].iloc[0] - table["mean"].iloc[1:]
     assert list(table["lead"].iloc[1:]) == pytest.approx(list(leads))
-    assert "4 settings" in seeds_finding(table)
+    assert "4 settings" in findings.seeds(table)
 
 
 def test_lists_that_share_a_text_are_drawn_together():
-    rows = [{"query": "a", "positive": ["x"]}, {"query": "b", "positive": ["x"]},
-            {"query": "c", "positive": ["y"]}, {"query": "a", "positive": ["z"]}]
+    rows = [
+        {"query": "a", "positive": ["x"]},
+        {"query": "b", "positive": ["x"]},
+        {"query": "c", "positive": ["y"]},
+        {"query": "a", "positive": ["z"]},
+    ]
     groups = list_groups(tuple(json.dumps(row) for row in rows))
     assert groups[0] == groups[1] == groups[3] != groups[2]
 
@@ -167,7 +189,7 @@ def test_runs_without_figures_or_with_damage_stop_nobody(folder, tmp_path):
         losses(nothing, None)
         seed_spread(nothing)
         run_intervals(runs_table(nothing))
-        assert best_finding(nothing, paired_table(nothing)).startswith("No run")
+        assert findings.best(nothing, paired_table(nothing)).startswith("No run")
 
 
 def test_the_figures_show_every_run_and_name_the_best(records):
@@ -197,8 +219,11 @@ def test_diff_of_two_runs(folder, capsys):
 def test_notebook_5_compares_a_folder_of_runs(folder, tmp_path):
     out = tmp_path / "out.ipynb"
     papermill.execute_notebook(
-        str(ROOT / "notebooks/05_compare_runs.ipynb"), str(out), {"run_dir": str(folder)},
-        kernel_name="python3", progress_bar=False,
+        str(ROOT / "notebooks/05_compare_runs.ipynb"),
+        str(out),
+        {"run_dir": str(folder)},
+        kernel_name="python3",
+        progress_bar=False,
     )
     for figure in ("runs", "seeds", "losses"):
         assert (folder / f"figures/{figure}.png").stat().st_size > 5000
@@ -209,7 +234,10 @@ def test_notebook_5_compares_a_folder_of_runs(folder, tmp_path):
 
 def test_notebook_5_stands_an_empty_folder(tmp_path):
     papermill.execute_notebook(
-        str(ROOT / "notebooks/05_compare_runs.ipynb"), str(tmp_path / "out.ipynb"),
-        {"run_dir": str(tmp_path / "none")}, kernel_name="python3", progress_bar=False,
+        str(ROOT / "notebooks/05_compare_runs.ipynb"),
+        str(tmp_path / "out.ipynb"),
+        {"run_dir": str(tmp_path / "none")},
+        kernel_name="python3",
+        progress_bar=False,
     )
     assert "0 runs: none." in (tmp_path / "out.ipynb").read_text(encoding="utf-8")

@@ -11,17 +11,12 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from workbench.batch.execute import run_chain
-from workbench.batch.execute import still_valid
-from workbench.run_folder import ACTS
-from workbench.run_folder import RequestError
-from workbench.runs.folder import changed_parameters
-from workbench.runs.folder import fresh_folder
-from workbench.runs.folder import fresh_name
-from workbench.runs.folder import holding
+from workbench.batch.execute import run_chain, still_valid
 from workbench.cli import main
+from workbench.files import read_json, replacing, sha256, write_json
+from workbench.run_folder import ACTS, RequestError, set_aside
 from workbench.runs.catalog import in_use
-from workbench.files import read_json, replacing, set_aside, sha256, write_json
+from workbench.runs.folder import changed_parameters, fresh_folder, fresh_name, holding
 from workbench.runs.parameters import ParameterError, Parameters, check_parameters, load_parameters
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,13 +44,20 @@ def finished(once, tiny_model):
     def make(folder):
         folder.mkdir()
         values = {
-            "base_model": str(tiny_model), "max_pairs": 250, "test_share": 0.3, "max_length": 64
+            "base_model": str(tiny_model),
+            "max_pairs": 250,
+            "test_share": 0.3,
+            "max_length": 64,
         }
         (folder / "tiny.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
         done = subprocess.run(
-            command("run", folder / "tiny.yaml", "--runs-dir", folder, "--name", "one",
-                    "-p", "seed", 7),
-            capture_output=True, text=True, cwd=folder, check=False,
+            command(
+                "run", folder / "tiny.yaml", "--runs-dir", folder, "--name", "one", "-p", "seed", 7
+            ),
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         (folder / "told.txt").write_text(done.stdout, encoding="utf-8")
@@ -73,12 +75,26 @@ def test_the_command_runs_the_chain_and_prints_where_the_report_is(finished):
 
 def test_a_run_folder_holds_what_the_plan_says(finished):
     run, _ = finished
-    for name in ("parameters.yaml", "environment.json", "status.json", "data/train.parquet",
-                 "data/dev.parquet", "data/test.parquet", "data/manifest.json", "inspection.json",
-                 "training_log.jsonl", "model/model.safetensors", "model/README.md",
-                 "evaluation/metrics.json", "evaluation/blend.json", "evaluation/per_query.parquet",
-                 "evaluation/errors.parquet", "report.html", "figures/loss.png",
-                 "figures/ladder.png"):
+    for name in (
+        "parameters.yaml",
+        "environment.json",
+        "status.json",
+        "data/train.parquet",
+        "data/dev.parquet",
+        "data/test.parquet",
+        "data/manifest.json",
+        "inspection.json",
+        "training_log.jsonl",
+        "model/model.safetensors",
+        "model/README.md",
+        "evaluation/metrics.json",
+        "evaluation/blend.json",
+        "evaluation/per_query.parquet",
+        "evaluation/errors.parquet",
+        "report.html",
+        "figures/loss.png",
+        "figures/ladder.png",
+    ):
         assert (run / name).is_file(), name
     assert len(list((run / "notebooks").glob("*.ipynb"))) == 4
     assert yaml.safe_load((run / "parameters.yaml").read_text(encoding="utf-8"))["seed"] == 7
@@ -87,8 +103,16 @@ def test_a_run_folder_holds_what_the_plan_says(finished):
     assert status["state"] == "done"
     assert [entry["state"] for entry in status["acts"].values()] == ["done"] * 4
     rows = read_json(run / "evaluation/metrics.json")["rows"]
-    names = {"model", "base", "ngram_regression", "bm25", "tfidf_cosine", "char_jaccard",
-             "candidate_order", "random"}
+    names = {
+        "model",
+        "base",
+        "ngram_regression",
+        "bm25",
+        "tfidf_cosine",
+        "char_jaccard",
+        "candidate_order",
+        "random",
+    }
     assert {row["scorer"] for row in rows} == names
     assert not list(run.rglob("*.tmp"))
 
@@ -128,10 +152,22 @@ def test_a_finished_run_resumed_keeps_all_acts(finished, capsys):
 def test_bad_candidates_stop_the_run_before_it_starts(tmp_path, request_file, capsys):
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"query": "q"}\n', encoding="utf-8")
-    arguments = ["run", str(request_file), "--runs-dir", str(tmp_path), "--name", "bad",
-                 "-p", "candidates", str(bad), "-p", "max_pairs", "60"]
+    arguments = [
+        "run",
+        str(request_file),
+        "--runs-dir",
+        str(tmp_path),
+        "--name",
+        "bad",
+        "-p",
+        "candidates",
+        str(bad),
+        "-p",
+        "max_pairs",
+        "60",
+    ]
     assert main(arguments) == 2
-    assert "line 1: field 'positive'" in capsys.readouterr().err
+    assert "line 1, column positive" in capsys.readouterr().err
     assert not (tmp_path / "bad").exists()
 
 
@@ -140,8 +176,20 @@ def test_a_failing_act_leaves_notebook_status_and_earlier_files(
 ):
     other = tmp_path / "other"
     other.mkdir()  # no model in it yet
-    arguments = ["run", str(request_file), "--runs-dir", str(tmp_path), "--name", "bad",
-                 "-p", "compare_runs", str(other), "-p", "max_pairs", "60"]
+    arguments = [
+        "run",
+        str(request_file),
+        "--runs-dir",
+        str(tmp_path),
+        "--name",
+        "bad",
+        "-p",
+        "compare_runs",
+        str(other),
+        "-p",
+        "max_pairs",
+        "60",
+    ]
     assert main([*arguments, "--only", "01,02,04"]) == 1
     assert "04_evaluate_ranking" in capsys.readouterr().err
     run = tmp_path / "bad"
@@ -193,8 +241,13 @@ def test_an_act_run_anew_takes_the_runs_own_parameters_and_keeps_what_it_replace
 
 @pytest.mark.parametrize(
     ("anew", "left"),
-    [(["01"], []), (["02", "04"], ["01"]), (["03"], ["01", "02", "03", "04"]),
-     (["04"], ["01", "02", "03"]), (["03", "04"], ["01", "02", "03"])],
+    [
+        (["01"], []),
+        (["02", "04"], ["01"]),
+        (["03"], ["01", "02", "03", "04"]),
+        (["04"], ["01", "02", "03"]),
+        (["03", "04"], ["01", "02", "03"]),
+    ],
 )
 def test_what_rests_on_an_act_run_anew_is_no_longer_done(anew, left):
     entries = {act: {"state": "done"} for act in ACTS}
@@ -216,8 +269,9 @@ def test_what_rests_on_an_act_run_anew_is_no_longer_done(anew, left):
 )
 def test_a_wrong_request_starts_nothing(tmp_path, request_file, capsys, overrides, message):
     runs_dir = tmp_path / "runs"
-    code = main(["run", str(request_file), "--runs-dir", str(runs_dir), "--name", "x",
-                 "-p", *overrides])
+    code = main(
+        ["run", str(request_file), "--runs-dir", str(runs_dir), "--name", "x", "-p", *overrides]
+    )
     assert code == 2
     assert message in capsys.readouterr().err
     assert not runs_dir.exists()
@@ -267,18 +321,21 @@ def test_a_look_at_a_run_does_not_keep_it_from_starting(tmp_path):
 
 
 def test_fresh_names_never_collide(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs.time, "strftime", lambda *_: "20300101-000000")
+    monkeypatch.setattr("time.strftime", lambda *_: "20300101-000000")
     names = []
     for _ in range(3):
         names.append(fresh_name("quickstart", tmp_path))
         (tmp_path / names[-1]).mkdir()
-    assert names == ["quickstart-20300101-000000", "quickstart-20300101-000000-2",
-                     "quickstart-20300101-000000-3"]
+    assert names == [
+        "quickstart-20300101-000000",
+        "quickstart-20300101-000000-2",
+        "quickstart-20300101-000000-3",
+    ]
 
 
 def test_a_folder_that_another_process_makes_meanwhile_is_left_to_it(tmp_path, monkeypatch):
     names = iter(["a", "a", "b"])  # the second look still finds that name free
-    monkeypatch.setattr("workbench.runs.folder.folder.fresh_name", lambda *_: next(names))
+    monkeypatch.setattr("workbench.runs.folder.fresh_name", lambda *_: next(names))
     assert fresh_folder("x", tmp_path / "runs") == tmp_path / "runs/a"
     assert fresh_folder("x", tmp_path / "runs") == tmp_path / "runs/b"
     (tmp_path / "file").touch()
@@ -356,10 +413,14 @@ def test_the_report_escapes_texts_and_runs_no_script(tmp_path, finished):
     shutil.copy(source, run / "notebooks/03_plot_loss.ipynb")
     notebook = nbformat.read(run / "notebooks/03_plot_loss.ipynb", as_version=4)
     evil = "<script>alert(1)</script><img src=x onerror=alert(2)><td onclick=alert(3)>x</td>"
-    cell = nbformat.v4.new_code_cell(source="1", outputs=[
-        nbformat.v4.new_output("display_data", {"text/html": evil}),
-        nbformat.v4.new_output("display_data", {"application/javascript": "alert(4)"}),
-        nbformat.v4.new_output("stream", text=evil)])
+    cell = nbformat.v4.new_code_cell(
+        source="1",
+        outputs=[
+            nbformat.v4.new_output("display_data", {"text/html": evil}),
+            nbformat.v4.new_output("display_data", {"application/javascript": "alert(4)"}),
+            nbformat.v4.new_output("stream", text=evil),
+        ],
+    )
     notebook.cells.append(cell)
     nbformat.write(notebook, run / "notebooks/03_plot_loss.ipynb")
     page = write_report(run).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Runs handed to MLflow: into a store, through a server of its own, once, and nowhere unasked."""
+"""Runs exported to MLflow: to a store, to a server, each once, and nowhere unless asked."""
 
 import json
 import os
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
@@ -16,12 +17,9 @@ import yaml
 from filelock import FileLock
 
 from tests.benchmarks.comparing import make_runs
-from workbench.runs.catalog import PROJECT
-from workbench.runs.catalog import key
-from workbench.runs.catalog import labels
-from workbench.runs.catalog import metrics
-from workbench.cli import main
+from workbench.run_folder import RequestError
 from workbench.runs.catalog import read_run
+from workbench.runs.export import PROJECT, _key, _metrics, export_runs
 
 
 @pytest.fixture
@@ -51,10 +49,15 @@ def watched(tmp_path):
     (tmp_path / "watch/sitecustomize.py").write_text(WATCH)
     report = tmp_path / "watch/report.txt"
     report.touch()
-    kept = {name: value for name, value in os.environ.items()
-            if name in ("PATH", "HOME") or name.startswith("COVERAGE")}
-    yield kept | {"PYTHONPATH": f"{tmp_path / 'watch'}{os.pathsep}{Path.cwd()}",
-                  "WATCHED": str(report)}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in ("PATH", "HOME") or name.startswith("COVERAGE")
+    }
+    yield kept | {
+        "PYTHONPATH": f"{tmp_path / 'watch'}{os.pathsep}{Path.cwd()}",
+        "WATCHED": str(report),
+    }
     assert report.read_text() == ""
 
 
@@ -64,15 +67,33 @@ def server(tmp_path, watched):
     for name in ("mlflow", "flask_cors", "sqlalchemy"):
         pytest.importorskip(name)
     log = tmp_path / "server.log"
-    store = ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db",
-             "--artifacts-destination", (tmp_path / "artifacts").as_uri()]
+    store = [
+        "--backend-store-uri",
+        f"sqlite:///{tmp_path}/server.db",
+        "--artifacts-destination",
+        (tmp_path / "artifacts").as_uri(),
+    ]
     with log.open("w") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", *store, "--workers", "1",
-             "--host", "127.0.0.1", "--port", "0"],
-            env=watched | {"MLFLOW_DISABLE_TELEMETRY": "true",
-                           "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            cwd=tmp_path, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+            [
+                sys.executable,
+                "-m",
+                "mlflow",
+                "server",
+                *store,
+                "--workers",
+                "1",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                "0",
+            ],
+            env=watched
+            | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            cwd=tmp_path,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     try:
         while not (found := re.search(r"running on (http://127\.0\.0\.1:\d+)", log.read_text())):
@@ -84,53 +105,71 @@ def server(tmp_path, watched):
         process.wait()
 
 
-def hand_over(folder, environment, tracker="mlflow", uri=""):
+def export(folder, environment, uri):
     """Export twice; the second time all is there."""
-    arguments = ["runs", "--export", tracker, "--uri", uri, "--runs-dir", str(folder)]
-    for said in ("2 runs handed over, 0 were there", "0 runs handed over, 2 were there"):
-        done = subprocess.run([sys.executable, "-m", "workbench", *arguments], text=True,
-                              capture_output=True, env=environment)
+    arguments = ["runs", "--export", "mlflow", "--uri", uri, "--runs-dir", str(folder)]
+    for said in ("2 runs exported, 0 were there", "0 runs exported, 2 were there"):
+        done = subprocess.run(
+            [sys.executable, "-m", "workbench", *arguments],
+            text=True,
+            capture_output=True,
+            env=environment,
+        )
         assert done.returncode == 0, done.stderr
         assert said in done.stdout
 
 
 def test_every_figure_has_a_name_a_step_and_a_finite_value(folder):
-    found = list(metrics(read_run(folder / "run-000")))
+    found = list(_metrics(read_run(folder / "run-000")))
     names = [name for name, *_ in found]
     assert names.count("loss") == 100
-    assert {"ndcg@10", "ndcg@10.low", "ndcg@10.high", "seconds"} <= set(names)
+    assert {"ndcg_at_10", "ndcg_at_10.low", "ndcg_at_10.high", "seconds"} <= set(names)
     assert [step for name, _, step, _ in found if name == "loss"] == list(range(10, 1001, 10))
 
 
-def test_runs_that_go_on_are_left_out_and_others_handed_over_once(folder, capsys, monkeypatch):
-    seen = set()
+def test_running_runs_are_left_out_and_others_exported_once(folder, capsys, monkeypatch):
+    pytest.importorskip("mlflow")
+    seen = []
 
-    def store(records, uri):
-        new = [record for record in records if key(record) not in seen]
-        seen.update(map(key, records))
-        return len(new)
+    class Client:
+        """As much of a client as asks which runs are there."""
 
-    monkeypatch.setattr("workbench.runs.folder.catalog.to_mlflow", store)
+        def __init__(self, tracking_uri):
+            assert tracking_uri == "a"
+
+        def get_experiment_by_name(self, name):
+            return None
+
+        def create_experiment(self, name):
+            return "1"
+
+        def search_runs(self, *_):
+            tags = [{"workbench.key": _key(record)} for record in seen]
+            return [SimpleNamespace(data=SimpleNamespace(tags=tag)) for tag in tags]
+
+    monkeypatch.setattr("mlflow.MlflowClient", Client)
+    monkeypatch.setattr(
+        "workbench.runs.export._export_run", lambda client, where, record: seen.append(record)
+    )
     status = folder / "run-001/status.json"
     status.write_text(json.dumps({"schema": 1, "state": "running", "acts": {}}), encoding="utf-8")
     with FileLock(folder / "run-001/.lock"):
-        for said in ("1 runs handed over, 0 were there", "0 runs handed over, 1 were there"):
-            assert main(["runs", "--export", "mlflow", "--runs-dir", str(folder)]) == 0
+        for said in ("1 runs exported, 0 were there", "0 runs exported, 1 were there"):
+            assert export_runs([read_run(path) for path in sorted(folder.glob("run-*"))], "a") == 0
             assert said in capsys.readouterr().out
+    assert [record.name for record in seen] == ["run-000"]
 
 
-def test_a_tracker_that_is_not_installed_is_named(folder, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "trackio", None)
-    assert main(["runs", "--export", "trackio", "--runs-dir", str(folder)]) == 2
-    assert "pip install 'trackio'" in capsys.readouterr().err
-    assert main(["runs", "--export", "trackio", "--uri", "x", "--runs-dir", str(folder)]) == 2
-    assert "writes locally only" in capsys.readouterr().err
+def test_mlflow_that_is_not_installed_is_named(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(RequestError, match="pip install 'mlflow-skinny"):
+        export_runs([read_run(folder / "run-000")])
 
 
 def test_runs_go_into_a_store_of_mlflow_once(folder, tmp_path, watched):
     """In a process of its own: the client leaves threads and settings behind."""
     pytest.importorskip("mlflow")
-    hand_over(folder, watched, uri=(tmp_path / "store").as_uri())
+    export(folder, watched, (tmp_path / "store").as_uri())
     params = list((tmp_path / "store").rglob("params/vocabulary"))
     assert sorted(path.read_text() for path in params) == ["keep", "unused"]
     losses = list((tmp_path / "store").rglob("metrics/loss"))
@@ -150,7 +189,7 @@ def asked(server, way, **values):
 
 
 def test_a_server_of_mlflow_gives_back_what_the_run_folders_hold(folder, tmp_path, watched, server):
-    hand_over(folder, watched, uri=server)
+    export(folder, watched, server)
     experiment = asked(server, "experiments/get-by-name", experiment_name=PROJECT)
     number = experiment["experiment"]["experiment_id"]
     found = asked(server, "runs/search", experiment_ids=[number], max_results=100)["runs"]
@@ -162,14 +201,16 @@ def test_a_server_of_mlflow_gives_back_what_the_run_folders_hold(folder, tmp_pat
         given = {one["key"]: one.get("value", "") for one in run["data"]["params"]}
         assert given == {name: str(value) for name, value in params.items()}
         tags = {one["key"]: one.get("value", "") for one in run["data"]["tags"]}
-        assert labels(record).items() <= tags.items()
+        assert (tags["workbench.key"], tags["workbench.state"]) == (_key(record), "done")
         assert tags["workbench.folder"] == str(record.folder)
         last = {one["key"]: one["value"] for one in run["data"]["metrics"]}
         lines = (record.folder / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
         losses = [(row["step"], row["loss"]) for row in map(json.loads, lines)]
         (row,) = json.loads((record.folder / "evaluation/metrics.json").read_text())["rows"]
-        figures = {"ndcg_at_10" + ("" if part == "mean" else f".{part}"): value
-                   for part, value in row["ndcg@10"].items()}
+        figures = {
+            "ndcg_at_10" + ("" if part == "mean" else f".{part}"): value
+            for part, value in row["ndcg@10"].items()
+        }
         assert last == {"loss": losses[-1][1], "seconds": 40.0, **figures}
         asked_for = {"run_id": run["info"]["run_id"], "metric_key": "loss", "max_results": 500}
         history = asked(server, "metrics/get-history", **asked_for)["metrics"]
@@ -178,32 +219,3 @@ def test_a_server_of_mlflow_gives_back_what_the_run_folders_hold(folder, tmp_pat
         assert [path.read_bytes() for path in kept] == [
             (record.folder / "parameters.yaml").read_bytes()
         ]
-
-
-READ_BACK = """
-import json
-from trackio.sqlite_storage import SQLiteStorage as store
-runs = store.get_runs("reranker-workbench")
-print(json.dumps({run: [store.get_run_config("reranker-workbench", run),
-                        store.get_logs("reranker-workbench", run),
-                        store.get_system_logs("reranker-workbench", run)] for run in runs}))
-"""
-
-
-def test_runs_go_into_the_data_base_of_trackio_once(folder, tmp_path, watched):
-    pytest.importorskip("trackio", reason="the extra trackio is not installed")
-    environment = watched | {"TRACKIO_DIR": str(tmp_path / "trackio")}
-    hand_over(folder, environment, "trackio")
-    done = subprocess.run([sys.executable, "-c", READ_BACK], env=environment, capture_output=True,
-                          text=True)
-    assert done.returncode == 0, done.stderr
-    records = {key(one): one for one in map(read_run, sorted(folder.glob("run-*")))}
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found.keys() == records.keys()
-    for key, (config, rows, machine) in found.items():
-        assert config.items() >= records[key].parameters.items()
-        assert machine == []
-        given = [(name, row["step"], value) for row in rows for name, value in row.items()
-                 if name not in ("step", "timestamp")]
-        held = [(name, step, value) for name, value, step, _ in metrics(records[key])]
-        assert sorted(given) == sorted(held)

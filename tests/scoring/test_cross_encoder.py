@@ -14,7 +14,7 @@ from workbench.engine.packing import MOST_PADDING, ROWS_STEP, PairEncoder
 from workbench.machine import torch_threads
 from workbench.models import find_model
 from workbench.ranking.evaluation import evaluate
-from workbench.reports.findings.ranking import backends_finding
+from workbench.reports import findings
 from workbench.scoring.cross_encoder import (
     BackendError,
     ModelScorer,
@@ -248,9 +248,9 @@ def test_the_evaluation_records_the_backends_and_a_sentence_tells(model, pairs, 
     metrics = evaluate(scorers, lists, nothing, resamples=100).metrics
     assert metrics["backends"]["base"] == {"backend": "predict", "asked": "predict"}
     assert metrics["backends"]["model"]["pairs"] == 256
-    text = backends_finding(metrics)
+    text = findings.backends(metrics)
     assert f"`model` was run by **{metrics['backends']['model']['backend']}**" in text
-    assert backends_finding({}) == "No model was run."
+    assert findings.backends({}) == "No model was run."
 
 
 def test_one_backend_scores_lists_and_labelled_pairs(model, pairs, monkeypatch):

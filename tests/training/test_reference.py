@@ -9,7 +9,7 @@ import yaml
 
 from tests.conftest import ROOT
 from workbench.models import find_model
-from workbench.reports.findings.training import card_finding
+from workbench.reports import findings
 from workbench.runs.parameters import load_parameters
 from workbench.scoring.cross_encoder import load_cross_encoder
 from workbench.training.log import (
@@ -129,6 +129,6 @@ def test_our_means_stand_beside_the_card_s_nearest():
     beside = beside_the_card(a_log("stage 3", 500, [0.5, 0.4], 1000))
     assert beside["card_step"].tolist() == [6000, 12000]
     assert beside["card_loss"].tolist() == [0.017, 0.0185]
-    text = card_finding(a_log("stage 3", 500, [0.5, 0.4], 1000))
-    assert "in stage 3 ours goes from 0.5000 to 0.4000" in text
-    assert "nothing to compare" in card_finding(a_log("stage 1", 500, [0.5, 0.4], 1000))
+    text = findings.card(a_log("stage 3", 500, [0.5, 0.4], 1000))
+    assert "in stage 3 this run goes from 0.5000 to 0.4000" in text
+    assert "nothing to compare" in findings.card(a_log("stage 1", 500, [0.5, 0.4], 1000))

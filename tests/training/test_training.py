@@ -10,9 +10,9 @@ from workbench.data.splits import DataError, prepare_data, read_split
 from workbench.files import read_json
 from workbench.machine import _gain_of_bfloat16
 from workbench.models import find_model, read_lineage
-from workbench.ranking.ladder import find_snapshots, find_subject, stage_scorers
+from workbench.ranking.ladder import find_snapshots, find_subject, stage_models
+from workbench.reports import findings
 from workbench.reports.figures.training import running_step
-from workbench.reports.findings.training import dev_finding, gradient_finding, loss_finding
 from workbench.reports.model_card import write_card
 from workbench.run_folder import stage_folders
 from workbench.scoring.cross_encoder import ModelScorer, load_cross_encoder
@@ -166,7 +166,7 @@ def test_stages_follow_one_another_in_one_run(trained, tmp_path, tiny_model):
     assert lineage[0]["pairs_sha256"] != lineage[1]["pairs_sha256"] == lineage[2]["pairs_sha256"]
     assert lineage[-1] == json.loads(json.dumps(record))
     assert [folder.name for folder in stage_folders(run)] == ["1", "2"]
-    assert list(stage_scorers(run, 64)) == ["stage 1", "stage 2"]
+    assert list(stage_models(run)) == ["stage 1", "stage 2"]
     assert find_subject(run, "unused").base.name == str(tiny_model)
     log = read_training_log(run)
     assert log["stage"].unique().tolist() == ["stage 1", "stage 2", "stage 3"]
@@ -287,16 +287,16 @@ def test_what_the_loss_says_in_words(tmp_path):
             }
         )
     frame = read_training_log(tmp_path)
-    text = loss_finding(frame)
+    text = findings.loss(frame)
     assert "fell from 0.5000 to 0.1000 (running: step 3 of 4)" in text
     assert "begun to memorise" in text
     assert "cannot tell" in text
-    assert "67% of them were above 1" in gradient_finding(frame)
+    assert "67% of them were above 1" in findings.gradient(frame)
     manifest = {"sides": {"dev": {"positives": 1, "pairs": 4}}}
-    assert "guessing has 0.250" in dev_finding(frame, manifest)
+    assert "guessing has 0.250" in findings.dev(frame, manifest)
     empty = frame.assign(grad_norm=np.nan, dev_ap=np.nan)
-    assert "No gradient norm" in gradient_finding(empty)
-    assert "No average precision" in dev_finding(empty, manifest)
+    assert "No gradient norm" in findings.gradient(empty)
+    assert "No average precision" in findings.dev(empty, manifest)
 
 
 def test_stages_follow_one_another_in_the_figure():

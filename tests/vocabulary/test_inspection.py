@@ -5,16 +5,7 @@ from workbench.data.build_lists import build_candidates
 from workbench.data.lists import write_candidates
 from workbench.files import read_json
 from workbench.models import BUNDLED_MODEL, find_model, load_tokenizer
-from workbench.reports.findings.data import (
-    contradictions_finding,
-    labels_finding,
-    lengths_finding,
-    missing_finding,
-    repair_finding,
-    repair_table,
-    reuse_finding,
-    vocabulary_finding,
-)
+from workbench.reports import findings
 from workbench.vocabulary.inspection import (
     contradictory_rows,
     inspect_pairs,
@@ -108,33 +99,33 @@ def test_the_inspection_is_saved_as_json(tmp_path, inspection):
 
 
 def test_findings_follow_the_numbers(inspection):
-    assert "cannot read this data" in vocabulary_finding(inspection)
+    assert "cannot read this data" in findings.vocabulary(inspection)
     good = {**inspection, "verdict": {"colour": "green"}}
-    assert "covers the data" in vocabulary_finding(good)
+    assert "covers the data" in findings.vocabulary(good)
     some = {**inspection, "verdict": {"colour": "amber"}}
-    assert "Part of the meaning" in vocabulary_finding(some)
-    assert "Nothing is cut" in lengths_finding(inspection)
+    assert "Part of the meaning" in findings.vocabulary(some)
+    assert "Nothing is cut" in findings.lengths(inspection)
     cut = {**inspection, "truncation": {"max_length": 16, "share": 0.5}}
-    assert "50.0% of the pairs are cut" in lengths_finding(cut)
+    assert "50.0% of the pairs are cut" in findings.lengths(cut)
     one = {"labels": {"pairs": 2, "positive": 2, "mean": 1.0}}
-    assert "only one class" in labels_finding(one)
-    assert "No pair" in contradictions_finding(inspection)
+    assert "only one class" in findings.labels(one)
+    assert "No pair" in findings.contradictions(inspection)
     both = {"contradictions": {"rows": 2, "share": 0.01}}
-    assert "2 rows (1.00%)" in contradictions_finding(both)
+    assert "2 rows (1.00%)" in findings.contradictions(both)
     unused = {"reuse": {**inspection["reuse"], "reused_share": 0.0}}
-    assert "hardly leak" in reuse_finding(unused)
-    assert "by group" in reuse_finding(inspection)
+    assert "hardly leak" in findings.reuse(unused)
+    assert "by group" in findings.reuse(inspection)
 
 
 def test_what_is_missing_and_repaired_in_words(inspection, tokenizer):
     missing = inspection["missing"]
-    text = missing_finding(inspection)
+    text = findings.missing(inspection)
     assert text.startswith(f"{missing['distinct']:,} different characters are missing")
-    table = repair_table(inspection)
+    table = findings.repair_table(inspection)
     assert table.index.tolist() == ["keep", "unused", "extend"]
     assert table.loc["extend", "unknown tokens"] == "0.00%"
     assert float(table.loc["keep", "best accuracy"]) < float(table.loc["extend", "best accuracy"])
-    text = repair_finding(inspection)
+    text = findings.repair(inspection)
     assert f"`extend` adds {inspection['repairs']['extend']['added']:,} tokens" in text
     assert inspection["verdict"]["action"] in text
     english = pd.DataFrame(
@@ -142,7 +133,7 @@ def test_what_is_missing_and_repaired_in_words(inspection, tokenizer):
         columns=["sentence_0", "sentence_1", "label"],
     )
     fine = inspect_pairs(english, tokenizer)
-    assert missing_finding(fine) == "No character is missing from the vocabulary."
+    assert findings.missing(fine) == "No character is missing from the vocabulary."
     assert fine["verdict"]["colour"] == "green"
 
 

@@ -13,8 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from workbench.data.splits import prepare_data, read_split
 from workbench.files import read_json
 from workbench.models import BUNDLED_MODEL, ModelError, find_model, load_tokenizer
-from workbench.reports.findings.data import repair_finding
-from workbench.reports.findings.training import agreement_finding, recipe_finding, training_finding
+from workbench.reports import findings
 from workbench.reports.page import verdict_card
 from workbench.scoring.cross_encoder import load_cross_encoder
 from workbench.training.recipe import Recipe
@@ -94,7 +93,7 @@ def test_a_tokenizer_that_is_no_wordpiece_is_inspected_all_the_same():
     verdict = vocabulary_verdict(outlook)
     assert verdict["colour"] == "red"
     assert "cannot be repaired" in verdict["action"]
-    assert repair_finding({"repairs": outlook}).startswith("No repair is possible")
+    assert findings.repair({"repairs": outlook}).startswith("No repair is possible")
 
 
 def test_a_vocabulary_of_another_model_is_refused(tmp_path, tiny_model):
@@ -272,9 +271,9 @@ def test_whether_the_warm_up_has_taught_anything_is_measured_and_told(monkeypatc
     assert found(logit) == pytest.approx(1)
     assert found(lambda right: -logit(right)) == pytest.approx(-1)
     assert found(np.zeros_like) is None
-    assert "has learned to compare" in agreement_finding(0.9)
-    assert "has not learned to compare characters yet" in agreement_finding(0.2)
-    assert "taught nothing" in agreement_finding(None)
+    assert "has learned to compare" in findings.warm_up(0.9)
+    assert "has not learned to compare characters yet" in findings.warm_up(0.2)
+    assert "taught nothing" in findings.warm_up(None)
 
 
 def test_the_whole_recipe_runs_is_recorded_and_resumes_the_same(tmp_path, tiny_model, monkeypatch):
@@ -304,11 +303,11 @@ def test_the_whole_recipe_runs_is_recorded_and_resumes_the_same(tmp_path, tiny_m
     assert record["pairs_seen"]["hard_negatives"] > 0
     log = read_training_log(tmp_path / "whole")
     assert log["stage"].unique().tolist() == ["lexical warm-up", "stage 1"]
-    text = training_finding(record)
+    text = findings.outcome(record)
     assert "lexical warm-up took" in text
     assert "hard negatives" in text
-    assert "repair the vocabulary" in recipe_finding(recipe)
-    assert recipe_finding(Recipe(precision="float32")).startswith("Labels only")
+    assert "repair the vocabulary" in findings.recipe(recipe)
+    assert findings.recipe(Recipe(precision="float32")).startswith("Labels only")
 
     # Killed in the second phase, it goes on there and ends with the very same weights.
     def stop(self, row, append=TrainingLog.append):

@@ -18,13 +18,12 @@ from workbench.files import (
     project_path,
     project_root,
     read_json,
-    set_aside,
     write_json,
 )
 from workbench.machine import handing_on_sigterm
-from workbench.run_folder import ACTS, SCHEMA, ActError, RequestError, Terminated
+from workbench.run_folder import ACTS, SCHEMA, ActError, RequestError, Terminated, set_aside
 from workbench.runs.folder import (
-    AT_ONCE,
+    LOCK_SECONDS,
     folder_problems,
     holding,
     now,
@@ -42,7 +41,7 @@ def run_chain(
     resume: bool = False,
     checked: bool = False,
     prepared: str | Path = "",
-    patience: float = AT_ONCE,
+    patience: float = LOCK_SECONDS,
 ) -> Path:
     """Execute the notebooks into a run folder, one after another, and write the report.
 

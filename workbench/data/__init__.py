@@ -1,1 +1,16 @@
 """Labelled pairs, their splits, and candidate lists."""
+
+from workbench.files import lazy_names
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "build_lists": (
+            "build_candidates build_test look_alikes query_groups seen_queries suspect_negatives"
+        ),
+        "list_files": "read_candidates read_test",
+        "lists": "CandidateList RankingTest write_candidates",
+        "pairs": "read_pairs",
+        "splits": "prepare_data read_manifest read_split split_pairs text_groups",
+    },
+)

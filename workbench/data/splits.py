@@ -9,7 +9,8 @@ import pandas as pd
 
 from workbench.data.pairs import POSITIVE, LabelledPairs, read_pairs
 from workbench.data.readers import REASONS
-from workbench.files import project_path, read_json, replacing, set_aside, write_json
+from workbench.files import project_path, read_json, replacing, write_json
+from workbench.run_folder import set_aside
 
 SPLITS = ("train", "dev", "test")
 LINES_LISTED = 10_000  # line numbers of bad rows in a manifest, per reason
@@ -98,9 +99,12 @@ def prepare_data(
 
     Args:
         run_dir: the run folder; made if absent.
-        pairs, columns, on_bad_rows: as `read_pairs` takes them.
+        pairs: the source, as `read_pairs` takes it.
+        columns: as `read_pairs` takes them.
+        on_bad_rows: `report` or `fail`.
         max_pairs: the size of a seeded random sample of the usable rows; 0 for all.
-        dev_share, test_share: as `split_pairs` takes them.
+        dev_share: the largest share of the rows used for dev.
+        test_share: the same for test.
         seed: of the sample and of the split.
         test_pairs: a separate source of the test split, in place of a share of `pairs`. Pairs that
             have a text in common with it are kept out of train and dev, and counted.

@@ -1,14 +1,14 @@
-"""Ranking and pair metrics, numpy only: arrays in, per-query values out; aggregation is elsewhere.
+"""Ranking and pair metrics in numpy: arrays in, one value per query out; means are taken elsewhere.
 
 Ties. Under `expected`, the default, each metric is its exact expected value over the random order
-of candidates with equal scores; under `worst` the irrelevant ones come first. Either way a scorer
-that gives every candidate the same score gains nothing: it gets what random order gets on average,
-or the worst there is.
+of candidates with equal scores; under `worst` the irrelevant ones come first. A scorer that gives
+every candidate the same score thus gets the average of random orders, or the worst order.
 
-Rules for odd queries, so that no mean is ever over fewer queries than there are: a query without a
-relevant text, and one without any candidate, has 0 in every metric; relevant texts that are not
-among the candidates (`missed`) count in every denominator; with a single candidate, or with only
-relevant ones, any order is the best order, and the value is what the formula gives.
+Odd queries stay in every mean: a query without a relevant text or without a candidate has 0 in
+every metric; relevant texts that are not among the candidates (`missed`) count in every
+denominator; with a single candidate, or with relevant ones only, any order is the best one.
+
+A new ranking metric needs an entry in `RANKING_METRICS`; everything else derives from it.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,21 +21,17 @@ from numpy.typing import ArrayLike, NDArray
 from workbench.data.pairs import POSITIVE
 
 FloatArray = NDArray[np.float64]
-
-
 IntArray = NDArray[np.int64]
-
-
 TIES = ("expected", "worst")
 
 
 class Ranking(NamedTuple):
-    """A query's candidates from the highest score to the lowest, n of them.
+    """A query's n candidates from the highest score to the lowest.
 
     Attributes:
         gain: the relevance at each place, shape (n,).
         start: the first place of the tie block that each place belongs to, shape (n,).
-        size: how many candidates are in that block, shape (n,).
+        size: the number of candidates in that block, shape (n,).
         missed: the relevance of relevant texts that are not among the candidates.
     """
 
@@ -48,7 +44,7 @@ class Ranking(NamedTuple):
 def rank(
     scores: ArrayLike, relevance: ArrayLike, ties: str = "expected", missed: ArrayLike = ()
 ) -> Ranking:
-    """Put a query's candidates in order.
+    """Order a query's candidates by score.
 
     Args:
         scores: shape (n,), higher is better.
@@ -65,9 +61,12 @@ def rank(
         raise ValueError(f"{score.shape} scores for {gain.shape} candidates; both must be (n,)")
     if ties not in TIES:
         raise ValueError(f"ties is {ties!r}; it must be 'expected' or 'worst'")
-    _check(np.isfinite(score), score, "the score of candidate", "it must be finite")
-    good = np.isfinite(gain) & (gain >= 0)
-    _check(good, gain, "the relevance of candidate", "it must be 0 or more")
+    if not (good := np.isfinite(score)).all():
+        n = int(np.argmin(good))
+        raise ValueError(f"the score of candidate {n} is {score[n]}; it must be finite")
+    if not (good := (gain >= 0) & (gain < np.inf)).all():
+        n = int(np.argmin(good))
+        raise ValueError(f"the relevance of candidate {n} is {gain[n]}; it must be 0 or more")
     order = np.lexsort((gain, -score))  # within a tie the irrelevant first: the worst order
     changes = np.ones(len(order), dtype=bool)
     if ties == "expected":
@@ -75,12 +74,19 @@ def rank(
     return tie_blocks(gain[order], np.cumsum(changes), np.asarray(missed, dtype=float))
 
 
+def tie_blocks(gain: FloatArray, block: IntArray, missed: FloatArray) -> Ranking:
+    """A ranking from the relevance and a tie label at each place; equal labels are adjacent."""
+    first = np.flatnonzero(np.diff(block, prepend=block[:1] - 1)) if len(block) else block
+    sizes = np.diff(np.append(first, len(block)))
+    return Ranking(gain, np.repeat(first, sizes), np.repeat(sizes, sizes), missed)
+
+
 def ndcg(ranking: Ranking, k: int = 10) -> float:
     """Normalised discounted cumulative gain at k, with linear gain (relevance may be graded).
 
     sum_{i<=k} gain_i / log2(i + 1), divided by the same sum for the best order (Jarvelin and
-    Kekalainen, 2002). Expected value: the mean gain of its tie block stands at each place (McSherry
-    and Najork, 2008).
+    Kekalainen, 2002). Expected value: each place has the mean gain of its tie block (McSherry and
+    Najork, 2008).
     """
     discount = 1.0 / np.log2(np.arange(2, k + 2))
     best = np.sort(np.append(ranking.gain, ranking.missed))[::-1][:k]
@@ -103,9 +109,9 @@ def success(ranking: Ranking, k: int = 5) -> float:
 def average_precision(ranking: Ranking) -> float:
     """The mean, over the relevant texts, of the precision at their rank; missed ones give 0.
 
-    Expected value: at the j-th place (from 0) of a tie block of m candidates, r of them relevant,
-    with c relevant ones above the block, stands a relevant one with probability r / m, and then
-    c + 1 + j (r - 1) / (m - 1) relevant ones are among the candidates down to it, on average.
+    Expected value: in a tie block of m candidates, r of them relevant, with c relevant ones above
+    the block, the candidate at the j-th place (from 0) is relevant with probability r / m, and then
+    c + 1 + j (r - 1) / (m - 1) of the candidates down to it are relevant on average.
     """
     relevant = (ranking.gain > 0).astype(float)
     total = relevant.sum() + len(ranking.missed)
@@ -119,14 +125,14 @@ def average_precision(ranking: Ranking) -> float:
 
 
 def recall(ranking: Ranking, k: int = 10) -> float:
-    """The share of the relevant texts that stand among the first k (below 1 where k is too few)."""
+    """The share of the relevant texts that are among the first k (below 1 where k is too few)."""
     relevant = (ranking.gain > 0).astype(float)
     total = relevant.sum() + len(ranking.missed)
     return float(_block_means(ranking, relevant)[:k].sum() / total) if total else 0.0
 
 
 def precision(ranking: Ranking, k: int = 1) -> float:
-    """The share of relevant candidates among the first k places; places left empty count as 0."""
+    """The share of relevant candidates among the first k places; empty places count as 0."""
     return float(_block_means(ranking, (ranking.gain > 0).astype(float))[:k].sum() / k)
 
 
@@ -138,6 +144,10 @@ RANKING_METRICS: dict[str, Callable[[Ranking], float]] = {
     "precision@1": precision,
     "success@5": success,
 }
+PAIR_METRICS = ("roc_auc", "ap", "accuracy", "f1", "brier", "ece")  # see `pair_values`
+METRICS = (*RANKING_METRICS, *PAIR_METRICS)
+MAIN_METRIC = "ndcg@10"  # of every comparison and verdict
+LOWER_IS_BETTER = ("brier", "ece", "dev_loss")
 
 
 def rank_metrics(
@@ -149,15 +159,11 @@ def rank_metrics(
 ) -> dict[str, FloatArray]:
     """Every ranking metric of every query: for each metric an array of shape (queries,).
 
-    Args:
-        scores: for each query an array of shape (candidates,).
-        relevance: the same shapes.
-        ties: `expected` or `worst`.
-        missed: for each query the relevance of relevant texts that are not candidates.
-        names: what to call the queries in an error; their numbers, from 0, if None.
+    The arguments are as in `rank`, one of each for each query; `names` of the queries go into
+    errors.
 
     Raises:
-        ValueError: an array does not fit or holds a value that cannot be; names the query.
+        ValueError: an array does not fit or holds an impossible value; names the query.
     """
     absent = missed if missed is not None else [()] * len(relevance)
     values = np.zeros((len(RANKING_METRICS), len(relevance)))
@@ -171,31 +177,46 @@ def rank_metrics(
     return dict(zip(RANKING_METRICS, values, strict=True))
 
 
+def pair_values(
+    ranking: Ranking,
+    score: FloatArray,
+    positive: NDArray[np.bool_],
+    threshold: float = float("nan"),
+    probability: FloatArray | None = None,
+) -> list[float]:
+    """The values of `PAIR_METRICS`; NaN where one is not defined: one class only, no threshold.
+
+    `ranking` is of all pairs as one list; the other arrays have shape (pairs,), in any order.
+    """
+    nan = float("nan")
+    mixed = ranking.gain.any() and not ranking.gain.all()
+    called, chance = not np.isnan(threshold), probability
+    return [
+        roc_auc(ranking),
+        average_precision(ranking) if mixed else nan,
+        accuracy(score, positive, threshold) if called else nan,
+        f1(score, positive, threshold) if called else nan,
+        nan if chance is None else brier(chance, positive),
+        nan if chance is None else calibration_error(chance, positive),
+    ]
+
+
 def pair_metrics(
     scores: ArrayLike, labels: ArrayLike, threshold: float = POSITIVE, ties: str = "expected"
 ) -> dict[str, float]:
-    """Average precision (`ap`) and ROC AUC (`roc_auc`) of scores over labelled pairs.
+    """`roc_auc` and `ap` (average precision) of scores, shape (n,), over labelled pairs.
 
-    Args:
-        scores: shape (n,), higher is better.
-        labels: shape (n,), in [0, 1].
-        threshold: labels at or above it count as positive.
-        ties: `expected` or `worst`.
-
-    Returns:
-        The two values; NaN where only one class is present, since neither is defined then.
+    Labels, shape (n,), at or above `threshold` are positive. NaN where there is only one class.
     """
-    positive = np.asarray(labels, dtype=float) >= threshold
-    ranking = rank(scores, positive, ties)
-    both = positive.any() and not positive.all()
-    precise = average_precision(ranking) if both else float("nan")
-    return {"ap": precise, "roc_auc": roc_auc(ranking)}
+    score, positive = np.asarray(scores, dtype=float), np.asarray(labels, dtype=float) >= threshold
+    found = pair_values(rank(score, positive, ties), score, positive)
+    return dict(zip(PAIR_METRICS[:2], found, strict=False))
 
 
 def roc_auc(ranking: Ranking) -> float:
-    """The share of (positive, negative) couples in the right order; a tie counts one half.
+    """The share of (positive, negative) pairs in the right order; a tie counts one half.
 
-    Under `worst` a tie counts 0. NaN where only one class is present (Hanley and McNeil, 1982).
+    Under `worst` a tie counts 0. NaN where there is only one class (Hanley and McNeil, 1982).
     """
     relevant = (ranking.gain > 0).astype(float)
     positives, negatives = relevant.sum(), (1 - relevant).sum()
@@ -209,14 +230,8 @@ def roc_auc(ranking: Ranking) -> float:
 def fit_threshold(scores: ArrayLike, positive: ArrayLike) -> float:
     """The threshold with the highest F1: scores at or above it are called positive.
 
-    It lies half-way between two neighbouring scores; of equally good ones the highest is taken.
-
-    Args:
-        scores: shape (n,), finite; of pairs that are not tested on.
-        positive: shape (n,), true where the pair is positive.
-
-    Returns:
-        The threshold; NaN where only one class is present, since none can be fitted then.
+    It lies half-way between two adjacent scores, shape (n,), finite, of pairs that are not tested
+    on; of equally good ones the highest is taken. NaN where there is only one class.
     """
     score, right = np.asarray(scores, dtype=float), np.asarray(positive, dtype=bool)
     if right.all() or not right.any():
@@ -230,7 +245,7 @@ def fit_threshold(scores: ArrayLike, positive: ArrayLike) -> float:
 
 
 def accuracy(scores: ArrayLike, positive: ArrayLike, threshold: float) -> float:
-    """The share of pairs that are on the right side of the threshold."""
+    """The share of pairs that the threshold classifies correctly."""
     return float(np.mean((np.asarray(scores) >= threshold) == np.asarray(positive, dtype=bool)))
 
 
@@ -249,10 +264,9 @@ def brier(probabilities: ArrayLike, positive: ArrayLike) -> float:
 def reliability(
     probabilities: ArrayLike, positive: ArrayLike, bins: int = 10
 ) -> tuple[IntArray, FloatArray, FloatArray]:
-    """Equal-width bins of the probability: how many pairs, mean probability, share of positives.
+    """Number of pairs, mean probability and share of positives in bins of equal width.
 
-    Returns:
-        Three arrays of shape (bins,); the latter two are NaN in an empty bin.
+    Three arrays of shape (bins,); the latter two are NaN in an empty bin.
     """
     probability, right = np.asarray(probabilities, float), np.asarray(positive, float)
     place = np.clip((probability * bins).astype(int), 0, bins - 1)
@@ -268,19 +282,6 @@ def calibration_error(probabilities: ArrayLike, positive: ArrayLike, bins: int =
     return float(np.nansum(sizes * np.abs(meant - found)) / sizes.sum())
 
 
-def _check(good: NDArray[np.bool_], values: FloatArray, what: str, rule: str) -> None:
-    if not good.all():
-        place = int(np.flatnonzero(~good)[0])
-        raise ValueError(f"{what} {place} is {values[place]}; {rule}")
-
-
-def tie_blocks(gain: FloatArray, block: IntArray, missed: FloatArray) -> Ranking:
-    """A ranking from the relevance and a tie label at each place; equal labels are neighbours."""
-    first = np.flatnonzero(np.diff(block, prepend=block[:1] - 1)) if len(block) else block
-    sizes = np.diff(np.append(first, len(block)))
-    return Ranking(gain, np.repeat(first, sizes), np.repeat(sizes, sizes), missed)
-
-
 def _block_means(ranking: Ranking, values: FloatArray) -> FloatArray:
     """At each place the mean of `values` over its tie block; shape (n,)."""
     if not len(values):
@@ -291,7 +292,7 @@ def _block_means(ranking: Ranking, values: FloatArray) -> FloatArray:
 
 
 def _first_hit(ranking: Ranking) -> FloatArray:
-    """At each place the probability that the first relevant candidate stands there; shape (n,)."""
+    """At each place the probability that it holds the first relevant candidate; shape (n,)."""
     chance = np.zeros(len(ranking.gain))
     hits = np.flatnonzero(ranking.gain > 0)
     if not len(hits):

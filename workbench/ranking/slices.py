@@ -10,32 +10,19 @@ from workbench.data.build_lists import query_groups
 from workbench.data.lists import CandidateList
 from workbench.data.overlap import characters, jaccard
 from workbench.ranking.evaluation import Evaluation
-from workbench.ranking.metrics import FloatArray
 from workbench.ranking.uncertainty import bootstrap_draws, bootstrap_mean, estimate
 from workbench.vocabulary.tokens import count_tokens
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-SMALL = 30  # queries under which a slice is too small to say anything
-
-
-ALIKE = 0.1  # character overlap from which a negative of unknown origin counts as a look-alike
-
-
-EQUAL = 0.03  # difference of two character overlaps that counts as none
-
-
+SMALL_SLICE = 30  # a slice of fewer queries says next to nothing
+LOOK_ALIKE = 0.1  # least character overlap at which a negative of unknown origin is a look-alike
+EQUAL_OVERLAP = 0.03  # largest difference of two character overlaps that counts as none
 BINS = {
     "length": (
         [0, 5, 10, 15, 25, np.inf],
-        [
-            "1-5 characters",
-            "6-10 characters",
-            "11-15 characters",
-            "16-25 characters",
-            "26 or more characters",
-        ],
+        [f"{span} characters" for span in ("1-5", "6-10", "11-15", "16-25", "26 or more")],
     ),
     "[UNK] share": (
         [-1, 0, 0.25, 0.5, 1],
@@ -52,7 +39,7 @@ def query_features(
     tokenizer: "Tokenizer | None" = None,
     train: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """What the slices are cut by: one row a list, one column a key of `BINS`.
+    """The features that define the slices: one row per list, one column per key of `BINS`.
 
     Args:
         lists: the candidate lists.
@@ -61,29 +48,24 @@ def query_features(
 
     Returns:
         `length` (characters of the query), `[UNK] share` (of its tokens), `overlap` (the largest
-        character Jaccard of a positive with it; NaN without a positive), `characters` (1 if the
-        query has a character that no training text has, else 0), `positives` (relevant
-        candidates).
+        character Jaccard of a positive with it; NaN without one), `characters` (1 if the query has
+        a character that no training text has, else 0), `positives` (relevant candidates).
     """
-    frame = pd.DataFrame(
-        {
-            "length": [len(one.query) for one in lists],
-            "[UNK] share": np.nan,
-            "overlap": [
-                max((_overlap(one.query, text) for text in one.positives()), default=np.nan)
-                for one in lists
-            ],
-            "characters": np.nan,
-            "positives": [len(one.positives()) for one in lists],
-        }
-    )
+    queries, positives = [one.query for one in lists], [one.positives() for one in lists]
+    frame = pd.DataFrame({"length": [len(query) for query in queries], "[UNK] share": np.nan})
+    frame["overlap"] = [
+        max((_overlap(query, text) for text in texts), default=np.nan)
+        for query, texts in zip(queries, positives, strict=True)
+    ]
+    frame["characters"] = np.nan
+    frame["positives"] = [len(texts) for texts in positives]
     if tokenizer is not None:
-        counts = count_tokens(tokenizer, (one.query for one in lists))
+        counts = count_tokens(tokenizer, queries)
         shares = counts["unknown"] / counts["tokens"].clip(lower=1)
-        frame["[UNK] share"] = shares.reindex([one.query for one in lists]).to_numpy()
+        frame["[UNK] share"] = shares.reindex(queries).to_numpy()
     if train is not None and len(train):
         known = characters("".join([*train["sentence_0"], *train["sentence_1"]]))
-        frame["characters"] = [float(bool(characters(one.query) - known)) for one in lists]
+        frame["characters"] = [float(bool(characters(query) - known)) for query in queries]
     return frame
 
 
@@ -98,144 +80,110 @@ def slice_table(
 
     Args:
         evaluation: with a scorer `model` and at least one other.
-        features: from `query_features`, one row a list.
+        features: from `query_features`, one row per list.
         lists: the same lists, for their text groups.
-        seed: of the draws.
+        seed: of the intervals.
         resamples: draws of each interval.
 
     Returns:
-        One row a slice that has a query: `dimension`, `slice`, `queries`, `small` (fewer than 30),
-        `other` (its name), and for `model`, `other` and the difference `gap` the mean (under that
-        name, `other_mean` for the second) with `_low` and `_high`, the 95 % interval.
+        One row per slice that has a query: `dimension`, `slice`, `queries`, `small` (fewer than
+        30), `other` (its name), and for `model`, `other` and the difference `gap` the mean (under
+        that name, `other_mean` for the second) with `_low` and `_high`, the 95 % interval.
 
     Raises:
-        ValueError: there is no model, or nothing to compare it with.
+        ValueError: there is no scorer called `model`, or nothing to compare it with.
     """
     other = evaluation.best_other()
     if other is None or "model" not in set(evaluation.per_query["scorer"]):
         raise ValueError("slices need a scorer called 'model' and at least one other")
-    pair = np.column_stack([evaluation.values("model"), evaluation.values(other)])
-    groups, rows = query_groups(lists), []
+    model, best = evaluation.values("model"), evaluation.values(other)
+    values, groups, rows = np.column_stack([model, best, model - best]), query_groups(lists), []
     for dimension, (edges, names) in BINS.items():
         place = pd.cut(features[dimension], edges, labels=names)
         for name in names:
             chosen = (place == name).to_numpy()
-            if chosen.any():
-                row = {"dimension": dimension, "slice": name, "queries": int(chosen.sum())}
-                rows.append(row | _slice(pair[chosen], groups[chosen], seed, resamples))
-    table = pd.DataFrame(rows)
-    table.insert(3, "small", table["queries"] < SMALL)
-    table.insert(4, "other", other)
-    return table
+            if not (count := int(chosen.sum())):
+                continue
+            row = [dimension, name, count, count < SMALL_SLICE, other]
+            draws = bootstrap_draws(values[chosen], groups[chosen], resamples, seed)
+            for column, drawn in zip(values[chosen].T, draws.T, strict=True):
+                row += estimate(column.mean(), drawn)
+            rows.append(row)
+    columns = ["dimension", "slice", "queries", "small", "other"]
+    for name, mean in (("model", "model"), ("other", "other_mean"), ("gap", "gap")):
+        columns += [mean, f"{name}_low", f"{name}_high"]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def negative_couples(
+def pairwise_orders(
     evaluation: Evaluation, lists: Sequence[CandidateList], seed: int = 42, resamples: int = 2000
 ) -> pd.DataFrame:
-    """How often a positive stands above a negative, by the negative's kind; a tie counts half.
+    """How often a positive is ranked above a negative, by the negative's kind; a tie counts half.
 
-    The share is taken within each query over its (positive, negative) couples of that kind, then
-    over the queries that have such couples. Where a file does not say where its negatives come
+    The share is taken within each query over its (positive, negative) pairs of that kind, then
+    over the queries that have such pairs. Where a file does not say where its negatives come
     from, they count as `look_alike` from a character overlap of 0.1 with the query, else as
     `random`. Under ties `worst` a tie counts 0.
 
     Returns:
-        One row a scorer and kind: `scorer`, `kind`, `queries`, `couples`, `mean`, `low`, `high`.
+        One row per scorer and kind: `scorer`, `kind`, `queries`, `couples` (the number of pairs),
+        `mean`, `low`, `high`.
     """
 
     def names(one: CandidateList, right: np.ndarray) -> np.ndarray:
-        return np.broadcast_to(_kinds(one)[~right], (right.sum(), (~right).sum()))
+        kinds = np.array(one.kinds or ("given",) * len(one.candidates), dtype=object)
+        for place in np.flatnonzero(kinds == "given"):
+            alike = _overlap(one.query, one.candidates[place]) >= LOOK_ALIKE
+            kinds[place] = "look_alike" if alike else "random"
+        return np.broadcast_to(kinds[~right], (right.sum(), (~right).sum()))
 
-    return _couples(evaluation, lists, names, seed, resamples)
+    return _orders(evaluation, lists, names, seed, resamples)
 
 
 def equal_overlap(
     evaluation: Evaluation, lists: Sequence[CandidateList], seed: int = 42, resamples: int = 2000
 ) -> pd.DataFrame:
-    """The same for couples that share equally many characters with the query (within 0.03).
+    """`pairwise_orders` of pairs that share equally many characters with the query (within 0.03).
 
     Counting characters can only guess here. A test whose negatives were mined within a band of
-    overlap rewards whoever finds the band; this does not.
-
-    Returns:
-        As `negative_couples`, with one kind, `equal_overlap`; empty where there is no such couple.
+    overlap rewards a scorer that finds the band; this one does not. Empty if there is no such pair.
     """
 
     def names(one: CandidateList, right: np.ndarray) -> np.ndarray:
         overlap = np.array([_overlap(one.query, text) for text in one.candidates])
-        near = np.abs(overlap[right][:, None] - overlap[~right][None, :]) <= EQUAL
+        near = np.abs(np.subtract.outer(overlap[right], overlap[~right])) <= EQUAL_OVERLAP
         return np.where(near, "equal_overlap", "")
 
-    return _couples(evaluation, lists, names, seed, resamples)
+    return _orders(evaluation, lists, names, seed, resamples)
 
 
-def _couples(
+def _orders(
     evaluation: Evaluation,
     lists: Sequence[CandidateList],
     names: Callable[[CandidateList, np.ndarray], np.ndarray],
     seed: int,
     resamples: int,
 ) -> pd.DataFrame:
-    """`names(list, relevant)`: of each couple, shape (positives, negatives); "" leaves it out."""
+    """`names(list, relevant)`: of each pair, shape (positives, negatives); "" leaves it out."""
     half = 0.0 if evaluation.metrics["ties"] == "worst" else 0.5
     groups, rows = query_groups(lists), []
     relevant = [np.asarray(one.relevance) > 0 for one in lists]
     named = [names(one, right) for one, right in zip(lists, relevant, strict=True)]
     for scorer, frame in evaluation.ranked.groupby("scorer", sort=False):
-        shares: dict[str, list[tuple[int, float]]] = {}
-        couples: dict[str, int] = {}
-        for number, rows_of in frame.groupby("number"):
-            right, kinds = relevant[int(number)], named[int(number)]
-            score = rows_of["score"].to_numpy()
-            gaps = score[right][:, None] - score[~right][None, :]
+        found = []
+        for number, scores in frame.groupby("number")["score"]:
+            score, right, kinds = scores.to_numpy(), relevant[number], named[number]
+            gaps = np.subtract.outer(score[right], score[~right])
             won = (gaps > 0) + half * (gaps == 0)
-            for name in filter(None, dict.fromkeys(kinds.ravel().tolist())):
+            for name in filter(None, np.unique(kinds.astype(str))):
                 chosen = won[kinds == name]
-                shares.setdefault(name, []).append((int(number), float(chosen.mean())))
-                couples[name] = couples.get(name, 0) + chosen.size
-        for name, found in sorted(shares.items()):
-            numbers, values = zip(*found, strict=True)
-            interval = bootstrap_mean(values, resamples, seed, groups[list(numbers)])
-            rows.append(
-                {
-                    "scorer": scorer,
-                    "kind": name,
-                    "queries": len(values),
-                    "couples": couples[name],
-                    **interval._asdict(),
-                }
-            )
+                found.append((name, number, chosen.mean(), chosen.size))
+        table = pd.DataFrame(found, columns=["kind", "number", "share", "couples"])
+        for name, part in table.groupby("kind"):
+            interval = bootstrap_mean(part["share"], resamples, seed, groups[part["number"]])
+            rows.append((scorer, name, len(part), part["couples"].sum(), *interval))
     columns = ["scorer", "kind", "queries", "couples", "mean", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def _slice(pair: FloatArray, groups: np.ndarray, seed: int, resamples: int) -> dict[str, float]:
-    values = np.column_stack([pair, pair[:, 0] - pair[:, 1]])
-    draws = bootstrap_draws(values, groups, resamples, seed)
-    row: dict[str, float] = {}
-    for name, column, drawn in zip(("model", "other", "gap"), values.T, draws.T, strict=True):
-        mean, low, high = estimate(column.mean(), drawn)
-        row |= {
-            name if name != "other" else "other_mean": mean,
-            f"{name}_low": low,
-            f"{name}_high": high,
-        }
-    return row
-
-
-def _kinds(one: CandidateList) -> np.ndarray:
-    known = one.kinds or ("given",) * len(one.candidates)
-    return np.array(
-        [
-            kind
-            if kind != "given"
-            else "look_alike"
-            if _overlap(one.query, text) >= ALIKE
-            else "random"
-            for kind, text in zip(known, one.candidates, strict=True)
-        ],
-        dtype=object,
-    )
 
 
 def _overlap(first: str, second: str) -> float:

@@ -1,1 +1,11 @@
 """Run folders: parameters, records, and comparisons."""
+
+from workbench.files import lazy_names
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "comparison": "best_run differences find_runs paired_table runs_table seed_table",
+        "folder": "environment",
+    },
+)

@@ -1,1 +1,12 @@
 """From a base model to a fine-tuned one."""
+
+from workbench.files import lazy_names
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "log": "beside_the_card read_training_log reference_card reference_log step_means",
+        "recipe": "Recipe",
+        "stages": "fine_tune record_figures",
+    },
+)

@@ -10,10 +10,10 @@ import pandas as pd
 import torch
 
 from workbench.data.splits import DataError, read_manifest, read_split
-from workbench.files import display_path, project_path, read_json, set_aside, write_json
+from workbench.files import display_path, project_path, read_json, write_json
 from workbench.machine import is_main, process_count, torch_threads, wait_for_all
 from workbench.models import ModelLocation, find_model, read_lineage
-from workbench.run_folder import STAGES
+from workbench.run_folder import STAGES, set_aside
 from workbench.training.checkpoints import ASKED, SnapshotCallback, check_asked, save_model
 from workbench.training.log import LOG_NAME, TrainingLog
 from workbench.training.recipe import Recipe, read_stages

@@ -1,16 +1,16 @@
-"""The figures: each function draws on the axes it is given, labels them, and returns them."""
+"""Figures of notebook 1: labels, lengths, and how often texts are used."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from workbench.reports.figures.style import BLUE, GREY, ORANGE, RED, new_axes
+from workbench.reports.figures.style import BLUE, GREY, ORANGE, RED, new_axes, plain
+from workbench.reports.findings.phrases import Record
 
 
-def label_balance(inspection: Mapping[str, Any], ax: Axes | None = None) -> Axes:
+def label_balance(inspection: Record, ax: Axes | None = None) -> Axes:
     """Bars: pairs by label."""
     ax = new_axes(ax, (7.5, 2.4))
     labels = inspection["labels"]
@@ -24,44 +24,42 @@ def label_balance(inspection: Mapping[str, Any], ax: Axes | None = None) -> Axes
 
 def length_histogram(values: Any, unit: str, limit: int = 0, ax: Axes | None = None) -> Axes:
     """Histogram of lengths in `unit`, on a logarithmic count axis; a line at `limit` if reached."""
-    ax = new_axes(ax)
-    lengths = np.asarray(values)
+    ax, lengths = new_axes(ax), np.asarray(values)
     width = max(1, int(np.ceil((lengths.max() - lengths.min() + 1) / 50)))
-    bins = np.arange(lengths.min(), lengths.max() + width + 1, width)
-    ax.hist(lengths, bins=bins.tolist(), color=BLUE)
+    ax.hist(
+        lengths, np.arange(lengths.min(), lengths.max() + width + 1, width).tolist(), color=BLUE
+    )
     ax.axvline(lengths.mean(), color=ORANGE, linewidth=2, label=f"mean {lengths.mean():.1f}")
     if 0 < limit <= lengths.max():
         ax.axvline(limit, color=RED, linestyle="--", label=f"cut at {limit}")
     ax.set(xlabel=f"length ({unit})", ylabel="count (log scale)", yscale="log")
-    ax.set_title(
-        f"Half are at most {np.median(lengths):.0f} {unit} long, the longest {lengths.max():,}"
-    )
+    median, longest = np.median(lengths), lengths.max()
+    ax.set_title(f"Half have at most {median:.0f} {unit}, the longest has {longest:,}")
     ax.legend()
     return ax
 
 
-def text_reuse(inspection: Mapping[str, Any], ax: Axes | None = None) -> Axes:
+def text_reuse(inspection: Record, ax: Axes | None = None) -> Axes:
     """Points: how many texts are used how often, on a logarithmic count axis."""
     ax = new_axes(ax)
     uses = {int(n): count for n, count in inspection["reuse"]["texts_by_uses"].items()}
     ax.scatter(list(uses), list(uses.values()), color=BLUE)
-    scale = "log" if max(uses) > 20 else "linear"
-    ax.set(xlabel="times a text is used", ylabel="texts (log scale)", xscale=scale, yscale="log")
-    if scale == "linear":
+    ax.set(xlabel="times a text is used", ylabel="texts (log scale)", yscale="log")
+    if max(uses) > 20:
+        ax.set_xscale("log")
+    else:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_title(f"{inspection['reuse']['reused_share']:.1%} of the texts occur more than once")
     return ax
 
 
-def frequent_texts(inspection: Mapping[str, Any], ax: Axes | None = None) -> Axes:
-    """Bars: the most used texts, named."""
+def frequent_texts(inspection: Record, ax: Axes | None = None) -> Axes:
+    """Bars: the most frequent texts, named."""
     ax = new_axes(ax, (7.5, 3.6))
     rows = inspection["reuse"]["most_used"][::-1]
-    # A dollar sign would start a formula and a long text would push the bars off the page.
-    names = [row["text"][:24].replace("$", r"\$") for row in rows]
     ax.barh(range(len(rows)), [row["uses"] for row in rows], color=BLUE)
-    ax.set_yticks(range(len(rows)), names)
+    ax.set_yticks(range(len(rows)), [plain(row["text"]) for row in rows])
     ax.set(xlabel="times used", ylabel="text")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_title(f"The most frequent text stands in {rows[-1]['uses']} places")
+    ax.set_title(f"The most frequent text is used {rows[-1]['uses']} times")
     return ax

@@ -1,63 +1,65 @@
-"""Figures about ranking: each draws on the axes it is given, labels them, says what it shows."""
+"""Figures of notebook 4: scorers, queries, probabilities, slices and pairwise orders."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from workbench.ranking.evaluation import MAIN_METRIC, Evaluation
 from workbench.ranking.metrics import reliability
 from workbench.ranking.uncertainty import sigmoid
 from workbench.reports.figures.style import BLUE, GREEN, GREY, ORANGE, new_axes, plain
+from workbench.reports.findings.phrases import Record
 
-DARK = "#374151"
+if TYPE_CHECKING:
+    from workbench.ranking.evaluation import Evaluation
+
+DARK, PALE = "#374151", "#D1D5DB"
+NAMED_QUERIES = 3  # in `model_against`
 
 
-NAMED = 3  # queries named in the scatter
+def _spread(mean: Any, low: Any, high: Any) -> np.ndarray:
+    """Lengths of error bars below and above the means, shape (2, n)."""
+    bounds = np.array([mean, low, high], dtype=float)
+    return np.clip([bounds[0] - bounds[1], bounds[2] - bounds[0]], 0, None)
 
 
-def ladder(metrics: Mapping[str, Any], metric: str = MAIN_METRIC, ax: Axes | None = None) -> Axes:
-    """Bars with 95 % intervals: one metric of every scorer, the best on top."""
-    rows = [row for row in metrics["rows"] if row[metric]["mean"] is not None]
-    rows.sort(key=lambda row: row[metric]["mean"])
-    ax = new_axes(ax, (7.5, 0.8 + 0.45 * len(rows)))
-    means = np.array([row[metric]["mean"] for row in rows])
-    low, high = (np.array([row[metric][end] for row in rows]) for end in ("low", "high"))
-    colors = [ORANGE if row["scorer"] == "model" else GREY for row in rows]
-    ax.barh([row["scorer"] for row in rows], means, color=colors)
-    spread = np.clip([means - low, high - means], 0, None)
-    ax.errorbar(means, range(len(rows)), xerr=spread, fmt="none", ecolor=DARK, capsize=3)
-    for place, (mean, end) in enumerate(zip(means, high, strict=True)):
-        ax.text(end + 0.01, place, f"{mean:.3f}", va="center")
-    ax.set(xlabel=f"{metric} (95 % interval)", ylabel="scorer", xlim=(0, 1.08))
-    if rows:
-        ax.set_title(f"{rows[-1]['scorer']} is first by {metric}")
+def ladder(metrics: Record, metric: str = "ndcg@10", ax: Axes | None = None) -> Axes:
+    """Bars with 95% intervals: one metric of every scorer, the best on top."""
+    rows = [{"scorer": row["scorer"], **row[metric]} for row in metrics["rows"]]
+    table = pd.DataFrame(rows).dropna(subset="mean").sort_values("mean", kind="stable")
+    ax = new_axes(ax, (7.5, 0.8 + 0.45 * len(table)))
+    colors = np.where(table["scorer"] == "model", ORANGE, GREY)
+    spread = _spread(table["mean"], table["low"], table["high"])
+    ax.barh(table["scorer"], table["mean"], color=colors, xerr=spread, ecolor=DARK, capsize=3)
+    for place, row in enumerate(table.itertuples()):
+        ax.text(row.high + 0.01, place, f"{row.mean:.3f}", va="center")
+    ax.set(xlabel=f"{metric} (95% interval)", ylabel="scorer", xlim=(0, 1.08))
+    if len(table):
+        ax.set_title(f"{table['scorer'].iloc[-1]} is first by {metric}")
     return ax
 
 
 def model_against(
-    evaluation: Evaluation, other: str, seed: int = 42, ax: Axes | None = None
+    evaluation: "Evaluation", other: str, seed: int = 42, ax: Axes | None = None
 ) -> Axes:
     """Points: nDCG@10 of each query under the model and under another scorer, the worst named.
 
-    Points are moved a little at random (the same way for the same seed), since many coincide.
+    Points have a little random jitter (the same for the same seed), since many coincide.
     """
     ax = new_axes(ax, (6.2, 5.6))
     model, against = evaluation.values("model"), evaluation.values(other)
-    moved = np.random.default_rng(seed).uniform(-0.012, 0.012, (2, len(model)))
+    points = np.array([against, model])
+    points += np.random.default_rng(seed).uniform(-0.012, 0.012, points.shape)
     ax.plot([0, 1], [0, 1], color=DARK, linewidth=1)
-    ax.scatter(against + moved[0], model + moved[1], s=14, alpha=0.35, color=BLUE, linewidths=0)
+    ax.scatter(points[0], points[1], s=14, alpha=0.35, color=BLUE, linewidths=0)
     queries = evaluation.per_query.query("scorer == 'model'")["query"].to_list()
     gaps = model - against
-    # Names stand apart from one another, beside the place where the model loses most.
-    losing = [place for place in np.argsort(gaps, kind="stable")[:NAMED] if gaps[place] < 0]
-    for line, place in enumerate(losing):
-        point = (against[place] + moved[0][place], model[place] + moved[1][place])
+    losing = [place for place in np.argsort(gaps, kind="stable")[:NAMED_QUERIES] if gaps[place] < 0]
+    for line, place in enumerate(losing):  # names one below the other, away from the points
         ax.annotate(
             plain(queries[place], 18),
-            point,
+            (points[0, place], points[1, place]),
             xytext=(0.86, 0.33 - 0.08 * line),
             textcoords="axes fraction",
             ha="right",
@@ -66,44 +68,36 @@ def model_against(
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5},
             arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.8, "relpos": (1, 0.5)},
         )
-    ax.set(xlabel=f"nDCG@10 of {other}, a query", ylabel="nDCG@10 of the model, a query")
+    ax.set(xlabel=f"nDCG@10 of {other} per query", ylabel="nDCG@10 of the model per query")
     ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
-    won, lost = int((gaps > 1e-9).sum()), int((gaps < -1e-9).sum())
-    ax.set_title(f"The model wins {won:,} queries, {other} wins {lost:,}")
+    won, lost = (gaps > 1e-9).sum(), (gaps < -1e-9).sum()
+    ax.set_title(f"Queries won by the model: {won:,}; by {other}: {lost:,}")
     return ax
 
 
 def score_distributions(scored: pd.DataFrame, unit: str = "logit", ax: Axes | None = None) -> Axes:
-    """Histograms of a scorer's scores, of positives and of negatives, each as shares of its own.
+    """Histograms of a scorer's scores, of positives and of negatives, each in shares of its class.
 
     Args:
-        scored: `positive` (bool) and `score`, one row a pair.
+        scored: `positive` (bool) and `score`, one row per pair.
         unit: of the scores.
         ax: where to draw.
     """
     ax = new_axes(ax)
-    right, score = scored["positive"].to_numpy(bool), scored["score"].to_numpy(float)
+    positive, score = scored["positive"].to_numpy(bool), scored["score"].to_numpy(float)
     low, high = score.min(), score.max()
-    bins = np.linspace(low, high if high > low else low + 1, 41)
-    for chosen, color, name in ((~right, GREY, "negative"), (right, ORANGE, "positive")):
-        if chosen.any():
-            share = np.full(chosen.sum(), 1 / chosen.sum())
-            ax.hist(
-                score[chosen],
-                bins=bins.tolist(),
-                weights=share,
-                alpha=0.65,
-                color=color,
-                label=f"{name} ({chosen.sum():,})",
-            )
-    ax.set(xlabel=f"score ({unit})", ylabel="share of the pairs of that label")
+    bins = np.linspace(low, high if high > low else low + 1, 41).tolist()
+    for chosen, color, name in ((~positive, GREY, "negative"), (positive, ORANGE, "positive")):
+        if n := chosen.sum():
+            label, share = f"{name} ({n:,})", np.full(n, 1 / n)
+            ax.hist(score[chosen], bins, weights=share, alpha=0.65, color=color, label=label)
+    ax.set(xlabel=f"score ({unit})", ylabel="share of the pairs with that label")
     ax.legend()
-    if right.all() or not right.any():
+    if positive.all() or not positive.any():
         ax.set_title("There is one label only")
-        return ax
-    middle = float(np.median(score[~right]))
-    above = float((score[right] > middle).mean())
-    ax.set_title(f"{above:.0%} of the positives score above the median negative")
+    else:
+        above = (score[positive] > np.median(score[~positive])).mean()
+        ax.set_title(f"{above:.0%} of the positives score above the median negative")
     return ax
 
 
@@ -111,96 +105,84 @@ def reliability_plot(scored: pd.DataFrame, bins: int = 10, ax: Axes | None = Non
     """Points: share of positives against mean probability in bins, sized by their pairs.
 
     Args:
-        scored: `positive` (bool) and `score` (a logit), one row a pair.
+        scored: `positive` (bool) and `score` (a logit), one row per pair.
         bins: of equal width.
         ax: where to draw.
     """
     ax = new_axes(ax, (5.6, 5.2))
     positive = scored["positive"].to_numpy(bool)
-    sizes, meant, found = reliability(sigmoid(scored["score"]), positive, bins)
-    used = sizes > 0
-    ax.plot([0, 1], [0, 1], color=DARK, linewidth=1, label="as it should be")
-    area = 20 + 380 * sizes[used] / sizes.max()
-    ax.plot(meant[used], found[used], color=BLUE, linewidth=1)
-    ax.scatter(meant[used], found[used], s=area, color=BLUE, alpha=0.6, label="pairs of a bin")
+    sizes, predicted, found = reliability(sigmoid(scored["score"]), positive, bins)
+    ax.plot([0, 1], [0, 1], color=DARK, linewidth=1, label="perfectly calibrated")
+    area, used = 20 + 380 * sizes / sizes.max(), sizes > 0
+    ax.plot(predicted[used], found[used], color=BLUE, linewidth=1)
+    ax.scatter(
+        predicted[used], found[used], s=area[used], color=BLUE, alpha=0.6, label="pairs of a bin"
+    )
     ax.set(xlabel="mean probability in the bin", ylabel="share of positives in the bin")
     ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
-    gap = float(np.nansum(sizes * (meant - found)) / sizes.sum())
-    way = "too high" if gap > 0 else "too low"
-    ax.set_title(f"Probabilities are {100 * abs(gap):.1f} points {way} on average")
+    gap = np.nansum(sizes * (predicted - found)) / sizes.sum()
+    direction = "too high" if gap > 0 else "too low"
+    ax.set_title(f"Probabilities are {100 * abs(gap):.1f} points {direction} on average")
     ax.legend(loc="upper left", markerscale=0.6)
     return ax
 
 
 def slices_plot(slices: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Points with intervals: nDCG@10 of model and best baseline by slice, small slices greyed."""
+    """Points with intervals: nDCG@10 of model and best baseline by slice, small slices in grey."""
     ax = new_axes(ax, (7.5, 1.2 + 0.36 * len(slices)))
     rows = slices.iloc[::-1].reset_index(drop=True)
     other = str(rows["other"].iloc[0])
-    looks = ((0.14, "model", "model", ORANGE, "o"), (-0.14, "other", "other_mean", BLUE, "s"))
-    for shift, name, mean, color, marker in looks:
+    looks = (("model", "model", 0.14, ORANGE, "o"), ("other", "other_mean", -0.14, BLUE, "s"))
+    for name, mean, shift, color, marker in looks:
         for small in (False, True):
             part = rows[rows["small"] == small]
-            spread = np.clip(
-                [part[mean] - part[f"{name}_low"], part[f"{name}_high"] - part[mean]], 0, None
-            )
-            label = {"model": "model", "other": other}[name] if not small else None
             ax.errorbar(
                 part[mean],
                 part.index + shift,
-                xerr=spread,
+                xerr=_spread(part[mean], part[f"{name}_low"], part[f"{name}_high"]),
                 fmt=marker,
                 markersize=5,
                 capsize=2,
-                color="#D1D5DB" if small else color,
-                label=label,
+                color=PALE if small else color,
+                label=None if small else "model" if name == "model" else other,
             )
     names = [f"{row.dimension}: {row.slice}  ({row.queries:,})" for row in rows.itertuples()]
     ax.set_yticks(range(len(rows)), names)
     for tick, small in zip(ax.get_yticklabels(), rows["small"], strict=True):
         tick.set_color("#9CA3AF" if small else "black")
-    ax.set(xlabel="nDCG@10 (95 % interval)", ylabel="slice (queries)", xlim=(0, 1.02))
-    whole = rows[~rows["small"]]
-    behind = int((whole["gap_high"] < 0).sum())
-    ax.set_title(f"Behind {other} in {behind} of {len(whole)} slices")
+    ax.set(xlabel="nDCG@10 (95% interval)", ylabel="slice (queries)", xlim=(0, 1.02))
+    large = rows[~rows["small"]]
+    ax.set_title(f"Behind {other} in {(large['gap_high'] < 0).sum()} of {len(large)} slices")
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.06), ncols=2)
     return ax
 
 
-def negatives_plot(couples: pd.DataFrame, other: str = "", ax: Axes | None = None) -> Axes:
-    """Bars with intervals: how often a positive beats a negative, by the negative's kind."""
-    shown = [name for name in ("model", other) if name in set(couples["scorer"])]
-    kinds = list(dict.fromkeys(couples["kind"]))
+def negatives_plot(orders: pd.DataFrame, other: str = "", ax: Axes | None = None) -> Axes:
+    """Bars with intervals: how often a positive beats a negative, by the kind of negative."""
+    kinds = list(dict.fromkeys(orders["kind"]))
+    ax = new_axes(ax, (7.5, max(1.2, 0.9 + 0.75 * len(kinds))))
+    ax.set(xlabel="positive above the negative (share of pairwise orders; dashed: guessing)")
+    ax.set(ylabel="kind of negative", xlim=(0, 1.02))
+    shown = [name for name in ("model", other) if name in set(orders["scorer"])]
     if not shown:
-        ax = new_axes(ax, (7.5, 1.2))
-        ax.set(xlabel="positive above the negative (share of couples)", ylabel="kind of negative")
         ax.set_title("No list has both a positive and a negative")
         return ax
-    ax = new_axes(ax, (7.5, 0.9 + 0.75 * len(kinds)))
-    for place, name in enumerate(shown):
-        part = couples[couples["scorer"] == name].set_index("kind").reindex(kinds)
-        height = np.arange(len(kinds)) - (0.2 + 0.4 * place if len(shown) > 1 else 0)
-        spread = np.clip([part["mean"] - part["low"], part["high"] - part["mean"]], 0, None)
-        ax.barh(
-            height,
-            part["mean"],
-            0.36,
-            xerr=spread,
-            capsize=3,
-            label=name,
-            ecolor=DARK,
-            color=ORANGE if name == "model" else GREY,
-        )
+    parts = {name: orders[orders["scorer"] == name].set_index("kind").loc[kinds] for name in shown}
+    places = np.arange(len(kinds))
+    for number, (name, part) in enumerate(parts.items()):
+        spread = _spread(part["mean"], part["low"], part["high"])
+        look: dict[str, Any] = {
+            "color": ORANGE if name == "model" else GREY,
+            "ecolor": DARK,
+            "capsize": 3,
+        }
+        ax.barh(places - 0.4 * number, part["mean"], 0.36, xerr=spread, label=name, **look)
     ax.axvline(0.5, color=DARK, linestyle="--", linewidth=1)
-    middle = np.arange(len(kinds)) - (0.4 if len(shown) > 1 else 0)
-    counts = couples[couples["scorer"] == shown[0]].set_index("kind")["couples"]
-    ax.set_yticks(middle, [f"{kind}\n({counts[kind]:,} couples)" for kind in kinds])
-    ax.set(xlabel="positive above the negative (share of couples; dashed: guessing)")
-    ax.set(ylabel="kind of negative", xlim=(0, 1.02))
-    first = couples[couples["scorer"] == shown[0]].set_index("kind")["mean"]
-    ax.set_title(
-        f"{shown[0]} fails most against {first.idxmin()} negatives: {first.min():.0%} in order"
-    )
+    first = parts[shown[0]]
+    labels = [f"{kind}\n({n:,} orders)" for kind, n in first["couples"].items()]
+    ax.set_yticks(places - 0.2 * (len(shown) - 1), labels)
+    hardest, least = first["mean"].idxmin(), first["mean"].min()
+    ax.set_title(f"{shown[0]} fails most against {hardest} negatives: {least:.0%} in order")
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return ax
 
@@ -211,29 +193,21 @@ def learning_curve(
     """Line with intervals: nDCG@10 against training pairs seen.
 
     Args:
-        curve: `pairs`, `mean`, `low`, `high`, one row a snapshot.
+        curve: `pairs`, `mean`, `low`, `high`, one row per snapshot.
         other: the scorer to draw a level for; none if empty.
         level: its nDCG@10.
         ax: where to draw.
     """
-    ax = new_axes(ax)
-    spread = [curve["mean"] - curve["low"], curve["high"] - curve["mean"]]
-    ax.errorbar(
-        curve["pairs"],
-        curve["mean"],
-        yerr=np.clip(spread, 0, None),
-        color=ORANGE,
-        marker="o",
-        capsize=3,
-        label="model",
-    )
+    ax, spread = new_axes(ax), _spread(curve["mean"], curve["low"], curve["high"])
+    look: dict[str, Any] = {"color": ORANGE, "marker": "o", "capsize": 3, "label": "model"}
+    ax.errorbar(curve["pairs"], curve["mean"], yerr=spread, **look)
     if other:
         ax.axhline(level, color=GREEN, linestyle="--", label=f"{other} ({level:.3f})")
-    ax.set(xlabel="training pairs seen", ylabel="nDCG@10 (95 % interval)", ylim=(0, 1))
-    gain = curve["mean"].iloc[-1] - curve["mean"].iloc[0]
+    ax.set(xlabel="training pairs seen", ylabel="nDCG@10 (95% interval)", ylim=(0, 1))
+    first, last = curve.iloc[0], curve.iloc[-1]
     ax.set_title(
-        f"{gain:+.3f} nDCG@10 from {curve['pairs'].iloc[0]:,} to "
-        f"{curve['pairs'].iloc[-1]:,} training pairs"
+        f"{last['mean'] - first['mean']:+.3f} nDCG@10 from {first['pairs']:,.0f} to "
+        f"{last['pairs']:,.0f} training pairs"
     )
     ax.legend(loc="lower right")
     return ax

@@ -1,9 +1,11 @@
-"""The figures: each function draws on the axes it is given, labels them, and returns them."""
+"""The look of all figures, and the one verb that shows what a notebook has found."""
 
+import io
 import logging
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from cycler import cycler
@@ -11,26 +13,11 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from workbench.files import project_path, replacing
+from workbench.files import replacing
+from workbench.run_folder import RunFolder
 
 BLUE, ORANGE, GREEN, GREY, RED = "#0072B2", "#E69F00", "#009E73", "#8A8F98", "#D55E00"
-
-
-def packaged_font() -> Path:
-    """The Noto Sans SC that the package zhplot ships, for Chinese text; its code is not imported.
-
-    Raises:
-        FileNotFoundError: the package is not installed as it should be.
-    """
-    for file in metadata.files("zhplot") or []:
-        if file.name == "NotoSansSC-Regular.ttf":
-            return Path(str(file.locate()))
-    raise FileNotFoundError("no font with Chinese characters: install the package zhplot")
-
-
 CYCLE = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9")
-
-
 CHINESE_FONTS = (
     "Noto Sans CJK SC",
     "Noto Sans SC",
@@ -42,13 +29,52 @@ CHINESE_FONTS = (
 )
 
 
+def show(*parts: Any, run_dir: str | Path = "", name: str = "") -> None:
+    """Show figures, tables and sentences one below the other; save a figure in the run folder.
+
+    Args:
+        parts: an Axes or Figure, a text as Markdown, or anything that a notebook can display.
+        run_dir: the run's folder.
+        name: the figure is saved as `figures/<name>.png` of the run; without a name it is not.
+    """
+    from IPython.display import Image, Markdown, display
+
+    for part in parts:
+        if isinstance(part, str):
+            display(Markdown(part))
+        elif isinstance(part, Axes | Figure):
+            figure = _figure(part)
+            title = " ".join(ax.get_title(loc="left") for ax in figure.axes) or name
+            data = save_figure(figure, run_dir, name).read_bytes() if name else _png(figure)
+            display(Image(data=data, alt=title, width=720))
+        else:
+            display(part)
+
+
+def save_figure(figure: Axes | Figure, run_dir: str | Path, name: str) -> Path:
+    """Write `figures/<name>.png` of a run."""
+    path = RunFolder(run_dir).figure(name)
+    with replacing(path) as temporary:
+        temporary.write_bytes(_png(_figure(figure)))
+    return path
+
+
+def new_axes(ax: Axes | None = None, size: tuple[float, float] = (7.5, 3.4)) -> Axes:
+    """`ax` itself, or the axes of a new figure of `size` inches."""
+    use_style()
+    return ax if ax is not None else Figure(figsize=size, layout="constrained").subplots()
+
+
 @cache
 def use_style() -> str:
     """Set our look for all figures, with a font that has Chinese characters; returns its name."""
     # The Chinese font has no bold weight; titles fall back to its regular one without complaint.
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     known = {font.name for font in font_manager.fontManager.ttflist}
-    name = next((font for font in CHINESE_FONTS if font in known), None) or _packaged_font()
+    name = next((font for font in CHINESE_FONTS if font in known), None)
+    if name is None:
+        font_manager.fontManager.addfont(packaged_font())
+        name = font_manager.FontProperties(fname=packaged_font()).get_name()
     matplotlib.rcParams.update(
         {
             "font.family": ["DejaVu Sans", name],
@@ -68,37 +94,32 @@ def use_style() -> str:
     return name
 
 
-def _packaged_font() -> str:
-    path = str(packaged_font())
-    font_manager.fontManager.addfont(path)
-    return font_manager.FontProperties(fname=path).get_name()
+def packaged_font() -> Path:
+    """The Noto Sans SC that the package zhplot ships, for Chinese text; its code is not imported.
 
-
-def new_axes(ax: Axes | None = None, size: tuple[float, float] = (7.5, 3.4)) -> Axes:
-    """`ax` itself, or the axes of a new figure of `size` inches."""
-    use_style()
-    return ax if ax is not None else Figure(figsize=size, layout="constrained").subplots()
-
-
-def show_figure(ax: Axes, run_dir: str | Path, name: str) -> Path:
-    """Save the figure of `ax` as `figures/<name>.png` in the run folder and show it."""
-    from IPython.display import Image, display
-
-    figure = ax.get_figure(root=True)
-    if figure is None:
-        raise ValueError("these axes belong to no figure")
-    path = project_path(run_dir) / "figures" / f"{name}.png"
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
-    display(Image(data=path.read_bytes(), alt=ax.get_title(loc="left") or name, width=720))
-    return path
-
-
-def _colors(count: int) -> list[str]:
-    return [CYCLE[place % len(CYCLE)] for place in range(count)]
+    Raises:
+        FileNotFoundError: the package is not installed as it should be.
+    """
+    for file in metadata.files("zhplot") or []:
+        if file.name == "NotoSansSC-Regular.ttf":
+            return Path(str(file.locate()))
+    raise FileNotFoundError("no font with Chinese characters: install the package zhplot")
 
 
 def plain(text: str, length: int = 24) -> str:
     """A text for a figure: cut to `length` characters, no formula started by a dollar sign."""
     cut = text if len(text) <= length else text[: length - 1] + "…"
     return cut.replace("$", r"\$")
+
+
+def _figure(drawn: Axes | Figure) -> Figure:
+    figure = drawn if isinstance(drawn, Figure) else drawn.get_figure(root=True)
+    if figure is None:
+        raise ValueError("these axes belong to no figure")
+    return figure
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=150)
+    return file.getvalue()

@@ -1,119 +1,11 @@
-"""What the figures say, in words: each function turns measured numbers into a short paragraph.
-
-The sentences are chosen by the numbers, so they stay true whatever the parameters were. They hold
-no text from the data, which keeps them safe to show as Markdown.
-"""
-
-from collections.abc import Mapping
-from typing import Any
+"""Findings of notebook 1: the pairs, their split, and what the vocabulary can read of them."""
 
 import pandas as pd
 
+from workbench.reports.findings.phrases import Record, count, sentences
 
-def bad_rows_finding(manifest: Mapping[str, Any]) -> str:
-    """What was read and what could not be used."""
-    rows = manifest["rows"]
-    text = f"**{rows['read']:,} rows** were read and **{rows['usable']:,}** can be used"
-    if not rows["bad"]:
-        return text + "; no row was set aside."
-    reasons = "; ".join(
-        f"{entry['count']:,} because {entry['meaning']}" for entry in manifest["bad_rows"].values()
-    )
-    return (
-        text + f". **{rows['bad']:,} were set aside**: {reasons}. "
-        "`data/manifest.json` lists their line numbers."
-    )
-
-
-def split_finding(manifest: Mapping[str, Any]) -> str:
-    """How the pairs were dealt out."""
-    sides, groups = manifest["sides"], manifest["groups"]
-    shown = ", ".join(
-        f"{name} {side['pairs']:,} (label mean {side['label_mean']:.3f})"
-        if side["pairs"]
-        else f"{name} 0"
-        for name, side in sides.items()
-    )
-    text = (
-        f"The {manifest['rows']['used']:,} pairs used form {groups['count']:,} groups of connected "
-        f"texts. Sides: {shown}. No text is on two sides."
-    )
-    if "test_pairs" in manifest:
-        kept_out = manifest["test_pairs"]["pairs_kept_out_of_train"]
-        text += (
-            f" The test side is a file of its own; {kept_out:,} pairs that share a text with it "
-            "were kept out of train and dev."
-        )
-    if groups["largest_share"] > 0.2:
-        text += (
-            f" One group holds {groups['largest_share']:.0%} of the pairs; it is on the training "
-            "side whole, so dev and test consist of texts that are less interwoven."
-        )
-    positives = sides["test"]["positives"]
-    if not positives:
-        text += " **The test side has no positive**: ranking cannot be measured on it."
-    elif positives < 30:
-        text += f" **The test side has only {positives} positives**: expect wide intervals."
-    return text
-
-
-def labels_finding(inspection: Mapping[str, Any]) -> str:
-    """What the balance of labels means for reading a loss or an accuracy."""
-    labels = inspection["labels"]
-    share = labels["positive"] / labels["pairs"]
-    larger = max(share, 1 - share)
-    text = (
-        f"{share:.1%} of the {labels['pairs']:,} pairs are positive (label mean "
-        f"{labels['mean']:.3f}). A model that always answers with the more frequent label is right "
-        f"{larger:.1%} of the time, so accuracy below that is worth nothing"
-    )
-    if share in (0, 1):
-        return text + ". **There is only one class: nothing can be learned from these labels.**"
-    return text + ", and a falling loss may only mean that this share was learned."
-
-
-def lengths_finding(inspection: Mapping[str, Any]) -> str:
-    """How long texts and pairs are, and what truncation costs."""
-    characters, tokens = inspection["lengths"]["characters"], inspection["lengths"]["tokens"]
-    limit, share = inspection["truncation"]["max_length"], inspection["truncation"]["share"]
-    text = (
-        f"Texts have {characters['min']} to {characters['max']} characters, "
-        f"{characters['mean']:.1f} on average; pairs have {tokens['mean']:.1f} tokens on average "
-        f"and {tokens['max']} at most. "
-    )
-    if share == 0:
-        return text + (
-            f"Nothing is cut at {limit} tokens, and 95 % of the pairs would fit into "
-            f"{tokens['p95']:.0f}."
-        )
-    return text + f"**{share:.1%} of the pairs are cut at {limit} tokens.**"
-
-
-def reuse_finding(inspection: Mapping[str, Any]) -> str:
-    """Whether texts repeat, and what that asks of a split."""
-    reuse = inspection["reuse"]
-    text = (
-        f"There are {reuse['distinct_texts']:,} distinct texts, each used {reuse['mean_uses']:.2f} "
-        f"times on average, one of them {reuse['max_uses']} times; "
-        f"{reuse['reused_share']:.1%} occur more than once. "
-    )
-    if reuse["reused_share"] < 0.01:
-        return text + "Splitting row by row would hardly leak; we split by group all the same."
-    return text + "A split by row would put the same text on both sides, so we split by group."
-
-
-def contradictions_finding(inspection: Mapping[str, Any]) -> str:
-    """Pairs labelled both ways."""
-    rows, share = inspection["contradictions"]["rows"], inspection["contradictions"]["share"]
-    if not rows:
-        return "No pair of texts is labelled both ways."
-    return (
-        f"**{rows:,} rows ({share:.2%}) contradict another row**: the same two texts, in either "
-        "order, with the opposite label. No model can be right about both."
-    )
-
-
-READS = {
+FEW_POSITIVES = 30  # in the test split; with fewer, intervals are wide
+READABLE = {  # by the colour of the verdict
     "red": "This base model cannot read this data: whatever it learns, it learns from lengths, "
     "punctuation and the few characters it knows. Expect character overlap to rank better.",
     "amber": "Part of the meaning is lost before the model starts.",
@@ -121,75 +13,159 @@ READS = {
 }
 
 
-def vocabulary_finding(inspection: Mapping[str, Any]) -> str:
-    """What the model can read of the texts."""
-    unknown, texts = inspection["tokens"]["unk_share"], inspection["texts"]
-    text = (
-        f"**{unknown:.1%} of all tokens are unknown to the vocabulary**; "
-        f"{texts['with_unk_share']:.1%} of the distinct texts have at least one, "
-        f"{texts['only_unk_share']:.1%} are nothing else, "
-        f"and {texts['collapsed_share']:.1%} cannot be told apart from some other text. "
+def bad_rows(manifest: Record) -> str:
+    """How many rows were read, and why some cannot be used."""
+    reasons = [
+        f"{one['count']:,} because {one['meaning']}" for one in manifest["bad_rows"].values()
+    ]
+    return sentences(
+        "**{rows[read]:,} rows** read, **{rows[usable]:,}** usable.",
+        "**{rows[bad]:,} set aside**: {reasons}. `data/manifest.json` lists their line numbers."
+        if manifest["rows"]["bad"]
+        else "No row was set aside.",
+        **{**manifest, "reasons": reasons},
     )
-    return text + READS[inspection["verdict"]["colour"]]
 
 
-def missing_finding(inspection: Mapping[str, Any]) -> str:
-    """How much is missing and how concentrated it is."""
-    missing, pairs = inspection["missing"], inspection["labels"]["pairs"]
-    if not missing["distinct"]:
+def split(manifest: Record) -> str:
+    """How the pairs were split into train, dev and test."""
+    positives = manifest["sides"]["test"]["positives"]
+    sizes = (
+        name + (" {pairs:,} (label mean {label_mean:.3f})" if one["pairs"] else " 0").format(**one)
+        for name, one in manifest["sides"].items()
+    )
+    return sentences(
+        "The {rows[used]:,} pairs used form {groups[count]:,} groups of connected texts. Splits: "
+        "{sizes}. No text is in two splits.",
+        "test_pairs" in manifest
+        and "The test split is a separate file; pairs kept out of train and dev because they share "
+        "a text with it: {test_pairs[pairs_kept_out_of_train]:,}.",
+        manifest["groups"]["largest_share"] > 0.2
+        and "One group holds {groups[largest_share]:.0%} of the pairs; all of it is in train, so "
+        "dev and test consist of texts that are less connected.",
+        not positives and "**The test split has no positive**: ranking cannot be measured on it.",
+        0 < positives < FEW_POSITIVES
+        and "**The test split has only {positives}**: expect wide intervals.",
+        **{**manifest, "sizes": ", ".join(sizes), "positives": count(positives, "positive")},
+    )
+
+
+def labels(inspection: Record) -> str:
+    """What the share of positives means for reading a loss or an accuracy."""
+    share = inspection["labels"]["positive"] / inspection["labels"]["pairs"]
+    return sentences(
+        "{share:.1%} of the {labels[pairs]:,} pairs are positive (label mean {labels[mean]:.3f}). "
+        "A model that always gives the more frequent label is right {larger:.1%} of the time, so "
+        "accuracy below that is worth nothing.",
+        "**There is only one class: nothing can be learned from these labels.**"
+        if share in (0, 1)
+        else "A falling loss may only mean that the model has learned this share.",
+        **inspection,
+        share=share,
+        larger=max(share, 1 - share),
+    )
+
+
+def lengths(inspection: Record) -> str:
+    """How long texts and pairs are, and how many pairs are truncated."""
+    return sentences(
+        "Texts have {characters[min]} to {characters[max]} characters, {characters[mean]:.1f} on "
+        "average; pairs have {tokens[mean]:.1f} tokens on average and at most {tokens[max]}.",
+        "**{share:.1%} of the pairs are cut at {max_length} tokens.**"
+        if inspection["truncation"]["share"]
+        else "Nothing is cut at {max_length} tokens; 95% of the pairs would fit into "
+        "{tokens[p95]:.0f}.",
+        **inspection["lengths"] | inspection["truncation"],
+    )
+
+
+def reuse(inspection: Record) -> str:
+    """How often texts repeat, and what follows for the split."""
+    return sentences(
+        "There are {distinct_texts:,} distinct texts, each used {mean_uses:.2f} times on average "
+        "and at most {max_uses} times; {reused_share:.1%} occur more than once.",
+        "A split by row would hardly leak; the split is by group all the same."
+        if inspection["reuse"]["reused_share"] < 0.01
+        else "A split by row would put the same text in two splits, so the split is by group.",
+        **inspection["reuse"],
+    )
+
+
+def contradictions(inspection: Record) -> str:
+    """How many pairs have both labels."""
+    return sentences(
+        "**{found} ({share:.2%}) in contradiction with another row**: the same two texts, in "
+        "either order, with the opposite label. No model can be right about both."
+        if inspection["contradictions"]["rows"]
+        else "No pair of texts has both labels.",
+        **inspection["contradictions"],
+        found=count(inspection["contradictions"]["rows"], "row"),
+    )
+
+
+def vocabulary(inspection: Record) -> str:
+    """How much of the texts the model can read."""
+    return sentences(
+        "**{tokens[unk_share]:.1%} of all tokens are unknown to the vocabulary**; "
+        "{texts[with_unk_share]:.1%} of the distinct texts have at least one, "
+        "{texts[only_unk_share]:.1%} have no other, and {texts[collapsed_share]:.1%} look the same "
+        "as some other text.",
+        READABLE[inspection["verdict"]["colour"]],
+        **inspection,
+    )
+
+
+def missing(inspection: Record) -> str:
+    """How many characters are missing from the vocabulary, and how concentrated they are."""
+    found = inspection["missing"]
+    if not found["distinct"]:
         return "No character is missing from the vocabulary."
-    total = sum(block["occurrences"] for block in missing["blocks"])
-    top = sum(row["occurrences"] for row in missing["characters"])
-    return (
-        f"{missing['distinct']:,} different characters are missing; {missing['pairs'] / pairs:.1%} "
-        f"of the pairs hold at least one. The {len(missing['characters'])} most frequent make up "
-        f"{top / total:.0%} of what is missing. "
-        f"The text takes {inspection['tokens']['per_character']:.2f} tokens a character."
+    return sentences(
+        "{missing[distinct]:,} different characters are missing; {share:.1%} of the pairs hold at "
+        "least one. The {frequent} most frequent make up {top:.0%} of what is missing. The text "
+        "takes {tokens[per_character]:.2f} tokens per character.",
+        **inspection,
+        share=found["pairs"] / inspection["labels"]["pairs"],
+        frequent=len(found["characters"]),
+        top=sum(row["occurrences"] for row in found["characters"])
+        / sum(block["occurrences"] for block in found["blocks"]),
     )
 
 
-def repair_table(inspection: Mapping[str, Any]) -> pd.DataFrame:
+def repair_table(inspection: Record) -> pd.DataFrame:
     """One row for each choice of `vocabulary`: what stays unknown or lost, and the ceilings."""
-    rows = []
-    for how, outlook in inspection["repairs"].items():
-        if "refused" in outlook:
-            continue
-        ceiling = outlook["ceiling"]
-        rows.append(
-            {
-                "vocabulary": how,
+    rows = {}
+    for choice, outlook in inspection["repairs"].items():
+        if "refused" not in outlook:
+            rows[choice] = {
                 "tokens added": outlook["added"],
                 "without slot": outlook["left_out"],
                 "unknown tokens": f"{outlook['unk_share']:.2%}",
                 "lost texts": f"{outlook['lost_share']:.2%}",
-                **{
-                    f"best {name}": "not defined"
-                    if ceiling[name] is None
-                    else f"{ceiling[name]:.4f}"
-                    for name in ("accuracy", "roc_auc", "ndcg@10")
-                },
-                "conflicting pairs": ceiling["conflicting_pairs"],
+                "conflicting pairs": outlook["ceiling"]["conflicting_pairs"],
             }
-        )
-    return pd.DataFrame(rows).set_index("vocabulary")
+            for name in ("accuracy", "roc_auc", "ndcg@10"):
+                best = outlook["ceiling"][name]
+                rows[choice][f"best {name}"] = "not defined" if best is None else f"{best:.4f}"
+    return pd.DataFrame(list(rows.values()), index=pd.Index(rows, name="vocabulary"))
 
 
-def repair_finding(inspection: Mapping[str, Any]) -> str:
-    """What the repairs would bring back, and the advice."""
+def repair(inspection: Record) -> str:
+    """What each repair of the vocabulary would bring back, and the advice."""
     outlooks = inspection["repairs"]
-    refused = [outlook["refused"] for outlook in outlooks.values() if "refused" in outlook]
-    if refused:
-        return f"No repair is possible here. {refused[0]}."
-    keep = outlooks["keep"]
-    parts = [
-        f"As it is, {keep['unk_share']:.1%} of the tokens are unknown and "
-        f"{keep['ceiling']['conflicting_pairs']:,} pairs look like another pair with the other "
-        "label."
-    ]
-    for how in ("unused", "extend"):
-        left = outlooks[how]
-        parts.append(
-            f"`{how}` adds {left['added']:,} tokens and leaves {left['unk_share']:.2%} unknown"
-            + (f"; {left['left_out']:,} rarer ones find no slot." if left["left_out"] else ".")
-        )
-    return " ".join(parts) + f" **{inspection['verdict']['action']}**"
+    for outlook in outlooks.values():
+        if "refused" in outlook:
+            return f"No repair is possible here. {outlook['refused']}."
+    repairs = (
+        f"`{choice}` adds {count(one['added'], 'token')} and leaves {one['unk_share']:.2%} unknown"
+        + (f"; {one['left_out']:,} find no slot." if one["left_out"] else ".")
+        for choice, one in outlooks.items()
+        if choice != "keep"
+    )
+    return sentences(
+        "As it is, {unk_share:.1%} of the tokens are unknown; pairs that look the same as a pair "
+        "with the other label: {ceiling[conflicting_pairs]:,}. {repairs} **{action}**",
+        **outlooks["keep"],
+        repairs=" ".join(repairs),
+        action=inspection["verdict"]["action"],
+    )

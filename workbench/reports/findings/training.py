@@ -1,165 +1,151 @@
-"""What the vocabulary costs and what a training did, in words chosen by the numbers."""
+"""Findings of notebooks 2 and 3: what a training did, and what its loss can and cannot tell."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from workbench.reports.findings.phrases import Record, count, sentences
 from workbench.training.log import STEPS, beside_the_card
-from workbench.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from workbench.training.recipe import Recipe
+
+LEARNED = 0.8  # correlation after a warm-up that worked; seen: 0.85 and 0.94, otherwise about 0.5
 
 
-def card_finding(log: pd.DataFrame) -> str:
-    """How the shape of our loss compares with that of the card's, and what neither tells."""
-    beside = beside_the_card(log)
-    if beside.empty:
+def card(log: pd.DataFrame) -> str:
+    """How the shape of the loss compares with the reference card's."""
+    both = beside_the_card(log)
+    if both.empty:
         return (
             f"No stage of this run that the card has a log of is {STEPS} steps long, so there is "
             "nothing to compare with the card's 500-step means."
         )
-    parts = []
-    for stage, rows in beside.groupby("stage", sort=False):
-        ours, theirs = rows["loss"], rows["card_loss"]
-        parts.append(
-            f"in {stage} ours goes from {ours.iloc[0]:.4f} to {ours.iloc[-1]:.4f}, the card's from "
-            f"{theirs.iloc[0]:.4f} to {theirs.iloc[-1]:.4f} over the same part of the epoch"
-        )
+    parts = (
+        f"in {stage} this run goes from {rows['loss'].iloc[0]:.4f} to {rows['loss'].iloc[-1]:.4f}, "
+        f"the card from {rows['card_loss'].iloc[0]:.4f} to {rows['card_loss'].iloc[-1]:.4f} over "
+        "the same part of the epoch"
+        for stage, rows in both.groupby("stage", sort=False)
+    )
     return (
-        "Means of 500 steps: "
-        + "; ".join(parts)
-        + ". Other pairs, and fewer of them, give another "
-        "level; what can be compared is the shape. Where a stage starts below the end of the one "
-        "before it, its pairs were known already. The card gives no figure of ranking beside it."
+        f"Means of 500 steps: {'; '.join(parts)}. Other pairs, and fewer, give another level; only "
+        "the shape can be compared. Where a stage starts below the end of the stage before it, "
+        "its pairs had been seen already. The card reports no ranking metric."
     )
 
 
-def loss_finding(log: pd.DataFrame) -> str:
-    """How the loss moved, and what a loss curve cannot tell."""
-    train = log.dropna(subset=["loss"])
+def loss(log: pd.DataFrame) -> str:
+    """How the loss changed, and what a loss curve cannot tell."""
     parts = []
-    for stage, rows in train.groupby("stage", sort=False):
+    for stage, rows in log.dropna(subset=["loss"]).groupby("stage", sort=False):
         first, last = rows["loss"].iloc[0], rows["loss"].iloc[-1]
-        moved = "fell" if last < first else "rose"
-        done, of = int(log.loc[log["stage"] == stage, "step"].max()), int(rows["steps"].iloc[-1])
-        state = "" if done >= of else f" (running: step {done:,} of {of:,})"
-        parts.append(f"In {stage} the loss {moved} from {first:.4f} to {last:.4f}{state}.")
+        done, steps = int(log.loc[log["stage"] == stage, "step"].max()), int(rows["steps"].iloc[-1])
+        state = "" if done >= steps else f" (running: step {done:,} of {steps:,})"
+        change = "fell" if last < first else "rose"
+        parts.append(f"In {stage} the loss {change} from {first:.4f} to {last:.4f}{state}.")
     dev = log.dropna(subset=["dev_loss"])
     if len(dev) > 1:
         least = dev.loc[dev["dev_loss"].idxmin()]
         rises = dev["dev_loss"].iloc[-1] > 1.02 * least["dev_loss"]
         parts.append(
-            f"On dev the loss was least at step {int(least['step']):,} ({least['dev_loss']:.4f})"
+            f"The dev loss was lowest at step {int(least['step']):,} ({least['dev_loss']:.4f})"
             + (" and rose after it: the model has begun to memorise." if rises else ".")
         )
-    parts.append(
+    return sentences(
+        *parts,
         "**What this curve cannot tell:** whether the model ranks better than counting shared "
         "characters. With few positives the loss falls as soon as the model learns how rare they "
-        "are, and easy random negatives make it fall further. Only notebook 4 answers that."
+        "are, and easy random negatives make it fall further. Only notebook 4 answers that.",
     )
-    return " ".join(parts)
 
 
-def dev_finding(log: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
-    """How average precision on dev stands beside guessing."""
-    dev = log.dropna(subset=["dev_ap"])
-    if dev.empty:
-        return "No average precision on dev has been logged: there is no dev side, or not yet."
-    side = manifest["sides"]["dev"]
-    last, best = dev.iloc[-1], dev.loc[dev["dev_ap"].idxmax()]
-    guess = side["positives"] / side["pairs"]
+def dev(log: pd.DataFrame, manifest: Record) -> str:
+    """How average precision on dev compares with guessing."""
+    rows = log.dropna(subset=["dev_ap"])
+    if rows.empty:
+        return "No average precision on dev is logged: there is no dev split, or not yet."
+    pairs, last, best = manifest["sides"]["dev"], rows.iloc[-1], rows.loc[rows["dev_ap"].idxmax()]
     return (
         f"At step {int(last['step']):,} average precision on dev is {last['dev_ap']:.3f}; guessing "
-        f"has {guess:.3f}, the share of positives among the {side['pairs']:,} dev pairs. The best "
-        f"value so far is {best['dev_ap']:.3f}, at step {int(best['step']):,}."
+        f"has {pairs['positives'] / pairs['pairs']:.3f}, the share of positives among the "
+        f"{count(pairs['pairs'], 'dev pair')}. The best value so far is {best['dev_ap']:.3f}, at "
+        f"step {int(best['step']):,}."
     )
 
 
-def gradient_finding(log: pd.DataFrame, limit: float = 1.0) -> str:
-    """Whether clipping acted, and how the learning rate ran."""
-    train = log.dropna(subset=["grad_norm"])
-    if train.empty:
-        return "No gradient norm has been logged yet."
-    clipped = (train["grad_norm"] > limit).mean()
-    rate = train["learning_rate"]
+def gradient(log: pd.DataFrame, limit: float = 1.0) -> str:
+    """How often gradients were clipped, and how the learning rate changed."""
+    rows = log.dropna(subset=["grad_norm"])
+    if rows.empty:
+        return "No gradient norm is logged yet."
+    norm, rate = rows["grad_norm"], rows["learning_rate"]
     return (
-        f"The gradient norm at the logged steps lay between {train['grad_norm'].min():.2f} and "
-        f"{train['grad_norm'].max():.2f}; {clipped:.0%} of them were above {limit:g}, where it is "
-        f"clipped. The learning rate ran from {rate.iloc[0]:.2e} to {rate.iloc[-1]:.2e}."
+        f"The gradient norm at the logged steps was between {norm.min():.2f} and {norm.max():.2f}; "
+        f"{(norm > limit).mean():.0%} of them were above {limit:g}, where it is clipped. The "
+        f"learning rate went from {rate.iloc[0]:.2e} to {rate.iloc[-1]:.2e}."
     )
 
 
-LEARNED = 0.8  # correlation of a warm-up that has done its work; seen: 0.85 and 0.94, else near 0.5
-
-
-def recipe_finding(recipe: Recipe) -> str:
+def recipe(asked: "Recipe") -> str:
     """What a recipe asks for beyond the reference card."""
-    asked = []
-    if recipe.vocabulary != "keep":
-        asked.append(
-            f"repair the vocabulary (`{recipe.vocabulary}`, {recipe.new_embeddings} start)"
-        )
-    if recipe.lexical_pairs:
-        asked.append(f"warm up on {recipe.lexical_pairs:,} pairs with soft lexical targets")
-    if recipe.hard_negatives:
-        asked.append(f"add up to {recipe.hard_negatives} look-alikes for each text of a positive")
-    if recipe.symmetric:
-        asked.append("add each positive in the other order")
-    if recipe.embedding_learning_rate:
-        asked.append(f"give token embeddings a learning rate of {recipe.embedding_learning_rate:g}")
+    extras = {
+        f"repair the vocabulary (`{asked.vocabulary}`, {asked.new_embeddings} start)": (
+            asked.vocabulary != "keep"
+        ),
+        f"warm up on {asked.lexical_pairs:,} pairs with soft lexical targets": asked.lexical_pairs,
+        f"add up to {asked.hard_negatives} hard negatives for each text of a positive": (
+            asked.hard_negatives
+        ),
+        "add each positive in the other order": asked.symmetric,
+        f"give token embeddings a learning rate of {asked.embedding_learning_rate:g}": (
+            asked.embedding_learning_rate
+        ),
+    }
+    wanted = "; ".join(text for text, applies in extras.items() if applies)
     plain = (
-        f"{recipe.epochs:g} passes over the pairs in batches of {recipe.batch_size}, learning rate "
-        f"{recipe.learning_rate:g}, {recipe.resolved_precision()}."
+        f"{asked.epochs:g} epochs in batches of {asked.batch_size}, learning rate "
+        f"{asked.learning_rate:g}, {asked.resolved_precision()}."
     )
-    if not asked:
-        return f"Labels only: {plain}"
-    return f"Beyond the labels: {'; '.join(asked)}. Then {plain}"
+    return f"Beyond the labels: {wanted}. Then {plain}" if wanted else f"Labels only: {plain}"
 
 
-def agreement_finding(agreement: float | None) -> str:
+def warm_up(agreement: float | None) -> str:
     """Whether a lexical warm-up has taught a model to compare characters.
 
     Args:
         agreement: correlation of its scores with the targets; None where it is not defined.
     """
     if agreement is None:
-        return "**All its scores are equal: the warm-up has taught nothing.** "
-    shown = f"its scores follow the targets with a correlation of {agreement:.2f}"
+        return "**All its scores are equal: the warm-up has taught nothing.**"
+    shown = f"its scores have a correlation of {agreement:.2f} with the targets"
     if agreement >= LEARNED:
-        return f"The model has learned to compare characters: {shown}. "
+        return f"The model has learned to compare characters: {shown}."
     return (
         f"**The model has not learned to compare characters yet**: {shown}. It learns this late "
-        "and then quickly; more `lexical_pairs` help, and another `seed` or `new_embeddings` may. "
+        "and then fast; more `lexical_pairs` help, and another `seed` or `new_embeddings` may."
     )
 
 
-def training_finding(record: Mapping[str, Any]) -> str:
+def outcome(record: Record) -> str:
     """What a training did to the vocabulary, and what it learned from."""
-    vocabulary, seen, warm_up = (
-        record["vocabulary"],
-        record["pairs_seen"],
-        record["lexical_warm_up"],
+    repaired, warmed, seen = (
+        record[name] for name in ("vocabulary", "lexical_warm_up", "pairs_seen")
     )
-    if vocabulary["vocabulary"] == "keep":
-        text = "The vocabulary was kept as it is. "
-    else:
-        text = (
-            f"`{vocabulary['vocabulary']}` gave {vocabulary['added_tokens']:,} characters tokens "
-            f"of their own; {vocabulary['left_out_tokens']:,} found no slot. "
-        )
-    if warm_up:
-        text += (
-            f"The lexical warm-up took {warm_up['steps']:,} steps over {warm_up['pairs']:,} pairs "
-            f"with soft targets (mean loss {warm_up['train_loss']:.3f}; it cannot reach 0). "
-        )
-        if "agreement" in warm_up:  # an older record has none
-            text += agreement_finding(warm_up["agreement"])
-    if record["recipe"].get("speed") == "fast" and record.get("speed") == "exact":
-        text += (
-            "`speed: fast` is for a BERT on a processor, in one process: here the library's own "
-            "trainer trained. "
-        )
-    added = {name: count for name, count in seen.items() if name != "labelled"}
-    text += f"{seen['labelled']:,} labelled pairs were learned from"
-    for name, count in added.items():
-        text += f", {count:,} {name.replace('_', ' ')}"
-    return text + "."
+    added = (f", {n:,} {name.replace('_', ' ')}" for name, n in seen.items() if name != "labelled")
+    return sentences(
+        "The vocabulary was kept as it is."
+        if repaired["vocabulary"] == "keep"
+        else f"`{repaired['vocabulary']}` added a token for each of "
+        f"{count(repaired['added_tokens'], 'character')}; {repaired['left_out_tokens']:,} found no "
+        "slot.",
+        bool(warmed)
+        and f"The lexical warm-up took {count(warmed['steps'], 'step')} over "
+        f"{count(warmed['pairs'], 'pair')} with soft targets (mean loss "
+        f"{warmed['train_loss']:.3f}; it cannot reach 0).",
+        bool(warmed) and "agreement" in warmed and warm_up(warmed["agreement"]),
+        record["recipe"].get("speed") == "fast"
+        and record.get("speed") == "exact"
+        and "`speed: fast` is for a BERT on CPU, in one process: here the library's own trainer "
+        "was used.",
+        f"Trained on {count(seen['labelled'], 'labelled pair')}{''.join(added)}.",
+    )

@@ -1,0 +1,36 @@
+"""The one verb of the notebooks: what it shows, and what it saves."""
+
+import pandas as pd
+import pytest
+from IPython.display import Image, Markdown
+from matplotlib.figure import Figure
+
+from workbench.reports.figures import style
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    parts = []
+    monkeypatch.setattr("IPython.display.display", parts.append)
+    return parts
+
+
+def test_a_figure_is_saved_and_shown_with_its_sentence(shown, tmp_path):
+    ax = style.new_axes()
+    ax.set_title("Falling")
+    style.show(ax, "**It falls.**", run_dir=tmp_path, name="loss")
+    image, sentence = shown
+    assert isinstance(image, Image)
+    assert (image.data, image.alt) == ((tmp_path / "figures/loss.png").read_bytes(), "Falling")
+    assert isinstance(sentence, Markdown)
+    assert sentence.data == "**It falls.**"
+
+
+def test_without_a_name_nothing_is_saved(shown, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    figure, table = Figure(), pd.DataFrame({"a": [1]})
+    figure.subplots()
+    assert style.show(figure, table) is None
+    assert isinstance(shown[0], Image)
+    assert shown[1] is table
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,33 @@
+"""The layout of a run folder, which the README describes."""
+
+from workbench.files import write_json
+from workbench.run_folder import RunFolder, stage_folders
+
+LAYOUT = """
+report.html parameters.yaml environment.json status.json inspection.json training_log.jsonl
+notebooks data data/manifest.json data/train.parquet figures figures/loss.png model
+model/lineage.json model/README.md evaluation evaluation/metrics.json evaluation/per_query.parquet
+evaluation/errors.parquet evaluation/candidates.jsonl evaluation/blend.json
+evaluation/browser.json stages snapshots checkpoints earlier
+"""
+
+
+def test_files_and_folders_have_the_names_of_the_readme(tmp_path):
+    folder = RunFolder(tmp_path)
+    paths = {*vars(folder).values(), folder.split("train"), folder.figure("loss")} - {tmp_path}
+    assert sorted(str(path.relative_to(tmp_path)) for path in paths) == sorted(LAYOUT.split())
+
+
+def test_a_folder_is_a_run_from_its_first_file_on(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert not folder.is_run()
+    write_json(folder.status, {})
+    assert folder.is_run()
+
+
+def test_only_finished_stages_are_listed_in_their_order(tmp_path):
+    for number in ("10", "2", "1"):
+        (tmp_path / "stages" / number).mkdir(parents=True)
+    for number in ("10", "2"):
+        write_json(tmp_path / "stages" / number / "lineage.json", {})
+    assert [folder.name for folder in stage_folders(tmp_path)] == ["2", "10"]
