@@ -1,6 +1,6 @@
 """Write the sample file of synthetic Chinese query pairs.
 
-Run ``python data/generate.py`` to rewrite ``sample_pairs.csv`` beside this file, or
+Run ``python data/generate.py`` to rewrite ``sample_pairs.csv`` in this folder, or
 ``python data/generate.py --describe`` to measure what would be written. The texts come from
 the hand-written phrasings in ``intents.tsv``; one seed gives one file, byte for byte.
 """
@@ -70,7 +70,7 @@ Meaning = tuple[int, int, int]  # family, intent, object
 
 
 class Row(NamedTuple):
-    """One pair, with what the CSV leaves out: its kind and how its sides were made."""
+    """One pair, with what the CSV leaves out: its kind and how its texts were made."""
 
     sentence_0: str
     sentence_1: str
@@ -292,7 +292,7 @@ class Writer:
         return family, self.rng.choice(intents), thing
 
     def keep(self, label: int, kind: str, left: Text, right: Text, local: Component) -> None:
-        """Add a row, with its sides in either order."""
+        """Add a row, with its texts in either order."""
         local.setdefault(left.text, left)
         local.setdefault(right.text, right)
         if self.rng.random() < 0.5:

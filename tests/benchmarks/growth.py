@@ -26,7 +26,7 @@ from workbench.files import display_path, project_root, write_json
 
 STEPS = {
     "reading": "read_pairs",
-    "stream": "text_rows, one after another",
+    "stream": "Job.rows, one after another",
     "splitting": "split_pairs",
     "audit": "inspect_pairs",
     "scoring": "workbench score, tiny model",
@@ -42,9 +42,9 @@ def reading(path, folder):
 
 
 def stream(path, folder):
-    from workbench.scoring.score_file import text_rows
+    from workbench.scoring.score_file import Job
 
-    return lambda: sum(1 for _ in text_rows(path, "sentence_0", "sentence_1"))
+    return lambda: sum(1 for _ in Job("", str(path)).rows())
 
 
 def frame_of(path):

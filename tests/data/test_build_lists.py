@@ -1,4 +1,4 @@
-"""Lists built from the test side: what goes in, what stays out, what is reported as doubtful."""
+"""Lists built from the test split: what goes in, what stays out, what is reported as doubtful."""
 
 import pandas as pd
 import pytest
@@ -59,15 +59,15 @@ def test_built_lists_have_positives_labelled_negatives_and_no_hidden_positive(sa
     assert 0 < sum(firsts) < len(firsts) / 3  # positives do not stand first
 
 
-def test_candidates_come_from_the_test_side_alone(chain):
-    """Of the whole pipeline: no candidate of the lists it built stands on another side."""
+def test_candidates_come_from_the_test_split_alone(chain):
+    """Of the whole pipeline: no candidate of the lists it built is in another split."""
     from workbench.data.list_files import read_candidates
     from workbench.data.splits import read_split
 
     lists = read_candidates(chain / "evaluation/candidates.jsonl")
     texts = {
-        name: {*side["sentence_0"], *side["sentence_1"]}
-        for name, side in ((n, read_split(chain, n)) for n in ("train", "dev", "test"))
+        name: {*split["sentence_0"], *split["sentence_1"]}
+        for name, split in ((n, read_split(chain, n)) for n in ("train", "dev", "test"))
     }
     used = {text for one in lists for text in (one.query, *one.candidates)}
     assert used <= texts["test"]
@@ -92,7 +92,7 @@ def test_look_alikes_are_the_nearest_and_the_recipe_counts_every_kind(sample):
 
 
 def test_paraphrases_are_not_mined_by_group_or_by_normalised_form():
-    """`a`-`b`-`c` are connected by positives; `ＡＢ？` is `ab` in other dress."""
+    """`a`-`b`-`c` are connected by positives; `ＡＢ？` is `ab` in other characters."""
     given = pairs(
         ("ab", "ba", 1), ("ba", "abc", 1), ("ＡＢ？", "zz", 0), ("abz", "yy", 0), ("xx", "ww", 0)
     )

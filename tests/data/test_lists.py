@@ -1,5 +1,7 @@
 """Candidate lists from JSONL, tables and TREC files: what is read, in which order, what is not."""
 
+import gzip
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -54,6 +56,16 @@ def test_jsonl_without_a_stated_order_is_shuffled_so_that_positives_are_not_firs
     assert lists == read_candidates(write_jsonl([row] * 400), seed=3)
     assert lists != read_candidates(write_jsonl([row] * 400), seed=4)
     assert CandidateOrder().score(lists[0].pairs())[places[0]] == -places[0]
+
+
+def test_jsonl_in_gzip_is_read_and_a_damaged_file_is_refused(tmp_path):
+    path = tmp_path / "lists.jsonl.gz"
+    write_candidates(tmp_path / "lists.jsonl", LISTS)
+    path.write_bytes(gzip.compress((tmp_path / "lists.jsonl").read_bytes()))
+    assert read_candidates(path) == LISTS
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(CandidateError, match=r"lists\.jsonl\.gz: not a complete gzip file"):
+        read_candidates(path)
 
 
 def test_shuffling_keeps_text_relevance_and_kind_together():
@@ -159,8 +171,9 @@ def test_missing_empty_and_unknown_files(tmp_path):
         read_candidates(tmp_path / "lists.txt")
 
 
+@pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
-def test_a_table_gives_graded_lists_in_the_order_of_its_ranks(tmp_path, suffix):
+def test_a_table_gives_graded_lists_in_the_order_of_its_ranks(tmp_path, suffix, zipped):
     rows = [
         ("1", "怎么借", "如何借", 2, 2),
         ("1", "怎么借", "天气，\n好", 0, 1),
@@ -172,14 +185,22 @@ def test_a_table_gives_graded_lists_in_the_order_of_its_ranks(tmp_path, suffix):
         frame.to_parquet(path)
     else:
         frame.to_csv(path, index=False, sep="\t" if suffix == ".tsv" else ",")
+    if zipped:
+        path = path.with_name(f"{path.name}.gz")
+        path.write_bytes(gzip.compress((tmp_path / f"table{suffix}").read_bytes()))
     assert read_candidates(path) == [
         CandidateList("怎么借", ("天气，\n好", "如何借"), (0.0, 2.0)),
         CandidateList("还款", ("怎么还",), (1.0,)),
     ]
-    without = tmp_path / f"shuffled{suffix}"
-    if suffix == ".csv":
-        frame.drop(columns="rank").to_csv(without, index=False)
-        assert "shuffled with seed 42" in read_test(without).recipe["order"]
+
+
+def test_a_table_without_ranks_is_shuffled_and_ids_may_be_numbers(tmp_path):
+    rows = [(0, "q", str(n), float(n == 3)) for n in range(9)]
+    frame = pd.DataFrame(rows, columns=["query_id", "query", "candidate", "label"])
+    frame.to_parquet(tmp_path / "table.parquet")
+    (one,), recipe = read_test(tmp_path / "table.parquet")
+    assert "shuffled with seed 42" in recipe["order"]
+    assert one == shuffled(CandidateList("q", tuple("012345678"), tuple(frame["label"])), 42, 0)
 
 
 @pytest.mark.parametrize(

@@ -26,28 +26,28 @@ def pairs_of(links):
     )
 
 
-def texts_of(side):
-    return {*side["sentence_0"], *side["sentence_1"]}
+def texts_of(split):
+    return {*split["sentence_0"], *split["sentence_1"]}
 
 
 @given(edges, st.integers(0, 2**32 - 1), st.floats(0, 0.4), st.floats(0, 0.4))
-def test_no_text_is_on_two_sides_and_no_pair_is_lost(links, seed, dev, test):
+def test_no_text_is_in_two_splits_and_no_pair_is_lost(links, seed, dev, test):
     pairs = pairs_of(links)
-    sides = split_pairs(pairs, dev, test, seed)
-    train, dev_side, test_side = (texts_of(sides[name]) for name in ("train", "dev", "test"))
-    assert not train & dev_side
-    assert not train & test_side
-    assert not dev_side & test_side
-    assert sum(map(len, sides.values())) == len(pairs)
-    assert len(sides["dev"]) <= dev * len(pairs)
-    assert len(sides["test"]) <= test * len(pairs)
+    splits = split_pairs(pairs, dev, test, seed)
+    train, dev_texts, test_texts = (texts_of(splits[name]) for name in ("train", "dev", "test"))
+    assert not train & dev_texts
+    assert not train & test_texts
+    assert not dev_texts & test_texts
+    assert sum(map(len, splits.values())) == len(pairs)
+    assert len(splits["dev"]) <= dev * len(pairs)
+    assert len(splits["test"]) <= test * len(pairs)
 
 
 @given(edges, st.integers(0, 1000))
 def test_the_same_seed_gives_the_same_sides(links, seed):
     first, second = (split_pairs(pairs_of(links), 0.2, 0.2, seed) for _ in range(2))
-    for name, side in first.items():
-        pd.testing.assert_frame_equal(side, second[name])
+    for name, split in first.items():
+        pd.testing.assert_frame_equal(split, second[name])
 
 
 @given(edges)
@@ -90,7 +90,7 @@ def test_the_manifest_accounts_for_every_row(tmp_path):
     lines = {reason: entry["lines"] for reason, entry in manifest["bad_rows"].items()}
     assert lines == {"empty_text": [52], "duplicate": [53], "label_out_of_range": [54]}
     sizes = {n: len(read_split(tmp_path / "run", n)) for n in ("train", "dev", "test")}
-    assert sizes == {n: side["pairs"] for n, side in manifest["sides"].items()}
+    assert sizes == {n: split["pairs"] for n, split in manifest["sides"].items()}
     assert sum(sizes.values()) == 40
 
 
@@ -123,15 +123,15 @@ def test_a_run_without_data_says_what_to_do(tmp_path):
 
 def test_a_test_file_of_its_own_is_kept_apart(tmp_path, sample):
     own = sample.iloc[:100]
-    rest = sample.iloc[90:]  # ten rows stand in both
+    rest = sample.iloc[90:]  # ten rows are in both
     own.to_csv(tmp_path / "own.csv", index=False)
     rest.to_csv(tmp_path / "rest.csv", index=False)
     manifest = prepare_data(
         tmp_path / "run", str(tmp_path / "rest.csv"), test_pairs=str(tmp_path / "own.csv")
     )
-    train, dev, test = (read_split(tmp_path / "run", side) for side in ("train", "dev", "test"))
+    train, dev, test = (read_split(tmp_path / "run", split) for split in ("train", "dev", "test"))
     assert len(test) == 100
-    texts = [{*side["sentence_0"], *side["sentence_1"]} for side in (train, dev, test)]
+    texts = [{*split["sentence_0"], *split["sentence_1"]} for split in (train, dev, test)]
     assert not texts[0] & texts[2]
     assert not texts[1] & texts[2]
     apart = manifest["test_pairs"]

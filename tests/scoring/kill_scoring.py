@@ -1,4 +1,4 @@
-"""Scores a file in processes of its own that are killed at seeded places; run by test_bulk.
+"""Scores a file in processes that are killed at seeded places; run by test_score_file.
 
     python -m tests.scoring.kill_scoring MODEL SOURCE OUT PART_ROWS SEED
 

@@ -4,7 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from workbench.scoring.baselines import Bm25, CandidateOrder, NgramRegression
+from workbench.data.lists import CandidateList
+from workbench.scoring.baselines import (
+    BASELINES,
+    Bm25,
+    CandidateOrder,
+    NgramRegression,
+    RandomScorer,
+    TfidfCosine,
+)
 
 
 def test_candidate_order_counts_down_along_each_query():
@@ -90,3 +98,42 @@ def test_ngram_regression_says_what_it_cannot_learn_from(rows, message):
 def test_ngram_regression_must_be_fitted_first():
     with pytest.raises(ValueError, match="call fit"):
         NgramRegression().score([("a", "b")])
+
+
+def test_every_baseline_is_built_by_name_in_the_order_of_the_ladder(sample):
+    lists = [CandidateList("怎么借钱", ("如何借款", "天气好"), (1.0, 0.0))]
+    pairs = lists[0].pairs()
+    built = {name: one.build(train=sample, lists=lists, seed=7) for name, one in BASELINES.items()}
+    assert list(built) == [
+        "ngram_regression",
+        "bm25",
+        "tfidf_cosine",
+        "char_jaccard",
+        "candidate_order",
+        "random",
+    ]
+    for scorer in built.values():
+        assert scorer.score(pairs).shape == (2,)
+        assert scorer.score(pairs).dtype == np.float32
+    same = {
+        "ngram_regression": NgramRegression(7).fit(sample),
+        "bm25": Bm25(lists[0].candidates),
+        "tfidf_cosine": TfidfCosine([*sample["sentence_0"], *sample["sentence_1"]]),
+        "random": RandomScorer(7),
+    }
+    for name, scorer in same.items():
+        assert (built[name].score(pairs) == scorer.score(pairs)).all()
+
+
+def test_without_training_pairs_the_regression_is_left_out_and_tfidf_fits_the_candidates():
+    lists = [CandidateList("ab", ("abc", "xyz"), (1.0, 0.0))]
+    built = {n: one.build(train=None, lists=lists, seed=1) for n, one in BASELINES.items()}
+    assert [name for name, scorer in built.items() if scorer is None] == ["ngram_regression"]
+    right, wrong = built["tfidf_cosine"].score(lists[0].pairs())
+    assert right > wrong == 0
+
+
+@pytest.mark.parametrize("query", ["label == 0", "label < 0"])
+def test_pairs_that_teach_nothing_say_why_there_is_no_regression(sample, query):
+    with pytest.raises(ValueError, match="needs training pairs of both classes"):
+        BASELINES["ngram_regression"].build(train=sample.query(query), lists=[], seed=1)

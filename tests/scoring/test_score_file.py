@@ -1,4 +1,4 @@
-"""A file scored part by part: every row once, in order, whatever strikes meanwhile."""
+"""A file scored part by part: every row once, in order, whatever interrupts it."""
 
 import gzip
 import json
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import psutil
+import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import ROOT
@@ -28,21 +29,20 @@ from workbench.files import read_json
 from workbench.models import find_model
 from workbench.scoring.cross_encoder import ModelScorer
 from workbench.scoring.score_file import (
+    NOTE,
     BulkError,
     ChangedError,
     Job,
-    Progress,
+    Maker,
     Row,
     open_scorer,
-    part_note,
     part_table,
-    parts,
     score_file,
-    text_rows,
 )
 
 ROWS, MANY = 500, 2000
 LENGTH = ["--max-length", "64"]
+ONNX = [*LENGTH, "--backend", "onnx"]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def large(table, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def quick_model(tiny_model, tmp_path_factory):
-    """The tiny model with a graph for ONNX Runtime beside it, so that processes need no torch.
+    """The tiny model with a graph for ONNX Runtime, so that processes need no torch.
 
     Its logit is the sum of one number for each token.
     """
@@ -128,19 +128,7 @@ def test_every_row_is_scored_in_order_from_every_format(kind, quick_model, table
     else:
         table.to_csv(path, index=False, sep="\t" if kind == "tsv" else ",")
     out = tmp_path / "out"
-    code = main(
-        [
-            "score",
-            str(quick_model),
-            str(path),
-            str(out),
-            *LENGTH,
-            "--backend",
-            "onnx",
-            "--part-rows",
-            "80",
-        ]
-    )
+    code = main(["score", str(quick_model), str(path), str(out), *ONNX, "--part-rows", "80"])
     assert code == 0
     assert f"{ROWS} rows in 7 parts, 0 without a score, by onnx" in capsys.readouterr().out
     first = 1 if kind in ("jsonl", "parquet") else 2
@@ -162,7 +150,7 @@ def test_auto_is_decided_once_and_gives_the_models_scores(
     exact = ModelScorer.load(find_model(str(tiny_model)), 64).score(list(table.to_numpy()))
     assert found == pytest.approx(exact, abs=0.02)
     (tmp_path / "out/_done.json").unlink()
-    plan["chosen"]["checks"] = []  # a second start keeps to the plan, and checks nothing anew
+    plan["chosen"]["checks"] = []  # a second start keeps to the plan and repeats no check
     (tmp_path / "out/_plan.json").write_text(json.dumps(plan), encoding="utf-8")
     assert (
         score_file(job(tiny_model, source, backend="auto"), tmp_path / "out")["backend"]
@@ -198,11 +186,12 @@ def test_a_kill_at_any_place_loses_no_row_and_doubles_none(
     assert not list(out.glob(".*.tmp"))
     record = read_json(out / "_done.json")
     assert (record["rows"], record["parts"]) == (ROWS, 13)
-    assert score_file(job(quick_model, source, part_rows=40), out) == record
+    again = score_file(job(quick_model, source, part_rows=40), out)
+    assert again == record | {"seconds": again["seconds"]}
 
 
 def started(arguments, out):
-    """The command as a process of its own, once it has made a part; and its child processes."""
+    """The command in its own process, once it has made parts, and its child processes."""
     process = subprocess.Popen(
         [sys.executable, "-m", "workbench", *map(str, arguments)],
         cwd=ROOT,
@@ -221,19 +210,7 @@ def test_workers_go_with_the_command_and_a_lost_one_is_told(quick_model, large, 
     """A worker is killed, then the command itself; then the rest is made."""
     path, table = large
     out = tmp_path / "out"
-    asked = [
-        "score",
-        quick_model,
-        path,
-        out,
-        *LENGTH,
-        "--backend",
-        "onnx",
-        "--part-rows",
-        10,
-        "--workers",
-        2,
-    ]
+    asked = ["score", quick_model, path, out, *ONNX, "--part-rows", 10, "--workers", 2]
     process, children = started(asked, out)
     workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
     assert len(workers) == 2
@@ -256,23 +233,11 @@ def test_workers_go_with_the_command_and_a_lost_one_is_told(quick_model, large, 
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_sigterm_and_ctrl_c_end_it_in_good_order(number, workers, quick_model, large, tmp_path):
+def test_sigterm_and_ctrl_c_end_it_cleanly(number, workers, quick_model, large, tmp_path):
     """SIGTERM strikes the command alone, Ctrl-C all processes of its terminal."""
     path, table = large
     out = tmp_path / "out"
-    asked = [
-        "score",
-        quick_model,
-        path,
-        out,
-        *LENGTH,
-        "--backend",
-        "onnx",
-        "--part-rows",
-        10,
-        "--workers",
-        workers,
-    ]
+    asked = ["score", quick_model, path, out, *ONNX, "--part-rows", 10, "--workers", workers]
     process, children = started(asked, out)
     assert len([child for child in children if "spawn_main" in " ".join(child.cmdline())]) == (
         workers if workers > 1 else 0
@@ -286,7 +251,9 @@ def test_sigterm_and_ctrl_c_end_it_in_good_order(number, workers, quick_model, l
     assert not alive
     kept = {file.name: file.stat().st_mtime_ns for file in out.glob("part-*.parquet")}
     assert 3 <= len(kept) < MANY // 10
-    assert all(part_note(out, int(name[5:11])).get("rows") == 10 for name in kept)
+    assert all(
+        json.loads(pq.read_metadata(out / name).metadata[NOTE])["rows"] == 10 for name in kept
+    )
     assert not (out / "_done.json").exists()
     assert score_file(job(quick_model, path, part_rows=10), out)["parts"] == MANY // 10
     assert right(out, table, quick_model)
@@ -296,19 +263,19 @@ def test_sigterm_and_ctrl_c_end_it_in_good_order(number, workers, quick_model, l
 
 STRUCK = """
 import os, signal
-from workbench.parts import Job, Maker
-from workbench.pool import CutShortError, run_in_processes
+from workbench.scoring.score_file import CutShortError, Job, Maker, run_in_processes
 
 class Struck(Maker):
-    def __setstate__(self, state):  # in the worker, which has not been made ready yet
-        self.__dict__.update(state)
-        os.kill(os.getpid(), signal.SIGINT)
+    def __call__(self, number, rows):
+        return number
 
 if __name__ == "__main__":
     try:
         run_in_processes(Struck(Job("", ""), "", "", ""), iter([(0, [])]), 1, print)
     except CutShortError:
         print("cut short")
+else:  # a worker, which is not ready yet
+    os.kill(os.getpid(), signal.SIGINT)
 """
 
 
@@ -327,7 +294,7 @@ def test_ctrl_c_is_quiet_in_a_worker_that_is_still_loading(tmp_path):
 
 @pytest.mark.cluster
 def test_ray_makes_the_same_parts_though_a_worker_is_killed(quick_model, large, tmp_path):
-    """Two actors of a cluster started here; one is killed and replaced, its part made anew."""
+    """Two actors of a cluster started here; one is killed and replaced, its part made again."""
     pytest.importorskip("ray", reason="the extra cluster is not installed")
     path, table = large
     out = tmp_path / "out"
@@ -336,9 +303,7 @@ def test_ray_makes_the_same_parts_though_a_worker_is_killed(quick_model, large, 
         quick_model,
         path,
         out,
-        *LENGTH,
-        "--backend",
-        "onnx",
+        *ONNX,
         "--part-rows",
         10,
         "--workers",
@@ -421,9 +386,7 @@ def test_a_running_cluster_is_used_by_who_has_its_token(
         quick_model,
         source,
         out,
-        *LENGTH,
-        "--backend",
-        "onnx",
+        *ONNX,
         "--part-rows",
         "80",
         "--workers",
@@ -444,18 +407,22 @@ def test_a_running_cluster_is_used_by_who_has_its_token(
     assert right(out, table, quick_model)
 
 
-def test_a_folder_begun_otherwise_is_refused_by_name(quick_model, source, tmp_path):
+def test_a_folder_of_another_request_is_refused_by_name(quick_model, source, tmp_path):
     out, model, pairs = tmp_path / "out", tmp_path / "model", tmp_path / "pairs.csv"
     shutil.copytree(quick_model, model)
     shutil.copy(source, pairs)
     score_file(job(model, pairs), out)
-    with pytest.raises(BulkError, match="otherwise: part_rows was 80 and is 50 now; top_k was 0"):
+    with pytest.raises(
+        BulkError, match="another request: part_rows was 80 and is 50 now; top_k was 0"
+    ):
         score_file(job(model, pairs, part_rows=50, top_k=1), out)
     shutil.move(pairs, tmp_path / "moved.csv")  # the same bytes under another name
     assert score_file(job(model, tmp_path / "moved.csv"), out)["rows"] == ROWS
     tokenizer = model / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text(encoding="utf-8") + "\n", encoding="utf-8")
-    with pytest.raises(BulkError, match=r"otherwise: model had another tokenizer\.json\. Give"):
+    with pytest.raises(
+        BulkError, match=r"another request: model had another tokenizer\.json\. Give"
+    ):
         score_file(job(model, tmp_path / "moved.csv"), out)
     with (tmp_path / "moved.csv").open("a") as file:
         file.write("one,more\n")
@@ -471,13 +438,14 @@ def test_a_part_that_is_not_whole_is_made_again(quick_model, source, table, tmp_
     cut.write_bytes(cut.read_bytes()[:-20])
     shutil.copy(out / "part-000000.parquet", out / "part-000005.parquet")
     kept = (out / "part-000001.parquet").stat().st_mtime_ns
-    assert part_note(out, 4) == {}
     assert score_file(job(quick_model, source), out)["parts"] == 7
     assert right(out, table, quick_model)
     assert (out / "part-000001.parquet").stat().st_mtime_ns == kept
 
 
-def test_a_file_that_changes_meanwhile_is_noticed(quick_model, source, tmp_path, monkeypatch):
+def test_a_file_that_changes_while_it_is_read_is_noticed(
+    quick_model, source, tmp_path, monkeypatch
+):
     path = tmp_path / "pairs.csv"
     shutil.copy(source, path)
 
@@ -499,7 +467,7 @@ def test_a_file_that_changes_meanwhile_is_noticed(quick_model, source, tmp_path,
         (["--backend", "onnx-int4"], "'onnx-int4' is none of auto"),
         (["--backend", "onnx-int8"], "has no onnx/model_qint8.onnx"),
         (["--sentence-0-column", "question"], "no column 'question'"),
-        (["--workers", "0"], "workers and part rows 1 or more"),
+        (["--workers", "0"], "workers and part rows must be 1 or more"),
         (["--max-length", "3"], "max-length is 3; it must be 8 or more"),
         (["--engine", "ray", "--address", "127.0.0.1:9"], "no cluster at '127.0.0.1:9'"),
         ({"IN": "-"}, "-: the name must end in one of .csv"),
@@ -528,7 +496,7 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(
         *(name if name == "-" else str(tmp_path / name) for name in (named["IN"], named["OUT"])),
     ]
     given = change if isinstance(change, list) else []
-    assert main(["score", *base, *LENGTH, "--backend", "onnx", *given]) == 2
+    assert main(["score", *base, *ONNX, *given]) == 2
     assert said in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -539,15 +507,7 @@ def test_strange_paths_and_a_folder_in_use(quick_model, source, tmp_path, monkey
     odd = tmp_path / "a b\n'怎么'\udcff"
     odd.mkdir()
     shutil.copy(source, odd / "-x.CSV")
-    command = [
-        "score",
-        str(quick_model),
-        str(odd / "-x.CSV"),
-        str(odd / "out"),
-        *LENGTH,
-        "--backend",
-        "onnx",
-    ]
+    command = ["score", str(quick_model), str(odd / "-x.CSV"), str(odd / "out"), *ONNX]
     assert main(command) == 0
     assert "500 rows in 1 parts" in capsys.readouterr().out
     with FileLock(odd / "out/.lock"):
@@ -562,7 +522,18 @@ def test_a_bad_row_stays_in_its_place_and_is_named(quick_model, tmp_path, capsys
     path = tmp_path / "bad.csv"
     path.write_bytes("sentence_0,sentence_1\na,b\na,\na,b,c\nb,a\n\xff,b\n".encode("latin-1"))
     out = tmp_path / "out"
-    assert main(["score", str(quick_model), str(path), str(out), *LENGTH, "--backend", "onnx"]) == 0
+    assert (
+        main(
+            [
+                "score",
+                str(quick_model),
+                str(path),
+                str(out),
+                *ONNX,
+            ]
+        )
+        == 0
+    )
     shown = capsys.readouterr()
     assert "5 rows in 1 parts, 3 without a score" in shown.out
     assert f"{path}, line 3, column sentence_1: the text is empty: ''" in shown.err
@@ -580,12 +551,11 @@ def test_a_score_that_is_no_number_is_a_problem_of_its_row(quick_model, source, 
         def score(self, pairs):
             return np.where(np.arange(len(pairs)) == 3, np.nan, 1.0).astype(np.float32)
 
-    from workbench.scoring.score_file import Maker
-
     asked = job(quick_model, source, part_rows=1000)
     (rows,) = asked.parts()
-    Maker(asked, "x", "onnx", str(tmp_path), scorer=Broken())(0, rows)
-    assert part_note(tmp_path, 0) == {"job": "x", "part": 0, "rows": ROWS, "bad_rows": 1}
+    maker = Maker(asked, "x", "onnx", str(tmp_path), scorer=Broken())
+    maker(0, rows)
+    assert maker.note(0) == {"job": "x", "part": 0, "rows": ROWS, "bad_rows": 1}
     found = pd.read_parquet(tmp_path)
     assert found["problem"].dropna().to_dict() == {3: "line 5: the model's score is NaN"}
 
@@ -627,18 +597,19 @@ def test_top_k_of_candidate_lists(zipped, quick_model, tmp_path):
         )
 
 
-def test_queries_stay_whole_and_ties_keep_the_order(tmp_path):
+def test_queries_stay_whole_and_ties_keep_the_order(tmp_path, monkeypatch):
     rows = [Row(n, query, str(n), "", ord(query)) for n, query in enumerate("aaabbbbcc")]
-    assert [len(part) for part in parts(rows, 2)] == [2, 2, 2, 2, 1]
-    assert [len(part) for part in parts(rows, 2, whole_queries=True)] == [3, 4, 2]
-    assert list(parts([], 2, True)) == list(parts([], 2)) == []
+    monkeypatch.setattr(Job, "rows", lambda job: iter(rows))
+    sizes = [[len(part) for part in Job("", "", part_rows=2, top_k=k).parts()] for k in (0, 1)]
+    assert sizes == [[2, 2, 2, 2, 1], [3, 4, 2]]
+    monkeypatch.undo()
     scores = np.array([1, 3, 3, 0, 0, 0, 0, 5, np.nan], dtype=np.float32)
-    found = part_table(rows, scores, top_k=2).to_pydict()
+    found = part_table(pd.DataFrame(rows).assign(score=scores), top_k=2).to_pydict()
     assert found["sentence_1"] == ["1", "2", "3", "4", "7", "8"]
     assert found["rank"] == [1, 2, 1, 2, 1, None]
     path = tmp_path / "cut.csv"  # bad rows do not cut the query that they stand among in two
     path.write_text("sentence_0,sentence_1\na,b\na,b,c\n,d\na,e\nb,f\na,g\n")
-    found = list(text_rows(path, "sentence_0", "sentence_1"))
+    found = list(Job("", str(path)).rows())
     assert [row.group for row in found] == [1, 1, 1, 1, 2, 3]
     assert [bool(row.problem) for row in found] == [False, True, True, False, False, False]
 
@@ -657,22 +628,7 @@ def test_damaged_lists_are_refused_as_damaged_pairs_are(tmp_path):
     lines = "".join(f'{{"query": "q{n}", "candidates": ["a{n}"]}}\n' for n in range(20000))
     path.write_bytes(gzip.compress(lines.encode())[:-9])
     with pytest.raises(PairsError, match=r"cut\.jsonl\.gz: not a complete gzip file"):
-        list(text_rows(path, "sentence_0", "sentence_1"))
-
-
-def test_progress_tells_rate_and_time_left(capsys, monkeypatch):
-    progress = Progress(1000, every=0)
-    progress.skip(400)
-    progress.add(100)
-    progress.close()
-    assert capsys.readouterr().err.startswith("500 of 1,000 rows, ")
-    assert progress.line(10.0) == "500 of 1,000 rows, 10 rows/s, 50 s left"
-    assert Progress(0).line(10.0) == "0 rows, 0 rows/s"
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    watched = Progress(10, every=0)
-    watched.add(5)
-    watched.close()
-    assert capsys.readouterr().err.startswith("\r5 of 10 rows, ")
+        list(Job("", str(path)).rows())
 
 
 def test_scoring_by_onnx_loads_no_torch(quick_model, source, tmp_path):
@@ -689,9 +645,7 @@ def test_scoring_by_onnx_loads_no_torch(quick_model, source, tmp_path):
             str(quick_model),
             str(source),
             str(tmp_path / "o"),
-            *LENGTH,
-            "--backend",
-            "onnx",
+            *ONNX,
         ],
         capture_output=True,
         text=True,

@@ -5,7 +5,9 @@ from workbench.files import lazy_names
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "build_lists": "build_candidates build_test look_alikes query_groups seen_queries suspect_negatives",
+        "build_lists": (
+            "build_candidates build_test look_alikes query_groups seen_queries suspect_negatives"
+        ),
         "list_files": "read_candidates read_test",
         "lists": "CandidateList RankingTest write_candidates",
         "pairs": "read_pairs",

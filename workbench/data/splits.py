@@ -16,14 +16,8 @@ SPLITS = ("train", "dev", "test")
 LINES_LISTED = 10_000  # line numbers of bad rows in a manifest, per reason
 EXAMPLES_LISTED = 50
 MADE_FROM_DATA = (
-    "data",
-    "inspection.json",
-    "model",
-    "stages",
-    "checkpoints",
-    "training_log.jsonl",
-    "evaluation",
-    "snapshots",
+    *("data", "inspection.json", "model", "stages", "checkpoints", "training_log.jsonl"),
+    *("evaluation", "snapshots"),
 )
 
 
@@ -72,10 +66,8 @@ def split_pairs(
         DataError: the shares are out of range.
     """
     if min(dev_share, test_share) < 0 or dev_share + test_share >= 1:
-        raise DataError(
-            f"dev_share {dev_share} and test_share {test_share} must be 0 or more and together "
-            "below 1"
-        )
+        shares = f"dev_share {dev_share} and test_share {test_share}"
+        raise DataError(f"{shares} must be 0 or more and together below 1")
     groups = text_groups(pairs)
     sizes = np.bincount(groups)
     room = {"test": int(test_share * len(pairs)), "dev": int(dev_share * len(pairs))}

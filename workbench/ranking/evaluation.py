@@ -31,7 +31,7 @@ from workbench.ranking.uncertainty import (
 from workbench.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from workbench.scoring.cross_encoder import Scorer
+    from workbench.scoring.baselines import Scorer
 
 PAIR_RESAMPLES = 1000  # the most draws for pair metrics, which no matrix product gives
 

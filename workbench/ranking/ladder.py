@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -17,10 +17,7 @@ from workbench.ranking.evaluation import Evaluation, rank_lists, score_lists
 from workbench.ranking.metrics import MAIN_METRIC
 from workbench.ranking.uncertainty import bootstrap_mean
 from workbench.run_folder import RunFolder, stage_folders
-from workbench.scoring.baselines import BASELINES
-
-if TYPE_CHECKING:
-    from workbench.scoring.cross_encoder import Scorer
+from workbench.scoring.baselines import BASELINES, Scorer
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from workbench.data.pairs import POSITIVE
+
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 TIES = ("expected", "worst")
@@ -200,7 +202,7 @@ def pair_values(
 
 
 def pair_metrics(
-    scores: ArrayLike, labels: ArrayLike, threshold: float = 0.5, ties: str = "expected"
+    scores: ArrayLike, labels: ArrayLike, threshold: float = POSITIVE, ties: str = "expected"
 ) -> dict[str, float]:
     """`roc_auc` and `ap` (average precision) of scores, shape (n,), over labelled pairs.
 

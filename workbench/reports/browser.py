@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from workbench.ranking.evaluation import Evaluation
-    from workbench.scoring.cross_encoder import Scorer
+    from workbench.scoring.baselines import Scorer
 
 TOP = 10  # candidates shown of each order; positives below are shown as well
 SORT_KEYS = {

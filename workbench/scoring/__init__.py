@@ -6,9 +6,9 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "baselines": (
-            "BASELINES Bm25 CandidateOrder CharacterJaccard NgramRegression RandomScorer "
+            "BASELINES Bm25 CandidateOrder CharacterJaccard NgramRegression RandomScorer Scorer "
             "TfidfCosine"
         ),
-        "cross_encoder": "ModelScorer Scorer",
+        "cross_encoder": "ModelScorer",
     },
 )

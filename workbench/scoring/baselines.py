@@ -1,54 +1,152 @@
-"""Scorers that need no neural network: what a fine-tuned model has to beat before any claim."""
+"""Scorers without a neural network: what a fine-tuned model has to beat before any claim.
 
-from collections.abc import Iterable, Sequence
+`BASELINES` has them by name in the order of the ladder. To add one, write a class with `score` here
+and register it there.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from typing import Any
+from itertools import groupby, pairwise
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 import pandas as pd
 
 from workbench.data.lists import CandidateList
 from workbench.data.overlap import characters, jaccard
-from workbench.data.pairs import Float32Array, TextPair
+from workbench.data.pairs import POSITIVE, Float32Array, TextPair
 
 
-class RandomScorer:
-    """Scores drawn uniformly from [0, 1), the same for the same seed and number of pairs."""
-
-    def __init__(self, seed: int = 42) -> None:
-        self.seed = seed
+class Scorer(Protocol):
+    """What baselines and models have in common."""
 
     def score(self, pairs: Sequence[TextPair]) -> Float32Array:
-        """Scores of shape (n,); the texts play no part."""
-        return np.random.default_rng(self.seed).random(len(pairs), dtype=np.float32)
-
-    @classmethod
-    def build(
-        cls, train: pd.DataFrame | None, lists: Sequence[CandidateList], seed: int
-    ) -> "RandomScorer":
-        """The scorer of a ladder."""
-        return cls(seed)
+        """The score of each (query, candidate) pair, float32 of shape (n,), higher is better."""
+        ...
 
 
-class CharacterJaccard:
-    """Shared characters over all characters of the two texts, each counted once."""
+@runtime_checkable
+class Expecting(Protocol):
+    """A scorer that uses the number of pairs to come."""
+
+    def expect(self, pairs: int) -> None:
+        """Announce how many pairs will be scored in all."""
+        ...
+
+
+class NgramRegression:
+    """Logistic regression on the characters and character pairs that two texts share or do not.
+
+    Features of a pair: for each n-gram (n = 1, 2) whether both texts have it, and whether exactly
+    one has it; the shared part of the n-grams (Jaccard), of the characters (Jaccard), and of the
+    characters of the shorter text. Only n-grams of at least two training texts count.
+    """
+
+    log_odds = True  # the score has a probability, so calibration can be measured
+
+    def __init__(self, seed: int = 42, inverse_penalty: float = 0.05) -> None:
+        self.seed, self.inverse_penalty = seed, inverse_penalty
+        self.counter: Any = None
+        self.model: Any = None
+
+    def fit(self, pairs: pd.DataFrame) -> Self:
+        """Learn from labelled pairs; returns the scorer itself.
+
+        Args:
+            pairs: columns `sentence_0`, `sentence_1`, `label` in [0, 1].
+
+        Raises:
+            ValueError: there is no pair, only one class, or no n-gram that two texts share.
+        """
+        from sklearn.feature_extraction.text import CountVectorizer
+        from sklearn.linear_model import LogisticRegression
+
+        positive = (pairs["label"] >= POSITIVE).to_numpy()
+        if not len(pairs) or positive.all() or not positive.any():
+            raise ValueError(
+                f"n-gram regression needs training pairs of both classes; of {len(pairs)} pairs "
+                f"{int(positive.sum())} are positive"
+            )
+        self.counter = CountVectorizer(
+            analyzer="char", ngram_range=(1, 2), min_df=2, binary=True, dtype=np.float32
+        )
+        try:
+            self.counter.fit(dict.fromkeys([*pairs["sentence_0"], *pairs["sentence_1"]]))
+        except ValueError as error:  # no two texts share an n-gram
+            raise ValueError(f"n-gram regression: {error}") from error
+        features = self._features(list(pairs["sentence_0"]), list(pairs["sentence_1"]))
+        self.model = LogisticRegression(
+            C=self.inverse_penalty,
+            solver="liblinear",
+            dual=True,
+            max_iter=2000,
+            random_state=self.seed,
+        ).fit(features, positive)
+        return self
 
     def score(self, pairs: Sequence[TextPair]) -> Float32Array:
-        """Scores of shape (n,) in [0, 1]; 0 where both texts are empty."""
-        cached = lru_cache(maxsize=None)(characters)  # a query stands in many pairs
-        overlaps = (jaccard(cached(first), cached(second)) for first, second in pairs)
-        return np.fromiter(overlaps, dtype=np.float32, count=len(pairs))
+        """Logits of shape (n,): the log-odds that the pair is positive.
 
-    @classmethod
-    def build(
-        cls, train: pd.DataFrame | None, lists: Sequence[CandidateList], seed: int
-    ) -> "CharacterJaccard":
-        """The scorer of a ladder."""
-        return cls()
+        Raises:
+            ValueError: `fit` has not been called.
+        """
+        if self.model is None:
+            raise ValueError("n-gram regression: call fit(pairs) before score")
+        if not pairs:
+            return np.empty(0, dtype=np.float32)
+        first, second = ([pair[column] for pair in pairs] for column in (0, 1))
+        logits = self.model.decision_function(self._features(first, second))
+        return np.asarray(logits, dtype=np.float32)
+
+    def _features(self, first: list[str], second: list[str]) -> Any:
+        """Sparse features, shape (n, 2 * n-grams + 3)."""
+        from scipy import sparse
+
+        texts = list(dict.fromkeys([*first, *second]))
+        row = {text: number for number, text in enumerate(texts)}
+        counts = self.counter.transform(texts)
+        left, right = (counts[[row[text] for text in column]] for column in (first, second))
+        both, either = left.multiply(right).tocsr(), abs(left - right)
+        shared, other = (np.asarray(part.sum(axis=1)).ravel() for part in (both, either))
+        sets = {text: characters(text) for text in texts}
+        overlaps = [_overlaps(sets[a], sets[b]) for a, b in zip(first, second, strict=True)]
+        # Twice, so that the penalty on the weights leaves these few strong features some room.
+        dense = 2 * np.column_stack([shared / np.maximum(shared + other, 1), overlaps])
+        return sparse.hstack([both, either, sparse.csr_matrix(dense, dtype=np.float32)], "csr")
+
+
+class Bm25:
+    """BM25 over characters and pairs of neighbouring characters, by the library bm25s.
+
+    Robertson's formula in Lucene's variant (k1 1.5, b 0.75). Document frequencies and mean length
+    come from the collection; candidates outside it are added for the call that scores them.
+    """
+
+    def __init__(self, collection: Iterable[str] = ()) -> None:
+        self.collection = tuple(dict.fromkeys(collection))
+        self.index: Any = _bm25_index(self.collection) if self.collection else None
+
+    def score(self, pairs: Sequence[TextPair]) -> Float32Array:
+        """Scores of shape (n,), 0 or more; 0 where query and candidate share no character."""
+        texts, index = self.collection, self.index
+        known = set(texts)
+        if added := dict.fromkeys(text for _, text in pairs if text not in known):
+            texts = (*texts, *added)
+            index = _bm25_index(texts)
+        place = {text: number for number, text in enumerate(texts)}
+        scores = np.zeros(len(pairs), dtype=np.float32)
+        rows: dict[str, list[int]] = {}
+        for number, (query, _) in enumerate(pairs):
+            rows.setdefault(query, []).append(number)
+        for query, numbers in rows.items():
+            if terms := index.get_tokens_ids(_terms(query)):
+                of_texts = index.get_scores_from_ids(terms)
+                scores[numbers] = of_texts[[place[pairs[number][1]] for number in numbers]]
+        return scores
 
 
 class TfidfCosine:
-    """Cosine of TF-IDF vectors over character 1- to 3-grams, fitted on the training texts."""
+    """Cosine of TF-IDF vectors over character 1- to 3-grams, fitted on the given texts."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         from sklearn.feature_extraction.text import TfidfVectorizer
@@ -63,17 +161,18 @@ class TfidfCosine:
         texts = list(dict.fromkeys(text for pair in pairs for text in pair))
         row = {text: place for place, text in enumerate(texts)}
         vectors = self.vectorizer.transform(texts)
-        first, second = (vectors[[row[pair[side]] for pair in pairs]] for side in (0, 1))
+        first, second = (vectors[[row[pair[column]] for pair in pairs]] for column in (0, 1))
         return np.asarray(first.multiply(second).sum(axis=1), dtype=np.float32).ravel()
 
-    @classmethod
-    def build(
-        cls, train: pd.DataFrame | None, lists: Sequence[CandidateList], seed: int
-    ) -> "TfidfCosine":
-        """The scorer of a ladder."""
-        if train is not None and len(train):
-            return cls([*train["sentence_0"], *train["sentence_1"]])
-        return cls(text for one in lists for text in one.candidates)
+
+class CharacterJaccard:
+    """Shared characters over all characters of the two texts, each counted once."""
+
+    def score(self, pairs: Sequence[TextPair]) -> Float32Array:
+        """Scores of shape (n,) in [0, 1]; 0 where both texts are empty."""
+        cached = lru_cache(maxsize=None)(characters)  # a query occurs in many pairs
+        overlaps = (jaccard(cached(first), cached(second)) for first, second in pairs)
+        return np.fromiter(overlaps, dtype=np.float32, count=len(pairs))
 
 
 class CandidateOrder:
@@ -81,157 +180,19 @@ class CandidateOrder:
 
     def score(self, pairs: Sequence[TextPair]) -> Float32Array:
         """Scores of shape (n,): 0, -1, -2, ... along each run of pairs with the same query."""
-        places, place, before = np.empty(len(pairs), dtype=np.float32), 0, None
-        for number, (query, _) in enumerate(pairs):
-            place = place + 1 if query == before else 0
-            places[number], before = -place, query
-        return places
-
-    @classmethod
-    def build(
-        cls, train: pd.DataFrame | None, lists: Sequence[CandidateList], seed: int
-    ) -> "CandidateOrder":
-        """The scorer of a ladder."""
-        return cls()
+        groups = (tuple(group) for _, group in groupby(pairs, key=lambda pair: pair[0]))
+        return np.array([-place for group in groups for place in range(len(group))], np.float32)
 
 
-class Bm25:
-    """BM25 over characters and pairs of neighbouring characters, by the library bm25s.
+class RandomScorer:
+    """Scores drawn uniformly from [0, 1), the same for the same seed and number of pairs."""
 
-    Robertson's formula in Lucene's variant (k1 1.5, b 0.75). The collection, from which document
-    frequencies and mean length come, is the texts given here; candidates that are not among them
-    are added to it for the call that brings them.
-    """
-
-    def __init__(self, collection: Iterable[str] = ()) -> None:
-        self.collection = tuple(dict.fromkeys(collection))
-        self.index: Any = _bm25_index(self.collection) if self.collection else None
+    def __init__(self, seed: int = 42) -> None:
+        self.seed = seed
 
     def score(self, pairs: Sequence[TextPair]) -> Float32Array:
-        """Scores of shape (n,), 0 or more; 0 where query and candidate share no character."""
-        texts, index = self.collection, self.index
-        place = {text: number for number, text in enumerate(texts)}
-        if added := dict.fromkeys(text for _, text in pairs if text not in place):
-            texts = (*texts, *added)
-            place = {text: number for number, text in enumerate(texts)}
-            index = _bm25_index(texts)
-        scores = np.zeros(len(pairs), dtype=np.float32)
-        rows: dict[str, list[int]] = {}
-        for number, (query, _) in enumerate(pairs):
-            rows.setdefault(query, []).append(number)
-        for query, numbers in rows.items():
-            terms = index.get_tokens_ids(_terms(query))
-            if terms:
-                of_texts = index.get_scores_from_ids(terms)
-                scores[numbers] = of_texts[[place[pairs[number][1]] for number in numbers]]
-        return scores
-
-    @classmethod
-    def build(cls, train: pd.DataFrame | None, lists: Sequence[CandidateList], seed: int) -> "Bm25":
-        """The scorer of a ladder."""
-        return cls(text for one in lists for text in one.candidates)
-
-
-class NgramRegression:
-    """Logistic regression on the characters and character pairs that two texts share or do not.
-
-    Features of a pair: for each n-gram (n = 1, 2) whether both texts have it, and whether exactly
-    one has it; besides, the shared part of the n-grams (Jaccard), of the characters (Jaccard), and
-    of the characters of the shorter text. Only n-grams of at least two training texts count.
-    """
-
-    log_odds = True  # the score has a probability, so calibration can be measured
-
-    def __init__(self, seed: int = 42, inverse_penalty: float = 0.05) -> None:
-        self.seed, self.inverse_penalty = seed, inverse_penalty
-        self.counter: Any = None
-        self.model: Any = None
-
-    def fit(self, pairs: pd.DataFrame, threshold: float = 0.5) -> "NgramRegression":
-        """Learn from labelled pairs; returns the scorer itself.
-
-        Args:
-            pairs: columns `sentence_0`, `sentence_1`, `label` in [0, 1].
-            threshold: labels at or above it count as positive.
-
-        Raises:
-            ValueError: there is no pair, only one class, or no n-gram that two texts share.
-        """
-        from sklearn.feature_extraction.text import CountVectorizer
-        from sklearn.linear_model import LogisticRegression
-
-        positive = (pairs["label"] >= threshold).to_numpy()
-        if not len(pairs) or positive.all() or not positive.any():
-            raise ValueError(
-                f"n-gram regression needs training pairs of both classes; of {len(pairs)} pairs "
-                f"{int(positive.sum())} are positive"
-            )
-        self.counter = CountVectorizer(
-            analyzer="char", ngram_range=(1, 2), min_df=2, binary=True, dtype=np.float32
-        )
-        try:
-            self.counter.fit(dict.fromkeys([*pairs["sentence_0"], *pairs["sentence_1"]]))
-        except ValueError as error:  # every n-gram stands in one text only
-            raise ValueError(f"n-gram regression: {error}") from error
-        features = self._features(list(pairs["sentence_0"]), list(pairs["sentence_1"]))
-        self.model = LogisticRegression(
-            C=self.inverse_penalty,
-            solver="liblinear",
-            dual=True,
-            max_iter=2000,
-            random_state=self.seed,
-        )
-        self.model.fit(features, positive)
-        return self
-
-    def score(self, pairs: Sequence[TextPair]) -> Float32Array:
-        """Logits of shape (n,): the log-odds that the pair is positive.
-
-        Raises:
-            ValueError: `fit` has not been called.
-        """
-        if self.model is None:
-            raise ValueError("n-gram regression: call fit(pairs) before score")
-        if not pairs:
-            return np.empty(0, dtype=np.float32)
-        first, second = ([pair[side] for pair in pairs] for side in (0, 1))
-        logits = self.model.decision_function(self._features(first, second))
-        return np.asarray(logits, dtype=np.float32)
-
-    def _features(self, first: list[str], second: list[str]) -> Any:
-        """Sparse features, shape (n, 2 * n-grams + 3)."""
-        from scipy import sparse
-
-        texts = list(dict.fromkeys([*first, *second]))
-        row = {text: number for number, text in enumerate(texts)}
-        counts = self.counter.transform(texts)
-        left, right = (counts[[row[text] for text in side]] for side in (first, second))
-        both, either = left.multiply(right).tocsr(), abs(left - right)
-        shared, other = (np.asarray(part.sum(axis=1)).ravel() for part in (both, either))
-        signs = [characters(text) for text in texts]
-        overlaps = [
-            _overlaps(signs[row[a]], signs[row[b]]) for a, b in zip(first, second, strict=True)
-        ]
-        # Twice, so that the penalty on the weights leaves these few strong features some room.
-        dense = 2 * np.column_stack([shared / np.maximum(shared + other, 1), overlaps])
-        return sparse.hstack([both, either, sparse.csr_matrix(dense, dtype=np.float32)], "csr")
-
-    @classmethod
-    def build(
-        cls, train: pd.DataFrame | None, lists: Sequence[CandidateList], seed: int
-    ) -> "NgramRegression":
-        """The scorer of a ladder."""
-        return cls(seed).fit(train if train is not None else pd.DataFrame({"label": []}))
-
-
-BASELINES: dict[str, Any] = {
-    "ngram_regression": NgramRegression,
-    "bm25": Bm25,
-    "tfidf_cosine": TfidfCosine,
-    "char_jaccard": CharacterJaccard,
-    "candidate_order": CandidateOrder,
-    "random": RandomScorer,
-}
+        """Scores of shape (n,); the texts play no part."""
+        return np.random.default_rng(self.seed).random(len(pairs), dtype=np.float32)
 
 
 def _bm25_index(texts: Iterable[str]) -> Any:
@@ -244,11 +205,45 @@ def _bm25_index(texts: Iterable[str]) -> Any:
 
 def _terms(text: str) -> list[str]:
     """The characters of a text and its pairs of neighbours, in lower case."""
-    signs = text.lower()
-    return [*signs, *(signs[place : place + 2] for place in range(len(signs) - 1))]
+    lower = text.lower()
+    return [*lower, *map("".join, pairwise(lower))]
 
 
 def _overlaps(first: frozenset[str], second: frozenset[str]) -> tuple[float, float]:
     """Shared characters over all characters, and over those of the text that has fewer."""
     shared = len(first & second)
     return shared / max(len(first | second), 1), shared / max(min(len(first), len(second)), 1)
+
+
+class Baseline(NamedTuple):
+    """How a baseline is built: `build(train=, lists=, seed=)` gives the scorer for these lists.
+
+    It is None if the baseline needs training pairs and there are none; it raises `ValueError` if
+    the baseline cannot learn from them.
+    """
+
+    build: Callable[..., Scorer | None]
+
+
+def _candidates(lists: Sequence[CandidateList]) -> list[str]:
+    return [text for one in lists for text in one.candidates]
+
+
+def _regression(train: pd.DataFrame | None, seed: int, **_: Any) -> Scorer | None:
+    return None if train is None else NgramRegression(seed).fit(train)
+
+
+def _tfidf(train: pd.DataFrame | None, lists: Sequence[CandidateList], **_: Any) -> Scorer:
+    if train is None or train.empty:
+        return TfidfCosine(_candidates(lists))
+    return TfidfCosine([*train["sentence_0"], *train["sentence_1"]])
+
+
+BASELINES = {
+    "ngram_regression": Baseline(_regression),
+    "bm25": Baseline(lambda lists, **_: Bm25(_candidates(lists))),
+    "tfidf_cosine": Baseline(_tfidf),
+    "char_jaccard": Baseline(lambda **_: CharacterJaccard()),
+    "candidate_order": Baseline(lambda **_: CandidateOrder()),
+    "random": Baseline(lambda seed, **_: RandomScorer(seed)),
+}

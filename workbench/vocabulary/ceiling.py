@@ -1,9 +1,8 @@
-"""The best that any model behind a tokenizer can do: it must answer alike where it sees alike.
+"""The best metrics that any model behind a tokenizer can reach.
 
-A model is a function of the token sequences it is given. Items whose sequences are equal form a
-*class*, and every item of a class gets the same score, whatever the model learned. The functions
-here give the best value that any assignment of scores to classes reaches, so no training, no size
-and no amount of data can exceed it.
+Items with equal token sequences form a *class*, and a model gives all of them the same score. The
+functions here give the best value over all scores of the classes: no training, no size and no
+amount of data exceeds it.
 """
 
 from collections.abc import Iterable
@@ -14,10 +13,11 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from workbench.data.lists import CandidateList
+from workbench.data.pairs import POSITIVE
 
 
 def best_accuracy(classes: ArrayLike, positive: ArrayLike) -> float:
-    """The best accuracy: in every class the more frequent label is answered.
+    """The best accuracy: every class gets its more frequent label.
 
     Args:
         classes: shape (n,); items with equal values look the same to the model.
@@ -30,12 +30,9 @@ def best_accuracy(classes: ArrayLike, positive: ArrayLike) -> float:
 def best_roc_auc(classes: ArrayLike, positive: ArrayLike) -> float:
     """The best area under the ROC curve; NaN where only one label is present.
 
-    No order of the classes beats the one by falling share of positives (the likelihood ratio order
-    of Neyman and Pearson, 1933); a positive and a negative of one class are tied: one half.
-
-    Args:
-        classes: shape (n,); items with equal values look the same to the model.
-        positive: bool, shape (n,).
+    The best order of the classes is by falling share of positives (the likelihood ratio order of
+    Neyman and Pearson, 1933); a positive and a negative of one class are tied and count one half.
+    Arguments as for `best_accuracy`.
     """
     _, hits, misses = _counts(classes, positive)
     if not hits.sum() or not misses.sum():
@@ -47,10 +44,10 @@ def best_roc_auc(classes: ArrayLike, positive: ArrayLike) -> float:
 
 
 def best_ndcg(classes: ArrayLike, relevance: ArrayLike, k: int = 10) -> float:
-    """The best nDCG at k of one candidate list, ties taken at their expected value.
+    """The best nDCG at k of one candidate list, ties at their expected value.
 
-    Each place of a tied block has the block's mean gain in expectation, so the best order is that
-    of falling mean gains (rearrangement inequality). A list without a relevant candidate has 0.
+    Each place of a tied block has the block's mean gain in expectation, so the best order is by
+    falling mean gain (rearrangement inequality). A list without a relevant candidate has 0.
 
     Args:
         classes: shape (n,); candidates with equal values look the same to the model.
@@ -66,25 +63,22 @@ def best_ndcg(classes: ArrayLike, relevance: ArrayLike, k: int = 10) -> float:
     return float(np.sort(mean[place])[::-1] @ discount) / ideal if ideal > 0 else 0.0
 
 
-def pair_ceilings(
-    pairs: pd.DataFrame, counts: pd.DataFrame, threshold: float = 0.5
-) -> dict[str, Any]:
+def pair_ceilings(pairs: pd.DataFrame, counts: pd.DataFrame) -> dict[str, Any]:
     """The best accuracy and ROC AUC on labelled pairs.
 
     Args:
         pairs: columns `sentence_0`, `sentence_1`, `label`; n rows.
         counts: what `count_tokens` gave for these texts.
-        threshold: labels at or above it are positive.
 
     Returns:
-        `accuracy` and `roc_auc` (None where only one label is present), and `conflicting_pairs`:
-        how many pairs look to the model like a pair of other texts with the other label.
+        `accuracy`, `roc_auc` (None where only one label is present), and `conflicting_pairs`, the
+        number of pairs that look to the model like a pair of other texts with the other label.
     """
-    positive = (pairs["label"] >= threshold).to_numpy()
+    positive = (pairs["label"] >= POSITIVE).to_numpy()
     classes = input_classes(counts, pairs["sentence_0"], pairs["sentence_1"])
     place, hits, misses = _counts(classes, positive)
     mixed = ((hits > 0) & (misses > 0))[place]
-    # Pairs of the very same texts contradict each other whatever the tokenizer: not its fault.
+    # Pairs of the very same texts contradict each other behind any tokenizer.
     conflicts = pairs.loc[mixed, ["sentence_0", "sentence_1"]].assign(place=place[mixed])
     distinct = conflicts.drop_duplicates().groupby("place").size()
     auc = best_roc_auc(classes, positive)
@@ -98,13 +92,8 @@ def pair_ceilings(
 def list_ceiling(lists: Iterable[CandidateList], counts: pd.DataFrame, k: int = 10) -> float:
     """The best mean nDCG at k on candidate lists; NaN without any list.
 
-    Each list is taken at its own best. Where the *queries* of two lists look the same as well, one
-    model may not reach both at once: then this is an upper bound, otherwise it is exact.
-
-    Args:
-        lists: the ranking test.
-        counts: what `count_tokens` gave for the candidates.
-        k: the last rank that counts.
+    This is exact, or an upper bound where the *queries* of two lists look the same as well: then
+    one model may not reach both. `counts` is what `count_tokens` gave for the candidates.
     """
     sequence = counts["sequence"].to_dict()
     values = [
@@ -116,9 +105,9 @@ def list_ceiling(lists: Iterable[CandidateList], counts: pd.DataFrame, k: int = 
 def input_classes(
     counts: pd.DataFrame, first: Iterable[str], second: Iterable[str]
 ) -> NDArray[np.int64]:
-    """A number for each pair, shape (n,); pairs whose two token sequences are equal share it."""
+    """A number for each pair, shape (n,), which pairs of equal token sequences share."""
     sequence = counts["sequence"]
-    left, right = (sequence.reindex(list(side)).to_numpy(np.int64) for side in (first, second))
+    left, right = (sequence.reindex(list(column)).to_numpy(np.int64) for column in (first, second))
     return left * (int(sequence.max()) + 1) + right
 
 
@@ -128,5 +117,5 @@ def _counts(
     """The class of each item as a place from 0, and positives and negatives of each class."""
     _, place = np.unique(np.asarray(classes), return_inverse=True)
     hit = np.asarray(positive, dtype=bool)
-    hits, misses = (np.bincount(place, weights=side).astype(float) for side in (hit, ~hit))
+    hits, misses = (np.bincount(place, weights=one).astype(float) for one in (hit, ~hit))
     return place, hits, misses

@@ -10,6 +10,7 @@ import pandas as pd
 from workbench.data.build_lists import build_candidates
 from workbench.data.list_files import read_candidates
 from workbench.data.lists import CandidateError, CandidateList
+from workbench.data.pairs import POSITIVE
 from workbench.files import project_path, write_json
 from workbench.vocabulary.coverage import (
     missing_characters,
@@ -21,8 +22,6 @@ from workbench.vocabulary.tokens import count_tokens, tokenize, unknown_pieces
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-POSITIVE = 0.5  # labels at or above it count as positive
 
 
 def inspect_pairs(
@@ -38,7 +37,7 @@ def inspect_pairs(
         pairs: columns `sentence_0`, `sentence_1`, `label`; n rows, at least one.
         tokenizer: the base model's, without truncation.
         max_length: tokens of a pair, special tokens included, beyond which it is truncated.
-        train: the training side, from which a repair would learn; all `pairs` if None.
+        train: the train split, from which a repair would learn; all `pairs` if None.
         lists: the ranking test, for its ceiling.
 
     Returns:
@@ -52,14 +51,21 @@ def inspect_pairs(
     counts = count_tokens(tokenizer, [*texts.tolist(), *texts_of(lists)])
     tokens = pair_tokens(pairs, tokenizer, counts)
     pieces = unknown_pieces(tokenizer, texts.tolist())
-    learned = pairs if train is None else train
-    outlook = repair_outlook(pairs, learned, tokenizer, lists, counts, pieces)
+    train = pairs if train is None else train
+    outlook = repair_outlook(pairs, train, tokenizer, lists, counts, pieces)
+    labels, contradictory = pairs["label"], contradictory_rows(pairs)
     return {
         "schema": 1,
-        "labels": _labels(pairs["label"]),
+        "labels": {
+            "pairs": len(labels),
+            "mean": float(labels.mean()),
+            "positive": int((labels >= POSITIVE).sum()),
+            "negative": int((labels < POSITIVE).sum()),
+            "graded": int(((labels > 0) & (labels < 1)).sum()),
+        },
         "lengths": {"characters": _summary(texts.str.len()), "tokens": _summary(tokens)},
         "truncation": {"max_length": max_length, "share": float((tokens > max_length).mean())},
-        "contradictions": _contradictions(pairs),
+        "contradictions": {"rows": len(contradictory), "share": len(contradictory) / len(pairs)},
         "reuse": _reuse(texts),
         **_vocabulary(texts, counts.loc[texts.unique()]),
         "missing": missing_characters(pairs, pieces),
@@ -70,7 +76,7 @@ def inspect_pairs(
 
 
 def save_inspection(run_dir: str | Path, inspection: dict[str, Any]) -> Path:
-    """Write `inspection.json` into the run folder."""
+    """The file `inspection.json` in the run folder, written."""
     path = project_path(run_dir) / "inspection.json"
     write_json(path, inspection)
     return path
@@ -79,13 +85,13 @@ def save_inspection(run_dir: str | Path, inspection: dict[str, Any]) -> Path:
 def lists_for_ceiling(
     candidates: str, test: pd.DataFrame, size: int = 30, seed: int = 42
 ) -> list[CandidateList]:
-    """The lists that notebook 4 will rank; none where the test side has no positive.
+    """The lists that notebook 4 will rank; none where the test split has no positive.
 
     Args:
         candidates: a file of lists; empty to build them from `test`.
-        test: the test side.
-        size: candidates a list that is built.
-        seed: of what is drawn.
+        test: the test split.
+        size: candidates of a list that is built.
+        seed: see `build_test`.
 
     Raises:
         CandidateError: the file cannot be used.
@@ -103,10 +109,7 @@ def pair_tokens(
 ) -> np.ndarray:
     """Tokens of each pair as the model takes it in, special tokens included; shape (n,).
 
-    Args:
-        pairs: columns `sentence_0` and `sentence_1`; n rows.
-        tokenizer: the base model's, without truncation.
-        counts: what `count_tokens` gave for these texts, if it is there already.
+    `counts` is what `count_tokens` gave for these texts, if known.
     """
     if counts is None:
         counts = count_tokens(tokenizer, [*pairs["sentence_0"], *pairs["sentence_1"]])
@@ -117,29 +120,23 @@ def pair_tokens(
 
 
 def contradictory_rows(pairs: pd.DataFrame) -> pd.DataFrame:
-    """The rows whose two texts, in either order, stand elsewhere with the opposite label."""
-    swapped = pairs["sentence_0"] > pairs["sentence_1"]
-    sides = pd.DataFrame(
-        {
-            "low": pairs["sentence_0"].mask(swapped, pairs["sentence_1"]),
-            "high": pairs["sentence_1"].mask(swapped, pairs["sentence_0"]),
-            "positive": pairs["label"] >= POSITIVE,
-        }
-    )
-    kinds = sides.groupby(["low", "high"])["positive"].transform("nunique")
-    return pairs[kinds > 1]
+    """The rows whose two texts, in either order, also occur with the opposite label."""
+    texts = np.sort(pairs[["sentence_0", "sentence_1"]].to_numpy(dtype=object), axis=1)
+    frame = pd.DataFrame(texts, pairs.index, ["low", "high"])
+    frame["positive"] = pairs["label"] >= POSITIVE
+    return pairs[frame.groupby(["low", "high"])["positive"].transform("nunique") > 1]
 
 
 def sample_rows(pairs: pd.DataFrame, rows: int = 5, seed: int = 42) -> pd.DataFrame:
     """Up to `rows` random pairs with a positive label and as many with a negative one."""
     positive = pairs["label"] >= POSITIVE
-    sides = [pairs[positive], pairs[~positive]]
-    drawn = [side.sample(min(rows, len(side)), random_state=seed) for side in sides]
+    classes = [pairs[positive], pairs[~positive]]
+    drawn = [one.sample(min(rows, len(one)), random_state=seed) for one in classes]
     return pd.concat(drawn)[["label", "sentence_0", "sentence_1"]].reset_index(drop=True)
 
 
 def token_view(tokenizer: "Tokenizer", texts: list[str]) -> pd.DataFrame:
-    """A row a text: the text, its tokens as the model sees them, the share of unknown ones."""
+    """One row per text: `text`, `tokens` as the model sees them, `unk_share` of them."""
     rows = []
     for text in texts:
         tokens = tokenize(tokenizer, text)
@@ -148,30 +145,11 @@ def token_view(tokenizer: "Tokenizer", texts: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["text", "tokens", "unk_share"])
 
 
-def _labels(labels: pd.Series) -> dict[str, Any]:
-    return {
-        "pairs": len(labels),
-        "mean": float(labels.mean()),
-        "positive": int((labels >= POSITIVE).sum()),
-        "negative": int((labels < POSITIVE).sum()),
-        "graded": int(((labels > 0) & (labels < 1)).sum()),
-    }
-
-
 def _summary(values: Any) -> dict[str, float]:
     array = np.asarray(values)
-    return {
-        "min": int(array.min()),
-        "mean": float(array.mean()),
-        "median": float(np.median(array)),
-        "p95": float(np.percentile(array, 95)),
-        "max": int(array.max()),
-    }
-
-
-def _contradictions(pairs: pd.DataFrame) -> dict[str, Any]:
-    rows = contradictory_rows(pairs)
-    return {"rows": len(rows), "share": len(rows) / len(pairs)}
+    middle = {"mean": array.mean(), "median": np.median(array), "p95": np.percentile(array, 95)}
+    floats = {name: float(value) for name, value in middle.items()}
+    return {"min": int(array.min()), **floats, "max": int(array.max())}
 
 
 def _reuse(texts: pd.Series) -> dict[str, Any]:
@@ -190,10 +168,9 @@ def _vocabulary(texts: pd.Series, counts: pd.DataFrame) -> dict[str, Any]:
     """Token shares over all occurrences of texts; text shares over distinct texts."""
     occurring = counts.reindex(texts)
     total = max(1, int(occurring["tokens"].sum()))
-    group_sizes = counts.groupby("sequence")["tokens"].transform("size")
-    collapsed = group_sizes > 1
-    largest = counts[collapsed].groupby("sequence").groups
-    groups = sorted((list(group) for group in largest.values()), key=len, reverse=True)
+    collapsed = counts.groupby("sequence")["tokens"].transform("size") > 1
+    same = counts[collapsed].groupby("sequence").groups.values()
+    groups = sorted((list(group) for group in same), key=len, reverse=True)
     return {
         "tokens": {
             "count": total,

@@ -12,17 +12,19 @@ import pandas as pd
 
 from workbench.data.pairs import Float32Array
 from workbench.models import ModelError
-from workbench.vocabulary.tokens import CHUNK, missing_tokens, unknown_pieces
+from workbench.vocabulary.tokens import chunks, missing_tokens, unknown_pieces
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
     from tokenizers import Tokenizer
 
-WINDOW = 4  # tokens to either side that count as company
+REPAIRS = ("keep", "unused", "extend")
+UNUSED = re.compile(r"\[unused\d+\]")
+WINDOW = 4  # tokens on each side that count as company
 
 
 def random_rows(matrix: Float32Array, count: int, seed: int = 42) -> Float32Array:
-    """Directions drawn at random around the mean of the old rows, as far from it as they are.
+    """Random directions around the mean of the old rows, as far from it as these are on average.
 
     Args:
         matrix: the old embeddings, shape (tokens, width).
@@ -38,13 +40,6 @@ def random_rows(matrix: Float32Array, count: int, seed: int = 42) -> Float32Arra
     return (centre + distance * drawn).astype(np.float32)
 
 
-def mean_rows(matrix: Float32Array, count: int, seed: int = 42) -> Float32Array:
-    """The mean of the old rows, for every new token the same but for a trace of noise."""
-    centre, distance = _place(matrix)
-    noise = np.random.default_rng(seed).standard_normal((count, matrix.shape[1]))
-    return (centre + 0.01 * distance * noise / np.sqrt(matrix.shape[1])).astype(np.float32)
-
-
 def spectral_rows(
     matrix: Float32Array,
     tokenizer: "Tokenizer",
@@ -52,17 +47,17 @@ def spectral_rows(
     ids: Sequence[int],
     seed: int = 42,
 ) -> Float32Array:
-    """Vectors from the company that tokens keep in the texts, turned into the old space.
+    """Vectors from the company that tokens keep in the texts, rotated into the old space.
 
     Positive pointwise mutual information within a window is factorised (Levy and Goldberg, 2014);
-    the factors of the tokens that the model knows already give the rotation onto its embeddings
-    (Schoenemann, 1966). A token that the texts do not hold starts at random.
+    the factors of the known tokens give the rotation onto their embeddings (Schoenemann, 1966). A
+    token that the texts do not hold starts at random.
 
     Args:
         matrix: the old embeddings, shape (tokens, width).
         tokenizer: the repaired one.
         texts: training texts.
-        ids: numbers of the new tokens; rows of `matrix` under these numbers are not looked at.
+        ids: numbers of the new tokens; rows of `matrix` under these numbers are ignored.
         seed: of the factorisation and of random rows.
 
     Returns:
@@ -95,10 +90,8 @@ def _company(
     from scipy.sparse import coo_array, csr_array
     from sklearn.utils.extmath import randomized_svd
 
-    distinct = list(dict.fromkeys(texts))
     left, right, weight = [], [], []
-    for start in range(0, len(distinct), CHUNK):
-        chunk = distinct[start : start + CHUNK]
+    for chunk in chunks(texts):
         for encoding in tokenizer.encode_batch_fast(chunk, add_special_tokens=False):
             ids = np.asarray(encoding.ids)
             for gap in range(1, min(WINDOW, len(ids) - 1) + 1):
@@ -108,13 +101,11 @@ def _company(
     if not left:
         return np.empty(0, dtype=int), np.empty((0, width), dtype=np.float32)
     used, places = np.unique(np.concatenate(left + right), return_inverse=True)
-    half = len(places) // 2
-    counts = coo_array(
-        (np.concatenate(weight), (places[:half], places[half:])), shape=(len(used),) * 2
-    ).tocsr()
+    pairs = tuple(places.reshape(2, -1))
+    counts = coo_array((np.concatenate(weight), pairs), shape=(len(used),) * 2).tocsr()
     together = (counts + counts.T).tocoo()
     total = np.asarray(together.sum(axis=1)).ravel()
-    smooth = total**0.75 / (total**0.75).sum()  # rare company would weigh too much otherwise
+    smooth = total**0.75 / (total**0.75).sum()  # or else rare company would weigh too much
     row, column = together.coords
     information = np.log(together.data / total[row] / smooth[column])
     positive = csr_array((np.maximum(information, 0), (row, column)), shape=together.shape)
@@ -126,22 +117,16 @@ def _company(
     return used, vectors
 
 
-REPAIRS = ("keep", "unused", "extend")
-
-
-UNUSED = re.compile(r"\[unused\d+\]")
-
-
 @dataclass(frozen=True)
 class Repair:
     """A tokenizer that can read what the base model's could not.
 
     Attributes:
         how: `unused` or `extend`.
-        tokenizer: the repaired one; texts the old one could read are encoded as before.
+        tokenizer: the repaired one; texts that the old one could read are encoded as before.
         added: the new tokens, the most frequent first.
-        ids: their numbers, and so their rows in the embedding matrix.
-        left_out: tokens for which there was no slot, with how often they occur.
+        ids: their numbers, which are their rows in the embedding matrix.
+        left_out: tokens for which there was no slot, with their counts.
     """
 
     how: str
@@ -166,7 +151,7 @@ def repair_vocabulary(
     how: str,
     pieces: Mapping[str, Sequence[str]] | None = None,
 ) -> Repair:
-    """Give every character that the texts need and the vocabulary lacks a token of its own.
+    """A tokenizer with a token for every character that the texts need and the vocabulary lacks.
 
     The tokens go into the WordPiece vocabulary itself, so the result is an ordinary tokenizer. A
     text without an unknown token keeps its encoding: the new tokens are single characters, and
@@ -177,7 +162,7 @@ def repair_vocabulary(
         texts: training texts only; distinct ones are counted once.
         how: `unused` renames the `[unused###]` tokens, so that the model keeps its size and shape,
             and takes the most frequent tokens if there are too few of them; `extend` appends.
-        pieces: what `unknown_pieces` gave for these texts or more, if it is there already.
+        pieces: what `unknown_pieces` gave for these texts, if known.
 
     Raises:
         ModelError: the tokenizer is not WordPiece, or `how` is neither of the two.
@@ -193,11 +178,8 @@ def repair_vocabulary(
             "base model"
         )
     distinct = dict.fromkeys(texts)
-    if pieces is None:
-        pieces = unknown_pieces(tokenizer, distinct)
-    needed: Counter[str] = Counter()
-    for text in distinct:
-        needed.update(pieces.get(text, ()))
+    pieces = unknown_pieces(tokenizer, distinct) if pieces is None else pieces
+    needed = Counter(piece for text in distinct for piece in pieces.get(text, ()))
     wanted = missing_tokens(tokenizer, needed)
     tokens = sorted(wanted, key=lambda token: (-wanted[token], token))
     vocabulary: dict[str, int] = state["model"]["vocab"]
@@ -220,12 +202,12 @@ def training_texts(pairs: pd.DataFrame) -> list[str]:
 
 
 def apply_repair(model: "CrossEncoder", repair: Repair, rows: np.ndarray) -> None:
-    """Put the repaired tokenizer and the rows of its new tokens into a model, in place.
+    """Put the repaired tokenizer and the embeddings of its new tokens into a model, in place.
 
     Args:
         model: as loaded from the base.
         repair: made for this model's tokenizer.
-        rows: where the new tokens' embeddings start; shape (tokens added, width).
+        rows: the first embeddings of the new tokens, shape (tokens added, width).
 
     Raises:
         ModelError: the rows fit neither the repair nor the model.

@@ -12,7 +12,7 @@ import pandas as pd
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-CHUNK = 2048  # texts encoded at a time; bounds the memory whatever the size of the data
+CHUNK = 2048  # texts encoded at once, which bounds the memory
 
 
 class Token(NamedTuple):
@@ -24,17 +24,16 @@ class Token(NamedTuple):
 
 
 def unknown_token(tokenizer: "Tokenizer") -> str | None:
-    """The token that stands for what the vocabulary lacks; None where there is no such token."""
+    """The token for everything outside the vocabulary; None where there is no such token."""
     if hasattr(tokenizer.model, "unk_token"):
         return tokenizer.model.unk_token
-    number = json.loads(tokenizer.to_str())["model"].get("unk_id")  # Unigram keeps its number only
+    number = json.loads(tokenizer.to_str())["model"].get("unk_id")  # Unigram keeps its id only
     return None if number is None else tokenizer.id_to_token(number)
 
 
 def unknown_id(tokenizer: "Tokenizer") -> int:
-    """The number of the unknown token; -1 where there is none."""
-    name = unknown_token(tokenizer)
-    number = None if name is None else tokenizer.token_to_id(name)
+    """The id of the unknown token; -1 where there is none."""
+    number = tokenizer.token_to_id(unknown_token(tokenizer) or "")
     return -1 if number is None else number
 
 
@@ -49,43 +48,39 @@ def tokenize(tokenizer: "Tokenizer", text: str) -> list[Token]:
 
 
 def count_tokens(tokenizer: "Tokenizer", texts: Iterable[str]) -> pd.DataFrame:
-    """Count tokens and unknown tokens of each distinct text, special tokens left out.
+    """Tokens and unknown tokens of each distinct text, special tokens left out.
 
     Returns:
         Indexed by text: `tokens` (int), `unknown` (int), and `sequence` (int), which two texts
-        share exactly when their token sequences are equal: the model cannot tell them apart.
+        share exactly if their token sequences are equal: the model cannot tell them apart.
     """
     unknown = unknown_id(tokenizer)
     rows: list[tuple[str, int, int, int]] = []
     sequences: dict[tuple[int, ...], int] = {}
-    for chunk in _chunks(texts):
-        for text, encoding in zip(
-            chunk, tokenizer.encode_batch_fast(chunk, add_special_tokens=False), strict=True
-        ):
+    for chunk in chunks(texts):
+        encodings = tokenizer.encode_batch_fast(chunk, add_special_tokens=False)
+        for text, encoding in zip(chunk, encodings, strict=True):
             ids = tuple(encoding.ids)
             sequence = sequences.setdefault(ids, len(sequences))
             rows.append((text, len(ids), ids.count(unknown), sequence))
-    frame = pd.DataFrame(rows, columns=["text", "tokens", "unknown", "sequence"])
-    return frame.set_index("text")
+    return pd.DataFrame(rows, columns=["text", "tokens", "unknown", "sequence"]).set_index("text")
 
 
 def unknown_pieces(tokenizer: "Tokenizer", texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """What the unknown tokens of each distinct text stand for; texts without any are left out.
+    """The pieces behind the unknown tokens of each distinct text that has any.
 
-    Returns:
-        By text: the pieces in their order, normalized as the tokenizer does (lower case, accents),
-        so that these are the very characters a vocabulary would have to hold.
+    They are normalised as the tokenizer does (lower case, accents), so that these are the
+    characters a vocabulary would have to hold.
     """
     unknown, normalizer = unknown_id(tokenizer), tokenizer.normalizer
     normalize = cache(normalizer.normalize_str if normalizer else str)
     found: dict[str, tuple[str, ...]] = {}
-    for chunk in _chunks(texts):
-        for text, encoding in zip(
-            chunk, tokenizer.encode_batch(chunk, add_special_tokens=False), strict=True
-        ):
-            ids = encoding.ids
-            if unknown in ids:
-                spans = (s for n, s in zip(ids, encoding.offsets, strict=True) if n == unknown)
+    for chunk in chunks(texts):
+        encodings = tokenizer.encode_batch(chunk, add_special_tokens=False)
+        for text, encoding in zip(chunk, encodings, strict=True):
+            if unknown in encoding.ids:
+                ids = zip(encoding.ids, encoding.offsets, strict=True)
+                spans = (span for number, span in ids if number == unknown)
                 found[text] = tuple(normalize(text[start:end]).strip() for start, end in spans)
     return found
 
@@ -93,8 +88,8 @@ def unknown_pieces(tokenizer: "Tokenizer", texts: Iterable[str]) -> dict[str, tu
 def missing_tokens(tokenizer: "Tokenizer", pieces: Mapping[str, int]) -> Counter[str]:
     """The WordPiece tokens of one character that would make every piece readable, with counts.
 
-    A character at the start of a piece needs a token of its own, one inside it a token that
-    continues a word (`##` before it). Chinese characters are always pieces of their own.
+    Inside a piece, a character needs the token that continues a word (`##` before it). A Chinese
+    character is always a whole piece.
     """
     known = tokenizer.get_vocab()
     missing: Counter[str] = Counter()
@@ -106,7 +101,7 @@ def missing_tokens(tokenizer: "Tokenizer", pieces: Mapping[str, int]) -> Counter
     return missing
 
 
-def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+def chunks(texts: Iterable[str]) -> Iterator[list[str]]:
     """The distinct texts in their order, `CHUNK` at a time."""
     distinct = iter(dict.fromkeys(texts))
     while chunk := list(islice(distinct, CHUNK)):
