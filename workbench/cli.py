@@ -119,8 +119,8 @@ def run(supervised: bool, **asked: Any) -> None:
     parameters start at the project's root.
     """
     from workbench.batch.preflight import refuse_problems
-    from workbench.batch.worker import LOCK_SECONDS, stop_with_input
-    from workbench.runs.folder import AT_ONCE, fresh_folder
+    from workbench.batch.worker import RELEASE_SECONDS, stop_with_input
+    from workbench.runs.folder import LOCK_SECONDS, fresh_folder
 
     if supervised:
         stop_with_input()
@@ -132,7 +132,7 @@ def run(supervised: bool, **asked: Any) -> None:
     from workbench.batch.execute import run_chain
 
     try:
-        patience = LOCK_SECONDS if supervised else AT_ONCE
+        patience = RELEASE_SECONDS if supervised else LOCK_SECONDS
         report = run_chain(parameters, folder, only, asked["resume"], True, patience)
     except KeyboardInterrupt as error:
         error.add_note(f"go on with --name {folder.name} --resume")
@@ -315,14 +315,16 @@ def runs(
     ctx: click.Context, as_json: bool, as_csv: bool, export: str | None, uri: str, runs_dir: str
 ) -> int:
     """List, export or remove runs: those in runs/ and in the sweeps there."""
-    from workbench.runs.catalog import export_runs, read_run, run_folders
+    from workbench.runs.catalog import read_run, run_folders
 
     if ctx.invoked_subcommand:
         ctx.default_map = {"rm": {"runs_dir": runs_dir}}
         return 0
     records = [read_run(folder) for folder in run_folders(_existing(runs_dir))]
     if export:
-        return export_runs(records, export, uri)
+        from workbench.runs.export import export_runs
+
+        return export_runs(records, uri)
     rows = [_row(record) for record in records]
     show(rows, "json" if as_json else "csv" if as_csv else "")
     return 0

@@ -10,6 +10,7 @@ from tests.benchmarks.comparing import make_runs
 from tests.conftest import ROOT
 from workbench.files import read_json, write_json, write_text
 from workbench.ranking.uncertainty import randomisation_test
+from workbench.reports import findings
 from workbench.reports.figures.runs import losses, run_intervals, seed_spread
 from workbench.runs.catalog import done_runs, read_run, run_seconds
 from workbench.runs.comparison import (

@@ -13,8 +13,8 @@ from filelock import FileLock
 
 from workbench.batch.execute import run_chain, still_valid
 from workbench.cli import main
-from workbench.files import read_json, replacing, set_aside, sha256, write_json
-from workbench.run_folder import ACTS, RequestError
+from workbench.files import read_json, replacing, sha256, write_json
+from workbench.run_folder import ACTS, RequestError, set_aside
 from workbench.runs.catalog import in_use
 from workbench.runs.folder import changed_parameters, fresh_folder, fresh_name, holding
 from workbench.runs.parameters import ParameterError, Parameters, check_parameters, load_parameters

@@ -17,8 +17,9 @@ import yaml
 from filelock import FileLock
 
 from tests.benchmarks.comparing import make_runs
-from workbench.cli import main
-from workbench.runs.catalog import PROJECT, key, labels, metrics, read_run
+from workbench.run_folder import RequestError
+from workbench.runs.catalog import read_run
+from workbench.runs.export import PROJECT, _key, _metrics, export_runs
 
 
 @pytest.fixture
@@ -146,7 +147,10 @@ def test_running_runs_are_left_out_and_others_exported_once(folder, capsys, monk
             tags = [{"workbench.key": _key(record)} for record in seen]
             return [SimpleNamespace(data=SimpleNamespace(tags=tag)) for tag in tags]
 
-    monkeypatch.setattr("workbench.runs.catalog.to_mlflow", store)
+    monkeypatch.setattr("mlflow.MlflowClient", Client)
+    monkeypatch.setattr(
+        "workbench.runs.export._export_run", lambda client, where, record: seen.append(record)
+    )
     status = folder / "run-001/status.json"
     status.write_text(json.dumps({"schema": 1, "state": "running", "acts": {}}), encoding="utf-8")
     with FileLock(folder / "run-001/.lock"):
@@ -156,11 +160,10 @@ def test_running_runs_are_left_out_and_others_exported_once(folder, capsys, monk
     assert [record.name for record in seen] == ["run-000"]
 
 
-def test_a_tracker_that_is_not_installed_is_named(folder, capsys, monkeypatch):
+def test_mlflow_that_is_not_installed_is_named(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    assert main(["runs", "--export", "mlflow", "--runs-dir", str(folder)]) == 2
-    assert "pip install 'mlflow-skinny>=3'" in capsys.readouterr().err
-
+    with pytest.raises(RequestError, match="pip install 'mlflow-skinny"):
+        export_runs([read_run(folder / "run-000")])
 
 
 def test_runs_go_into_a_store_of_mlflow_once(folder, tmp_path, watched):

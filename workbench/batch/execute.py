@@ -12,8 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from workbench.batch.preflight import preflight, refuse_problems
-from workbench.files import display_path, project_root, read_json, set_aside, write_json
-from workbench.run_folder import ACTS, SCHEMA, ActError, RequestError, RunFolder, Terminated
+from workbench.files import display_path, project_root, read_json, write_json
+from workbench.run_folder import (
+    ACTS,
+    SCHEMA,
+    ActError,
+    RequestError,
+    RunFolder,
+    Terminated,
+    set_aside,
+)
 from workbench.runs.folder import (
     LOCK_SECONDS,
     folder_problems,
@@ -32,7 +40,7 @@ def run_chain(
     only: Sequence[str] = (),
     resume: bool = False,
     checked: bool = False,
-    patience: float = AT_ONCE,
+    patience: float = LOCK_SECONDS,
 ) -> Path:
     """Execute the notebooks into a run folder, one after another, and write the report.
 

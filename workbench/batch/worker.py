@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 STOP_SECONDS = 60.0  # for a run to stop cleanly
-LOCK_SECONDS = 60.0  # for the process of an earlier attempt to release the folder
+RELEASE_SECONDS = 60.0  # for the process of an earlier attempt to release the folder
 
 
 class Worker:

@@ -16,15 +16,11 @@ import numpy as np
 import pandas as pd
 
 from workbench.data.splits import text_groups
+from workbench.ranking.metrics import LOWER_IS_BETTER, RANKING_METRICS
 from workbench.ranking.uncertainty import bootstrap_draws, estimate, holm, randomisation_test
+from workbench.run_folder import RunFolder
 from workbench.runs.catalog import RunRecord, read_run, run_folders
 from workbench.runs.folder import NOT_RECORDED
-
-LOWER_IS_BETTER = ("brier", "ece", "dev_loss")
-
-
-PER_QUERY = ("ndcg@10", "mrr@10", "map", "recall@10", "precision@1", "success@5")
-
 
 RESAMPLES = 2000
 NOT_COMPARED = {*NOT_RECORDED, "compare_runs", "query"}  # parameters

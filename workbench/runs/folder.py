@@ -1,4 +1,4 @@
-"""Run folders: their names, what they record, and what must not be written into."""
+"""Run folders: their names and locks, what they record, and when they must not be written into."""
 
 import hashlib
 import json
@@ -13,39 +13,6 @@ from importlib import metadata
 from itertools import count
 from pathlib import Path
 from typing import Any
-
-import yaml
-from filelock import FileLock, Timeout
-
-from workbench.files import (
-    LinkError,
-    display_path,
-    links_leading_out,
-    project_path,
-    project_root,
-    read_json,
-    refuse_links,
-    set_aside,
-    sha256,
-    write_json,
-    write_text,
-)
-from workbench.models import ModelError, find_model, hub_state, is_hub_name
-from workbench.run_folder import SCHEMA, RequestError
-from workbench.runs.parameters import Parameters, SettingsError, read_settings
-
-RECORDED = ("torch", "sentence-transformers", "transformers", "datasets", "accelerate",
-            "scikit-learn", "numpy", "pandas", "papermill", "reranker-workbench")
-
-
-NOT_RECORDED = {
-    "run_dir",
-    "resume",
-    "metric",
-}  # what of the parameters says nothing about the result
-
-
-LONGEST_NAME = 200  # bytes
 
 import yaml
 from filelock import FileLock, Timeout

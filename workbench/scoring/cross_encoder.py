@@ -168,23 +168,6 @@ def choose_backend(
     return runs[best.backend], record | checked
 
 
-class Scorer(Protocol):
-    """What baselines and models have in common."""
-
-    def score(self, pairs: Sequence[TextPair]) -> Float32Array:
-        """The score of each (query, candidate) pair, float32 of shape (n,), higher is better."""
-        ...
-
-
-@runtime_checkable
-class Expecting(Protocol):
-    """A scorer that uses the number of pairs to come."""
-
-    def expect(self, pairs: int) -> None:
-        """Announce how many pairs are to be scored in all calls together."""
-        ...
-
-
 def load_cross_encoder(
     location: ModelLocation, max_length: int = 512, seed: int = 42
 ) -> "CrossEncoder":
