@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import yaml
 from safetensors.numpy import load_file
+from workbench.runs.parameters import Parameters
 
 from tests.conftest import ROOT
 from workbench.cli import main
 from workbench.data.splits import prepare_data
 from workbench.models import find_model, read_lineage
-from workbench.runs.parameters import Parameters
 from workbench.training.log import read_training_log
 from workbench.training.recipe import Recipe
 from workbench.training.trainer import make_trainer

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from workbench.runs.folder import read_status
+from workbench.runs.parameters import load_parameters
 
 import workbench
 from tests.batch.test_faults import snapshot
@@ -16,8 +18,6 @@ from workbench.batch.execute import execute, run_chain
 from workbench.cli import choose, csv_cell, main, show, terminal_text
 from workbench.files import set_aside, write_json, write_text
 from workbench.run_folder import RequestError
-from workbench.runs.folder import read_status
-from workbench.runs.parameters import load_parameters
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ import psutil
 import pytest
 import yaml
 from filelock import FileLock
+from workbench.runs.folder import DATA_PARAMETERS
+from workbench.runs.parameters import ParameterError
 
 from tests.batch.tiny_project import TinyProject, await_end, await_file
 from workbench.batch.ray import connect
 from workbench.batch.sweep import EngineError, Search, Sweep, read_plan
-from workbench.runs.folder import DATA_PARAMETERS
-from workbench.runs.parameters import ParameterError
 
 
 @pytest.fixture

@@ -8,12 +8,6 @@ import os
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from workbench.batch.preflight import read_rows
-from workbench.batch.sweep import SweepFile, read_plan
-from workbench.data.list_files import read_candidates
-from workbench.data.lists import CandidateError
-from workbench.data.readers import COLUMNS, REASONS, PairsError
 from workbench.runs.parameters import (
     ParameterError,
     Parameters,
@@ -22,6 +16,12 @@ from workbench.runs.parameters import (
     load_parameters,
     read_settings,
 )
+
+from workbench.batch.preflight import read_rows
+from workbench.batch.sweep import SweepFile, read_plan
+from workbench.data.list_files import read_candidates
+from workbench.data.lists import CandidateError
+from workbench.data.readers import COLUMNS, REASONS, PairsError
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))
 fuzz = settings(

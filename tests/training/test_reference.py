@@ -6,11 +6,11 @@ import warnings
 import pandas as pd
 import pytest
 import yaml
+from workbench.runs.parameters import load_parameters
 
 from tests.conftest import ROOT
 from workbench.models import find_model
 from workbench.reports.findings.training import card_finding
-from workbench.runs.parameters import load_parameters
 from workbench.scoring.cross_encoder import load_cross_encoder
 from workbench.training.log import (
     TrainingLog,

@@ -173,7 +173,9 @@ def _pack(pairs: EncodedPairs, groups: list[IntArray], rounded: bool) -> Pack:
         own_tokens = slice(first_token, first_token := first_token + mask.size)
         blocks.append(Block(own_pairs, own_tokens, mask.shape, None if mask.all() else mask))
     filling = np.zeros(round_up(first_token) - first_token if rounded else 0, dtype=np.int64)
-    ids, types, positions = (np.concatenate([*parts, filling]) for parts in zip(*columns, strict=True))
+    ids, types, positions = (
+        np.concatenate([*parts, filling]) for parts in zip(*columns, strict=True)
+    )
     return Pack(np.concatenate(groups), ids, types, positions, blocks, np.concatenate(firsts))
 
 
