@@ -23,6 +23,12 @@ from workbench.runs.parameters import (
     read_settings,
 )
 
+from workbench.batch.preflight import read_rows
+from workbench.batch.sweep import SweepFile, read_plan
+from workbench.data.list_files import read_candidates
+from workbench.data.lists import CandidateError
+from workbench.data.readers import COLUMNS, REASONS, PairsError
+
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))
 fuzz = settings(
     max_examples=EXAMPLES,
