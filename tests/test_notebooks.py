@@ -28,7 +28,7 @@ def code_cells(path):
 
 
 def test_parameters_are_those_of_the_package(source):
-    """papermill sees every one, with the package's default and a word of help."""
+    """papermill sees every one, with the name, type, default and help of its only definition."""
     found = papermill.inspect_notebook(str(source))
     (cell,) = [c for c in code_cells(source) if "parameters" in c.metadata.get("tags", [])]
     assert len(found) == len(cell.source.splitlines())
@@ -36,7 +36,7 @@ def test_parameters_are_those_of_the_package(source):
         field = Parameters.model_fields[name]
         assert entry["default"] == repr(field.default).replace("'", '"'), name
         assert entry["inferred_type_name"] == type(field.default).__name__, name
-        assert entry["help"], name
+        assert entry["help"] == field.description, name
 
 
 def test_together_the_notebooks_take_every_parameter():

@@ -32,14 +32,14 @@ class SettingsError(ParameterError):
 class Parameters(Recipe):
     """What can be asked of a run: its recipe, and the rest; paths start at the project's root."""
 
-    run_dir: str = setting("runs/notebook", "the run's folder; relative: to the project's root")
+    run_dir: str = setting("runs/notebook", "the run's folder; relative to the project's root")
     pairs: str = setting(
         "data/sample_pairs.csv", "labelled pairs: path, or hub:name[:config][:split]", min_length=1
     )
     sentence_0_column: str = setting("sentence_0", "the column of the query", min_length=1)
     sentence_1_column: str = setting("sentence_1", "the column of the candidate", min_length=1)
     label_column: str = setting("label", "the column of the relevance in [0, 1]", min_length=1)
-    on_bad_rows: Literal["report", "fail"] = setting("report", "report: count them; fail: stop")
+    on_bad_rows: Literal["report", "fail"] = setting("report", "report: set them aside; fail: stop")
     test_pairs: str = setting("", "a file of pairs to test on; empty: a share of the pairs")
     max_pairs: int = setting(0, "size of a random sample of the pairs; 0: all", ge=0)
     dev_share: float = setting(0.1, "share of the pairs for dev", ge=0, lt=1)
@@ -48,7 +48,7 @@ class Parameters(Recipe):
         "cross-encoder/ms-marco-MiniLM-L6-v2", "Hub name, bundled:, folder, or run", min_length=1
     )
     base_revision: str = setting("", "commit or tag of a Hub model; empty for the newest")
-    fallback_model: str = setting("bundled:all-MiniLM-L6-v2", "without the Hub; empty: fail")
+    fallback_model: str = setting("bundled:all-MiniLM-L6-v2", "used without the Hub; empty: fail")
     snapshots: int = setting(0, "models kept along the way, for a learning curve", ge=0, le=100)
     stages: str = setting(
         "", "pairs of each stage, such as 2000,0,0; 0: all", pattern=r"^\s*(\d+\s*(,\s*\d+\s*)*)?$"
@@ -59,7 +59,7 @@ class Parameters(Recipe):
     language: str = setting("", "of the texts, for the card, such as zh")
     license: str = setting("", "of the model, for the card, such as apache-2.0")
     dataset: str = setting("", "name of the data on the Hub, for the card")
-    compare_runs: str = setting("", "other runs, separated by commas")
+    compare_runs: str = setting("", "other run folders, separated by commas")
     window: int = setting(5, "log lines in the moving average of the loss", ge=1)
     candidates: str = setting("", "JSONL, CSV, TSV, Parquet, or folder of TREC files; empty: built")
     list_size: int = setting(30, "candidates in a list built from the test split", ge=2)

@@ -7,6 +7,6 @@ __getattr__, __dir__ = lazy_names(
     {
         "log": "beside_the_card read_training_log reference_card reference_log step_means",
         "recipe": "Recipe",
-        "stages": "fine_tune record_figures",
+        "stages": "Training fine_tune record_figures",
     },
 )
