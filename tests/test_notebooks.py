@@ -8,11 +8,11 @@ import statistics
 import nbformat
 import papermill
 import pytest
-from workbench.runs.parameters import Parameters
 
 import workbench
 from tests.conftest import ROOT
 from workbench.files import read_json
+from workbench.runs.parameters import Parameters
 
 SOURCES = sorted((ROOT / "notebooks").glob("0*.ipynb"))
 IDS = [path.stem for path in SOURCES]

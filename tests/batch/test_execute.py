@@ -10,8 +10,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from workbench.runs.folder import read_status
-from workbench.runs.parameters import load_parameters
 
 import workbench
 from tests.batch.test_preflight import snapshot

@@ -561,9 +561,8 @@ def test_only_the_first_rows_of_a_large_file_are_read_and_this_is_said(place, ca
 
 
 def test_the_estimate_counts_steps_and_bytes():
-    from workbench.runs.parameters import Parameters
-
     from workbench.batch.preflight import estimate
+    from workbench.runs.parameters import Parameters
 
     asked = {"batch_size": 10, "dev_share": 0.1, "test_share": 0.1}
     one = estimate(Parameters(**asked), 1000, 0.5, 10**8, 10**6)

@@ -9,8 +9,6 @@ import psutil
 import pytest
 import yaml
 from filelock import FileLock
-from workbench.runs.folder import DATA_PARAMETERS
-from workbench.runs.parameters import ParameterError
 
 from tests.batch.tiny_project import TinyProject, await_end, await_file
 from workbench.batch.plan import Plan, SweepFile, read_plan

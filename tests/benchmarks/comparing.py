@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import yaml
-from workbench.runs.parameters import Parameters
 
 from workbench.batch.execute import execute
 from workbench.files import project_root, write_json, write_text
+from workbench.runs.parameters import Parameters
 
 
 def make_runs(folder, count, queries=300, seeds=4):

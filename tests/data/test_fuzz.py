@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from workbench.batch.plan import SweepFile, read_plan
 from workbench.batch.preflight import read_rows
+from workbench.batch.sweep import SweepFile, read_plan
 from workbench.data.list_files import read_candidates
 from workbench.data.lists import CandidateError
 from workbench.data.readers import COLUMNS, REASONS, PairsError
@@ -22,12 +23,6 @@ from workbench.runs.parameters import (
     load_parameters,
     read_settings,
 )
-
-from workbench.batch.preflight import read_rows
-from workbench.batch.sweep import SweepFile, read_plan
-from workbench.data.list_files import read_candidates
-from workbench.data.lists import CandidateError
-from workbench.data.readers import COLUMNS, REASONS, PairsError
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))
 fuzz = settings(

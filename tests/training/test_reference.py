@@ -5,7 +5,6 @@ import warnings
 import pandas as pd
 import pytest
 import yaml
-from workbench.runs.parameters import load_parameters
 
 from tests.conftest import ROOT
 from workbench.models import find_model
