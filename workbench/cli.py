@@ -219,8 +219,10 @@ def sweep(**asked: Any) -> int:
 @click.argument("model", metavar="RUN")
 @click.argument("source", metavar="IN")
 @click.argument("out", metavar="OUT")
-@click.option("--sentence-0-column", default="sentence_0", metavar="NAME", help="Of queries.")
-@click.option("--sentence-1-column", default="sentence_1", metavar="NAME", help="Of candidates.")
+@click.option("--sentence-0-column", "query_column", default="sentence_0", help="Of queries.")
+@click.option(
+    "--sentence-1-column", "candidate_column", default="sentence_1", help="Of candidates."
+)
 @click.option("--top-k", default=0, metavar="K", help="Keep the best K candidates of each query.")
 @click.option("--backend", default="auto", metavar="NAME", help="How to score (auto).")
 @max_length
