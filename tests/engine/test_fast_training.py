@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from workbench.data.splits import prepare_data
-from workbench.engine.gradients import BertGradients, Share, shares_of
-from workbench.engine.packing import MOST_PADDING, filled_up
+from workbench.engine.gradients import BertGradients, Dropout, shares
 from workbench.models import find_model
 from workbench.reports import findings
 from workbench.scoring.cross_encoder import load_cross_encoder, pair_encoder
@@ -56,8 +55,7 @@ def gradients_of(model, sample, dtype, seed=(1, 2)):
     """Gradients by name, those of the token embeddings in a matrix of the model's shape."""
     rows = sample.head(26)
     pairs = pair_encoder(model).encode(list(zip(rows.sentence_0, rows.sentence_1, strict=True)))
-    ids = np.unique([token for place in range(26) for token in pairs.row(place)[0]])
-    own = BertGradients(model.model, ids, dtype)
+    own = BertGradients(model.model, np.unique(pairs.ids), dtype)
     loss = own.step(pairs, torch.tensor(rows.label.to_numpy(), dtype=torch.float32), seed)
     names = {parameter: name for name, parameter in model.model.named_parameters()}
     found = {names[one]: one.grad for one in own.learned if one is not own.tokens}
@@ -131,9 +129,7 @@ def test_with_dropout_gradients_have_the_mean_and_spread_of_the_librarys(model, 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
 def test_dropout_drops_its_share_and_keeps_the_mean(share):
-    part = Share.__new__(Share)
-    part.generator = torch.Generator().manual_seed(0)
-    dropped = part.dropout(torch.ones(1000, 333), share)
+    dropped = Dropout((0,))(torch.ones(1000, 333), share)
     rate = (dropped == 0).float().mean().item()
     assert rate == pytest.approx(share, abs=4 * (share * (1 - share) / 333_000) ** 0.5)
     kept = dropped[dropped != 0].unique()
@@ -206,38 +202,20 @@ def test_resuming_gives_the_same_bytes(tmp_path, tiny_model, monkeypatch, thread
     assert whole != other  # with one thread from the beginning
 
 
-@pytest.mark.parametrize("few_sizes", [False, True])
-def test_shares_hold_every_token_once_and_little_else(model, sample, few_sizes):
+@pytest.mark.parametrize("rounded", [False, True])
+def test_shares_hold_every_pair_once_and_about_equally_many_tokens(model, sample, rounded):
     rows = sample.head(26)
     pairs = pair_encoder(model).encode(list(zip(rows.sentence_0, rows.sentence_1, strict=True)))
-    places = np.arange(len(model.tokenizer))[::-1].copy()
-    shares = shares_of(pairs, torch.arange(26), places, few_sizes, (1, 2), most=3)
-    assert sorted(int(label) for share in shares for label in share.labels) == list(range(26))
-    tokens = [sum(pairs.lengths[share.labels.int()]) for share in shares]
+    found = shares(pairs, 3, rounded)
+    assert sorted(np.concatenate([share.rows for share in found])) == list(range(26))
+    tokens = [pairs.lengths[share.rows].sum() for share in found]
     assert len(tokens) == 3
     assert max(tokens) - min(tokens) <= max(pairs.lengths)
-    assert any(block.hidden is not None for share in shares for block in share.blocks)
-    for share in shares:
-        padded, filling = sum(share.sizes[:-1]), share.sizes[-1]
-        assert padded + filling == len(share.ids) == len(share.types) == len(share.positions)
-        assert filling == (filled_up(padded) - padded if few_sizes else 0)
-        assert padded * (1 - MOST_PADDING) <= sum(pairs.lengths[share.labels.int()]) <= padded
-        for label, first in zip(share.labels.int(), share.firsts, strict=True):
-            ids, types = pairs.row(int(label))
-            place = slice(first, first + len(ids))
-            assert share.ids[place].tolist() == places[ids].tolist()
-            assert share.types[place].tolist() == types
-            assert share.positions[place].tolist() == list(range(len(ids)))
-        lengths = iter(pairs.lengths[share.labels.int()])
-        for block in share.blocks:
-            own = [next(lengths) for _ in range(block.rows)]
-            assert max(own) == block.length
-            seen = (
-                torch.ones(block.rows, block.length)
-                if block.hidden is None
-                else (block.hidden[:, 0, 0] == 0)
-            )
-            assert seen.sum(1).tolist() == own
+    assert any(block.mask is not None for share in found for block in share.blocks)
+    for share in found:
+        assert (share.filling > 0) <= rounded
+        assert (len(share.ids) - share.filling) * 0.9 <= pairs.lengths[share.rows].sum()
+    assert len(shares(pair_encoder(model).encode([("a", "b")] * 30), 3, rounded)) == 1  # too few
 
 
 def test_which_models_are_trained_fast(model):

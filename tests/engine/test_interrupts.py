@@ -5,14 +5,11 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from tests.conftest import ROOT
-from workbench.engine.packing import EncodedPairs
-from workbench.machine import interrupts_held
+from workbench.machine import in_threads, interrupts_held
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
@@ -82,20 +79,16 @@ def test_another_thread_than_the_main_one_changes_nothing():
         assert pool.submit(inside).result() == (signal.default_int_handler, [])
 
 
-def test_scoring_leaves_out_what_is_not_begun():
+def test_threads_leave_out_what_is_not_begun():
     begun = []
 
-    def run(batch):
-        begun.append(batch)
+    def work(item, interrupts):
+        begun.append(item)
         os.kill(os.getpid(), signal.SIGINT)
         signal.sigtimedwait([], 0.2)  # the main thread has time to see it
-        return np.zeros(1, dtype=np.float32)
 
-    pairs = EncodedPairs.__new__(EncodedPairs)
-    pairs.tokens = [([], [])] * 50
-    batches = [SimpleNamespace(rows=np.array([row])) for row in range(50)]
     with pytest.raises(KeyboardInterrupt):
-        pairs.score(run, batches, threads=2)
+        in_threads(2, work, range(50))
     assert 1 <= len(begun) <= 4
 
 
@@ -103,7 +96,7 @@ UNLUCKY = """
 import signal, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from workbench.interrupts import interrupts_held
+from workbench.machine import interrupts_held
 
 enter, struck = threading.Condition.__enter__, []
 

@@ -4,13 +4,10 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from tests.conftest import CHARACTERS
 from workbench.data.lists import CandidateList
 from workbench.engine.forward import is_supported
-from workbench.engine.packing import MOST_PADDING, ROWS_STEP, PairEncoder
 from workbench.machine import torch_threads
 from workbench.models import find_model
 from workbench.ranking.evaluation import evaluate
@@ -20,9 +17,9 @@ from workbench.scoring.cross_encoder import (
     ModelScorer,
     check,
     choose_backend,
+    inverted_share,
     load_cross_encoder,
     open_backend,
-    swapped_share,
 )
 
 FAST = ["torch-float32", "torch-bfloat16"]
@@ -61,78 +58,8 @@ def exact(model, pairs):
     return open_backend("predict", model)(pairs)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    texts=st.tuples(*[st.text(CHARACTERS + "xyz ?。", max_size=40)] * 2),
-    max_length=st.integers(5, 40),
-    typed=st.booleans(),
-)
-def test_ids_are_those_of_the_tokenizer_also_when_it_truncates(model, texts, max_length, typed):
-    tokenizer = model.tokenizer
-    expected = tokenizer(
-        *[[text] for text in texts],
-        truncation=True,
-        max_length=max_length,
-        return_token_type_ids=typed,
-    )
-    encoded = PairEncoder(tokenizer.backend_tokenizer, max_length, typed).encode([texts])
-    ids, types = encoded.row(0)
-    assert ids == expected["input_ids"][0]
-    assert types == expected.get("token_type_ids", [[0] * len(ids)])[0]
-    assert encoded.lengths[0] == len(ids)
-
-
-def test_batches_hold_every_pair_once_in_few_shapes(model):
-    tokenizer = model.tokenizer.backend_tokenizer
-    encoded = PairEncoder(tokenizer, 64).encode(made_up(1000))
-    batches = list(encoded.batches(256))
-    assert sorted(np.concatenate([batch.rows for batch in batches])) == list(range(1000))
-    for rows, ids, types, mask in batches:
-        count, length = ids.shape
-        assert types.shape == mask.shape == ids.shape
-        assert ids.size <= 256
-        assert count in (1, 2, 4) or count % ROWS_STEP == 0 or count == 256 // length
-        assert mask[: len(rows)].sum() == encoded.lengths[rows].sum()
-        assert encoded.lengths[rows].max() == length
-        assert mask[: len(rows)].mean() >= 1 - MOST_PADDING
-        for row, place in enumerate([*rows, *[rows[-1]] * (count - len(rows))]):
-            own = mask[row] == 1
-            assert (ids[row][own].tolist(), types[row][own].tolist()) == encoded.row(place)
-            assert not (np.diff(mask[row]) > 0).any()  # padding stands at the end
-            assert set(ids[row][~own]) <= {tokenizer.token_to_id("[PAD]")}
-    assert any(len(set(encoded.lengths[batch.rows])) > 1 for batch in batches)
-    assert list(PairEncoder(tokenizer, 64).encode([]).batches()) == []
-
-
-def test_without_a_token_for_padding_a_batch_holds_one_length(model, monkeypatch):
-    monkeypatch.setattr("workbench.engine.packing.PAD_TOKENS", ("<none>",))
-    encoded = PairEncoder(model.tokenizer.backend_tokenizer, 64).encode(made_up(300))
-    assert all(batch.mask.all() for batch in encoded.batches(256))
-
-
-def test_a_few_pairs_of_many_lengths_are_not_mostly_filling(model):
-    encoded = PairEncoder(model.tokenizer.backend_tokenizer, 64).encode(made_up(256))
-    given = sum(batch.ids.size for batch in encoded.batches())
-    assert given < 1.25 * encoded.lengths.sum()
-
-
-def test_a_tokenizer_that_joins_in_another_way_is_refused(model):
-    plain = type(model.tokenizer.backend_tokenizer).from_str(
-        model.tokenizer.backend_tokenizer.to_str()
-    )
-    with pytest.raises(ValueError, match="special tokens of a pair alone are 3"):
-        PairEncoder(plain, 4)
-    from tokenizers import processors
-
-    plain.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A", pair="[CLS] $B:1 [SEP] $A", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    with pytest.raises(ValueError, match="not known"):
-        PairEncoder(plain, 64)
-
-
 @pytest.mark.parametrize("name", FAST)
-def test_a_quick_backend_gives_the_logits_of_the_library(name, model, pairs, exact):
+def test_a_fast_backend_gives_the_logits_of_the_library(name, model, pairs, exact):
     found = open_backend(name, model)(pairs)
     assert found.dtype == np.float32
     assert np.std(exact) == pytest.approx(1, abs=0.2)  # else the next line would say nothing
@@ -170,13 +97,13 @@ def test_a_score_does_not_depend_on_what_else_is_scored(model, pairs):
     assert run(pairs[:1])[0] == pytest.approx(run(pairs)[0], abs=1e-4)
 
 
-def test_swapped_share_by_hand():
+def test_inverted_share_by_hand():
     exact = np.array([1, 2, 3, 4], dtype=np.float32)
-    assert swapped_share(exact, exact * 7) == 0
-    assert swapped_share(exact, -exact) == 1
-    assert swapped_share(exact, np.array([2, 1, 3, 4], np.float32)) == pytest.approx(1 / 6)
-    assert swapped_share(exact, np.array([1, 1, 3, 4], np.float32)) == pytest.approx(1 / 6)
-    assert swapped_share(np.ones(3, np.float32), exact[:3]) == 0  # nothing was told apart
+    assert inverted_share(exact, exact * 7) == 0
+    assert inverted_share(exact, -exact) == 1
+    assert inverted_share(exact, np.array([2, 1, 3, 4], np.float32)) == pytest.approx(1 / 6)
+    assert inverted_share(exact, np.array([1, 1, 3, 4], np.float32)) == pytest.approx(1 / 6)
+    assert inverted_share(np.ones(3, np.float32), exact[:3]) == 0  # nothing was told apart
 
 
 @pytest.mark.parametrize(
@@ -196,14 +123,14 @@ def test_the_check_fires_only_where_order_or_probability_is_lost(spoil, passes, 
     assert np.isfinite([found.swapped, found.shifted, found.logits]).all()  # so JSON can hold it
 
 
-def test_auto_takes_the_quickest_that_passes_and_says_so(model, pairs, exact, monkeypatch):
+def test_auto_takes_the_fastest_that_passes_and_says_so(model, pairs, exact, monkeypatch):
     real = open_backend
 
     def spoiled(name, *rest):
         run = real(name, *rest)
         return (lambda pairs: -run(pairs)) if name == "torch-float32" else run
 
-    monkeypatch.setattr("workbench.scoring.cross_encoder.cross_encoder.open_backend", spoiled)
+    monkeypatch.setattr("workbench.scoring.cross_encoder.open_backend", spoiled)
     run, record = choose_backend(model, pairs[:256])
     found = {one["backend"]: one for one in record["checks"]}
     assert set(found) == {"predict", *FAST}
@@ -218,7 +145,7 @@ def test_auto_decides_when_there_are_pairs_enough_and_scores_equal_pairs_once(
     model, pairs, exact, monkeypatch
 ):
     scorer = ModelScorer(model, backend="auto")
-    monkeypatch.setattr("workbench.scoring.cross_encoder.WORTH_CHECKING", 299)
+    monkeypatch.setattr("workbench.scoring.cross_encoder.MIN_PAIRS_TO_CHECK", 299)
     few = scorer.score(pairs[:100])
     assert scorer.backend_record == {"backend": "predict", "asked": "auto"}
     assert few == pytest.approx(exact[:100], abs=1e-4)
@@ -237,7 +164,7 @@ def test_auto_decides_when_there_are_pairs_enough_and_scores_equal_pairs_once(
 
 
 def test_the_evaluation_records_the_backends_and_a_sentence_tells(model, pairs, monkeypatch):
-    monkeypatch.setattr("workbench.scoring.cross_encoder.WORTH_CHECKING", 256)
+    monkeypatch.setattr("workbench.scoring.cross_encoder.MIN_PAIRS_TO_CHECK", 256)
     lists = [CandidateList("a", tuple(b for _, b in pairs[:300]), (1.0,) + (0.0,) * 299)]
     import pandas as pd
 
@@ -257,7 +184,7 @@ def test_one_backend_scores_lists_and_labelled_pairs(model, pairs, monkeypatch):
     """Few lists and many labelled pairs: decided before the first of them is scored."""
     import pandas as pd
 
-    monkeypatch.setattr("workbench.scoring.cross_encoder.WORTH_CHECKING", 250)
+    monkeypatch.setattr("workbench.scoring.cross_encoder.MIN_PAIRS_TO_CHECK", 250)
     labelled = pd.DataFrame(pairs[:250], columns=["sentence_0", "sentence_1"])
     labelled["label"] = [0.0, 1.0] * 125
     lists = [CandidateList("a", ("b", "c"), (1.0, 0.0))]
@@ -303,8 +230,6 @@ def test_weights_stored_in_half_precision_are_computed_in_float32(tiny_model, tm
 
 
 def test_what_a_backend_cannot_run_is_refused_by_name(tiny_model, tmp_path):
-    import shutil
-
     from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
     for file in tiny_model.glob("*token*"):

@@ -17,6 +17,7 @@ from torch.nn.functional import embedding, layer_norm, linear, scaled_dot_produc
 from workbench.engine.packing import Block, EncodedPairs, Pack, packs, round_up
 from workbench.machine import in_threads, torch_threads
 
+MAX_PADDING = 0.02  # of a block's tokens: lengths of many pairs, sorted, differ little
 PACK_TOKENS = 1920  # so many that calls cost little, and in the processor's cache still
 MIN_TOKENS = 128  # for a thread; with fewer its products are no faster
 GPU_TOKENS = 2**16
@@ -209,12 +210,13 @@ class FastBert:
                 scores[pack.rows] = self.weights.logits(pack).cpu().numpy()
 
         if self.device.type != "cpu":
-            in_threads(1, score_pack, packs(pairs, GPU_TOKENS))
+            in_threads(1, score_pack, packs(pairs, GPU_TOKENS, None, MAX_PADDING, rounded=True))
             return scores
         keep_freed_memory()
         with torch_threads(1) as threads:
             share = round_up(max(MIN_TOKENS, int(pairs.lengths.sum()) // threads))
-            in_threads(threads, score_pack, packs(pairs, min(PACK_TOKENS, share)))
+            size = min(PACK_TOKENS, share)
+            in_threads(threads, score_pack, packs(pairs, size, None, MAX_PADDING, rounded=True))
         return scores
 
 

@@ -24,6 +24,7 @@ from workbench.engine.forward import Weights, keep_freed_memory
 from workbench.engine.packing import EncodedPairs, IntArray, Pack, packs
 from workbench.machine import interrupts_held, torch_threads
 
+MAX_PADDING = 0.1  # of a block's tokens: a batch has few pairs of one length
 MIN_SHARE_TOKENS = 100  # each share makes a gradient of every weight, to be summed up
 RANDOM_VALUES = 2**16  # of a random number for dropout
 
@@ -56,7 +57,7 @@ def shares(pairs: EncodedPairs, most: int, rounded: bool) -> list[Pack]:
     enough = int(pairs.lengths.sum()) // MIN_SHARE_TOKENS
     count = max(1, min(most, len(order), enough))
     return [  # the pairs, sorted by length, are dealt out in turn
-        next(packs(pairs, sys.maxsize, order[number::count], rounded=rounded))
+        next(packs(pairs, sys.maxsize, order[number::count], MAX_PADDING, rounded))
         for number in range(count)
     ]
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 IntArray = NDArray[np.int64]
 
 PAD_TOKENS = ("[PAD]", "<pad>")
-MAX_PADDING = 0.1  # share of a block's tokens
 ENCODED_AT_ONCE = 1000  # pairs: the tokenizer's own records are large
 SIZES_PER_OCTAVE = 8  # different numbers of tokens, from one power of two to the next
 
@@ -127,8 +126,8 @@ def packs(
     pairs: EncodedPairs,
     max_tokens: int,
     rows: IntArray | None = None,
-    padded: bool = True,
-    rounded: bool = True,
+    max_padding: float = 0.0,
+    rounded: bool = False,
 ) -> Iterator[Pack]:
     """Packs of at most `max_tokens` tokens, or of a single pair that is longer.
 
@@ -136,12 +135,11 @@ def packs(
         pairs: to be packed.
         max_tokens: of a pack, padding included and filling left out.
         rows: places of the pairs, the longest first, shape (m,); None for all.
-        padded: whether a block may hold padding, at most `MAX_PADDING` of its tokens.
+        max_padding: share of a block's tokens that may be padding.
         rounded: whether to fill packs up, so that few different sizes occur (see `round_up`).
     """
     order = pairs.longest_first() if rows is None else rows
     lengths = pairs.lengths[order]
-    max_padding = MAX_PADDING if padded and pairs.pad is not None else 0.0
     while len(order):
         ends, left = [0], max_tokens
         while ends[-1] < len(order) and (lengths[ends[-1]] <= left or ends == [0]):
@@ -175,7 +173,9 @@ def _pack(pairs: EncodedPairs, groups: list[IntArray], rounded: bool) -> Pack:
         own_tokens = slice(first_token, first_token := first_token + mask.size)
         blocks.append(Block(own_pairs, own_tokens, mask.shape, None if mask.all() else mask))
     filling = np.zeros(round_up(first_token) - first_token if rounded else 0, dtype=np.int64)
-    ids, types, positions = (np.concatenate([*parts, filling]) for parts in zip(*columns, strict=True))
+    ids, types, positions = (
+        np.concatenate([*parts, filling]) for parts in zip(*columns, strict=True)
+    )
     return Pack(np.concatenate(groups), ids, types, positions, blocks, np.concatenate(firsts))
 
 

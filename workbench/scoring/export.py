@@ -33,6 +33,7 @@ EXPORTED = {  # by backend, in a model's folder: where sentence-transformers loo
 }
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 PACKAGES = {"writing": ("onnx", "onnxscript", "onnxruntime"), "running": ("onnxruntime",)}
+MAX_PADDING = 0.1  # of a block's tokens
 PACK_TOKENS = 2048  # so few that a layer's activations stay in the processor's cache
 MAX_LOGIT_CHANGE = 1e-3  # of a float32 logit, by another order of sums
 
@@ -183,8 +184,9 @@ class OnnxModel:
                 logits = self.session.run(None, {name: every[name] for name in self.names})[0]
                 scores[pack.rows[block.pairs]] = np.asarray(logits)[:, 0]
 
-        padded = "attention_mask" in self.names
-        in_threads(self.threads, score_pack, packs(pairs, PACK_TOKENS, padded=padded))
+        padded = "attention_mask" in self.names and pairs.pad is not None
+        padding = MAX_PADDING if padded else 0.0
+        in_threads(self.threads, score_pack, packs(pairs, PACK_TOKENS, max_padding=padding))
         return scores
 
 
