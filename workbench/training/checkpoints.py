@@ -5,14 +5,12 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sentence_transformers.cross_encoder import CrossEncoder
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from workbench.files import read_json, sha256, write_json
-
-if TYPE_CHECKING:
-    from sentence_transformers import CrossEncoder
 
 MARK = "complete.json"  # written last; lists every file of the checkpoint with its SHA-256
 KEPT_CHECKPOINTS = 2
@@ -78,12 +76,12 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=step_of)
 
 
-def save_model(model: "CrossEncoder", folder: Path, stages: list[dict[str, Any]]) -> None:
+def save_model(model: CrossEncoder, folder: Path, stages: list[dict[str, Any]]) -> None:
     """Write a model folder with its lineage next to its final place; rename it once it is whole."""
     _save_whole(model, folder, "lineage.json", {"schema": 1, "stages": stages})
 
 
-def _save_whole(model: "CrossEncoder", folder: Path, name: str, content: dict[str, Any]) -> None:
+def _save_whole(model: CrossEncoder, folder: Path, name: str, content: dict[str, Any]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.parent / f".{folder.name}.tmp"
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -104,7 +102,7 @@ class SnapshotCallback(TrainerCallback):
 
     def __init__(
         self,
-        model: "CrossEncoder",
+        model: CrossEncoder,
         folder: Path,
         count: int,
         pairs: int,

@@ -37,7 +37,6 @@ from workbench.training.trainer import (
 from workbench.vocabulary import repair
 
 LEXICAL = "lexical warm-up"  # its name in the training log
-AGREEMENT_PAIRS = 500
 REQUEST = "asked.json"  # in the folder of checkpoints: what decides the result of the training
 PRECISION, THREADS = "precision used", "threads"  # decided by the machine; threads order the sums
 DEV_PAIRS = 1000  # the most dev pairs scored each time during training
@@ -303,7 +302,7 @@ def agreement(model: CrossEncoder, pairs: pd.DataFrame) -> float | None:
 
     It is computed on at most 500 of the pairs; None where one of the two is constant.
     """
-    some = pairs.sample(min(len(pairs), AGREEMENT_PAIRS), random_state=0)
+    some = pairs.sample(min(len(pairs), 500), random_state=0)
     probabilities = sigmoid(ModelScorer(model).score(text_pairs(some)))
     target = some["label"].to_numpy(dtype=float)
     if min(np.ptp(probabilities), np.ptp(target)) == 0:
@@ -345,11 +344,10 @@ def record_figures(run_dir: str | Path) -> None:
     folder = RunFolder(run_dir)
     lineage, found = read_json(folder.lineage), read_json(folder.metrics)
     rows = {row["scorer"]: row for row in found["rows"]}
-    source = found.get("recipe", {}).get("source")
+    test = {name: found[name] for name in ("queries", "ties")}
+    test["test"] = found.get("recipe", {}).get("source")
     for stage in lineage["stages"]:
         row = rows.get("model" if stage is lineage["stages"][-1] else stage["stage"])
         if row is not None:
-            stage["evaluation"] = {"queries": found["queries"], "ties": found["ties"]}
-            stage["evaluation"] |= {"test": source}
-            stage["evaluation"] |= {name: row[name] for name in ("ndcg@10", "mrr@10")}
+            stage["evaluation"] = test | {name: row[name] for name in ("ndcg@10", "mrr@10")}
     write_json(folder.lineage, lineage)

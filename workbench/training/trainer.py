@@ -25,7 +25,8 @@ from sentence_transformers.cross_encoder import (
     CrossEncoderTrainingArguments,
 )
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
-from transformers import PrinterCallback, ProgressCallback
+from transformers import PrinterCallback
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 
 from workbench.data.pairs import text_pairs
 from workbench.engine.forward import is_supported
@@ -328,7 +329,7 @@ def make_trainer(
     trainer.training_log = log
     trainer.remove_callback(PrinterCallback)  # our log lines say the same, and more readably
     if not watched():
-        trainer.remove_callback(ProgressCallback)
+        trainer.remove_callback(DEFAULT_PROGRESS_CALLBACK)
     return trainer
 
 
