@@ -1,8 +1,14 @@
+"""Where models are found, and which are refused."""
+
 import shutil
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
+from huggingface_hub.errors import RepositoryNotFoundError
+from safetensors.numpy import load_file, save_file
 
-from workbench.files import write_json
+from workbench.files import read_json, write_json
 from workbench.models import (
     BUNDLED_MODEL,
     BUNDLED_SHA256,
@@ -10,6 +16,8 @@ from workbench.models import (
     HubUnreachableError,
     ModelError,
     find_model,
+    hub_state,
+    is_hub_name,
     load_tokenizer,
     read_lineage,
 )
@@ -96,3 +104,82 @@ def test_a_cached_hub_model_is_loaded_with_its_commit(tiny_model, tmp_path, monk
     found = find_model(REFERENCE_MODEL)
     assert (found.kind, found.revision) == ("hub", commit)
     assert "from the Hub" in str(found)
+
+
+def rewritten(source, folder, change):
+    """A copy of a model whose config and weights `change` has altered."""
+    shutil.copytree(source, folder)
+    config, weights = read_json(folder / "config.json"), load_file(folder / "model.safetensors")
+    change(config, weights)
+    write_json(folder / "config.json", config)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda c, w: w.update({"classifier.weight": np.zeros((3, 4))}), "it has 3 labels"),
+        (lambda c, w: c.update(vocab_size=7), "config.json says 7 x"),
+        (lambda c, w: c.update(num_hidden_layers=9), "config.json says 9 layers"),
+        (lambda c, w: w.pop(next(n for n in w if ".layer.1." in n)), "the weights of layer 1 lack"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(tiny_model, tmp_path, change, reason):
+    with pytest.raises(ModelError, match=reason):
+        find_model(rewritten(tiny_model, tmp_path / "model", change))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("config.json", "{", "config.json is not readable"),
+        ("config.json", "[]", "it holds no object"),
+        ("model.safetensors", "short", "damaged or cut short"),
+    ],
+)
+def test_damaged_files_are_refused(tiny_model, tmp_path, file, content, reason):
+    shutil.copytree(tiny_model, tmp_path / "model")
+    (tmp_path / "model" / file).write_text(content)
+    with pytest.raises(ModelError, match=reason):
+        find_model(str(tmp_path / "model"))
+
+
+def test_deep_lists_in_a_config_are_refused_and_no_crash(tiny_model, tmp_path):
+    shutil.copytree(tiny_model, tmp_path / "model")
+    (tmp_path / "model/modules.json").write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(ModelError, match="cannot be used"):
+        find_model(str(tmp_path / "model"))
+
+
+def test_what_is_known_of_a_hub_model_without_fetching_it(monkeypatch):
+    assert hub_state(REFERENCE_MODEL) == "unreachable"  # offline
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    for answer, state in (({}, "reachable"), ({"side_effect": OSError}, "unreachable")):
+        monkeypatch.setattr("huggingface_hub.HfApi.model_info", Mock(**answer))
+        assert hub_state(REFERENCE_MODEL) == state
+    absent = RepositoryNotFoundError("none", response=Mock())
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", Mock(side_effect=absent))
+    with pytest.raises(ModelError, match="no such model at revision 'v1'"):
+        hub_state(REFERENCE_MODEL, "v1")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", Mock(side_effect=absent))
+    with pytest.raises(ModelError, match="no such model, or it is private"):
+        find_model(REFERENCE_MODEL)
+
+
+def test_a_name_on_the_hub_is_no_path_of_this_machine():
+    assert is_hub_name(REFERENCE_MODEL)
+    assert not is_hub_name("notebooks/none")  # a mistyped folder
+    assert not is_hub_name(BUNDLED_MODEL)
+
+
+def test_the_bundled_model_needs_its_package(monkeypatch):
+    monkeypatch.setattr("workbench.models.BUNDLED_PACKAGE", "no_such_package")
+    with pytest.raises(ModelError, match="install the package no-such-package"):
+        find_model(BUNDLED_MODEL)
+
+
+def test_the_record_of_a_location_is_plain_text(tiny_model):
+    record = find_model(str(tiny_model)).record()
+    assert record["path"] == str(tiny_model)
+    assert all(isinstance(value, str) for value in record.values())

@@ -1,15 +1,14 @@
 """The layout of a run folder, which the README describes."""
 
 from workbench.files import write_json
-from workbench.run_folder import RunFolder, stage_folders
+from workbench.run_folder import ActError, RunFolder, set_aside, stage_folders
 
 LAYOUT = """
 report.html card.json parameters.yaml environment.json status.json inspection.json
 training_log.jsonl notebooks data data/manifest.json data/train.parquet figures figures/loss.png
 model model/lineage.json model/README.md evaluation evaluation/metrics.json
-evaluation/per_query.parquet
-evaluation/errors.parquet evaluation/candidates.jsonl evaluation/blend.json
-evaluation/browser.json stages snapshots checkpoints earlier
+evaluation/per_query.parquet evaluation/errors.parquet evaluation/candidates.jsonl
+evaluation/blend.json evaluation/browser.json stages snapshots checkpoints earlier
 """
 
 
@@ -32,3 +31,17 @@ def test_only_finished_stages_are_listed_in_their_order(tmp_path):
     for number in ("10", "2"):
         write_json(tmp_path / "stages" / number / "lineage.json", {})
     assert [folder.name for folder in stage_folders(tmp_path)] == ["2", "10"]
+
+
+def test_what_is_replaced_goes_to_earlier(tmp_path):
+    assert set_aside(tmp_path, ["data"]) is None
+    for number in range(2):
+        (tmp_path / "data").mkdir()
+        target = set_aside(tmp_path, ["data", "model"])
+        assert [path.name for path in target.iterdir()] == ["data"]
+        assert len(list(RunFolder(tmp_path).earlier.iterdir())) == number + 1
+
+
+def test_the_error_of_a_notebook_says_where_it_is():
+    assert str(ActError("03", 5, "x")) == "notebook 03_plot_loss, cell 5: x"
+    assert str(ActError("03", None, "x")) == "notebook 03_plot_loss: x"
