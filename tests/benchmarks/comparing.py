@@ -1,26 +1,12 @@
-"""How long notebook 5 takes to compare many runs.
-
-    python -m tests.benchmarks.comparing [RUNS]
-
-It makes up run folders (200 unless told otherwise: settings crossed with seeds, 300 queries each, a
-training log of 100 lines), executes notebook 5 on them, and prints the seconds of the whole and of
-the cells alone, and where the executed copy and the figures are. It asserts nothing: times depend
-on the machine and on what else runs there.
-"""
+"""Run folders of many finished runs, made up, for whatever compares runs."""
 
 import json
-import sys
-import tempfile
-import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import yaml
 
-from workbench.batch.execute import execute
-from workbench.files import project_root, write_json, write_text
-from workbench.runs.parameters import Parameters
+from workbench.files import write_json, write_text
 
 
 def make_runs(folder, count, queries=300, seeds=4):
@@ -71,28 +57,3 @@ def make_runs(folder, count, queries=300, seeds=4):
             for place, step in enumerate(range(10, 1001, 10))
         ]
         write_text(run / "training_log.jsonl", "".join(json.dumps(one) + "\n" for one in log))
-
-
-def main(count=200):
-    folder = Path(tempfile.mkdtemp(prefix="runs-"))
-    make_runs(folder, count)
-    out = folder / "notebooks" / "05_compare_runs.ipynb"
-    source = project_root() / "notebooks" / "05_compare_runs.ipynb"
-    start, used = time.perf_counter(), time.process_time()
-    execute(source, out, {"run_dir": str(folder)})
-    took = time.perf_counter() - start
-    cells = json.loads(out.read_text(encoding="utf-8"))["cells"]
-    alone = sum(cell["metadata"].get("papermill", {}).get("duration") or 0 for cell in cells)
-    print(
-        f"{count} runs: {took:.1f} s with the kernel's start, {alone:.1f} s in the cells "
-        f"({time.process_time() - used:.1f} s of processor time outside the kernel)"
-    )
-    for cell in cells:
-        seconds = cell["metadata"].get("papermill", {}).get("duration") or 0
-        if seconds >= 0.2:
-            print(f"  {seconds:5.2f} s  {''.join(cell['source']).splitlines()[0][:70]}")
-    print(f"see {out} and {folder / 'figures'}")
-
-
-if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
