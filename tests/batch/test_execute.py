@@ -16,7 +16,8 @@ from tests.batch.test_preflight import snapshot
 from tests.batch.tiny_project import ACTS, SIGNALS, TinyProject, await_end, await_file
 from workbench.batch.execute import execute, run_chain
 from workbench.cli import csv_cell, main, show, terminal_text
-from workbench.files import set_aside, write_json, write_text
+from workbench.files import write_json, write_text
+from workbench.run_folder import set_aside
 from workbench.runs.folder import read_status
 from workbench.runs.parameters import load_parameters
 

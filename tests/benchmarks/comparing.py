@@ -7,6 +7,7 @@ import pandas as pd
 import yaml
 
 from workbench.files import write_json, write_text
+from workbench.runs.parameters import Parameters
 
 
 def make_runs(folder, count, queries=300, seeds=4):

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from workbench.batch.plan import SweepFile, read_plan
 from workbench.batch.preflight import read_rows
-from workbench.batch.sweep import SweepFile, read_plan
 from workbench.data.list_files import read_candidates
 from workbench.data.lists import CandidateError
 from workbench.data.readers import COLUMNS, REASONS, PairsError
