@@ -184,7 +184,7 @@ class TestMakefile:
             (tmp_path / name).touch()
         tools = tmp_path / ".venv" / "bin"
         tools.mkdir(parents=True)
-        commands = dict.fromkeys(("python", "ruff", "mypy", "codespell"), "true")
+        commands = dict.fromkeys(("python", "ruff", "mypy", "lint-imports", "codespell"), "true")
         commands["nbstripout"] = f'{sys.executable} -m nbstripout "$@"'
         for name, command in commands.items():
             (tools / name).write_text(f"#!/bin/sh\n{command}\n")
@@ -220,7 +220,7 @@ class TestMakefile:
     def test_check_refuses_to_find_no_notebook(self, check):
         assert "no notebooks found" in check({}).stderr
 
-    @pytest.mark.parametrize("tool", ["ruff", "mypy", "codespell"])
+    @pytest.mark.parametrize("tool", ["ruff", "mypy", "lint-imports", "codespell"])
     def test_check_fails_when_a_tool_does(self, check, tool):
         assert check({"01.ipynb": [self.STRIPPED]}, broken_tool=tool).returncode != 0
 

@@ -80,7 +80,7 @@ FILES = {
     "nothing but zero bytes": (b"\0" * 4096, "there is no column 'sentence_0'"),
     "quotes never closed": (HEADER + 'a,b,1\n"c,d,0\ne,f,1\n', "is opened and never closed"),
     "column missing": ("sentence_0,label\na,1\n", "there is no column 'sentence_1'"),
-    "column twice": ("sentence_0,sentence_0,sentence_1,label\na,b,c,1\n", "stands there twice"),
+    "column twice": ("sentence_0,sentence_0,sentence_1,label\na,b,c,1\n", "occurs twice"),
     "column renamed": ("sentence_0,sentence_one,label\na,b,1\n", "did you mean 'sentence_one'?"),
     "separator is a semicolon": ("sentence_0;sentence_1;label\na;b;1\n", "there is no column"),
     "labels yes and no": (table([("a", "b", "yes"), ("c", "d", "no")]), "neither a number nor"),
@@ -91,7 +91,10 @@ FILES = {
     "texts empty": (table([(" ", "b", "1"), ("\u3000", "c", "0")]), "the text is empty"),
     "one pair": (table([("a", "b", "1")]), "the test split will hold no positive pair"),
     "one class only": (table([(f"a{n}", f"b{n}", 0) for n in range(60)]), "nothing to rank"),
-    "all duplicates": (table([("a", "b", "1")] * 50), "the same pair with the same label stands"),
+    "all duplicates": (
+        table([("a", "b", "1")] * 50),
+        "an earlier line has the same pair with the same label",
+    ),
     "every row ragged": (HEADER + "a,b\nc,d,1,2\n", "more or fewer fields than the header"),
     "lone surrogates": (HEADER.encode() + b"\xed\xa0\x80,b,1\n", "not UTF-8 text"),
 }
@@ -407,7 +410,14 @@ def test_everything_is_told_at_once(place, capsys):
     )
     error = capsys.readouterr().err
     assert code == 2
-    for part in ("epochs:", "seeed:", "none.csv", "field 'positive'", "bundled", "--only 09"):
+    for part in (
+        "epochs:",
+        "seeed:",
+        "none.csv",
+        "column positive: the row lacks",
+        "bundled",
+        "--only 09",
+    ):
         assert part in error
 
 

@@ -337,7 +337,7 @@ def test_a_new_metric_is_measured_and_a_choice_by_its_entry_alone():
         "assert m.rank_metrics([[2, 1]], [[0, 1]])['recall@20'].tolist() == [1]"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-    with pytest.raises(ValueError, match="ndcg@10, mrr@10, map"):
+    with pytest.raises(ValueError, match="'ndcg@10', 'mrr@10', 'map'"):
         Parameters(metric="recall@20")
 
 

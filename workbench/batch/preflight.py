@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from workbench.data.pairs import POSITIVE
+from workbench.data import POSITIVE
 from workbench.data.readers import (
     COLUMNS,
     BadRow,

@@ -2,6 +2,8 @@
 
 from workbench.files import lazy_names
 
+POSITIVE = 0.5  # labels at or above it count as positive
+
 __getattr__, __dir__ = lazy_names(
     __name__,
     {

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from workbench.data import POSITIVE
 from workbench.data.lists import CandidateError, CandidateList, RankingTest, count_lists, shuffled
 from workbench.data.overlap import OverlapIndex, normalised
-from workbench.data.pairs import POSITIVE
 from workbench.data.splits import text_groups
 
 

@@ -23,7 +23,6 @@ from workbench.data.readers import (
 )
 from workbench.files import display_path, project_path, sha256
 
-POSITIVE = 0.5  # labels at or above it count as positive
 Float32Array = NDArray[np.float32]
 TextPair = tuple[str, str]
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workbench.data.pairs import POSITIVE, LabelledPairs, read_pairs
+from workbench.data import POSITIVE
+from workbench.data.pairs import LabelledPairs, read_pairs
 from workbench.data.readers import REASONS
 from workbench.files import project_path, read_json, replacing, write_json
 from workbench.run_folder import set_aside

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from workbench.data import POSITIVE
 from workbench.data.build_lists import query_groups, suspect_negatives
 from workbench.data.lists import CandidateList, count_lists, write_candidates
-from workbench.data.pairs import POSITIVE, text_pairs
+from workbench.data.pairs import text_pairs
 from workbench.data.splits import text_groups
 from workbench.files import replacing, write_json
 from workbench.ranking.metrics import (

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from workbench.data.pairs import POSITIVE
+from workbench.data import POSITIVE
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

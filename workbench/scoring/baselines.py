@@ -12,9 +12,10 @@ from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 import numpy as np
 import pandas as pd
 
+from workbench.data import POSITIVE
 from workbench.data.lists import CandidateList
 from workbench.data.overlap import characters, jaccard
-from workbench.data.pairs import POSITIVE, Float32Array, TextPair
+from workbench.data.pairs import Float32Array, TextPair
 
 
 class Scorer(Protocol):

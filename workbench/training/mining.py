@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from workbench.data import POSITIVE
 from workbench.data.overlap import OverlapIndex
-from workbench.data.pairs import POSITIVE, text_pairs
+from workbench.data.pairs import text_pairs
 from workbench.data.splits import text_groups
 from workbench.scoring.baselines import CharacterJaccard, NgramRegression
 from workbench.training.recipe import Recipe

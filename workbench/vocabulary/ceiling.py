@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from workbench.data import POSITIVE
 from workbench.data.lists import CandidateList
-from workbench.data.pairs import POSITIVE
 
 
 def best_accuracy(classes: ArrayLike, positive: ArrayLike) -> float:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from workbench.data import POSITIVE
 from workbench.data.build_lists import build_candidates
 from workbench.data.list_files import read_candidates
 from workbench.data.lists import CandidateError, CandidateList
-from workbench.data.pairs import POSITIVE
 from workbench.files import project_path, write_json
 from workbench.vocabulary.coverage import (
     missing_characters,
