@@ -324,7 +324,7 @@ def runs(
         return 0
     records = [read_run(folder) for folder in run_folders(_existing(runs_dir))]
     if export:
-        from workbench.runs.export import export_runs
+        from workbench.runs.catalog import export_runs
 
         return export_runs(records, uri)
     rows = [_row(record) for record in records]

@@ -320,7 +320,7 @@ def test_a_search_looks_on_dev_and_ends_what_is_hopeless(project, method, engine
 
 def a_search(folder, trials, slots, choices=(1, 2, 3)):
     pytest.importorskip("optuna")
-    from workbench.batch.search import OptunaSearch
+    from workbench.batch.plan import OptunaSearch
 
     folder.mkdir(exist_ok=True)
     return OptunaSearch(random_search(trials, choices).search, {}, folder, slots)

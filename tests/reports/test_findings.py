@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from workbench.reports import figures, findings
-from workbench.reports.findings import phrases
+from workbench.reports import findings as phrases
 
 
 @pytest.fixture

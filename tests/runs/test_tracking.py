@@ -18,8 +18,7 @@ from filelock import FileLock
 
 from tests.benchmarks.comparing import make_runs
 from workbench.run_folder import RequestError
-from workbench.runs.catalog import read_run
-from workbench.runs.export import PROJECT, _key, _metrics, export_runs
+from workbench.runs.catalog import PROJECT, _key, _metrics, export_runs, read_run
 
 
 @pytest.fixture
@@ -149,7 +148,7 @@ def test_running_runs_are_left_out_and_others_exported_once(folder, capsys, monk
 
     monkeypatch.setattr("mlflow.MlflowClient", Client)
     monkeypatch.setattr(
-        "workbench.runs.export._export_run", lambda client, where, record: seen.append(record)
+        "workbench.runs.catalog._export_run", lambda client, where, record: seen.append(record)
     )
     status = folder / "run-001/status.json"
     status.write_text(json.dumps({"schema": 1, "state": "running", "acts": {}}), encoding="utf-8")

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from workbench.data.lists import CandidateList
 from workbench.models import BUNDLED_MODEL, find_model, load_tokenizer
-from workbench.vocabulary.ceiling import (
+from workbench.vocabulary.coverage import (
     best_accuracy,
     best_ndcg,
     best_roc_auc,

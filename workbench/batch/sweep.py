@@ -175,7 +175,7 @@ class Sweep:
             for job in plan.jobs
         }
         if plan.asked.search:
-            from workbench.batch.search import OptunaSearch
+            from workbench.batch.plan import OptunaSearch
 
             self.search = OptunaSearch(plan.asked.search, plan.asked.base, folder, engine.slots)
             self.entries = _ended_before(folder)

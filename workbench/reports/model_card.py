@@ -13,8 +13,7 @@ import yaml
 from workbench.files import project_path, read_json, refuse_links, write_json, write_text
 from workbench.ranking.metrics import METRICS
 from workbench.ranking.uncertainty import format_estimate
-from workbench.reports.findings import data, phrases, ranking
-from workbench.reports.findings.phrases import Record
+from workbench.reports.findings import Record, data, names, ranking
 from workbench.training.log import STEPS, TrainingLog, step_means
 
 SETTINGS = {"card_samples": 3, "language": "", "license": "", "dataset": ""}
@@ -354,16 +353,16 @@ def _intended_use(metrics: Record) -> str:
     if not others.get("all"):
         reason = "been compared with nothing" if metrics else "not been evaluated"
         return f"None is shown: the model has {reason}."
-    names = {kind: phrases.names(found) for kind, found in others.items() if found}
+    listed = {kind: names(found) for kind, found in others.items() if found}
     if metrics["queries"] < ranking.TOO_FEW_QUERIES:
         return "None is shown: the test has too few queries."
     if others["ahead"]:
         return (
-            f"None is shown. On the test below {names['ahead']} ranks better, so use that; this "
+            f"None is shown. On the test below {listed['ahead']} ranks better, so use that; this "
             "model is useful for studying why."
         )
     return "Ranking candidates for queries like those of the test below" + (
-        f"; that it does so better than {names['unclear']} is not shown."
+        f"; that it does so better than {listed['unclear']} is not shown."
         if others["unclear"]
         else ", where it is ahead of every other scorer."
     )

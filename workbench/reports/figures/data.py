@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from workbench.reports.figures.style import BLUE, GREY, ORANGE, RED, new_axes, plain
-from workbench.reports.findings.phrases import Record
+from workbench.reports.findings import Record
 
 
 def label_balance(inspection: Record, ax: Axes | None = None) -> Axes:

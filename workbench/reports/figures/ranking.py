@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from workbench.ranking.metrics import reliability
 from workbench.ranking.uncertainty import sigmoid
 from workbench.reports.figures.style import BLUE, GREEN, GREY, ORANGE, new_axes, plain
-from workbench.reports.findings.phrases import Record
+from workbench.reports.findings import Record
 
 if TYPE_CHECKING:
     from workbench.ranking.evaluation import Evaluation

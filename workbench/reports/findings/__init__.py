@@ -4,6 +4,9 @@ The numbers choose the sentences, so these hold for any parameters. They quote n
 and are therefore safe to show as Markdown.
 """
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from workbench.files import lazy_names
 
 __getattr__, __dir__ = lazy_names(
@@ -17,3 +20,33 @@ __getattr__, __dir__ = lazy_names(
         "training": "card dev gradient loss outcome recipe warm_up",
     },
 )
+
+
+Record = Mapping[str, Any]
+
+
+def sentences(*parts: str | bool, **values: Any) -> str:
+    """The parts that apply, as one paragraph, with the values in the places of their names.
+
+    Args:
+        parts: templates for `str.format`, or `condition and template`; they hold no data.
+        values: of the names in the templates.
+    """
+    return " ".join(part for part in parts if isinstance(part, str) and part).format(**values)
+
+
+def count(number: int, noun: str) -> str:
+    """`1 query`, `2,000 queries`."""
+    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
+def code(name: str) -> str:
+    """A name in code font; nothing in it ends the font."""
+    return f"`{' '.join(name.replace('`', chr(39)).split())}`"
+
+
+def names(of: Iterable[str]) -> str:
+    """Names in code font: `a`, `b` and `c`."""
+    *first, last = map(code, of)
+    return f"{', '.join(first)} and {last}" if first else last

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from workbench.reports.findings.phrases import Record, count, sentences
+from workbench.reports.findings import Record, count, sentences
 
 FEW_POSITIVES = 30  # in the test split; with fewer, intervals are wide
 READABLE = {  # by the colour of the verdict

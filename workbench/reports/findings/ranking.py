@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from workbench.ranking.uncertainty import SIGNIFICANT, format_estimate
-from workbench.reports.findings.phrases import Record, code, count, names, sentences
+from workbench.reports.findings import Record, code, count, names, sentences
 
 if TYPE_CHECKING:
     from workbench.ranking.blend import Blend

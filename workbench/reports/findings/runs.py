@@ -7,7 +7,7 @@ import pandas as pd
 
 from workbench.ranking.metrics import RANKING_METRICS
 from workbench.ranking.uncertainty import SIGNIFICANT, format_estimate
-from workbench.reports.findings.phrases import code, count, sentences
+from workbench.reports.findings import code, count, sentences
 from workbench.runs.catalog import RunRecord
 from workbench.runs.comparison import best_run, varied
 

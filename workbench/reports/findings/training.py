@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from workbench.reports.findings.phrases import Record, count, sentences
+from workbench.reports.findings import Record, count, sentences
 from workbench.training.log import STEPS, beside_the_card
 
 if TYPE_CHECKING:
