@@ -160,7 +160,7 @@ class TestMakefile:
         assert all((ROOT / file).is_file() for file in files)
 
     def test_only_the_tests_are_offline(self):
-        assert "HF_HUB_OFFLINE=1 .venv/bin/python -m pytest" in make("-n", "test").stdout
+        assert "export HF_HUB_OFFLINE=1" in make("-n", "test").stdout
         assert read("Makefile").count("HF_HUB_OFFLINE") == 1
 
     def test_old_python_is_refused_in_words(self, tmp_path):
