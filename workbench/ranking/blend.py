@@ -17,12 +17,7 @@ from workbench.data.lists import CandidateList
 from workbench.files import write_json
 from workbench.ranking.evaluation import Evaluation, rank_lists, split_scores
 from workbench.ranking.metrics import MAIN_METRIC
-from workbench.ranking.uncertainty import (
-    bootstrap_draws,
-    compare,
-    estimate,
-    format_estimate,
-)
+from workbench.ranking.uncertainty import bootstrap_mean, compare, format_estimate
 from workbench.run_folder import RunFolder
 
 PARTS = ("model", "ngram_regression", "char_jaccard")
@@ -129,13 +124,12 @@ def _measured(
     ranked = rank_lists(split_scores(mixed, lists), lists, evaluation.metrics["ties"])[MAIN_METRIC]
     gaps = ranked[:, None] - np.column_stack([*map(evaluation.values, names)])
     groups, resamples = query_groups(lists), evaluation.metrics["resamples"]
-    draws = bootstrap_draws(np.column_stack([ranked, gaps]), groups, resamples, seed)
     means = {row["scorer"]: row[MAIN_METRIC] for row in evaluation.metrics["rows"]}
-    own = estimate(ranked.mean(), draws[:, 0]).plain()
+    own = bootstrap_mean(ranked, resamples, seed, groups).plain()
     return replace(
         blend,
         means={name: means[name] for name in names} | {"blend": own},
-        minus=compare(names, gaps, draws[:, 1:], groups, resamples, seed),
+        minus=compare(names, gaps, groups, resamples, seed),
     )
 
 

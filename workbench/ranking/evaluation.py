@@ -19,15 +19,16 @@ from workbench.ranking.metrics import (
     MAIN_METRIC,
     RANKING_METRICS,
     FloatArray,
-    fit_threshold,
     rank_metrics,
 )
 from workbench.ranking.uncertainty import (
+    FLIPS_PER_TEST,
     bootstrap_draws,
     bootstrap_pairs,
     compare,
     estimate,
     format_estimate,
+    threshold_draws,
 )
 from workbench.run_folder import RunFolder
 
@@ -156,7 +157,8 @@ def evaluate(
     to_score = sum(len(one.candidates) for one in lists) + len(pairs) + len(tuning)
     values, tied, thresholds, pair_rows = [], {}, {}, []
     frames: list[list[pd.DataFrame]] = []
-    groups, pair_groups = query_groups(lists), text_groups(pairs)
+    groups, pair_groups, dev_groups = query_groups(lists), text_groups(pairs), text_groups(tuning)
+    draws = min(resamples, PAIR_RESAMPLES)
     for name, scorer in scorers.items():
         if expect := getattr(scorer, "expect", None):
             expect(to_score)
@@ -168,36 +170,37 @@ def evaluate(
         values.append(np.column_stack(list(found.values())))
         tied[name] = float(np.mean([len(s) > 1 and s.min() == s.max() for s in scores]))
         tuned, tested = (_score_pairs(name, scorer, frame) for frame in (tuning, pairs))
-        threshold = fit_threshold(tuned["score"], tuned["positive"])
-        thresholds[name] = None if np.isnan(threshold) else threshold
-        log_odds = bool(getattr(scorer, "log_odds", False))
-        draw = (ties, threshold, log_odds, pair_groups, min(resamples, PAIR_RESAMPLES), seed)
-        measured = bootstrap_pairs(tested["score"], tested["positive"], *draw) if len(pairs) else {}
+        limits = threshold_draws(tuned["score"], tuned["positive"], dev_groups, draws, seed + 1)
+        thresholds[name] = None if np.isnan(limits[0]) else float(limits[0])
+        how = (ties, limits, bool(getattr(scorer, "log_odds", False)), pair_groups, draws, seed)
+        measured = bootstrap_pairs(tested["score"], tested["positive"], *how) if len(pairs) else {}
         pair_rows.append({metric: value.plain() for metric, value in measured.items()})
         queries = {"number": range(len(lists)), "query": [one.query for one in lists]}
         per_query = pd.DataFrame({"scorer": name, **queries, **found})
         frames.append([per_query, _ranked(name, lists, scores), tested, tuned])
     every, counts = np.column_stack(values), count_lists(lists)
-    draws = bootstrap_draws(every, groups, resamples, seed)
-    means = iter(map(estimate, every.mean(axis=0), draws.T))
+    means = map(estimate, every.mean(axis=0), bootstrap_draws(every, groups, resamples, seed).T)
     minus: dict[str, dict[str, Any]] = {}
     if others := [name for name in scorers if name != "model" and "model" in scorers]:
         first, step = list(RANKING_METRICS).index(MAIN_METRIC), len(RANKING_METRICS)
         column = {name: first + step * number for number, name in enumerate(scorers)}
-        own, rest = [column["model"]], [column[name] for name in others]
-        gaps, gap_draws = (array[:, own] - array[:, rest] for array in (every, draws))
-        minus = compare(others, gaps, gap_draws, groups, resamples, seed)
+        gaps = every[:, [column["model"]]] - every[:, [column[name] for name in others]]
+        minus = compare(others, gaps, groups, resamples, seed)
     metrics = {
         "schema": 1,
         "ties": ties,
         "interval": "95 % bootstrap",
         "resamples": resamples,
+        "flips": max(resamples, FLIPS_PER_TEST * len(others)),
+        "gain": "linear",
         "queries": len(lists),
         "query_groups": len(np.unique(groups)),
         "candidates": counts["candidates"],
         "odd_queries": counts["odd_queries"],
         "suspect_negatives": suspect_negatives(lists)["reason"].value_counts().to_dict(),
         "pairs": len(pairs),
+        "pair_groups": len(np.unique(pair_groups)),
+        "positive_pairs": int((pairs["label"] >= POSITIVE).sum()),
         "dev_pairs": len(tuning),
         "thresholds": thresholds,
         "queries_all_tied": tied,

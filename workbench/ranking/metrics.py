@@ -144,7 +144,8 @@ RANKING_METRICS: dict[str, Callable[[Ranking], float]] = {
     "precision@1": precision,
     "success@5": success,
 }
-PAIR_METRICS = ("roc_auc", "ap", "accuracy", "f1", "brier", "ece")  # see `pair_values`
+# See `pair_values`.
+PAIR_METRICS = ("roc_auc", "ap", "accuracy", "f1", "brier", "brier_skill", "ece")
 METRICS = (*RANKING_METRICS, *PAIR_METRICS)
 MAIN_METRIC = "ndcg@10"  # of every comparison and verdict
 LOWER_IS_BETTER = ("brier", "ece", "dev_loss")
@@ -197,6 +198,7 @@ def pair_values(
         accuracy(score, positive, threshold) if called else nan,
         f1(score, positive, threshold) if called else nan,
         nan if chance is None else brier(chance, positive),
+        brier_skill(chance, positive) if mixed and chance is not None else nan,
         nan if chance is None else calibration_error(chance, positive),
     ]
 
@@ -259,6 +261,15 @@ def f1(scores: ArrayLike, positive: ArrayLike, threshold: float) -> float:
 def brier(probabilities: ArrayLike, positive: ArrayLike) -> float:
     """The mean squared difference of probability and outcome (Brier, 1950); 0 is perfect."""
     return float(np.mean((np.asarray(probabilities) - np.asarray(positive, dtype=float)) ** 2))
+
+
+def brier_skill(probabilities: ArrayLike, positive: ArrayLike) -> float:
+    """What the Brier score gains on one probability for all pairs, their share of positives.
+
+    1 is perfect; 0 is no gain, as of a constant. Both classes must occur.
+    """
+    share = np.asarray(positive, dtype=float).mean()
+    return float(1 - brier(probabilities, positive) / (share * (1 - share)))
 
 
 def reliability(

@@ -16,7 +16,7 @@ from workbench.vocabulary.tokens import count_tokens
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-SMALL_SLICE = 30  # a slice of fewer queries says next to nothing
+SMALL_SLICE = 30  # a slice of fewer independent queries says next to nothing
 LOOK_ALIKE = 0.1  # least character overlap at which a negative of unknown origin is a look-alike
 EQUAL_OVERLAP = 0.03  # largest difference of two character overlaps that counts as none
 BINS = {
@@ -87,8 +87,9 @@ def slice_table(
 
     Returns:
         One row per slice that has a query: `dimension`, `slice`, `queries`, `small` (fewer than
-        30), `other` (its name), and for `model`, `other` and the difference `gap` the mean (under
-        that name, `other_mean` for the second) with `_low` and `_high`, the 95 % interval.
+        30 independent groups of queries), `other` (its name), and for `model`, `other` and the
+        difference `gap` the mean (under that name, `other_mean` for the second) with `_low` and
+        `_high`, the 95 % interval.
 
     Raises:
         ValueError: there is no scorer called `model`, or nothing to compare it with.
@@ -104,7 +105,8 @@ def slice_table(
             chosen = (place == name).to_numpy()
             if not (count := int(chosen.sum())):
                 continue
-            row = [dimension, name, count, count < SMALL_SLICE, other]
+            small = len(np.unique(groups[chosen])) < SMALL_SLICE
+            row = [dimension, name, count, small, other]
             draws = bootstrap_draws(values[chosen], groups[chosen], resamples, seed)
             for column, drawn in zip(values[chosen].T, draws.T, strict=True):
                 row += estimate(column.mean(), drawn)
@@ -126,7 +128,7 @@ def pairwise_orders(
     `random`. Under ties `worst` a tie counts 0.
 
     Returns:
-        One row per scorer and kind: `scorer`, `kind`, `queries`, `couples` (the number of pairs),
+        One row per scorer and kind: `scorer`, `kind`, `queries`, `orders` (the number of pairs),
         `mean`, `low`, `high`.
     """
 
@@ -143,10 +145,11 @@ def pairwise_orders(
 def equal_overlap(
     evaluation: Evaluation, lists: Sequence[CandidateList], seed: int = 42, resamples: int = 2000
 ) -> pd.DataFrame:
-    """`pairwise_orders` of pairs that share equally many characters with the query (within 0.03).
+    """`pairwise_orders` of pairs whose Jaccard with the query is equal (within 0.03).
 
-    Counting characters can only guess here. A test whose negatives were mined within a band of
-    overlap rewards a scorer that finds the band; this one does not. Empty if there is no such pair.
+    Plain Jaccard can only guess here; a scorer that weighs characters or reads their order need
+    not. A test whose negatives were mined within a band of overlap rewards a scorer that finds the
+    band; this one does not. Empty if there is no such pair.
     """
 
     def names(one: CandidateList, right: np.ndarray) -> np.ndarray:
@@ -178,11 +181,11 @@ def _orders(
             for name in filter(None, np.unique(kinds.astype(str))):
                 chosen = won[kinds == name]
                 found.append((name, number, chosen.mean(), chosen.size))
-        table = pd.DataFrame(found, columns=["kind", "number", "share", "couples"])
+        table = pd.DataFrame(found, columns=["kind", "number", "share", "orders"])
         for name, part in table.groupby("kind"):
             interval = bootstrap_mean(part["share"], resamples, seed, groups[part["number"]])
-            rows.append((scorer, name, len(part), part["couples"].sum(), *interval))
-    columns = ["scorer", "kind", "queries", "couples", "mean", "low", "high"]
+            rows.append((scorer, name, len(part), part["orders"].sum(), *interval))
+    columns = ["scorer", "kind", "queries", "orders", "mean", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from workbench.files import project_path, read_json, refuse_links, write_json, write_text
 from workbench.ranking.metrics import METRICS
-from workbench.ranking.uncertainty import format_estimate
+from workbench.ranking.uncertainty import REHEARSAL_GROUPS, claim, format_estimate
 from workbench.reports.findings import Record, data, names, ranking
 from workbench.training.log import STEPS, TrainingLog, step_means
 
@@ -349,23 +349,21 @@ def _head(name: str, stages: Sequence[Record], metrics: Record, settings: Record
 
 def _intended_use(metrics: Record) -> str:
     """What the evaluation shows the model to be good for."""
-    others = ranking.compared(metrics) if metrics else {}
-    if not others.get("all"):
-        reason = "been compared with nothing" if metrics else "not been evaluated"
-        return f"None is shown: the model has {reason}."
-    listed = {kind: names(found) for kind, found in others.items() if found}
-    if metrics["queries"] < ranking.TOO_FEW_QUERIES:
-        return "None is shown: the test has too few queries."
-    if others["ahead"]:
-        return (
-            f"None is shown. On the test below {listed['ahead']} ranks better, so use that; this "
-            "model is useful for studying why."
-        )
-    return "Ranking candidates for queries like those of the test below" + (
-        f"; that it does so better than {listed['unclear']} is not shown."
-        if others["unclear"]
-        else ", where it is ahead of every other scorer."
-    )
+    if not metrics:
+        return "None is shown: the model has not been evaluated."
+    found = claim(metrics)
+    ahead, unclear = names(found.ahead or [""]), names(found.unclear or [""])
+    good = "Ranking candidates for queries like those of the test below"
+    return {
+        "nothing": "None is shown: the model has been compared with nothing.",
+        "few": "None is shown: the test has too few queries that share no text.",
+        "worse": f"None is shown. On the test below {ahead} ranks better, so use that; this model "
+        "is useful for studying why.",
+        "tied": "None is shown: the model gives most candidates the same score.",
+        "coarse": "None is shown: the evaluation had too few resamples to tell.",
+        "unclear": f"{good}; that it does so better than {unclear} is not shown.",
+        "better": f"{good}, where it is ahead of every other scorer.",
+    }[found.state]
 
 
 def _cautions(stage: Record, inspection: Record, metrics: Record) -> dict[str, Markdown]:
@@ -375,7 +373,7 @@ def _cautions(stage: Record, inspection: Record, metrics: Record) -> dict[str, M
     doubtful = sum((metrics.get("suspect_negatives") or {}).values())
     queries, seen = metrics.get("queries", 0), metrics.get("seen", 0)
     unreadable = bool(inspection) and inspection["verdict"]["colour"] != "green"
-    useless = bool(metrics) and _intended_use(metrics).startswith("None")
+    groups = metrics.get("query_groups", queries)
     return {
         "misuse": _bullets(
             bool(texts)
@@ -393,7 +391,8 @@ def _cautions(stage: Record, inspection: Record, metrics: Record) -> dict[str, M
             and f"The labels have a mean of {mean:.3f}; scores lean towards that share of "
             "positives, whatever it is elsewhere.",
             not metrics and "It has not been evaluated: nothing may be claimed about this model.",
-            0 < queries < ranking.FEW_QUERIES and f"The test has only {queries:,} queries.",
+            0 < groups < REHEARSAL_GROUPS
+            and f"The test has only {groups:,} independent groups of queries.",
             seen > 0 and f"Test queries it was trained on: {seen:,}; its metrics are too good.",
             doubtful > 0
             and f"Test negatives that may be paraphrases which nobody labelled: {doubtful:,}.",
@@ -404,7 +403,9 @@ def _cautions(stage: Record, inspection: Record, metrics: Record) -> dict[str, M
             and "Give the base a vocabulary that covers the data (`vocabulary: extend`) and train "
             "again.",
             not metrics and "Evaluate before use: `04_evaluate_ranking`.",
-            useless and "Do not use it in place of the better scorer.",
+            bool(metrics)
+            and claim(metrics).state == "worse"
+            and "Do not use it in place of the better scorer.",
             "Measure on your own queries before relying on it.",
         ),
     }

@@ -179,7 +179,7 @@ def negatives_plot(orders: pd.DataFrame, other: str = "", ax: Axes | None = None
         ax.barh(places - 0.4 * number, part["mean"], 0.36, xerr=spread, label=name, **look)
     ax.axvline(0.5, color=DARK, linestyle="--", linewidth=1)
     first = parts[shown[0]]
-    labels = [f"{kind}\n({n:,} orders)" for kind, n in first["couples"].items()]
+    labels = [f"{kind}\n({n:,} orders)" for kind, n in first["orders"].items()]
     ax.set_yticks(places - 0.2 * (len(shown) - 1), labels)
     hardest, least = first["mean"].idxmin(), first["mean"].min()
     ax.set_title(f"{shown[0]} fails most against {hardest} negatives: {least:.0%} in order")

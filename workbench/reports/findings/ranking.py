@@ -5,14 +5,20 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from workbench.ranking.uncertainty import SIGNIFICANT, format_estimate
+from workbench.ranking.uncertainty import (
+    FEW_GROUPS,
+    MIN_GROUPS,
+    REHEARSAL_GROUPS,
+    claim,
+    direction,
+    format_estimate,
+)
 from workbench.reports.findings import Record, code, count, names, sentences
 
 if TYPE_CHECKING:
     from workbench.ranking.blend import Blend
 
-FEW_QUERIES = 100  # with fewer, a result is a rehearsal
-TOO_FEW_QUERIES = 10  # with fewer, nothing is claimed at all
+NOTHING = {"mean": None, "low": None, "high": None}
 MAX_CALIBRATION_ERROR = 0.05  # up to which probabilities can be trusted
 
 
@@ -32,67 +38,82 @@ def backends(metrics: Record) -> str:
     return "; ".join(parts) + "." if parts else "No model was run."
 
 
-def compared(metrics: Record) -> dict[str, list[str]]:
-    """The other scorers, strongest first, by how they compare with the model.
-
-    A difference counts if its 95% interval excludes 0 and its Holm-corrected p-value is below
-    0.05; both are required.
-
-    Returns:
-        Names of those that are `ahead`, `unclear` and `behind`, and of `all`.
-    """
-    means = {row["scorer"]: row["ndcg@10"]["mean"] for row in metrics["rows"]}
-    found: dict[str, list[str]] = {"all": [], "ahead": [], "unclear": [], "behind": []}
-    for name in sorted(metrics["model_minus"], key=lambda name: -means[name]):
-        gap = metrics["model_minus"][name]
-        sure = gap.get("p_holm", 0.0) < SIGNIFICANT and not gap["low"] <= 0 <= gap["high"]
-        found["all"].append(name)
-        found["unclear" if not sure else "ahead" if gap["high"] < 0 else "behind"].append(name)
-    return found
+CLAIMS = {
+    "few": "**Too few queries to say anything about ranking**: it takes "
+    f"{MIN_GROUPS} groups of queries that share no text. Use more pairs, a larger test_share, or a "
+    "file of candidates.",
+    "worse": "**The model ranks worse than {ahead}: do not publish it as an improvement.**",
+    "tied": "**The model gives all candidates of most queries the same score: it does not rank.** "
+    "Look for a fault before a claim.",
+    "coarse": "**Too few resamples to say anything**: no p-value can be low enough for so many "
+    "comparisons. Evaluate again with more `resamples`.",
+    "unclear": "**The model and {unclear} cannot be told apart with this many queries.**",
+    "better": "**The model ranks better than every baseline here.**",
+}
 
 
 def verdict(metrics: Record) -> str:
     """What may be claimed about the model, compared with each other scorer query by query."""
-    means = {row["scorer"]: row["ndcg@10"]["mean"] for row in metrics["rows"]}
-    if "model" not in means or len(means) < 2:
+    found = claim(metrics)
+    if found.state == "nothing":
         return "There is nothing to compare: the table needs a model and at least one baseline."
-    others, queries = compared(metrics), metrics["queries"]
-    best = others["all"][0]
-    gap = metrics["model_minus"][best]
+    means = {row["scorer"]: row["ndcg@10"]["mean"] for row in metrics["rows"]}
+    queries, best = metrics["queries"], found.others[0]
+    groups = metrics.get("query_groups", queries)
     return sentences(
-        "Over {queries} the model has nDCG@10 {model:.3f}; the best of the others is {best} with "
-        "{other:.3f} (difference {gap[mean]:+.3f}, 95% interval {gap[low]:+.3f} to {gap[high]:+.3f}"
-        + (", p = {gap[p_holm]:.2g} after correction)." if "p_holm" in gap else ")."),
-        "**Too few queries to say anything about ranking**: use more pairs, a larger test_share, "
-        "or a file of candidates."
-        if queries < TOO_FEW_QUERIES
-        else "**The model ranks worse than {ahead}: do not publish it as an improvement.**"
-        if others["ahead"]
-        else "**The model and {unclear} cannot be told apart with this many queries.**"
-        if others["unclear"]
-        else "**The model ranks better than every baseline here.**",
-        TOO_FEW_QUERIES <= queries < FEW_QUERIES
-        and "There are few queries; treat this as a rehearsal, not as a result.",
-        queries=count(queries, "query"),
-        model=means["model"],
+        f"Over {count(queries, 'query')} the model has nDCG@10 {means['model']:.3f}; the best of "
+        f"the others is {{best}} with {means[best]:.3f} ({gap(metrics['model_minus'][best])}).",
+        CLAIMS[found.state],
+        MIN_GROUPS <= groups < FEW_GROUPS
+        and f"There are only {groups} independent groups of queries, for which a 95 % interval is "
+        "too narrow: treat every difference as a hint.",
+        FEW_GROUPS <= groups < REHEARSAL_GROUPS
+        and "There are few independent queries; treat this as a rehearsal, not as a result.",
         best=code(best),
-        other=means[best],
-        gap=gap,
-        **{kind: names(others[kind] or [""]) for kind in ("ahead", "unclear")},
+        ahead=names(found.ahead or [""]),
+        unclear=names(found.unclear or [""]),
+    )
+
+
+def gap(of: Record) -> str:
+    """A difference with its interval and p-value, as far as there are any."""
+    low, p = of.get("low"), of.get("p_holm")
+    return (
+        f"difference {of['mean']:+.3f}, "
+        + ("no interval" if pd.isna(low) else f"95 % interval {low:+.3f} to {of['high']:+.3f}")
+        + ("" if p is None else f", p = {p:.2g} after correction")
+    )
+
+
+def intervals(metrics: Record) -> str:
+    """How many independent observations the intervals rest on."""
+    groups = metrics.get("query_groups", metrics["queries"])
+    return sentences(
+        f"The {count(metrics['queries'], 'query')} are {count(groups, 'group')} that share no "
+        "query and no relevant text; intervals and tests take each group as one observation."
+        if groups < metrics["queries"]
+        else f"No two of the {count(groups, 'query')} share a query or a relevant text, so each is "
+        "one observation of intervals and tests.",
+        groups < MIN_GROUPS
+        and f"**With fewer than {MIN_GROUPS} an interval would be much too narrow, so there is "
+        "none.**",
+        MIN_GROUPS <= groups < FEW_GROUPS
+        and f"**With fewer than {FEW_GROUPS} the 95 % intervals are too narrow**: of 12 groups, "
+        "about 89 % hold the true mean.",
     )
 
 
 def agreement(metrics: Record) -> str:
     """Whether nDCG@10 and MRR@10 put the scorers in the same order."""
     ndcg, mrr = (
-        ", ".join(r["scorer"] for r in sorted(metrics["rows"], key=lambda row: -row[name]["mean"]))
+        [r["scorer"] for r in sorted(metrics["rows"], key=lambda row: -row[name]["mean"])]
         for name in ("ndcg@10", "mrr@10")
     )
     if ndcg == mrr:
-        return "MRR@10 puts the scorers in the same order as nDCG@10, so the picture is stable."
+        return "MRR@10 puts the scorers in the same order as nDCG@10."
     return (
-        f"By nDCG@10 the order is {ndcg}; by MRR@10 it is {mrr}. Where the two disagree, do not "
-        "build a claim on one of them."
+        f"By nDCG@10 the order is {names(ndcg)}; by MRR@10 it is {names(mrr)}. Where the two "
+        "disagree, do not build a claim on one of them."
     )
 
 
@@ -186,35 +207,55 @@ def pairs(metrics: Record) -> str:
     row = next((row for row in metrics["rows"] if row["scorer"] == "model"), metrics["rows"][0])
     if row["roc_auc"]["mean"] is None:
         return f"No pair metric is defined: {tested}, all of one class."
-    threshold = metrics["thresholds"][row["scorer"]]
+    threshold, dev = metrics["thresholds"][row["scorer"]], metrics.get("dev_pairs", 0)
+    share = metrics["positive_pairs"] / metrics["pairs"]
+    usual, low, high = (max(share, 1 - share), row["accuracy"]["low"], row["accuracy"]["high"])
     return sentences(
-        "Over {tested} {name} has ROC AUC {roc_auc}.",
+        f"Over {tested} {{name}} has ROC AUC {format_estimate(row['roc_auc'])}; guessing has 0.5.",
         "Without dev pairs of both classes no threshold can be fitted, so accuracy and F1 are not "
         "defined: a threshold fitted on the test pairs would make them too good."
         if threshold is None
-        else "At the threshold {threshold:.3g}, fitted on {dev:,} dev pairs, its accuracy is "
-        "{accuracy} and its F1 {f1}.",
-        tested=tested,
+        else f"At the threshold {threshold:.3g}, fitted on {count(dev, 'dev pair')} for the "
+        f"highest F1, its accuracy is {format_estimate(row['accuracy'])} and its F1 "
+        f"{format_estimate(row['f1'])}; giving every pair the more frequent answer has accuracy "
+        f"{usual:.3f}.",
+        low is not None and "The intervals also cover how uncertain that threshold is.",
+        threshold is not None
+        and (low is None or low <= usual)
+        and (
+            "**So its accuracy is worse than that of a constant answer.**"
+            if high is not None and high < usual
+            else "**So its accuracy is not shown to be better than that of a constant answer.**"
+        ),
         name=code(row["scorer"]),
-        threshold=threshold,
-        dev=metrics.get("dev_pairs", 0),
-        **{name: format_estimate(row[name]) for name in ("roc_auc", "accuracy", "f1")},
     )
 
 
 def calibration(metrics: Record) -> str:
-    """Whether the model's probabilities can be trusted."""
+    """Whether the model's probabilities can be trusted, and whether they say anything."""
     rows: list[Record] = metrics.get("rows", [])
     row = next((row for row in rows if row["scorer"] == "model"), {})
-    error = row.get("ece", {"mean": None})
+    error, skill = row.get("ece", NOTHING), row.get("brier_skill", NOTHING)
     if error["mean"] is None:
         return "Calibration is not defined here: there are no test pairs, or no probabilities."
-    state = "are nearly right" if error["mean"] <= MAX_CALIBRATION_ERROR else "are off"
-    return (
+    shown = (
         f"The expected calibration error of the model is {format_estimate(error)}, its Brier score "
-        f"{format_estimate(row['brier'])}: its probabilities {state}. A ranking "
-        "needs no calibration; a cut-off does."
+        f"{format_estimate(row['brier'])}, its Brier skill {format_estimate(skill)} (0: no better "
+        "than giving every pair the share of positives)."
     )
+    if skill["low"] is None:
+        said = "**There are too few independent test pairs, or one class only, to say more.**"
+    elif skill["low"] <= 0:
+        worse = "less" if skill["high"] < 0 else "no more that can be shown"
+        said = (
+            f"**Its probabilities tell {worse} about a pair than the share of positives does.** A "
+            "constant has a small calibration error too, so that error is no merit."
+        )
+    elif error["mean"] <= MAX_CALIBRATION_ERROR:
+        said = "Its probabilities are nearly right, and tell more than the share of positives does."
+    else:
+        said = "Its probabilities tell more than the share of positives does, but they are off."
+    return f"{shown} {said} A ranking needs no calibration; a cut-off does."
 
 
 def slices(table: pd.DataFrame) -> str:
@@ -234,31 +275,39 @@ def slices(table: pd.DataFrame) -> str:
 
 def negatives(orders: pd.DataFrame) -> str:
     """Which kind of negative the model ranks above a positive most often."""
-    model = orders[orders["scorer"] == "model"].set_index("kind")
+    model = orders[orders["scorer"] == "model"].set_index("kind").sort_values("mean")
     if len(model) < 2:
         return "The lists hold one kind of negative only, so there is nothing to compare."
-    hard, easy = model["mean"].idxmin(), model["mean"].idxmax()
+    hard, easy = model.iloc[0], model.iloc[-1]
     return (
-        f"Against {hard} negatives the model ranks the positive first in "
-        f"{format_estimate(model.loc[hard])} of the pairwise orders, against {easy} ones in "
-        f"{format_estimate(model.loc[easy])}. An easy test has few of the former."
+        f"Against {hard.name} negatives the model ranks the positive first in "
+        f"{format_estimate(hard)} of the pairwise orders, against {easy.name} ones in "
+        f"{format_estimate(easy)}. "
+    ) + (
+        "An easy test has few of the former."
+        if hard["high"] < easy["low"]
+        else "That is no difference that could not be chance."
     )
 
 
 def equal_overlap(orders: pd.DataFrame) -> str:
-    """How each scorer does where character overlap with the query decides nothing."""
+    """How the scorers do where plain Jaccard can only guess."""
     if orders.empty:
         return "No positive shares as many characters with its query as one of the negatives."
-    best, model = orders.loc[orders["mean"].idxmax()], orders[orders["scorer"] == "model"]
-    own = (
-        f"The model is right in {format_estimate(model.iloc[0])} of "
-        if len(model)
-        else "There are "
-    )
-    return f"{own}{int(best['couples']):,} pairwise orders of equal overlap" + (
-        ", more often than any other scorer."
-        if best["scorer"] == "model"
-        else f"; {code(best['scorer'])} is right most often, in {format_estimate(best)}."
+    best = orders.loc[orders["mean"].idxmax()]
+    model = orders[orders["scorer"] == "model"]
+    own = model.iloc[0] if len(model) else best
+    return sentences(
+        f"{{name}} is right in {format_estimate(own)} of {int(own['orders']):,} pairwise orders of "
+        "equal overlap; guessing has 0.5.",
+        not (own["low"] > 0.5 or own["high"] < 0.5)
+        and "**That is not shown to be better than guessing.**",
+        own["high"] < 0.5 and "**That is worse than guessing.**",
+        own["mean"] < best["mean"]
+        and f"{{best}} is right most often, in {format_estimate(best)}: only plain Jaccard is held "
+        "equal here, not which characters are shared or in what order.",
+        name="The model" if len(model) else code(own["scorer"]),
+        best=code(best["scorer"]),
     )
 
 
@@ -268,8 +317,8 @@ def scatter(model: Sequence[float], other: Sequence[float], name: str) -> str:
     won, lost = (gaps > 1e-9).sum(), (gaps < -1e-9).sum()
     return (
         f"Queries on which the model is better than {code(name)}: {won:,}; worse: {lost:,}; equal: "
-        f"{len(gaps) - won - lost:,}. Both kinds are worth reading: a combination may beat either."
-    )
+        f"{len(gaps) - won - lost:,}."
+    ) + (" Both kinds are worth reading: a combination may beat either." if won and lost else "")
 
 
 def curve(table: pd.DataFrame) -> str:
@@ -279,8 +328,10 @@ def curve(table: pd.DataFrame) -> str:
     first, last = table.iloc[0], table.iloc[-1]
     if len(table) > 2 and last["low"] > table.iloc[-2]["mean"]:
         trend = "It was still rising at the end: more pairs would probably help."
-    elif last["mean"] < table["mean"].max() - 0.01:
+    elif last["high"] < table["mean"].max():
         trend = "It was higher before: more of the same training does not help."
+    elif pd.isna(last["low"]):
+        trend = "There are too few independent queries for an interval, so no trend is shown."
     else:
         trend = "The last step lies within its interval: the curve is flattening, or too noisy."
     return (
@@ -295,20 +346,12 @@ def blend(fitted: "Blend") -> str:
         return f"There is no blend: {fitted.problem}."
     lead = fitted.minus["model"]
     ndcg, model = (fitted.means[name]["mean"] for name in ("blend", "model"))
-    shown = (
-        f"nDCG@10 {ndcg:.3f} against the model's {model:.3f} (difference {lead['mean']:+.3f}, 95% "
-        f"interval {lead['low']:+.3f} to {lead['high']:+.3f}, p = {lead['p_holm']:.2g} after "
-        "correction)"
-    )
-    if lead["p_holm"] < SIGNIFICANT and lead["low"] > 0:
-        return (
-            f"**The blend ranks better than the model alone**: {shown}. So the model has not "
-            "learned all that shared characters tell. More training may close the gap; until "
-            "then, running all parts and blending them ranks better."
-        )
-    if lead["p_holm"] < SIGNIFICANT and lead["high"] < 0:
-        return (
-            f"**The blend ranks worse than the model**: {shown}. What separates positives from "
-            "negatives among the dev pairs does not order these lists."
-        )
-    return f"**The blend adds nothing that can be shown**: {shown}."
+    shown = f"nDCG@10 {ndcg:.3f} against the model's {model:.3f} ({gap(lead)})"
+    return {
+        1: f"**The blend ranks better than the model alone**: {shown}. So the model has not "
+        "learned all that shared characters tell. More training may close the gap; until then, "
+        "running all parts and blending them ranks better.",
+        -1: f"**The blend ranks worse than the model**: {shown}. What separates positives from "
+        "negatives among the dev pairs does not order these lists.",
+        0: f"**The blend adds nothing that can be shown**: {shown}.",
+    }[direction(lead["low"], lead["high"], lead["p_holm"])]
