@@ -148,6 +148,7 @@ def test_notebook_4_measures_the_whole_ladder_with_tests_and_says_what_may_be_cl
         "random",
         "candidate_order",
         "char_jaccard",
+        "token_jaccard",
         "tfidf_cosine",
         "bm25",
         "ngram_regression",

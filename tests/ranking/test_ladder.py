@@ -36,7 +36,8 @@ def test_a_run_with_a_model_is_its_own_subject(chain, tiny_model):
     assert subject.base.path == tiny_model
     assert len(subject.splits["train"]) > 100
     assert subject.left_out == {}
-    assert "trained in this very run" in str(subject)
+    assert "the model of this run;" in str(subject)
+    assert "an earlier run" not in str(subject).split("Base:")[0]
 
 
 def test_a_model_made_elsewhere_is_evaluated_as_it_is(tmp_path, tiny_model):
@@ -56,11 +57,12 @@ def test_a_model_made_elsewhere_is_evaluated_as_it_is(tmp_path, tiny_model):
         "bm25",
         "tfidf_cosine",
         "char_jaccard",
+        "token_jaccard",
         "candidate_order",
         "random",
     ]
     result = evaluate(scorers, LISTS, subject.splits["test"], resamples=100)
-    assert len(result.metrics["rows"]) == 6
+    assert len(result.metrics["rows"]) == 7
 
 
 def test_another_runs_model_brings_its_pairs_and_its_base(chain, tmp_path, tiny_model):
@@ -274,7 +276,7 @@ def test_a_new_baseline_needs_nothing_but_its_entry_in_the_registry(
 ):
     class Length:
         @classmethod
-        def build(cls, train, lists, seed):
+        def build(cls, train, lists, seed, **_):
             return cls() if len(train) == 0 and lists == LISTS and seed == 7 else None
 
         def score(self, pairs):

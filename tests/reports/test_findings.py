@@ -54,9 +54,9 @@ def test_runs_in_words():
     assert findings.states([]) == "0 runs: none."
     assert findings.differences([], pd.DataFrame()) == "There are not two runs to compare."
     assert findings.seeds(pd.DataFrame()) == "No run has `ndcg@10` yet."
-    rows = [{"runs": 1, "mean": 0.5, "sd": None, "p_holm": None}]
+    rows = [{"runs": 1, "mean": 0.5, "sd": None, "p_corrected": None}]
     assert "more than one seed" in findings.seeds(pd.DataFrame(rows))
-    rows = [{"runs": 2, "mean": 0.5, "sd": 0.1, "p_holm": None}]
+    rows = [{"runs": 2, "mean": 0.5, "sd": 0.1, "p_corrected": None}]
     assert findings.seeds(pd.DataFrame(rows)).endswith("(mean standard deviation of 1 setting).")
 
 

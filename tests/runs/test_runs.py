@@ -110,6 +110,7 @@ def test_a_run_folder_holds_what_the_plan_says(finished):
         "bm25",
         "tfidf_cosine",
         "char_jaccard",
+        "token_jaccard",
         "candidate_order",
         "random",
     }

@@ -9,9 +9,11 @@ from workbench.scoring.baselines import (
     BASELINES,
     Bm25,
     CandidateOrder,
+    CharacterJaccard,
     NgramRegression,
     RandomScorer,
     TfidfCosine,
+    TokenJaccard,
 )
 
 
@@ -103,12 +105,14 @@ def test_ngram_regression_must_be_fitted_first():
 def test_every_baseline_is_built_by_name_in_the_order_of_the_ladder(sample):
     lists = [CandidateList("怎么借钱", ("如何借款", "天气好"), (1.0, 0.0))]
     pairs = lists[0].pairs()
-    built = {name: one.build(train=sample, lists=lists, seed=7) for name, one in BASELINES.items()}
+    given = {"train": sample, "lists": lists, "seed": 7, "tokenizer": words()}
+    built = {name: one.build(**given) for name, one in BASELINES.items()}
     assert list(built) == [
         "ngram_regression",
         "bm25",
         "tfidf_cosine",
         "char_jaccard",
+        "token_jaccard",
         "candidate_order",
         "random",
     ]
@@ -125,10 +129,34 @@ def test_every_baseline_is_built_by_name_in_the_order_of_the_ladder(sample):
         assert (built[name].score(pairs) == scorer.score(pairs)).all()
 
 
+def words():
+    """A tokenizer that knows the words a and b."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    known = {"[UNK]": 0, "a": 1, "b": 2}
+    tokenizer = Tokenizer(models.WordLevel(known, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return tokenizer
+
+
+def test_shared_tokens_by_hand_and_all_unknown_words_are_one():
+    pairs = [("a b", "b a"), ("a x", "a b"), ("xx", "yy zz"), ("", "")]
+    assert TokenJaccard(words()).score(pairs).tolist() == pytest.approx([1, 1 / 3, 1, 0])
+
+
+@pytest.mark.parametrize("space", [" ", "\u00a0", "\u2003", "\u3000", "\x1d", "\x85", "\r"])
+def test_white_space_of_any_kind_is_no_shared_character(space):
+    same, none = CharacterJaccard().score([("a b", f"a{space}b"), (f"a{space}", f"b{space}")])
+    assert (same, none) == (1, 0)
+
+
 def test_without_training_pairs_the_regression_is_left_out_and_tfidf_fits_the_candidates():
     lists = [CandidateList("ab", ("abc", "xyz"), (1.0, 0.0))]
     built = {n: one.build(train=None, lists=lists, seed=1) for n, one in BASELINES.items()}
-    assert [name for name, scorer in built.items() if scorer is None] == ["ngram_regression"]
+    assert [name for name, scorer in built.items() if scorer is None] == [
+        "ngram_regression",
+        "token_jaccard",
+    ]
     right, wrong = built["tfidf_cosine"].score(lists[0].pairs())
     assert right > wrong == 0
 

@@ -10,8 +10,8 @@ QUERIES_AT_ONCE = 64  # bounds the memory
 
 
 def characters(text: str) -> frozenset[str]:
-    """The different characters of a text, white space left out."""
-    return frozenset(text) - {" ", "\t", "\n", "\u3000"}
+    """The different characters of a text, white space of any kind left out."""
+    return frozenset("".join(text.split()))
 
 
 def jaccard(first: frozenset[str], second: frozenset[str]) -> float:

@@ -1,6 +1,8 @@
 """Scorers measured on the same lists and pairs: the figures, and where each scorer fails."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,6 +100,29 @@ class Evaluation:
         return pd.DataFrame({"positive": ranked["relevance"] > 0, "score": ranked["score"]})
 
 
+def with_progress(scorers: "Mapping[str, Scorer]", pairs: int) -> "Iterator[tuple[str, Scorer]]":
+    """The scorers by name; the progress is a bar in JupyterLab, elsewhere a line for each scorer.
+
+    A model takes nearly all the time and the others hardly any, so the seconds left are those of
+    the models that are still to come, by the mean of those that are done.
+    """
+    from tqdm.auto import tqdm
+
+    bar = tqdm(scorers, disable="JPY_SESSION_NAME" not in os.environ, unit="scorer")
+    models = [name for name, scorer in scorers.items() if hasattr(scorer, "expect")]
+    took = list[float]()
+    for place, name in enumerate(bar, 1):
+        bar.set_description(name)
+        start = time.monotonic()
+        yield name, scorers[name]
+        seconds = time.monotonic() - start
+        took += [seconds] if name in models else []
+        coming = len(set(models) & set(list(scorers)[place:]))
+        left = f", about {coming * sum(took) / len(took):.0f} s left" if took and coming else ""
+        if bar.disable:
+            print(f"{name}: {pairs:,} pairs in {seconds:.0f} s{left}", flush=True)
+
+
 def score_lists(scorer: "Scorer", lists: Sequence[CandidateList]) -> list[np.ndarray]:
     """Scores of every list's candidates: for each list a float32 array of shape (candidates,)."""
     return split_scores(scorer.score([pair for one in lists for pair in one.pairs()]), lists)
@@ -159,7 +184,7 @@ def evaluate(
     frames: list[list[pd.DataFrame]] = []
     groups, pair_groups, dev_groups = query_groups(lists), text_groups(pairs), text_groups(tuning)
     draws = min(resamples, PAIR_RESAMPLES)
-    for name, scorer in scorers.items():
+    for name, scorer in with_progress(scorers, to_score):
         if expect := getattr(scorer, "expect", None):
             expect(to_score)
         scores = score_lists(scorer, lists)

@@ -12,7 +12,7 @@ from workbench.data.build_lists import query_groups
 from workbench.data.lists import CandidateList
 from workbench.data.splits import SPLITS, read_split
 from workbench.files import display_path, read_json
-from workbench.models import ModelError, ModelLocation, find_model, read_lineage
+from workbench.models import ModelError, ModelLocation, find_model, load_tokenizer, read_lineage
 from workbench.ranking.evaluation import Evaluation, rank_lists, score_lists
 from workbench.ranking.metrics import MAIN_METRIC
 from workbench.ranking.uncertainty import bootstrap_mean
@@ -41,13 +41,14 @@ class Subject:
     left_out: dict[str, str]
 
     def __str__(self) -> str:
-        """What is tested, in four lines."""
-        trained = "trained in this very run"
-        if not self.own:
-            trained = "NOT trained in this run, which has no model; evaluated as it is"
+        """What is tested, in three lines."""
+        model = f"{self.model}, NOT trained in this run, which has no model; evaluated as it is"
+        if self.own:
+            name, weights = self.model.name, self.model.sha256[:12]
+            model = f"{name} (the model of this run; weights sha256 {weights}…)"
         counts = ", ".join(f"{name} {len(pairs):,}" for name, pairs in self.splits.items())
         return (
-            f"Model: {self.model}\n       {trained}\n"
+            f"Model: {model}\n"
             f"Base: {self.base or 'left out, because ' + self.left_out['base']}\n"
             f"Pairs: {counts}" + (f" (from {self.data_from})" if self.data_from else "")
         )
@@ -124,12 +125,15 @@ def ladder_scorers(
         ValueError: two scorers would have the same name.
     """
     load, left_out = _loader(max_length, seed, backend), dict(subject.left_out)
+    tokenizer = load_tokenizer(subject.model)
     scorers = {"model": load(subject.model)}
     if subject.base is not None:
         scorers["base"] = load(subject.base)
     for name, kind in BASELINES.items():
         try:
-            scorer = kind.build(train=subject.splits["train"], lists=lists, seed=seed)
+            scorer = kind.build(
+                train=subject.splits["train"], lists=lists, seed=seed, tokenizer=tokenizer
+            )
         except ValueError as error:
             scorer, left_out[name] = None, str(error)
         if scorer is not None:

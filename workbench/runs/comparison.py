@@ -17,7 +17,7 @@ import pandas as pd
 
 from workbench.data.splits import text_groups
 from workbench.ranking.metrics import LOWER_IS_BETTER, RANKING_METRICS
-from workbench.ranking.uncertainty import bootstrap_draws, estimate, holm, randomisation_test
+from workbench.ranking.uncertainty import bootstrap_draws, estimate, range_test
 from workbench.run_folder import RunFolder
 from workbench.runs.catalog import RunRecord, read_run, run_folders
 from workbench.runs.folder import NOT_RECORDED
@@ -134,20 +134,21 @@ def paired_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.Da
 
     Returns:
         A row per run: `queries` in common (the same query with the same candidates), the mean
-        `difference` of the best run with its 95% interval, `p` and `p_holm` (corrected for all
-        rows with a test); NaN, and a `note`, if no query is shared.
+        `difference` of the best run with its 95 % interval, and `p_corrected`, which allows for
+        having chosen the best on these very queries; NaN, and a `note`, if no query is shared.
     """
     best = best_run(records, metric)
-    columns = ["run", "queries", "difference", "low", "high", "p", "p_holm", "note"]
+    columns = ["run", "queries", "difference", "low", "high", "p_corrected", "note"]
     if best is None or metric not in RANKING_METRICS:
         return pd.DataFrame(columns=columns)
-    others = [one for one in records if one is not best and one.value(metric) is not None]
-    table = _tests([_gap(best, other, metric) for other in others])
+    measured = [one for one in records if one.value(metric) is not None]
+    others = [one for one in measured if one is not best]
+    tests = len({record.test for record in measured})
+    table = _tests([_gap(best, other, metric) for other in others], tests)
     table = table.rename(columns={"mean": "difference"})
     table["run"] = [record.name for record in others]
-    table["note"] = np.where(
-        table["queries"] == len(per_query(best, metric)), "", "only the queries in common"
-    )
+    whole = table["queries"] == len(per_query(best, metric))
+    table["note"] = np.where(whole, "", "only the queries in common")
     table.loc[table["queries"] == 0, "note"] = (
         "no query in common with the same candidates: not comparable"
     )
@@ -163,8 +164,9 @@ def seed_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.Data
 
     Returns:
         A row per setting (see `settings`): what varies, `runs`, and over these `mean`, `sd` (NaN
-        for one), `min` and `max` of the metric; then `queries` shared with the best setting, its
-        `lead` there, `p`, and `p_holm`.
+        for one), `min` and `max` of the metric; then `queries` shared with the best setting, the
+        `lead` of the best there, which is negative where it is behind, with its 95 % interval, and
+        `p_corrected`, which allows for having chosen the best.
     """
     groups: dict[str, list[RunRecord]] = {}
     given = {}
@@ -178,26 +180,26 @@ def seed_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.Data
     table["runs"] = [len(one) for one in values]
     for name, function in {"mean": "mean", "sd": "std", "min": "min", "max": "max"}.items():
         table[name] = [one.agg(function) for one in values]
-    tested = ["queries", "lead", "p", "p_holm"]
     best, *others = ordered.values() or [[]]
-    if metric in RANKING_METRICS and others:
-        found = _tests([_seed_gaps(best, other, metric) for other in others])
-        found.index += 1
-        table[tested] = found.rename(columns={"mean": "lead"})[tested]
-    else:
-        table[tested] = np.nan
-    return table
+    if metric not in RANKING_METRICS:
+        others = []
+    tests = len({frozenset(record.test for record in runs) for runs in ordered.values()})
+    found = _tests([_seed_gaps(best, other, metric) for other in others], tests)
+    found.index += 1  # the row of the best setting itself stays empty
+    return table.join(found.rename(columns={"mean": "lead"}))
 
 
 Gap = tuple[tuple[str, ...], np.ndarray]  # candidate lists, and the lead of one run on each
 
 
-def _tests(gaps: Sequence[Gap]) -> pd.DataFrame:
-    """Interval and p-value of each mean gap: `queries`, `mean`, `low`, `high`, `p`, `p_holm`."""
-    table = pd.DataFrame(
-        {"queries": [len(gap) for _, gap in gaps]},
-        columns=["queries", "mean", "low", "high", "p", "p_holm"],
-    )
+def _tests(gaps: Sequence[Gap], tests: int) -> pd.DataFrame:
+    """Each mean gap, as rows of `queries`, `mean`, `low`, `high` and `p_corrected`.
+
+    The p-values allow for the choice among the runs of one test by `range_test`, and for the choice
+    among `tests` different ones by Bonferroni; there are enough resamples for either.
+    """
+    columns = ["mean", "low", "high", "p_corrected"]
+    table = pd.DataFrame({"queries": [len(gap) for _, gap in gaps]}, columns=["queries", *columns])
     together: dict[tuple[str, ...], list[int]] = {}
     for row, (keys, _) in enumerate(gaps):
         if keys:
@@ -206,12 +208,10 @@ def _tests(gaps: Sequence[Gap]) -> pd.DataFrame:
         matrix = np.column_stack([gaps[row][1] for row in rows])
         groups = list_groups(keys)
         draws = bootstrap_draws(matrix, groups, RESAMPLES)
-        p = randomisation_test(matrix, groups, RESAMPLES)
+        p = np.minimum(1, tests * range_test(matrix, groups, RESAMPLES * tests))
         for row, gap, drawn, one in zip(rows, matrix.T, draws.T, p, strict=True):
-            table.loc[row, ["mean", "low", "high", "p"]] = [*estimate(gap.mean(), drawn), one]
-    tested = table["p"].notna()
-    table.loc[tested, "p_holm"] = holm(table.loc[tested, "p"])
-    return table.astype(dict.fromkeys(table.columns[1:], float))
+            table.loc[row, columns] = [*estimate(gap.mean(), drawn), one]
+    return table.astype(dict.fromkeys(columns, float))
 
 
 def per_query(record: RunRecord, metric: str) -> pd.Series:

@@ -7,7 +7,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "baselines": (
             "BASELINES Bm25 CandidateOrder CharacterJaccard NgramRegression RandomScorer Scorer "
-            "TfidfCosine"
+            "TfidfCosine TokenJaccard"
         ),
         "cross_encoder": "ModelScorer",
     },

@@ -7,7 +7,7 @@ and register it there.
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import groupby, pairwise
-from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -17,21 +17,15 @@ from workbench.data.lists import CandidateList
 from workbench.data.overlap import characters, jaccard
 from workbench.data.pairs import Float32Array, TextPair
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 
 class Scorer(Protocol):
     """What baselines and models have in common."""
 
     def score(self, pairs: Sequence[TextPair]) -> Float32Array:
         """The score of each (query, candidate) pair, float32 of shape (n,), higher is better."""
-        ...
-
-
-@runtime_checkable
-class Expecting(Protocol):
-    """A scorer that uses the number of pairs to come."""
-
-    def expect(self, pairs: int) -> None:
-        """Announce how many pairs will be scored in all."""
         ...
 
 
@@ -110,9 +104,12 @@ class NgramRegression:
         both, either = left.multiply(right).tocsr(), abs(left - right)
         shared, other = (np.asarray(part.sum(axis=1)).ravel() for part in (both, either))
         sets = {text: characters(text) for text in texts}
-        overlaps = [_overlaps(sets[a], sets[b]) for a, b in zip(first, second, strict=True)]
+        least = [min(len(sets[a]), len(sets[b])) for a, b in zip(first, second, strict=True)]
+        common = [len(sets[a] & sets[b]) for a, b in zip(first, second, strict=True)]
+        overlaps = [jaccard(sets[a], sets[b]) for a, b in zip(first, second, strict=True)]
+        contained = np.array(common) / np.maximum(least, 1)
         # Twice, so that the penalty on the weights leaves these few strong features some room.
-        dense = 2 * np.column_stack([shared / np.maximum(shared + other, 1), overlaps])
+        dense = 2 * np.column_stack([shared / np.maximum(shared + other, 1), overlaps, contained])
         return sparse.hstack([both, either, sparse.csr_matrix(dense, dtype=np.float32)], "csr")
 
 
@@ -171,9 +168,27 @@ class CharacterJaccard:
 
     def score(self, pairs: Sequence[TextPair]) -> Float32Array:
         """Scores of shape (n,) in [0, 1]; 0 where both texts are empty."""
-        cached = lru_cache(maxsize=None)(characters)  # a query occurs in many pairs
-        overlaps = (jaccard(cached(first), cached(second)) for first, second in pairs)
+        pieces = lru_cache(maxsize=None)(self.pieces)  # a query occurs in many pairs
+        overlaps = (jaccard(pieces(first), pieces(second)) for first, second in pairs)
         return np.fromiter(overlaps, dtype=np.float32, count=len(pairs))
+
+    def pieces(self, text: str) -> frozenset[str]:
+        """What is counted of a text."""
+        return characters(text)
+
+
+class TokenJaccard(CharacterJaccard):
+    """Shared tokens of a model over all of them: counting, with what its tokenizer leaves over.
+
+    All that the vocabulary lacks is one token.
+    """
+
+    def __init__(self, tokenizer: "Tokenizer") -> None:
+        self.tokenizer = tokenizer
+
+    def pieces(self, text: str) -> frozenset[str]:
+        """The different tokens of a text, special tokens left out."""
+        return frozenset(self.tokenizer.encode(text, add_special_tokens=False).tokens)
 
 
 class CandidateOrder:
@@ -210,17 +225,11 @@ def _terms(text: str) -> list[str]:
     return [*lower, *map("".join, pairwise(lower))]
 
 
-def _overlaps(first: frozenset[str], second: frozenset[str]) -> tuple[float, float]:
-    """Shared characters over all characters, and over those of the text that has fewer."""
-    shared = len(first & second)
-    return shared / max(len(first | second), 1), shared / max(min(len(first), len(second)), 1)
-
-
 class Baseline(NamedTuple):
-    """How a baseline is built: `build(train=, lists=, seed=)` gives the scorer for these lists.
+    """How a baseline is built: `build(train=, lists=, seed=, tokenizer=)` gives the scorer.
 
-    It is None if the baseline needs training pairs and there are none; it raises `ValueError` if
-    the baseline cannot learn from them.
+    It is None if the baseline needs training pairs, or the model's tokenizer, and there are none;
+    it raises `ValueError` if the baseline cannot learn from them.
     """
 
     build: Callable[..., Scorer | None]
@@ -230,10 +239,6 @@ def _candidates(lists: Sequence[CandidateList]) -> list[str]:
     return [text for one in lists for text in one.candidates]
 
 
-def _regression(train: pd.DataFrame | None, seed: int, **_: Any) -> Scorer | None:
-    return None if train is None else NgramRegression(seed).fit(train)
-
-
 def _tfidf(train: pd.DataFrame | None, lists: Sequence[CandidateList], **_: Any) -> Scorer:
     if train is None or train.empty:
         return TfidfCosine(_candidates(lists))
@@ -241,10 +246,15 @@ def _tfidf(train: pd.DataFrame | None, lists: Sequence[CandidateList], **_: Any)
 
 
 BASELINES = {
-    "ngram_regression": Baseline(_regression),
+    "ngram_regression": Baseline(
+        lambda train, seed, **_: None if train is None else NgramRegression(seed).fit(train)
+    ),
     "bm25": Baseline(lambda lists, **_: Bm25(_candidates(lists))),
     "tfidf_cosine": Baseline(_tfidf),
     "char_jaccard": Baseline(lambda **_: CharacterJaccard()),
+    "token_jaccard": Baseline(
+        lambda tokenizer=None, **_: None if tokenizer is None else TokenJaccard(tokenizer)
+    ),
     "candidate_order": Baseline(lambda **_: CandidateOrder()),
     "random": Baseline(lambda seed, **_: RandomScorer(seed)),
 }

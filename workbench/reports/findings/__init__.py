@@ -14,9 +14,9 @@ __getattr__, __dir__ = lazy_names(
     {
         "data": "bad_rows contradictions labels lengths missing repair repair_table reuse split "
         "vocabulary",
-        "ranking": "agreement backends blend calibration curve equal_overlap intervals leak left_out "
-        "lists negatives pairs scatter slices ties verdict",
-        "runs": "best differences seeds states",
+        "ranking": "agreement backends blend calibration curve equal_overlap intervals leak "
+        "left_out lists negatives pairs scatter slices ties verdict",
+        "runs": "best differences failures losses seeds states unmeasured",
         "training": "card dev gradient loss outcome recipe warm_up",
     },
 )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from workbench.ranking.metrics import RANKING_METRICS
-from workbench.ranking.uncertainty import SIGNIFICANT, format_estimate
+from workbench.ranking.uncertainty import direction, format_estimate
 from workbench.reports.findings import code, count, sentences
 from workbench.runs.catalog import RunRecord
 from workbench.runs.comparison import best_run, varied
@@ -38,27 +38,46 @@ def differences(records: Sequence[RunRecord], table: pd.DataFrame) -> str:
     return f"{text}; and also in {', '.join(others)}. A difference may come from any of these."
 
 
+def unmeasured(records: Sequence[RunRecord], metric: str = "ndcg@10") -> str:
+    """How many runs have no value of a metric."""
+    without = sum(record.value(metric) is None for record in records)
+    if not without:
+        return f"All {count(len(records), 'run')} have `{metric}`."
+    return f"Runs without `{metric}`, which the figures leave out: {without} of {len(records)}."
+
+
 def best(records: Sequence[RunRecord], paired: pd.DataFrame, metric: str = "ndcg@10") -> str:
     """Which run is best, how sure that is, and the bias of having chosen it."""
     first = best_run(records, metric)
     if first is None:
         return f"No run has `{metric}` yet."
-    text = f"**{first.name}** has the best {metric}: {format_estimate(first.metrics[metric])}."
-    if metric not in RANKING_METRICS:
-        return f"{text} `{metric}` is not kept per query, so there is no paired test of it."
-    tested = paired[paired["p_holm"].notna()]
-    beaten = (tested["p_holm"].astype(float) < SIGNIFICANT) & (tested["low"] > 0)
+    measured = sum(record.value(metric) is not None for record in records)
+    text = f"{code(first.name)} has the best {metric}: {format_estimate(first.metrics[metric])}."
+    if measured < 2:
+        return f"{text} There is no other run to compare it with."
+    tested = paired[paired["p_corrected"].notna()]
     apart = len(paired) - len(tested)
     return sentences(
-        text,
-        f"It is clearly ahead of {beaten.sum()} of the {count(len(tested), 'run')} with the same "
-        "queries (95% interval above 0, Holm-corrected p below 0.05).",
+        "{text}",
+        metric not in RANKING_METRICS
+        and f"`{metric}` is not kept per query, so there is no paired test of it.",
+        bool(len(tested))
+        and f"{_counted(tested)} of the {count(len(tested), 'run')} with the same queries (95 % "
+        "interval without 0, and p below 0.05, corrected for having chosen the best run).",
         apart > 0
         and f"It shares no query with the same candidates with {apart}: that difference of means "
         "is not a difference between the models.",
-        f"It was chosen as the best of {len(paired) + 1} on this very test, so its value is "
-        "somewhat too high: choose on dev, or confirm it on new queries.",
+        f"It was chosen as the best of {measured} on this very test, so its value is somewhat too "
+        "high: choose on dev, or confirm it on new queries.",
+        text=text,
     )
+
+
+def _counted(table: pd.DataFrame) -> str:
+    """`It is clearly ahead of 2 and behind 0`, by the rule of every claim."""
+    signs = [direction(*row) for row in table[["low", "high", "p_corrected"]].to_numpy(float)]
+    behind = f" and **clearly behind {signs.count(-1)}**" if -1 in signs else ""
+    return f"It is clearly ahead of {signs.count(1)}{behind}"
 
 
 def seeds(table: pd.DataFrame, metric: str = "ndcg@10") -> str:
@@ -74,10 +93,37 @@ def seeds(table: pd.DataFrame, metric: str = "ndcg@10") -> str:
     )
     if len(table) < 2:
         return text + "."
-    ahead = (table["p_holm"].astype(float) < SIGNIFICANT).sum()
-    return (
+    tested = table[table["p_corrected"].notna()]
+    apart = len(table) - 1 - len(tested)
+    return sentences(
         f"{text}; the means of the worst and the best setting differ by "
-        f"{table['mean'].max() - table['mean'].min():.3f}. Over all seeds, the best setting is "
-        f"clearly ahead of {ahead} of the {len(table) - 1} others (paired by seed and query, "
-        "Holm-corrected)."
+        f"{table['mean'].max() - table['mean'].min():.3f}.",
+        bool(len(tested))
+        and f"Take the setting with the best mean, and only the queries and seeds it shares with "
+        f"another. {_counted(tested)} of the {count(len(tested), 'other')} (paired by seed and "
+        "query, corrected for having chosen the best).",
+        bool((tested["lead"] < 0).any())
+        and "**Where it is behind, its mean is higher only because the settings have not the same "
+        "seeds.**",
+        apart > 0 and f"With {apart} it shares no seed and query, or the metric is not per query.",
     )
+
+
+def losses(records: Sequence[RunRecord]) -> str:
+    """Whether the losses of these runs can be compared."""
+    if len({record.data.get("sha256") for record in records}) > 1:
+        return "**The runs have different data, so their losses cannot be compared at all.**"
+    return (
+        "The runs have the same data, so the levels can be compared as far as the splits are the "
+        "same (another seed splits otherwise)."
+    )
+
+
+def failures(table: pd.DataFrame) -> str:
+    """How many runs have not come to their end.
+
+    Args:
+        table: from `runs_table`.
+    """
+    found = int((~table["state"].isin(["done", "running"])).sum())
+    return f"Runs that are not complete: {found}." if found else "No run failed or was interrupted."
