@@ -7,23 +7,33 @@ import pandas as pd
 import pytest
 import torch
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+from tokenizers import Tokenizer
+from tokenizers.models import Unigram
 from transformers import TrainerCallback
 
+from workbench.data.pairs import text_pairs
 from workbench.data.splits import DataError, prepare_data, read_split
 from workbench.files import read_json
 from workbench.machine import _gain_of_bfloat16
-from workbench.models import find_model, read_lineage
+from workbench.models import ModelError, find_model, read_lineage
 from workbench.ranking.ladder import find_snapshots, find_subject, stage_models
+from workbench.ranking.metrics import pair_metrics
 from workbench.reports import findings
-from workbench.reports.figures.training import running_step
+from workbench.reports.figures.training import log_values, loss_curve, running_step
 from workbench.reports.model_card import write_card
 from workbench.run_folder import stage_folders
 from workbench.scoring.cross_encoder import ModelScorer, load_cross_encoder
-from workbench.training.checkpoints import ResumeError
+from workbench.training.checkpoints import DivergedError, ResumeError
 from workbench.training.log import TrainingLog, read_training_log
 from workbench.training.recipe import Recipe, read_stages
 from workbench.training.stages import Training, fine_tune
-from workbench.training.trainer import FastTrainer, logging_steps, watched
+from workbench.training.trainer import (
+    FastTrainer,
+    ResumableTrainer,
+    constant_loss,
+    logging_steps,
+    watched,
+)
 
 RECIPE = Recipe(max_length=64, learning_rate=1e-3, epochs=1)
 
@@ -313,31 +323,196 @@ def test_a_half_written_log_line_is_left_out(tmp_path):
         read_training_log(tmp_path / "none")
 
 
-def test_what_the_loss_says_in_words(tmp_path):
-    log = TrainingLog(tmp_path, "stage 1")
-    for step, loss, dev in ((1, 0.5, 0.5), (2, 0.3, 0.4), (3, 0.1, 0.9)):
-        log.append(
-            {
-                "step": step,
-                "steps": 4,
-                "loss": loss,
-                "grad_norm": step,
-                "dev_loss": dev,
-                "learning_rate": 1 / step,
-                "dev_ap": loss,
-            }
-        )
-    frame = read_training_log(tmp_path)
-    text = findings.loss(frame)
-    assert "fell from 0.5000 to 0.1000 (running: step 3 of 4)" in text
-    assert "begun to memorise" in text
+def log_of(losses, **columns):
+    """A log with a row a step; `columns` hold a value for all rows, or one for each."""
+    rows = {"stage": "stage 1", "step": range(1, len(losses) + 1), "steps": len(losses)}
+    rows |= {"epoch": 0.5, "learning_rate": 0.1, "grad_norm": 2.0, "constant_loss": 0.4337}
+    rows |= {"loss": losses, "dev_loss": np.nan, "dev_ap": 0.5, "dev_pairs": 400}
+    return pd.DataFrame(rows | {"dev_positives": 100} | columns)
+
+
+@pytest.mark.parametrize(
+    ("losses", "said"),
+    [
+        ([0.6, 0.5, 0.4, 0.45, 0.43, 0.44], "cannot be told apart, within the noise"),
+        ([0.6, 0.5, 0.4, 0.21, 0.2, 0.19], "That is below the 0.4337 of a model that gives every"),
+        ([0.3, 0.2, 0.1, 0.61, 0.6, 0.59], "That is above the 0.4337"),  # first against last fell
+    ],
+)
+def test_the_loss_is_compared_with_a_constant_answer(losses, said):
+    text = findings.loss(log_of(losses))
+    assert said in text
+    assert "running" not in text
     assert "cannot tell" in text
-    assert "67% of them were above 1" in findings.gradient(frame)
-    manifest = {"sides": {"dev": {"positives": 1, "pairs": 4}}}
-    assert "guessing has 0.250" in findings.dev(frame, manifest)
-    empty = frame.assign(grad_norm=np.nan, dev_ap=np.nan)
+    assert "0.4337" not in findings.loss(log_of(losses, constant_loss=np.nan))
+    assert "(running: step 6 of 9)" in findings.loss(log_of(losses, steps=9))
+    assert "running" not in findings.loss(log_of(losses, steps=6.5))  # logged every step, all taken
+
+
+@pytest.mark.parametrize(
+    ("epoch", "pairs", "last", "said"),
+    [
+        (1.5, 400, 0.9, "has begun to memorise"),
+        (0.9, 400, 0.9, "is 0.9000 now; no pair has been seen twice so far"),
+        (1.5, 40, 0.9, "is 0.9000 now; 40 dev pairs are too few to say why"),
+        (1.5, 400, 0.401, "lowest at step 2 (0.4000)."),
+    ],
+)
+def test_a_rise_on_dev_is_memorising_only_where_it_can_be(epoch, pairs, last, said):
+    log = log_of([0.5] * 3, dev_loss=[0.5, 0.4, last], epoch=epoch, dev_pairs=pairs)
+    text = findings.loss(log)
+    assert said in text
+    assert ("memorise" in text) == ("memorise" in said)
+
+
+def test_what_the_dev_scores_and_gradients_say_in_words():
+    log = log_of([0.5] * 3, grad_norm=[1, 2, 3], dev_ap=[0.2, 0.6, 0.4])
+    assert "of them were above 1" in findings.gradient(log)
+    text = findings.dev(log, {})
+    assert "is 0.400; guessing has 0.250" in text
+    assert "best value so far is 0.600, at step 2" in text
+    empty = log.assign(grad_norm=np.nan, dev_ap=np.nan)
     assert "No gradient norm" in findings.gradient(empty)
-    assert "No average precision" in findings.dev(empty, manifest)
+    assert "No average precision" in findings.dev(empty, {})
+
+
+def test_the_figures_hold_the_lines_of_a_constant_answer_and_of_guessing():
+    log = log_of([0.5, 0.4])
+    (line,) = loss_curve({"a": log}).collections
+    assert line.get_segments()[0][:, 1].tolist() == [0.4337] * 2
+    assert not loss_curve({"a": log.assign(constant_loss=np.nan)}).collections
+    levels = [line.get_ydata()[0] for line in log_values({"a": log}, "dev_ap", "AP").lines]
+    assert 0.25 in levels
+
+
+def test_a_constant_answer_costs_the_entropy_of_the_labels():
+    assert constant_loss(pd.DataFrame({"label": [1.0, 0, 0, 0]})) == pytest.approx(0.562335)
+    assert constant_loss(pd.DataFrame({"label": [0.0, 0]})) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    """The data of `trained` in a new run folder."""
+    shutil.copytree(trained[0] / "data", tmp_path / "copied/data")
+    return tmp_path / "copied"
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(copied, tiny_model, monkeypatch):
+    """A learning rate that makes the weights leave the numbers, and one that a loss shows first."""
+    base = find_model(str(tiny_model))
+    poison = [5, "loss"]
+
+    def step(self, model, inputs, *args, plain=ResumableTrainer.compute_loss, **kwargs):
+        if poison[1] == "weights" and self.state.global_step == poison[0]:
+            next(iter(model.parameters())).data[-1] = torch.nan  # a token no batch has
+        loss = plain(self, model, inputs, *args, **kwargs)
+        return loss * torch.nan if poison == [self.state.global_step, "loss"] else loss
+
+    monkeypatch.setattr(ResumableTrainer, "compute_loss", step)
+    said = r"stage 1: the loss is nan after step 5 of \d+: .* checkpoint of step 4 is whole"
+    with pytest.raises(DivergedError, match=said):
+        fine_tune(copied, base, RECIPE, checkpoint_steps=2)
+    assert (copied / "checkpoints/stage-1/checkpoint-4").is_dir()
+    assert not (copied / "model").exists()
+    poison[1] = "weights"
+    with pytest.raises(DivergedError, match=r"embeddings\.weight are not finite after step 6"):
+        fine_tune(copied, base, RECIPE, resume=True, checkpoint_steps=2)
+    assert not (copied / "checkpoints/stage-1/checkpoint-6").exists()
+    poison[0] = -1
+    assert fine_tune(copied, base, RECIPE, resume=True, checkpoint_steps=2)["steps"] > 6
+
+
+@pytest.mark.parametrize(("minimum", "keep"), [(1, "best"), (1, "last"), (50, "best")])
+def test_the_best_model_on_dev_is_saved_where_dev_can_tell(
+    minimum, keep, trained, copied, tiny_model, monkeypatch
+):
+    """Its average precision is that of the log, after a kill too."""
+    monkeypatch.setattr("workbench.training.trainer.MIN_DEV", minimum)
+    base, recipe = find_model(str(tiny_model)), RECIPE.model_copy(update={"keep_model": keep})
+    recipe = recipe.model_copy(update={"early_stopping_patience": 3, "epochs": 5})
+    record = fine_tune(copied, base, recipe, checkpoint_steps=3)
+    log, dev = read_training_log(copied), read_split(copied, "dev")
+    rows, text = log.dropna(subset=["dev_ap"]), findings.kept(record)
+    best = rows.loc[rows["dev_ap"].idxmax()]
+    chosen = best if (minimum, keep) == (1, "best") else rows.iloc[-1]
+    scores = ModelScorer.load(find_model(str(copied)), 64).score(text_pairs(dev))
+    assert pair_metrics(scores, list(dev["label"]))["ap"] == pytest.approx(chosen["dev_ap"])
+    assert record["kept"]["model"] == ("last" if chosen is not best else "best")
+    if minimum == 50:
+        assert record["steps"] == record["planned_steps"]
+        assert "takes 50 dev pairs of each class, and there are" in text
+        return
+    assert record["steps"] < record["planned_steps"]
+    assert (rows["step"] > best["step"]).sum() == 3
+    assert "it ended early" in text
+    assert (f"of step {int(best['step']):,}, which had the best" in text) == (keep == "best")
+    before = (copied / "model/model.safetensors").read_bytes()
+    for place in ("training.log.TrainingLog.append", "training.stages.save_model"):
+        shutil.rmtree(copied / "model")
+
+        def killed(*args, append=TrainingLog.append):
+            if len(args) == 2:
+                append(*args)
+            if len(args) == 3 or args[1]["step"] > best["step"]:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(f"workbench.{place}", killed)
+            with pytest.raises(KeyboardInterrupt):
+                fine_tune(copied, base, recipe, checkpoint_steps=3)
+        again = fine_tune(copied, base, recipe, checkpoint_steps=3, resume=True)
+        assert (copied / "model/model.safetensors").read_bytes() == before
+        assert (again["steps"], again["kept"]) == (record["steps"], record["kept"])
+        pd.testing.assert_frame_equal(
+            read_training_log(copied).drop(columns="seconds"), log.drop(columns="seconds")
+        )
+
+
+def test_scoring_dev_pairs_does_not_change_the_training(trained, copied, tiny_model):
+    """Without a dev split the weights are the same; so they are for any number of evaluations."""
+    dev = copied / "data/dev.parquet"
+    pd.read_parquet(dev).head(0).to_parquet(dev)
+    fine_tune(copied, find_model(str(tiny_model)), RECIPE)
+    assert same(copied / "model", trained[0] / "model")
+
+
+def test_predict_gives_probabilities_after_cross_entropy(copied, tiny_model, tmp_path):
+    """Also where the base gave logits."""
+    from sentence_transformers import CrossEncoder
+
+    config = tmp_path / "base/config.json"
+    shutil.copytree(tiny_model, config.parent)
+    text = json.loads(config.read_text())
+    text["sentence_transformers"] = {"activation_fn": "torch.nn.modules.linear.Identity"}
+    config.write_text(json.dumps(text))
+    record = fine_tune(copied, find_model(str(config.parent)), RECIPE)
+    pairs = [("怎么开通会员", "如何办理会员"), ("a", "b")]
+    logits = ModelScorer.load(find_model(str(copied)), 64).score(pairs)
+    found = CrossEncoder(str(copied / "model"), max_length=64).predict(pairs)
+    assert found == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-6)
+    assert record["activation"] == "Sigmoid"
+    assert "gives probabilities" in findings.scores(record)
+
+
+def test_what_cannot_be_learned_is_refused_before_anything_moves(trained, copied, tiny_model):
+    base, train = find_model(str(tiny_model)), copied / "data/train.parquet"
+    (copied / "training_log.jsonl").write_text("")
+    pairs = pd.read_parquet(train)
+    pairs.assign(label=1.0).to_parquet(train)
+    with pytest.raises(DataError, match=r"training pairs are all positive: add pairs with label 0"):
+        fine_tune(copied, base, RECIPE)
+    pairs.assign(label=np.linspace(0, 0.4, len(pairs))).to_parquet(train)
+    with pytest.raises(DataError, match="all negative: add pairs with label 1"):
+        fine_tune(copied, base, RECIPE.model_copy(update={"hard_negatives": 1}))
+    pairs.to_parquet(train)
+    folder = copied / "unigram"
+    shutil.copytree(tiny_model, folder)
+    Tokenizer(Unigram([("<unk>", 0.0), ("a", -1.0)], unk_id=0)).save(str(folder / "tokenizer.json"))
+    with pytest.raises(ModelError, match="Unigram"):
+        fine_tune(
+            copied, find_model(str(folder)), RECIPE.model_copy(update={"vocabulary": "extend"})
+        )
+    assert not (copied / "earlier").exists()
 
 
 def test_stages_follow_one_another_in_the_figure():

@@ -13,7 +13,7 @@ import yaml
 from workbench.files import project_path, read_json, refuse_links, write_json, write_text
 from workbench.ranking.metrics import METRICS
 from workbench.ranking.uncertainty import REHEARSAL_GROUPS, claim, format_estimate
-from workbench.reports.findings import Record, data, names, ranking
+from workbench.reports.findings import Record, data, names, ranking, training
 from workbench.training.log import STEPS, TrainingLog, step_means
 
 SETTINGS = {"card_samples": 3, "language": "", "license": "", "dataset": ""}
@@ -125,6 +125,9 @@ Each stage starts from the saved result of the stage before it, with a new optim
 {% endif %}
 * Loss: [{{ last.loss }}](https://sbert.net/docs/package_reference/cross_encoder/losses.html) with
   `activation_fn` Identity and without `pos_weight`
+{% for note in notes %}
+* {{ note }}
+{% endfor %}
 
 ### Training Hyperparameters
 
@@ -298,6 +301,7 @@ def _facts(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
             for kind in ("min", "mean", "max")
         ],
         "metrics": metrics,
+        "notes": [Markdown(note) for note in (training.kept(last), training.scores(last)) if note],
         "use": Markdown(_intended_use(metrics)),
         "recipe": {n: v for n, v in last["recipe"].items() if n not in last["hyperparameters"]},
         "seconds": round(sum(stage["seconds"] for stage in stages)),

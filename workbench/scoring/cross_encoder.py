@@ -183,13 +183,15 @@ def load_cross_encoder(
             which it would fill with random numbers.
     """
     from sentence_transformers import CrossEncoder
+    from sentence_transformers.base import model as loader
     from transformers import set_seed
     from transformers.utils import logging
 
     set_seed(seed)
     # The library's long report of a missing head says what the docstring says.
-    verbosity = logging.get_verbosity()
+    verbosity, level = logging.get_verbosity(), loader.logger.level
     logging.set_verbosity_error()
+    loader.logger.setLevel(logging.ERROR)  # it would name a path of this machine
     logging.disable_progress_bar()  # loading and saving take a moment; training has its own bar
     try:
         if missing := _missing_weights(location):
@@ -212,6 +214,7 @@ def load_cross_encoder(
         raise ModelError(f"{location.name} cannot be loaded: {first}") from error
     finally:
         logging.set_verbosity(verbosity)
+        loader.logger.setLevel(level)
 
 
 def _missing_weights(location: ModelLocation) -> list[str]:

@@ -24,6 +24,10 @@ class TrainingStoppedError(RuntimeError):
     """SIGTERM stopped the training; its checkpoint is whole."""
 
 
+class DivergedError(RuntimeError):
+    """The loss or a weight is no longer a number; the checkpoints before that are kept."""
+
+
 def seal(checkpoint: Path) -> None:
     """Flush every file of a checkpoint to the disk, then write the mark that makes it count."""
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file())

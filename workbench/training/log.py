@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workbench.files import project_path, project_root, read_json, write_text
+from workbench.files import project_root, read_json, write_text
+from workbench.run_folder import RunFolder
 
-LOG_NAME = "training_log.jsonl"
 LOG_COLUMNS = [
     *("stage", "step", "steps", "epoch", "seconds"),
-    *("loss", "learning_rate", "grad_norm", "dev_loss", "dev_ap"),
+    *("loss", "constant_loss", "learning_rate", "grad_norm"),
+    *("dev_loss", "dev_ap", "dev_pairs", "dev_positives"),
 ]
 STEPS = 500  # the card's log has the mean loss of every 500 steps
 
@@ -22,7 +23,7 @@ class TrainingLog:
     """Appends to `training_log.jsonl` of a run; every row names its stage."""
 
     def __init__(self, run_dir: str | Path, stage: str) -> None:
-        self.path = Path(run_dir) / LOG_NAME
+        self.path = RunFolder(run_dir).training_log
         self.stage = stage
 
     def append(self, row: dict[str, Any]) -> None:
@@ -57,15 +58,25 @@ def read_training_log(run_dir: str | Path) -> pd.DataFrame:
 
     Returns:
         Columns `stage`, `step`, `steps` (the stage's total), `epoch`, `seconds`, `loss` (mean
-        since the last row), `learning_rate`, `grad_norm` (before clipping), `dev_loss`, `dev_ap`.
+        since the last row), `constant_loss` (of the mean label as the only answer),
+        `learning_rate`, `grad_norm` (before clipping), `dev_loss`, `dev_ap`, `dev_pairs`,
+        `dev_positives`.
 
     Raises:
         FileNotFoundError: the run has no log yet.
     """
-    path = project_path(run_dir) / LOG_NAME
+    path = RunFolder(run_dir).training_log
     if not path.is_file():
-        raise FileNotFoundError(f"{run_dir} has no {LOG_NAME} yet: run notebook 02_fine_tune first")
+        raise FileNotFoundError(
+            f"{run_dir} has no {path.name} yet: run notebook 02_fine_tune first"
+        )
     return pd.DataFrame(_rows(path), columns=LOG_COLUMNS)
+
+
+def last_record(run_dir: str | Path) -> dict[str, Any]:
+    """The record of a run's last finished stage, from its lineage; empty if there is none yet."""
+    lineage = RunFolder(run_dir).lineage
+    return dict(read_json(lineage)["stages"][-1]) if lineage.is_file() else {}
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

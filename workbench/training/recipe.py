@@ -55,6 +55,12 @@ class Recipe(BaseModel):
         0, "mined look-alikes added for each text of a positive pair", ge=0, le=100
     )
     symmetric: bool = setting(False, "add each positive pair in the other order too")
+    keep_model: Literal["best", "last"] = setting(
+        "best", "best on dev, if that has 50 pairs of each class; or last"
+    )
+    early_stopping_patience: int = setting(
+        0, "dev scores without a better one that end it; 0: none", ge=0
+    )
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:

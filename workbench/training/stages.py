@@ -15,6 +15,7 @@ import torch
 from sentence_transformers.cross_encoder import CrossEncoder
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
+from workbench.data import POSITIVE
 from workbench.data.pairs import text_pairs
 from workbench.data.splits import DataError, read_manifest, read_split
 from workbench.files import display_path, read_json, write_json
@@ -24,7 +25,7 @@ from workbench.ranking.uncertainty import sigmoid
 from workbench.run_folder import RunFolder, set_aside
 from workbench.scoring.cross_encoder import ModelScorer, load_cross_encoder
 from workbench.training.checkpoints import ResumeError, SnapshotCallback, save_model
-from workbench.training.log import LOG_NAME, TrainingLog
+from workbench.training.log import TrainingLog
 from workbench.training.mining import lexical_pairs, with_mined
 from workbench.training.recipe import Recipe, read_stages
 from workbench.training.trainer import (
@@ -40,7 +41,9 @@ LEXICAL = "lexical warm-up"  # its name in the training log
 REQUEST = "asked.json"  # in the folder of checkpoints: what decides the result of the training
 PRECISION, THREADS = "precision used", "threads"  # decided by the machine; threads order the sums
 DEV_PAIRS = 1000  # the most dev pairs scored each time during training
-MADE_BY_TRAINING = ("model", "stages", "checkpoints", LOG_NAME, "evaluation", "snapshots")
+MADE_BY_TRAINING = (
+    *("model", "stages", "checkpoints", "training_log.jsonl", "evaluation", "snapshots"),
+)
 
 
 def fine_tune(
@@ -80,7 +83,8 @@ class Training:
         resume: continue an interrupted training of the same run.
 
     Raises:
-        DataError: there are no prepared pairs, or none in the training split.
+        DataError: there are no prepared pairs, none in the training split, or all of one class.
+        ModelError: the base model's vocabulary cannot be repaired.
         ResumeError: data or parameters are not those of the training to resume.
         ValueError: `stages` is not a list of whole numbers.
     """
@@ -101,6 +105,9 @@ class Training:
         self.dev = read_split(run_dir, "dev").head(DEV_PAIRS)
         if self.train.empty:
             raise DataError(f"{run_dir}: there is no training pair")
+        refuse_one_class(self.train, f"{run_dir}: {len(self.train):,} training pairs", recipe)
+        if recipe.vocabulary != "keep":  # raises ModelError before anything is set aside
+            repair.repair_vocabulary(load_tokenizer(base), [], recipe.vocabulary)
         request = {  # all that decides the result: the same request gives the same model
             "base_model (sha256 of its weights)": base.sha256,
             "pairs (sha256 of the training side)": pairs_sha256(self.train),
@@ -177,11 +184,7 @@ class Stage:
         self.facts: dict[str, Any] = {"vocabulary": {"vocabulary": "keep"}, "lexical_warm_up": None}
 
     def start_model(self) -> CrossEncoder:
-        """The base model; its vocabulary repaired and warmed up if the recipe says so.
-
-        Raises:
-            ModelError: the base model's vocabulary cannot be repaired.
-        """
+        """The base model; its vocabulary repaired and warmed up if the recipe says so."""
         recipe = self.recipe
         with torch_threads(self.training.threads):
             model = load_cross_encoder(self.base, recipe.max_length, recipe.seed)
@@ -247,6 +250,9 @@ class Stage:
         """
         training, log, every = self.training, self.log, self.training.checkpoint_steps
         labelled = stage_pairs(training.train, training.sizes[self.number - 1], self.recipe.seed)
+        # what `predict` applies: cross-entropy makes the logit one of a probability
+        plain = isinstance(loss, BinaryCrossEntropyLoss)
+        model.activation_fn = torch.nn.Sigmoid() if plain else torch.nn.Identity()
         with torch_threads(training.threads):
             pairs, added = with_mined(labelled, self.recipe)
             trainer = make_trainer(
@@ -270,6 +276,7 @@ class Stage:
         Raises:
             ResumeError: the checkpoint was written with another loss.
             TrainingStoppedError: SIGTERM came; a checkpoint was written.
+            DivergedError: the loss or a weight is not finite.
         """
         with torch_threads(self.training.threads):
             trainer.train()
@@ -288,13 +295,29 @@ class Stage:
             "device": str(model.device),
             **describe_training(trainer),
             "steps": trainer.state.global_step,
+            "planned_steps": trainer.state.max_steps,
+            "kept": {"model": "best" if trainer.keep_best else "last", **trainer.best},
+            "dev": trainer.in_each_row["dev_ap"],
+            "activation": type(model.activation_fn).__name__,
             "train_loss": trainer.mean_loss(),
             **spent,
-            "pairs_per_second": pairs * self.recipe.epochs / max(spent["seconds"], 1e-9),
+            "pairs_per_second": pairs * (trainer.state.epoch or 0) / max(spent["seconds"], 1e-9),
             "log": self.log.rows(),
             "request": self.training.request,
         }
         save_model(model, self.place, [*self.earlier, record])
+
+
+def refuse_one_class(train: pd.DataFrame, what: str, recipe: Recipe) -> None:
+    """Nothing, if the pairs hold what the recipe learns from.
+
+    Raises:
+        DataError: all labels are equal, or mining needs two classes and there is one.
+    """
+    positive, mined = train["label"] >= POSITIVE, recipe.hard_negatives or recipe.lexical_pairs
+    if train["label"].nunique() == 1 or (mined and positive.nunique() == 1):
+        kind, other = ("positive", 0) if positive.iloc[0] else ("negative", 1)
+        raise DataError(f"{what} are all {kind}: add pairs with label {other} to tell them apart")
 
 
 def agreement(model: CrossEncoder, pairs: pd.DataFrame) -> float | None:

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset
+from safetensors.torch import load_model, save_model
 from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers.cross_encoder import (
     CrossEncoder,
@@ -25,13 +26,14 @@ from sentence_transformers.cross_encoder import (
     CrossEncoderTrainingArguments,
 )
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
-from transformers import PrinterCallback
+from transformers import PrinterCallback, TrainerState
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 
+from workbench.data import POSITIVE
 from workbench.data.pairs import text_pairs
 from workbench.engine.forward import is_supported
 from workbench.engine.gradients import BertGradients
-from workbench.files import read_json, write_json
+from workbench.files import read_json, replacing, write_json
 from workbench.ranking.metrics import pair_metrics
 from workbench.scoring.cross_encoder import ModelScorer, pair_encoder
 from workbench.training import checkpoints
@@ -40,6 +42,8 @@ from workbench.training.mining import COLUMNS
 from workbench.training.recipe import Recipe
 
 PROGRESS = "progress.json"  # in a checkpoint: what the library does not keep
+BEST = "best.safetensors"  # beside the checkpoints: the weights that were best on dev
+MIN_DEV = 50  # dev pairs of each class from which average precision chooses a model
 CHECKPOINT_STEPS = 500  # steps between checkpoints
 LOGGED = ("loss", "learning_rate", "grad_norm", "eval_loss", "eval_ap")
 
@@ -49,15 +53,27 @@ class ResumableTrainer(CrossEncoderTrainer):
 
     The library restarts its sum of losses when it resumes, so its next log row and its mean over
     the training differ. Here the losses are kept until they are logged and go into the checkpoint.
-    A checkpoint counts once it is whole; SIGTERM writes one and stops.
+    A checkpoint counts once it is whole; SIGTERM writes one and stops. Scoring dev pairs does not
+    move the random numbers of the training.
+
+    Attributes:
+        training_log: receives the log rows.
+        in_each_row: values of the log rows that hold a loss, and of those that hold dev scores.
+        keep_best: whether the model ends with the weights that were best on dev.
+        patience: dev scores in a row without a better one that end the training; 0: none do.
+        best: `step` and `dev_ap` of the best dev score, and how many came after it; step 0: none.
     """
 
-    training_log: TrainingLog  # receives the log rows
+    training_log: TrainingLog
+    in_each_row: dict[str, dict[str, float]]
+    keep_best = False
+    patience = 0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.pending: list[Any] = []  # losses since the last log row
+        self.pending: list[float] = []  # losses since the last log row
         self.total = 0.0  # of the losses before those
+        self.best: dict[str, Any] = {"step": 0, "dev_ap": -1.0, "after": 0}
         self.before = {"seconds": 0.0, "processor_seconds": 0.0}
         self.started = time.monotonic(), time.process_time()
         self.stopping = False
@@ -68,6 +84,7 @@ class ResumableTrainer(CrossEncoderTrainer):
         Raises:
             ResumeError: the checkpoint was written with another loss.
             TrainingStoppedError: SIGTERM came; a checkpoint was written.
+            DivergedError: the loss or a weight is not finite.
         """
         checkpoint = checkpoints.last_checkpoint(Path(str(self.args.output_dir)))
         if checkpoint:
@@ -78,7 +95,7 @@ class ResumableTrainer(CrossEncoderTrainer):
                     f"{message}: train without resume, or undo the change"
                 )
             self.pending, self.total = progress["pending"], progress["total"]
-            self.before = progress["spent"]
+            self.before, self.best = progress["spent"], progress["best"]
             kwargs["resume_from_checkpoint"] = str(checkpoint)
         self.training_log.rewind(checkpoints.step_of(checkpoint) if checkpoint else 0)
         self.started = time.monotonic(), time.process_time()
@@ -89,7 +106,12 @@ class ResumableTrainer(CrossEncoderTrainer):
             with warnings.catch_warnings():
                 # the reference recipe pins memory; without a GPU torch warns: it has no effect
                 warnings.filterwarnings("ignore", message=".*pin_memory", category=UserWarning)
-                result = super().train(*args, **kwargs)
+                if checkpoint and self._patience_is_over():  # it was killed after its last step
+                    self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+                    self._load_from_checkpoint(str(checkpoint))
+                    result = None
+                else:
+                    result = super().train(*args, **kwargs)
         finally:
             if main_thread:
                 signal.signal(signal.SIGTERM, handler)
@@ -98,13 +120,57 @@ class ResumableTrainer(CrossEncoderTrainer):
                 f"stopped by SIGTERM after step {self.state.global_step} of "
                 f"{self.state.max_steps}; the checkpoint is whole, resume continues from it"
             )
+        self._refuse_weights_not_finite()
+        if self.keep_best and self.best["step"]:
+            load_model(self.model, str(Path(str(self.args.output_dir)) / BEST))
         return result
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         """The library's, after each step; once SIGTERM has come, the step is the last."""
         if self.stopping:
             self.control.should_save = self.control.should_training_stop = True
+        if self.state.global_step >= self.state.max_steps and self.keep_best:
+            self.control.should_evaluate = True  # or the last model could not be the best
         super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The library's, from a copy of the random state; the best weights are written down."""
+        cuda = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        with torch.random.fork_rng(devices=cuda):
+            metrics = super().evaluate(*args, **kwargs)
+        if (found := metrics.get("eval_ap", -1.0)) > self.best["dev_ap"]:
+            self.best = {"step": self.state.global_step, "dev_ap": found, "after": 0}
+            if self.keep_best:
+                with replacing(Path(str(self.args.output_dir)) / BEST) as file:
+                    save_model(self.model, str(file))
+        else:
+            self.best["after"] += 1
+        if self._patience_is_over():
+            self.control.should_save = self.control.should_training_stop = True
+        return metrics
+
+    def _patience_is_over(self) -> bool:
+        return 0 < self.patience <= self.best["after"]
+
+    def _diverged(self, what: str) -> checkpoints.DivergedError:
+        step, args = self.state.global_step, self.args
+        return checkpoints.DivergedError(
+            f"{self.training_log.stage}: {what} after step {step:,} of {self.state.max_steps:,}: "
+            f"the training has diverged; {self._last_good()}. Lower learning_rate (it is "
+            f"{args.learning_rate:g}), raise warmup_ratio, or take precision float32; look for "
+            "damaged pairs too."
+        )
+
+    def _refuse_weights_not_finite(self) -> None:
+        for name, weights in self.model.named_parameters():
+            if not torch.isfinite(weights).all():
+                raise self._diverged(f"the weights {name} are not finite")
+
+    def _last_good(self) -> str:
+        good = checkpoints.last_checkpoint(Path(str(self.args.output_dir)))
+        if good is None:
+            return "there is no checkpoint before it"
+        return f"the checkpoint of step {checkpoints.step_of(good)} is whole"
 
     def spent(self) -> dict[str, float]:
         """Seconds and processor seconds of training, those before an interruption included."""
@@ -114,21 +180,26 @@ class ResumableTrainer(CrossEncoderTrainer):
 
     def mean_loss(self) -> float:
         """The mean over all steps so far."""
-        return math.fsum([self.total, *map(float, self.pending)]) / max(1, self.state.global_step)
+        return math.fsum([self.total, *self.pending]) / max(1, self.state.global_step)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The library's; the loss is kept until it is logged."""
-        loss = super().training_step(*args, **kwargs)
-        self.pending.append(loss.detach().clone())
+        return self._noted(super().training_step(*args, **kwargs))
+
+    def _noted(self, loss: torch.Tensor) -> torch.Tensor:
+        """The loss of a step, kept until it is logged; if it is not finite, the training ends."""
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise self._diverged(f"the loss is {value}")
+        self.pending.append(value)
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """The library's, with the mean loss since the last row, and a row in the training log."""
         if "loss" in logs:
-            losses = list(map(float, self.pending))
-            if losses:
-                logs["loss"] = math.fsum(losses) / len(losses)
-            self.total, self.pending = math.fsum([self.total, *losses]), []
+            if self.pending:
+                logs["loss"] = math.fsum(self.pending) / len(self.pending)
+            self.total, self.pending = math.fsum([self.total, *self.pending]), []
         super().log(logs, start_time)
         values = {n.replace("eval", "dev"): float(logs[n]) for n in LOGGED if n in logs}
         if not values:
@@ -140,7 +211,8 @@ class ResumableTrainer(CrossEncoderTrainer):
             "epoch": self.state.epoch,
             "seconds": round(seconds, 3),
         }
-        self.training_log.append(row | values)
+        extra = [self.in_each_row[n] for n in ("loss", "dev_ap") if n in values]
+        self.training_log.append(row | values | {n: v for one in extra for n, v in one.items()})
         if not watched():
             shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
             rate = step * self.args.train_batch_size / max(seconds, 1e-9)
@@ -150,28 +222,23 @@ class ResumableTrainer(CrossEncoderTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a checkpoint that counts once it is whole; remove older ones."""
+        self._refuse_weights_not_finite()
         folder = Path(str(self.args.output_dir))
         place = folder / f"checkpoint-{self.state.global_step}"
         try:
             shutil.rmtree(place, ignore_errors=True)  # half of one, from a kill at this step
             super()._save_checkpoint(model, trial)
             (place / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody reads
-            progress = {"pending": [float(loss) for loss in self.pending], "total": self.total}
+            progress = {"pending": self.pending, "total": self.total, "best": self.best}
             progress |= {"spent": self.spent(), "loss": describe_loss(self.loss)}
             write_json(place / PROGRESS, progress)
             checkpoints.seal(place)
             checkpoints.prune(folder)
         except Exception as error:
             shutil.rmtree(place, ignore_errors=True)  # it may be what fills the disk
-            good = checkpoints.last_checkpoint(folder)
-            state = (
-                f"that of step {checkpoints.step_of(good)} is whole"
-                if good
-                else "there is none before it"
-            )
             raise RuntimeError(
                 f"the checkpoint of step {self.state.global_step} cannot be written to {folder} "
-                f"({type(error).__name__}: {error}); {state}. Is the disk full?"
+                f"({type(error).__name__}: {error}); {self._last_good()}. Is the disk full?"
             ) from error
 
 
@@ -211,9 +278,7 @@ class FastTrainer(ResumableTrainer):
         model.train()
         pairs = self.encoder.encode(_pairs(inputs))
         seed = self.args.seed, self.state.global_step
-        loss = self.gradients.step(pairs, inputs["label"], seed)
-        self.pending.append(loss.detach().clone())
-        return loss
+        return self._noted(self.gradients.step(pairs, inputs["label"], seed))
 
     def _clip_grad_norm(self, model: Any) -> torch.Tensor:
         return torch.nn.utils.clip_grad_norm_(self.gradients.learned, self.args.max_grad_norm)
@@ -321,16 +386,30 @@ def make_trainer(
         model=model,
         args=arguments,
         train_dataset=datasets[0],
-        # the evaluator has the loss too, so that with `fast` dev pairs are scored once, not twice
-        eval_dataset=datasets[1] if len(dev) and not fast else None,
+        # the evaluator computes the plain loss too, so that dev pairs are scored once, not twice
+        eval_dataset=datasets[1] if len(dev) and not _is_plain(loss) else None,
         evaluator=PairEvaluator(dev, backend, _is_plain(loss)) if len(dev) else None,
         loss=loss,
     )
     trainer.training_log = log
+    positives = int((dev["label"] >= POSITIVE).sum())
+    trainer.in_each_row = {
+        "loss": {"constant_loss": constant_loss(train)} if _is_plain(loss) else {},
+        "dev_ap": {"dev_pairs": len(dev), "dev_positives": positives},
+    }
+    if min(positives, len(dev) - positives) >= MIN_DEV:
+        trainer.keep_best = recipe.keep_model == "best"
+        trainer.patience = recipe.early_stopping_patience
     trainer.remove_callback(PrinterCallback)  # our log lines say the same, and more readably
     if not watched():
         trainer.remove_callback(DEFAULT_PROGRESS_CALLBACK)
     return trainer
+
+
+def constant_loss(pairs: pd.DataFrame) -> float:
+    """The binary cross-entropy, in nats, of a model that answers the mean label to every pair."""
+    mean = np.clip(float(pairs["label"].mean()), 1e-12, 1 - 1e-12)
+    return float(-mean * np.log(mean) - (1 - mean) * np.log(1 - mean))
 
 
 class PairEvaluator(BaseEvaluator):

@@ -8,11 +8,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from workbench.reports.figures.style import BLUE, CYCLE, GREY, new_axes
-from workbench.training.log import reference_log, step_means
+from workbench.training.log import LOG_COLUMNS, reference_log, step_means
 
 
 def loss_curve(logs: Mapping[str, pd.DataFrame], window: int = 5, ax: Axes | None = None) -> Axes:
     """Lines: training loss of each run, raw and smoothed, and its dev loss if it has one.
+
+    A grey line marks the loss of a model that answers the mean label of the first run to each pair.
 
     Args:
         logs: by run name, as `read_training_log` gives them; stages follow one another.
@@ -31,7 +33,13 @@ def loss_curve(logs: Mapping[str, pd.DataFrame], window: int = 5, ax: Axes | Non
         if dev.any():
             look: dict[str, Any] = {"linestyle": "--", "marker": "o", "markersize": 3}
             ax.plot(step[dev], log.loc[dev, "dev_loss"], color=color, label=f"{name}: dev", **look)
-    ax.set(xlabel="step", ylabel="binary cross-entropy (nats)", ylim=(0, None))
+    base = _first(logs).dropna(subset=["constant_loss"])
+    for place, (_, rows) in enumerate(base.groupby("stage", sort=False)):
+        ends = running_step(_first(logs))[rows.index]
+        start, level = ends.iloc[0] - rows["step"].iloc[0], rows["constant_loss"].iloc[0]
+        ax.hlines(level, start, ends.iloc[-1], GREY, label="" if place else "always the mean label")
+    unit = "binary cross-entropy (nats)" if len(base) else "loss"
+    ax.set(xlabel="step", ylabel=unit, ylim=(0, None))
     ax.set_title("Loss by step")
     _mark_stages(logs, ax)
     ax.legend(fontsize="small", ncols=2)
@@ -45,7 +53,8 @@ def log_values(
 
     Args:
         logs: by run name.
-        column: `learning_rate`, `grad_norm` or `dev_ap`.
+        column: `learning_rate`, `grad_norm` or `dev_ap`; for the last, a grey line marks guessing
+            on the dev pairs of the first run.
         label: of the vertical axis, with its unit; also the title.
         ax: where to draw.
     """
@@ -53,6 +62,10 @@ def log_values(
     for (name, log), color in zip(logs.items(), cycle(CYCLE), strict=False):
         values = log[column].dropna()
         ax.plot(running_step(log)[values.index], values, color=color, marker=".", label=name)
+    guesses = _first(logs).dropna(subset=["dev_pairs"])
+    if column == "dev_ap" and len(guesses):
+        share = guesses["dev_positives"].iloc[-1] / guesses["dev_pairs"].iloc[-1]
+        ax.axhline(share, color=GREY, label="guessing")
     ax.set(xlabel="step", ylabel=label, ylim=(0, None))
     ax.set_title(f"{label[:1].upper()}{label[1:]} by step")
     _mark_stages(logs, ax)
@@ -95,7 +108,7 @@ def against_the_card(log: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 def _mark_stages(logs: Mapping[str, pd.DataFrame], ax: Axes) -> None:
     """Lines where a stage of the first run starts, with its name, if there are several."""
-    steps = next(iter(logs.values())).groupby("stage", sort=False)["steps"].max()
+    steps = _first(logs).groupby("stage", sort=False)["steps"].max()
     if len(steps) < 2:
         return
     for number, (stage, start) in enumerate(steps.cumsum().shift(fill_value=0).items()):
@@ -117,3 +130,9 @@ def running_step(log: pd.DataFrame) -> pd.Series:
     """Steps counted through all stages: each stage starts where the one before it ended."""
     ends = log.groupby("stage", sort=False)["steps"].max().cumsum().shift(fill_value=0)
     return log["step"] + log["stage"].map(ends)
+
+
+def _first(logs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The log of the first run, with all columns."""
+    log = next(iter(logs.values()))
+    return log.reindex(columns=log.columns.union(LOG_COLUMNS, sort=False))

@@ -17,7 +17,7 @@ __getattr__, __dir__ = lazy_names(
         "ranking": "agreement backends blend calibration curve equal_overlap intervals leak "
         "left_out lists negatives pairs scatter slices ties verdict",
         "runs": "best differences failures losses seeds states unmeasured",
-        "training": "card dev gradient loss outcome recipe warm_up",
+        "training": "card dev gradient kept loss outcome recipe scores warm_up",
     },
 )
 

@@ -10,6 +10,8 @@ from workbench.training.log import STEPS, beside_the_card
 if TYPE_CHECKING:
     from workbench.training.recipe import Recipe
 
+RISE = 1.02  # of the dev loss above its lowest value, that is worth a word
+MIN_DEV_PAIRS = 200  # a rise on fewer may be chance
 LEARNED = 0.8  # correlation after a warm-up that worked; seen: 0.85 and 0.94, otherwise about 0.5
 
 
@@ -35,22 +37,25 @@ def card(log: pd.DataFrame) -> str:
 
 
 def loss(log: pd.DataFrame) -> str:
-    """How the loss changed, and what a loss curve cannot tell."""
-    parts = []
-    for stage, rows in log.dropna(subset=["loss"]).groupby("stage", sort=False):
-        first, last = rows["loss"].iloc[0], rows["loss"].iloc[-1]
-        done, steps = int(log.loc[log["stage"] == stage, "step"].max()), int(rows["steps"].iloc[-1])
-        state = "" if done >= steps else f" (running: step {done:,} of {steps:,})"
-        change = "fell" if last < first else "rose"
-        parts.append(f"In {stage} the loss {change} from {first:.4f} to {last:.4f}{state}.")
-    dev = log.dropna(subset=["dev_loss"])
-    if len(dev) > 1:
-        least = dev.loc[dev["dev_loss"].idxmin()]
-        rises = dev["dev_loss"].iloc[-1] > 1.02 * least["dev_loss"]
+    """How the loss compares with that of a constant answer, and what a loss curve cannot tell."""
+    parts = [_level(stage, rows) for stage, rows in log.dropna(subset=["loss"]).groupby("stage")]
+    rows = log[log["stage"] == log["stage"].iloc[-1]].dropna(subset=["dev_loss"])
+    if len(rows) > 1:
+        least, last = rows.loc[rows["dev_loss"].idxmin()], rows.iloc[-1]
         parts.append(
             f"The dev loss was lowest at step {int(least['step']):,} ({least['dev_loss']:.4f})"
-            + (" and rose after it: the model has begun to memorise." if rises else ".")
         )
+        if last["dev_loss"] <= RISE * least["dev_loss"]:
+            parts[-1] += "."
+        elif last["epoch"] <= 1:
+            parts[-1] += f" and is {last['dev_loss']:.4f} now; no pair has been seen twice so far."
+        elif last["dev_pairs"] < MIN_DEV_PAIRS:
+            parts[-1] += (
+                f" and is {last['dev_loss']:.4f} now; {count(int(last['dev_pairs']), 'dev pair')} "
+                "are too few to say why."
+            )
+        else:
+            parts[-1] += " and rose after it: the model has begun to memorise."
     return sentences(
         *parts,
         "**What this curve cannot tell:** whether the model ranks better than counting shared "
@@ -59,18 +64,81 @@ def loss(log: pd.DataFrame) -> str:
     )
 
 
-def dev(log: pd.DataFrame, manifest: Record) -> str:
-    """How average precision on dev compares with guessing."""
-    rows = log.dropna(subset=["dev_ap"])
+def _level(stage: str, rows: pd.DataFrame) -> str:
+    """Where the loss is in the second half of a stage, beside that of a constant answer."""
+    done, steps, every = (int(v) for v in (*rows[["step", "steps"]].iloc[-1], rows["step"].iloc[0]))
+    half, constant = rows["loss"].iloc[len(rows) // 2 :], rows["constant_loss"].iloc[-1]
+    text = f"In {stage} the mean loss of the second half is {half.mean():.4f}"
+    text += f" (running: step {done:,} of {steps:,})" if done + every <= steps else ""
+    text += f"; its {count(len(half), 'log row')} lie in {half.min():.4f} to {half.max():.4f}."
+    if pd.isna(constant) or len(half) < 2:
+        return text
+    noise = 2 * half.std() / len(half) ** 0.5
+    if abs(half.mean() - constant) <= noise:
+        place = "cannot be told apart, within the noise of these rows, from"
+    else:
+        place = f"is {'below' if half.mean() < constant else 'above'}"
+    return (
+        f"{text} That {place} the {constant:.4f} of a model that gives every pair the same answer, "
+        "the mean label."
+    )
+
+
+def dev(log: pd.DataFrame, record: Record) -> str:
+    """How average precision on dev compares with guessing, and which model was saved.
+
+    Args:
+        log: of the run, of which the newest stage counts.
+        record: of the newest finished stage; empty if there is none.
+    """
+    rows = log[log["stage"] == log["stage"].iloc[-1]].dropna(subset=["dev_ap"])
     if rows.empty:
         return "No average precision on dev is logged: there is no dev split, or not yet."
-    pairs, last, best = manifest["sides"]["dev"], rows.iloc[-1], rows.loc[rows["dev_ap"].idxmax()]
+    last, best = rows.iloc[-1], rows.loc[rows["dev_ap"].idxmax()]
     return (
         f"At step {int(last['step']):,} average precision on dev is {last['dev_ap']:.3f}; guessing "
-        f"has {pairs['positives'] / pairs['pairs']:.3f}, the share of positives among the "
-        f"{count(pairs['pairs'], 'dev pair')}. The best value so far is {best['dev_ap']:.3f}, at "
-        f"step {int(best['step']):,}."
+        f"has {last['dev_positives'] / last['dev_pairs']:.3f}, the share of positives among the "
+        f"{count(int(last['dev_pairs']), 'dev pair')}. The best value so far is "
+        f"{best['dev_ap']:.3f}, at step {int(best['step']):,}. {kept(record)}"
     )
+
+
+def kept(record: Record) -> str:
+    """Which of a stage's models was saved, and why; empty for a record without it.
+
+    Args:
+        record: of the stage, as in `model/lineage.json`.
+    """
+    if "kept" not in record:
+        return ""
+    found, (pairs, positives) = record["kept"], record["dev"].values()
+    steps = f"step {record['steps']:,}" + (
+        f" (of {record['planned_steps']:,}: it ended early, because no dev score had been better)"
+        if record["steps"] < record["planned_steps"]
+        else ""
+    )
+    if found["model"] == "best":
+        return (
+            f"Saved is the model of step {found['step']:,}, which had the best average precision "
+            f"on {count(pairs, 'dev pair')} ({found['dev_ap']:.3f}); training went on "
+            f"to {steps}."
+        )
+    few = record["recipe"].get("keep_model") == "best"
+    return f"Saved is the last model, of {steps}" + (
+        ": to choose the best takes 50 dev pairs of each class, and there are "
+        f"{positives:,} positive and {pairs - positives:,} other ones."
+        if few
+        else ", as `keep_model: last` asks."
+    )
+
+
+def scores(record: Record) -> str:
+    """What `predict` of the saved model gives; empty for a record without it."""
+    if record.get("activation") == "Sigmoid":
+        return "`predict` gives probabilities: the sigmoid of the model's logit."
+    if "activation" in record:
+        return "`predict` gives logits, numbers of any size; they are not probabilities."
+    return ""
 
 
 def gradient(log: pd.DataFrame, limit: float = 1.0) -> str:
@@ -103,8 +171,8 @@ def recipe(asked: "Recipe") -> str:
     }
     wanted = "; ".join(text for text, applies in extras.items() if applies)
     plain = (
-        f"{asked.epochs:g} epochs in batches of {asked.batch_size}, learning rate "
-        f"{asked.learning_rate:g}, {asked.resolved_precision()}."
+        f"{asked.epochs:g} epoch{'s' * (asked.epochs != 1)} in batches of {asked.batch_size}, "
+        f"learning rate {asked.learning_rate:g}, {asked.resolved_precision()}."
     )
     return f"Beyond the labels: {wanted}. Then {plain}" if wanted else f"Labels only: {plain}"
 
@@ -148,4 +216,6 @@ def outcome(record: Record) -> str:
         and "`speed: fast` is for a BERT on CPU, in one process: here the library's own trainer "
         "was used.",
         f"Trained on {count(seen['labelled'], 'labelled pair')}{''.join(added)}.",
+        kept(record),
+        scores(record),
     )
