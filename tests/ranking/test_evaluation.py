@@ -220,7 +220,7 @@ def test_log_odds_have_a_calibration(sample):
     assert row["brier"]["mean"] == pytest.approx(((probability - scores["positive"]) ** 2).mean())
     assert 0 <= row["ece"]["mean"] <= 1
     assert row["brier_skill"]["high"] < 0
-    assert "tell less about a pair" in findings.calibration(result.metrics)
+    assert "is not shown that its probabilities tell more" in findings.calibration(result.metrics)
 
 
 def test_pairs_of_one_class_are_not_averaged_over_nothing(sample):

@@ -1,8 +1,13 @@
 """Findings follow their numbers; phrases; and the names that the rooms lend to notebooks."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from workbench.data.lists import CandidateList
+from workbench.ranking.blend import Blend
+from workbench.ranking.evaluation import evaluate
+from workbench.ranking.slices import equal_overlap, pairwise_orders, query_features, slice_table
 from workbench.reports import figures, findings
 from workbench.reports import findings as phrases
 
@@ -80,3 +85,203 @@ def test_importing_the_report_does_not_load_torch():
     code += "workbench.reports.figures.ranking, workbench.reports.model_card; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not set(done.stdout.split()) & {"torch", "transformers", "sentence_transformers"}
+
+
+PRAISE = (
+    "ranks better than every",
+    "The blend ranks better",
+    "nearly right",
+    "and tell more than",
+    "Its probabilities tell more",
+    "still rising",
+    "An easy test has few",
+    "ahead of 1",
+    "is ahead in 1",
+    "picture is stable",
+)
+
+
+class Fixed:
+    """A scorer of logits: 1 for texts that hold the mark, else 0; or one value for all."""
+
+    log_odds = True
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def score(self, pairs):
+        return np.array([self.mark in text for _, text in pairs], dtype=np.float32) - 1.6
+
+
+NO_GAP = {"mean": 0.0, "low": -0.01, "high": 0.01, "p_holm": 1.0}
+
+
+def world(queries, groups, model, other="none", dev=0, ties="expected"):
+    """Findings of notebook 4 on `queries` lists of `groups` independent ones, by name."""
+    lists = [
+        CandidateList(
+            f"q{n}",
+            (f"q{n % groups} right", f"q{n} wrong", f"wrong {n}"),
+            (1.0, 0.0, 0.0),
+            kinds=("positive", "look_alike", "random"),
+        )
+        for n in range(queries)
+    ]
+    rows = [(f"a{n % groups}", f"b{n} {'right' * (n % 6 == 0)}", n % 6 == 0) for n in range(90)]
+    pairs = pd.DataFrame(rows, columns=["sentence_0", "sentence_1", "label"])
+    pairs["label"] = pairs["label"].astype(float)
+    found = evaluate(
+        {"model": Fixed(model), "other": Fixed(other)},
+        lists,
+        pairs,
+        ties=ties,
+        resamples=200,
+        dev=pairs.head(dev),
+    )
+    metrics, orders = found.metrics, pairwise_orders(found, lists, resamples=200)
+    curve = pd.DataFrame([{"pairs": n} | metrics["rows"][0]["ndcg@10"] for n in (0, 10, 20)])
+    gap = metrics["model_minus"]["other"] if model == other or groups < 10 else NO_GAP
+    blend = Blend(means={n: {"mean": 0.5} for n in ("model", "blend")}, minus={"model": gap})
+    return metrics, {
+        "agreement": findings.agreement(metrics),
+        "backends": findings.backends(metrics),
+        "blend": findings.blend(blend),
+        "calibration": findings.calibration(metrics),
+        "curve": findings.curve(curve.astype(float)),
+        "equal_overlap": findings.equal_overlap(equal_overlap(found, lists, resamples=200)),
+        "intervals": findings.intervals(metrics),
+        "leak": findings.leak(0, queries, 0),
+        "left_out": findings.left_out({}),
+        "negatives": findings.negatives(orders),
+        "pairs": findings.pairs(metrics),
+        "scatter": findings.scatter(found.values("model"), found.values("other"), "other"),
+        "slices": findings.slices(slice_table(found, query_features(lists), lists)),
+        "ties": findings.ties(metrics),
+        "verdict": findings.verdict(metrics),
+    }
+
+
+WORLDS = {
+    "a constant model": (
+        {"queries": 60, "groups": 60, "model": "none", "other": "wrong"},
+        {
+            "verdict": "it does not rank",
+            "ties": "No ranking in most queries: `model`",
+            "calibration": "is not shown that its probabilities tell more",
+            "equal_overlap": "not shown to be better than guessing",
+            "negatives": "no difference that could not be chance",
+        },
+    ),
+    "a constant model with the worst ties": (
+        {"queries": 60, "groups": 60, "model": "none", "other": "right", "ties": "worst"},
+        {"verdict": "ranks worse than `other`", "ties": "irrelevant candidates are put first"},
+    ),
+    "ten dev pairs": (
+        {"queries": 60, "groups": 60, "model": "none", "dev": 10},
+        {
+            "pairs": "constant answer.**",
+            "verdict": "gives all candidates of most queries the same score",
+        },
+    ),
+    "one group of queries": (
+        {"queries": 60, "groups": 1, "model": "right"},
+        {
+            "verdict": "Too few queries to say anything",
+            "intervals": "there is none",
+            "calibration": "too few independent test pairs",
+            "blend": "no interval",
+            "curve": "no trend is shown",
+            "slices": "too small",
+        },
+    ),
+    "nine queries": (
+        {"queries": 9, "groups": 9, "model": "right"},
+        {"verdict": "Too few queries to say anything", "intervals": "there is none"},
+    ),
+    "equal scorers": (
+        {"queries": 60, "groups": 60, "model": "wrong", "other": "wrong"},
+        {
+            "verdict": "`other` cannot be told apart",
+            "scatter": "equal: 60.",
+            "blend": "adds nothing that can be shown",
+        },
+    ),
+    "a model that ranks in reverse": (
+        {"queries": 60, "groups": 60, "model": "wrong", "other": "right"},
+        {"verdict": "ranks worse than `other`", "equal_overlap": "guessing"},
+    ),
+    "twelve groups": (
+        {"queries": 60, "groups": 12, "model": "wrong", "other": "wrong"},
+        {"verdict": "too narrow", "intervals": "12 groups that share no query"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_numbers_that_show_nothing_are_never_praised(name):
+    given, said = WORLDS[name]
+    _, texts = world(**given)
+    for finding, text in texts.items():
+        assert not [words for words in PRAISE if words in text], (finding, text)
+        assert "nan" not in text, (finding, text)
+    for finding, words in said.items():
+        assert words in texts[finding], texts[finding]
+
+
+def test_a_model_that_is_right_may_be_praised():
+    """Otherwise the test above could pass because nothing is ever said."""
+    metrics, texts = world(60, 60, "right", "wrong", dev=90)
+    assert "ranks better than every baseline" in texts["verdict"]
+    assert "constant answer.**" not in texts["pairs"]
+    assert metrics["query_groups"] == 60
+
+
+EMPTY = pd.DataFrame(columns=["stage", "step", "steps", "loss", "dev_loss", "dev_ap", "grad_norm"])
+RUNS = pd.DataFrame({"state": ["failed", "done"]})
+LEADS = {"runs": [2, 2], "mean": [0.7, 0.6], "sd": [0.1, 0.1], "queries": [None, 60]}
+
+
+def leads(lead, low, high, p):
+    columns = {"lead": lead, "low": low, "high": high, "p_corrected": p}
+    return pd.DataFrame(LEADS | {name: [None, value] for name, value in columns.items()})
+
+
+ELSEWHERE = {
+    "best": lambda: findings.best([], pd.DataFrame()),
+    "differences": lambda: findings.differences([], pd.DataFrame()),
+    "failures": lambda: findings.failures(RUNS),
+    "losses": lambda: findings.losses([]),
+    "states": lambda: findings.states([]),
+    "unmeasured": lambda: findings.unmeasured([]),
+    "seeds": lambda: findings.seeds(leads(-0.1, -0.2, -0.05, 0.001)),
+    "card": lambda: findings.card(EMPTY.assign(epoch=[])),
+    "dev": lambda: findings.dev(EMPTY, {}),
+    "gradient": lambda: findings.gradient(EMPTY),
+    "warm_up": lambda: findings.warm_up(None),
+}
+ALL_OF_DATA = "bad_rows contradictions labels lengths missing repair repair_table reuse split"
+HAVE_OWN_TESTS = f"{ALL_OF_DATA} vocabulary lists loss outcome recipe"
+
+
+def test_every_finding_meets_adversarial_numbers():
+    _, texts = world(20, 20, "none")
+    texts |= {name: finding() for name, finding in ELSEWHERE.items()}
+    assert {*texts, *HAVE_OWN_TESTS.split()} >= set(dir(findings))
+    for name, text in texts.items():
+        assert text, name
+        assert not [words for words in PRAISE if words in text], (name, text)
+
+
+@pytest.mark.parametrize(
+    ("lead", "words"),
+    [
+        ((-0.1, -0.2, -0.05, 0.001), "ahead of 0 and **clearly behind 1** of the 1 other"),
+        ((0.1, 0.05, 0.2, 0.001), "ahead of 1 of the 1 other"),
+        ((0.1, -0.05, 0.2, 0.001), "ahead of 0 of the 1 other"),
+        ((0.1, 0.05, 0.2, 0.06), "ahead of 0 of the 1 other"),
+        ((0.1, None, None, 0.001), "ahead of 0 of the 1 other"),
+        ((None, None, None, None), "With 1 it shares no seed and query"),
+    ],
+)
+def test_the_lead_of_a_setting_has_a_sign_and_an_interval(lead, words):
+    assert words in findings.seeds(leads(*lead))

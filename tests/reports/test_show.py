@@ -1,8 +1,10 @@
 """The one verb of the notebooks: what it shows, and what it saves."""
 
+import re
+
 import pandas as pd
 import pytest
-from IPython.display import Image, Markdown
+from IPython.display import HTML, Image, Markdown
 from matplotlib.figure import Figure
 
 from workbench.reports.figures import style
@@ -32,5 +34,15 @@ def test_without_a_name_nothing_is_saved(shown, tmp_path, monkeypatch):
     figure.subplots()
     assert style.show(figure, table) is None
     assert isinstance(shown[0], Image)
-    assert shown[1] is table
+    assert isinstance(shown[1], HTML)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_has_counts_without_decimals_and_no_text_of_the_data_is_html():
+    table = pd.DataFrame(
+        {"count": [1560.0, None], "value": [0.123456, 4e-6], "text": ["<td onclick=x>", None]}
+    )
+    html = style.table_html(table)
+    cells = re.findall(r"<td [^>]*>([^<]*)</td>", html)
+    assert cells == ["1560", "0.123", "&lt;td onclick=x&gt;", "", "4e-06", ""]
+    assert html.count("text-align: left") == 1 + html.count("<th ") + html.count("<td ")

@@ -54,7 +54,7 @@ class Blend:
         for name, mean in sorted(self.means.items(), key=lambda item: -item[1]["mean"]):
             share, lead, p = "", "", ""
             if gap := self.minus.get(name):
-                share, lead = f"{self.shares[name]:.0%}", format_estimate(gap)
+                share, lead = f"{100 * self.shares[name]:.0f} %", format_estimate(gap)
                 p = f"{gap['p_holm']:.2g}"
             rows.append((name, share, format_estimate(mean), lead, p))
         return pd.DataFrame(rows, columns=columns).set_index("scorer")

@@ -25,16 +25,18 @@ def _spread(mean: Any, low: Any, high: Any) -> np.ndarray:
 
 
 def ladder(metrics: Record, metric: str = "ndcg@10", ax: Axes | None = None) -> Axes:
-    """Bars with 95% intervals: one metric of every scorer, the best on top."""
+    """Bars with 95 % intervals: one metric of every scorer, the best on top."""
     rows = [{"scorer": row["scorer"], **row[metric]} for row in metrics["rows"]]
-    table = pd.DataFrame(rows).dropna(subset="mean").sort_values("mean", kind="stable")
+    table = pd.DataFrame(rows, columns=["scorer", "mean", "low", "high"]).set_index("scorer")
+    table = table.astype(float).dropna(subset="mean").sort_values("mean", kind="stable")
+    table = table.reset_index()
     ax = new_axes(ax, (7.5, 0.8 + 0.45 * len(table)))
     colors = np.where(table["scorer"] == "model", ORANGE, GREY)
     spread = _spread(table["mean"], table["low"], table["high"])
     ax.barh(table["scorer"], table["mean"], color=colors, xerr=spread, ecolor=DARK, capsize=3)
     for place, row in enumerate(table.itertuples()):
-        ax.text(row.high + 0.01, place, f"{row.mean:.3f}", va="center")
-    ax.set(xlabel=f"{metric} (95% interval)", ylabel="scorer", xlim=(0, 1.08))
+        ax.text(np.fmax(row.high, row.mean) + 0.01, place, f"{row.mean:.3f}", va="center")
+    ax.set(xlabel=f"{metric} (95 % interval)", ylabel="scorer", xlim=(0, 1.08))
     if len(table):
         ax.set_title(f"{table['scorer'].iloc[-1]} is first by {metric}")
     return ax
@@ -56,17 +58,17 @@ def model_against(
     queries = evaluation.per_query.query("scorer == 'model'")["query"].to_list()
     gaps = model - against
     losing = [place for place in np.argsort(gaps, kind="stable")[:NAMED_QUERIES] if gaps[place] < 0]
-    for line, place in enumerate(losing):  # names one below the other, away from the points
+    for line, place in enumerate(losing):  # names one below the other, beside the points
         ax.annotate(
             plain(queries[place], 18),
             (points[0, place], points[1, place]),
-            xytext=(0.86, 0.33 - 0.08 * line),
+            xytext=(1.03, 0.33 - 0.08 * line),
             textcoords="axes fraction",
-            ha="right",
+            ha="left",
             va="center",
             fontsize="small",
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5},
-            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.8, "relpos": (1, 0.5)},
+            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.8, "relpos": (0, 0.5)},
         )
     ax.set(xlabel=f"nDCG@10 of {other} per query", ylabel="nDCG@10 of the model per query")
     ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
@@ -97,7 +99,8 @@ def score_distributions(scored: pd.DataFrame, unit: str = "logit", ax: Axes | No
         ax.set_title("There is one label only")
     else:
         above = (score[positive] > np.median(score[~positive])).mean()
-        ax.set_title(f"{above:.0%} of the positives score above the median negative")
+        share = f"{100 * above:.0f} % of the positives score above the median negative"
+        ax.set_title(f"{share} (guessing: 50 %); all scores within {high - low:.2g}")
     return ax
 
 
@@ -122,7 +125,11 @@ def reliability_plot(scored: pd.DataFrame, bins: int = 10, ax: Axes | None = Non
     ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
     gap = np.nansum(sizes * (predicted - found)) / sizes.sum()
     direction = "too high" if gap > 0 else "too low"
-    ax.set_title(f"Probabilities are {100 * abs(gap):.1f} points {direction} on average")
+    ax.set_title(
+        f"Probabilities are {100 * abs(gap):.1f} points {direction} on average"
+        if used.sum() > 1
+        else f"All pairs have a probability near {predicted[used][0]:.2f}: no two are told apart"
+    )
     ax.legend(loc="upper left", markerscale=0.6)
     return ax
 
@@ -150,7 +157,7 @@ def slices_plot(slices: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_yticks(range(len(rows)), names)
     for tick, small in zip(ax.get_yticklabels(), rows["small"], strict=True):
         tick.set_color("#9CA3AF" if small else "black")
-    ax.set(xlabel="nDCG@10 (95% interval)", ylabel="slice (queries)", xlim=(0, 1.02))
+    ax.set(xlabel="nDCG@10 (95 % interval)", ylabel="slice (queries)", xlim=(0, 1.02))
     large = rows[~rows["small"]]
     ax.set_title(f"Behind {other} in {(large['gap_high'] < 0).sum()} of {len(large)} slices")
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.06), ncols=2)
@@ -182,7 +189,7 @@ def negatives_plot(orders: pd.DataFrame, other: str = "", ax: Axes | None = None
     labels = [f"{kind}\n({n:,} orders)" for kind, n in first["orders"].items()]
     ax.set_yticks(places - 0.2 * (len(shown) - 1), labels)
     hardest, least = first["mean"].idxmin(), first["mean"].min()
-    ax.set_title(f"{shown[0]} fails most against {hardest} negatives: {least:.0%} in order")
+    ax.set_title(f"{shown[0]} fails most against {hardest} negatives: {100 * least:.0f} % in order")
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return ax
 
@@ -203,7 +210,7 @@ def learning_curve(
     ax.errorbar(curve["pairs"], curve["mean"], yerr=spread, **look)
     if other:
         ax.axhline(level, color=GREEN, linestyle="--", label=f"{other} ({level:.3f})")
-    ax.set(xlabel="training pairs seen", ylabel="nDCG@10 (95% interval)", ylim=(0, 1))
+    ax.set(xlabel="training pairs seen", ylabel="nDCG@10 (95 % interval)", ylim=(0, 1))
     first, last = curve.iloc[0], curve.iloc[-1]
     ax.set_title(
         f"{last['mean'] - first['mean']:+.3f} nDCG@10 from {first['pairs']:,.0f} to "

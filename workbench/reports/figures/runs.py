@@ -18,7 +18,7 @@ MAX_COLOURED = 8  # loss curves; of more, only the best run's has a colour
 
 
 def run_intervals(table: pd.DataFrame, metric: str = "ndcg@10", ax: Axes | None = None) -> Axes:
-    """Points with 95% intervals: the metric of each run, the best on top.
+    """Points with 95 % intervals: the metric of each run, the best on top.
 
     Args:
         table: from `runs_table`; the first `MAX_ROWS` are drawn.
@@ -34,7 +34,7 @@ def run_intervals(table: pd.DataFrame, metric: str = "ndcg@10", ax: Axes | None 
         ax.hlines(places, low.fillna(mean), high.fillna(mean), color=colors, linewidth=2)
         ax.scatter(mean, places, color=colors, zorder=3)
     ax.set_yticks(places, [str(name)[:40] for name in rows["run"]], fontsize="small")
-    ax.set(xlabel=f"{metric} (95% interval)", ylabel="run")
+    ax.set(xlabel=f"{metric} (95 % interval)", ylabel="run")
     some = f", the best {MAX_ROWS} of {len(measured)}" if len(measured) > len(rows) else ""
     ax.set_title(f"{metric} by run{some}")
     return ax

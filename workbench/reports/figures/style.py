@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import pandas as pd
 from cycler import cycler
 from matplotlib import font_manager
 from matplotlib.axes import Axes
@@ -33,11 +34,11 @@ def show(*parts: Any, run_dir: str | Path = "", name: str = "") -> None:
     """Show figures, tables and sentences one below the other; save a figure in the run folder.
 
     Args:
-        parts: an Axes or Figure, a text as Markdown, or anything that a notebook can display.
+        parts: an Axes or Figure, a table, a text as Markdown, or anything else to display.
         run_dir: the run's folder.
         name: the figure is saved as `figures/<name>.png` of the run; without a name it is not.
     """
-    from IPython.display import Image, Markdown, display
+    from IPython.display import HTML, Image, Markdown, display
 
     for part in parts:
         if isinstance(part, str):
@@ -47,8 +48,33 @@ def show(*parts: Any, run_dir: str | Path = "", name: str = "") -> None:
             title = " ".join(ax.get_title(loc="left") for ax in figure.axes) or name
             data = save_figure(figure, run_dir, name).read_bytes() if name else _png(figure)
             display(Image(data=data, alt=title, width=720))
+        elif isinstance(part, pd.DataFrame):
+            display(HTML(table_html(part)))
         else:
             display(part)
+
+
+def table_html(table: pd.DataFrame) -> str:
+    """A table as HTML, all texts escaped: left-aligned, counts without decimals, values with three.
+
+    Long words break, so that no table is wider than its page; an absent value is an empty cell.
+    """
+
+    def shown(column: pd.Series) -> pd.Series:
+        whole = pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all()
+        return (column.astype("Int64") if whole else column).astype(object)
+
+    html = (
+        table.apply(shown)
+        .where(table.notna(), "")
+        .to_html(
+            border=0,
+            justify="left",
+            float_format=lambda v: f"{v:.3f}" if abs(v) >= 0.001 or not v else f"{v:.2g}",
+        )
+    )
+    look = 'style="text-align: left; overflow-wrap: anywhere"'
+    return html.replace("<td>", f"<td {look}>").replace("<th>", f"<th {look}>")
 
 
 def save_figure(figure: Axes | Figure, run_dir: str | Path, name: str) -> Path:

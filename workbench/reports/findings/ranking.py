@@ -32,8 +32,8 @@ def backends(metrics: Record) -> str:
             if own["backend"] == used["backend"] != "predict":
                 parts[-1] += (
                     f" ({own['pairs_per_second'] / checks['predict']:.1f}x faster than the library "
-                    f"in float32; {own['swapped']:.2%} of pairwise orders inverted on the first "
-                    f"{used['pairs']} pairs)"
+                    f"in float32; {100 * own['swapped']:.2f} % of pairwise orders inverted on the "
+                    f"first {used['pairs']} pairs)"
                 )
     return "; ".join(parts) + "." if parts else "No model was run."
 
@@ -191,7 +191,7 @@ def ties(metrics: Record) -> str:
         else "No scorer gives all candidates of a query the same score.",
         bool(constant)
         and "**No ranking in most queries: {constant}**. Look for a fault before a claim.",
-        shares=", ".join(f"{code(name)} {share:.1%}" for name, share in tied.items()),
+        shares=", ".join(f"{code(name)} {100 * share:.1f} %" for name, share in tied.items()),
         constant=names(constant or [""]),
     )
 
@@ -246,10 +246,9 @@ def calibration(metrics: Record) -> str:
     if skill["low"] is None:
         said = "**There are too few independent test pairs, or one class only, to say more.**"
     elif skill["low"] <= 0:
-        worse = "less" if skill["high"] < 0 else "no more that can be shown"
         said = (
-            f"**Its probabilities tell {worse} about a pair than the share of positives does.** A "
-            "constant has a small calibration error too, so that error is no merit."
+            "**It is not shown that its probabilities tell more about a pair than the share of "
+            "positives does.** A constant has a small calibration error too: that is no merit."
         )
     elif error["mean"] <= MAX_CALIBRATION_ERROR:
         said = "Its probabilities are nearly right, and tell more than the share of positives does."
