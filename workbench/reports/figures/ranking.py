@@ -99,8 +99,8 @@ def score_distributions(scored: pd.DataFrame, unit: str = "logit", ax: Axes | No
         ax.set_title("There is one label only")
     else:
         above = (score[positive] > np.median(score[~positive])).mean()
-        share = f"{100 * above:.0f} % of the positives score above the median negative"
-        ax.set_title(f"{share} (guessing: 50 %); all scores within {high - low:.2g}")
+        title = f"{100 * above:.0f} % of the positives score above the median negative"
+        ax.set_title(f"{title} (guessing: 50 %); all scores within {high - low:.2g}")
     return ax
 
 

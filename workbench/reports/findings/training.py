@@ -213,8 +213,8 @@ def outcome(record: Record) -> str:
         bool(warmed) and "agreement" in warmed and warm_up(warmed["agreement"]),
         record["recipe"].get("speed") == "fast"
         and record.get("speed") == "exact"
-        and "`speed: fast` is for a BERT on CPU, in one process: here the library's own trainer "
-        "was used.",
+        and "`speed: fast` is for a BERT with the plain loss on a CPU; here, on "
+        f"{record.get('device', 'this machine')}, the library's own trainer was used.",
         f"Trained on {count(seen['labelled'], 'labelled pair')}{''.join(added)}.",
         kept(record),
         scores(record),
