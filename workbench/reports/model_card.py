@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,16 @@ import jinja2
 import pandas as pd
 import yaml
 
-from workbench.files import project_path, read_json, refuse_links, write_json, write_text
+from workbench.files import read_json, refuse_links, write_json, write_text
+from workbench.models import find_model, load_tokenizer
 from workbench.ranking.metrics import METRICS
 from workbench.ranking.uncertainty import REHEARSAL_GROUPS, claim, format_estimate
 from workbench.reports.findings import Record, data, names, ranking, training
+from workbench.run_folder import RunFolder
 from workbench.training.log import STEPS, TrainingLog, step_means
+from workbench.vocabulary.coverage import readability, vocabulary_verdict
+from workbench.vocabulary.repair import training_texts
+from workbench.vocabulary.tokens import count_tokens
 
 SETTINGS = {"card_samples": 3, "language": "", "license": "", "dataset": ""}
 COLUMNS = ["sentence_0", "sentence_1", "label"]
@@ -45,7 +51,7 @@ scores pairs of texts for relevance, higher is more relevant, to rank candidates
 - **Maximum Sequence Length:** {{ last.recipe.max_length }} tokens
 - **Number of Output Labels:** 1 label
 - **Training Dataset:** {{ (settings.dataset or source) | code }}
-- **Language:** {{ settings.language or "not stated" }}
+- **Language:** {{ language or "not stated" }}
 - **License:** {{ settings.license or "not stated" }}
 
 ### Model Sources
@@ -73,6 +79,8 @@ print(scores.shape)
 ranks = model.rank(pairs[0][0], [candidate for _, candidate in pairs])
 # [{'corpus_id': ..., 'score': ...}, {'corpus_id': ..., 'score': ...}, ...]
 ```
+
+{{ activation }}
 
 ### Intended Use
 {{ use }}
@@ -125,29 +133,21 @@ Each stage starts from the saved result of the stage before it, with a new optim
 {% endif %}
 * Loss: [{{ last.loss }}](https://sbert.net/docs/package_reference/cross_encoder/losses.html) with
   `activation_fn` Identity and without `pos_weight`
-{% for note in notes %}
-* {{ note }}
-{% endfor %}
+{% if kept %}
+* {{ kept }}
+{% endif %}
 
 ### Training Hyperparameters
 
 #### Non-Default Hyperparameters
-{% for name in last.non_default %}
-- `{{ name }}`: {{ last.hyperparameters[name] }}
-{% else %}
-None.
-{% endfor %}
+{{ values(non_default) or "None." }}
 
 Settings other than the trainer's (`precision` became {{ last.precision }} on {{ last.device }}):
 
 {{ values(recipe) }}
 
 #### All Hyperparameters
-<details><summary>Click to expand</summary>
-
-{{ values(last.hyperparameters) }}
-
-</details>
+`lineage.json` in this folder has all of them; those not named above have the library's default.
 
 ### Training Logs
 {% for stage in stages %}
@@ -164,17 +164,8 @@ Training took {{ seconds }} s on {{ last.device }}, {{ cpu_seconds or "unknown" 
 
 ## Citation
 
-### BibTeX
-
-#### Sentence Transformers
-```bibtex
-@inproceedings{reimers-2019-sentence-bert,
-    title = "Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks",
-    author = "Reimers, Nils and Gurevych, Iryna",
-    booktitle = "Proceedings of EMNLP 2019",
-    url = "https://arxiv.org/abs/1908.10084",
-}
-```
+[Sentence-BERT](https://arxiv.org/abs/1908.10084) (Reimers and Gurevych, 2019) is the paper of the
+library.
 """
 
 
@@ -192,7 +183,8 @@ def safe_text(text: object, length: int = MAX_CHARACTERS) -> str:
     given = str(text).replace("\r\n", "\n").replace("\r", "\n")
     cut = given if len(given) <= length else given[: length - 1] + "…"
     safe = "".join(map(_safe_character, cut))
-    safe = re.sub(r"(?<=[a-zA-Z0-9])&#95;(?=[a-zA-Z0-9])", "_", safe)  # within a word it is plain
+    within = r"(?<=[a-zA-Z0-9])&#(95|58);(?=[a-zA-Z0-9])"  # a word _ and : are plain
+    safe = re.sub(within, lambda found: chr(int(found[1])), safe)
     return safe.replace("www.", "www&#46;")  # or it would become a link
 
 
@@ -247,46 +239,50 @@ def write_card(run_dir: str | Path, **settings: Any) -> Path:
         LinkError: a link in the run leads elsewhere.
         TypeError: there is no such setting.
     """
-    folder = project_path(run_dir)
-    if not (folder / "model" / "lineage.json").is_file():
+    run = RunFolder(run_dir)
+    if not run.lineage.is_file():
         raise FileNotFoundError(f"{run_dir} has no model yet: run notebook 02_fine_tune first")
     if unknown := settings.keys() - SETTINGS.keys():
         raise TypeError(f"write_card: there is no setting {', '.join(sorted(unknown))}")
-    refuse_links(folder)
-    kept = _read(folder / "card.json")
-    chosen = SETTINGS | {name: kept[name] for name in SETTINGS if name in kept} | settings
-    write_json(folder / "card.json", chosen)
+    refuse_links(run.path)
+    remembered = _read(run.card_settings)
+    chosen = SETTINGS | {n: remembered[n] for n in SETTINGS if n in remembered} | settings
+    write_json(run.card_settings, chosen)
     environment = jinja2.Environment(
         trim_blocks=True, keep_trailing_newline=True, finalize=_printed
     )
     environment.filters["code"] = code
-    path = folder / "model" / "README.md"
-    text = environment.from_string(TEMPLATE).render(_facts(folder, chosen))
-    write_text(path, re.sub(r"\n{3,}", "\n\n", text))
-    return path
+    text = environment.from_string(TEMPLATE).render(_facts(run, chosen))
+    write_text(run.card, re.sub(r"\n{3,}", "\n\n", text))
+    return run.card
 
 
 def _read(path: Path) -> dict[str, Any]:
     return dict(read_json(path)) if path.is_file() else {}
 
 
-def _facts(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+def _facts(run: RunFolder, settings: dict[str, Any]) -> dict[str, Any]:
     """What the template prints, and the functions that it calls."""
-    stages = read_json(folder / "model" / "lineage.json")["stages"]
+    stages = read_json(run.lineage)["stages"]
     for stage in stages:  # older lineages have no log
-        stage.setdefault("log", TrainingLog(folder, stage["stage"]).rows())
+        stage.setdefault("log", TrainingLog(run.path, stage["stage"]).rows())
     last, base = stages[-1], stages[0]["base"]
-    inspection = _read(folder / "inspection.json")
-    metrics = _read(folder / "evaluation" / "metrics.json")
-    file, rows = folder / "data" / "train.parquet", pd.DataFrame(columns=COLUMNS)
-    if settings["card_samples"] and file.is_file():
-        rows = pd.read_parquet(file, columns=COLUMNS)
-    shown = rows[COLUMNS[:2]].head(5).to_numpy().tolist() if len(rows) > 4 else NEUTRAL_PAIRS
+    inspection, metrics = (_read(file) for file in (run.inspection, run.metrics))
+    rows = pd.DataFrame(columns=COLUMNS)
+    if run.split("train").is_file():
+        rows = pd.read_parquet(run.split("train"), columns=COLUMNS)
+    language = settings["language"] or script_language(rows["sentence_0"].head(1000))
+    held = rows if settings["card_samples"] else rows.head(0)
+    shown = held[COLUMNS[:2]].head(5).to_numpy().tolist() if len(held) > 4 else NEUTRAL_PAIRS
     described = last.get("statistics") or {}
     cpu = [stage.get("processor_seconds") or 0 for stage in stages]
     return {
-        "head": _head(folder.name, stages, metrics, settings),
-        "name": folder.name,
+        "head": _head(run.path.name, stages, metrics, settings | {"language": language}),
+        "name": run.path.name,
+        "language": language,
+        "activation": Markdown(_activation(run.model)),
+        "kept": Markdown(training.kept(last)),
+        "non_default": _non_default(last),
         "settings": settings,
         "stages": stages,
         "last": last,
@@ -295,18 +291,17 @@ def _facts(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         "source": Path(last["data"]["source"]).name,
         "columns": COLUMNS,
         "pairs": Markdown("\n    ".join(f"{list(pair)!r}," for pair in shown)),
-        "samples": [[code(v) for v in row] for row in rows.head(settings["card_samples"]).values],
+        "samples": [[code(v) for v in row] for row in held.head(settings["card_samples"]).values],
         "statistics": [
             [kind, *(f"{values[kind]:.4g}" for values in described.values())]
             for kind in ("min", "mean", "max")
         ],
         "metrics": metrics,
-        "notes": [Markdown(note) for note in (training.kept(last), training.scores(last)) if note],
         "use": Markdown(_intended_use(metrics)),
         "recipe": {n: v for n, v in last["recipe"].items() if n not in last["hyperparameters"]},
         "seconds": round(sum(stage["seconds"] for stage in stages)),
         "cpu_seconds": round(sum(cpu)) if all(cpu) else None,
-        **_cautions(last, inspection, metrics),
+        **_cautions(stages, run, inspection, metrics),
         "evaluation": _evaluation,
         "lineage": _lineage,
         "log": _log,
@@ -331,7 +326,7 @@ def _head(name: str, stages: Sequence[Record], metrics: Record, settings: Record
         "task": {"type": "text-ranking", "name": "Text Ranking"},
         "dataset": {"name": Path(test).name, "type": "unknown"},
         "metrics": [
-            {"type": metric, "value": round(value["mean"], 6), "name": metric}
+            {"type": metric, "value": round(value["mean"], 4), "name": metric}
             for row in metrics.get("rows", [])
             for metric, value in row.items()
             if row["scorer"] == "model" and metric != "scorer" and value["mean"] is not None
@@ -370,14 +365,77 @@ def _intended_use(metrics: Record) -> str:
     }[found.state]
 
 
-def _cautions(stage: Record, inspection: Record, metrics: Record) -> dict[str, Markdown]:
-    """What was neither trained nor measured, known weaknesses, and what to do about them."""
+def recommendations(run_dir: str | Path) -> list[str]:
+    """What to do next with the model of a run, by its records, in sentences of Markdown."""
+    run = RunFolder(run_dir)
+    stages, metrics = _read(run.lineage).get("stages", []), _read(run.metrics)
+    return _advice(stages, metrics, _vocabulary(run, stages)[1]) if stages or metrics else []
+
+
+def _advice(stages: Sequence[Record], metrics: Record, colour: str) -> list[str]:
+    said = ["Measure on your own queries before relying on it."]
+    if not metrics:
+        said.insert(0, "Evaluate before use: `04_evaluate_ranking`.")
+    else:
+        found = claim(metrics)
+        better = names(found.ahead or [""])
+        advice = {
+            "nothing": "Compare it with baselines: `04_evaluate_ranking`.",
+            "few": "Measure on more queries: more pairs, a larger `test_share`, or `candidates`.",
+            "worse": f"Do not use it in place of {better}. Read the queries that it ranks worst, "
+            "then change one thing and compare.",
+            "tied": "Look for a fault: a model that gives most candidates one score ranks nothing.",
+            "coarse": "Evaluate again with more `resamples`.",
+            "unclear": "Measure on more queries, or train on more pairs, before you prefer it.",
+            "better": "Train with other seeds (`workbench sweep`): one training may be luck.",
+        }
+        said.insert(0, advice[found.state])
+    if colour != "green":
+        base = "hoose a base made for the language of the texts"
+        said.insert(
+            0,
+            f"C{base}: the repaired vocabulary still lacks much."
+            if repaired(stages)
+            else "Give the base a vocabulary that covers the data (`vocabulary: extend`) and train "
+            f"again, or c{base}.",
+        )
+    return said
+
+
+def repaired(stages: Sequence[Record]) -> str:
+    """How the vocabulary was repaired in a model's training, `extend` or `unused`; or empty."""
+    done = (stage.get("vocabulary", {}).get("vocabulary", "keep") for stage in stages)
+    return next((how for how in done if how != "keep"), "")
+
+
+def _vocabulary(run: RunFolder, stages: Sequence[Record]) -> tuple[str, str]:
+    """How much of the texts the model can read with its own tokenizer, and the verdict's colour."""
+    texts, inspection = run.split("train"), _read(run.inspection)
+    if (run.model / "tokenizer.json").is_file() and texts.is_file():
+        pairs, tokenizer = pd.read_parquet(texts), load_tokenizer(find_model(str(run.model)))
+        found = readability(count_tokens(tokenizer, training_texts(pairs)), pairs)
+        colour = vocabulary_verdict({"keep": found})["colour"]
+        return (
+            f"**{found['unk_share']:.1%} of the tokens of the training pairs are unknown to the "
+            f"model's vocabulary**, and {found['lost_share']:.1%} of the distinct texts look the "
+            f"same as another because of it. {data.READABLE[colour]}",
+            colour,
+        )
+    if inspection and not repaired(stages):
+        return data.vocabulary(inspection), inspection["verdict"]["colour"]
+    return "The vocabulary was not inspected yet.", "green"
+
+
+def _cautions(
+    stages: Sequence[Record], run: RunFolder, inspection: Record, metrics: Record
+) -> dict[str, Markdown]:
+    """What was neither trained nor measured, and known weaknesses."""
+    stage = stages[-1]
     described, mean = stage.get("statistics"), stage["data"]["sides"]["train"]["label_mean"]
     texts = [described[name] for name in COLUMNS[:2]] if described else []
     doubtful = sum((metrics.get("suspect_negatives") or {}).values())
-    queries, seen = metrics.get("queries", 0), metrics.get("seen", 0)
-    unreadable = bool(inspection) and inspection["verdict"]["colour"] != "green"
-    groups = metrics.get("query_groups", queries)
+    seen, groups = metrics.get("seen", 0), metrics.get("query_groups", metrics.get("queries", 0))
+    readable, colour = _vocabulary(run, stages)
     return {
         "misuse": _bullets(
             bool(texts)
@@ -385,11 +443,11 @@ def _cautions(stage: Record, inspection: Record, metrics: Record) -> dict[str, M
             f"to {max(t['max'] for t in texts)} characters; pairs of more than "
             f"{stage['recipe']['max_length']} tokens are cut.",
             "Texts in languages or on subjects that the training pairs do not cover.",
-            f"Scores used as probabilities. {ranking.calibration(metrics)}",
+            f"Probabilities taken at their word. {ranking.calibration(metrics)}",
             "Decisions about people: a score says how similar two texts were to this model.",
         ),
         "limits": _bullets(
-            data.vocabulary(inspection) if inspection else "The vocabulary was not inspected yet.",
+            readable,
             "contradictions" in inspection and data.contradictions(inspection),
             mean is not None
             and f"The labels have a mean of {mean:.3f}; scores lean towards that share of "
@@ -402,17 +460,47 @@ def _cautions(stage: Record, inspection: Record, metrics: Record) -> dict[str, M
             and f"Test negatives that may be paraphrases which nobody labelled: {doubtful:,}.",
             "One training with one seed; another seed gives another model.",
         ),
-        "recommendations": _bullets(
-            unreadable
-            and "Give the base a vocabulary that covers the data (`vocabulary: extend`) and train "
-            "again.",
-            not metrics and "Evaluate before use: `04_evaluate_ranking`.",
-            bool(metrics)
-            and claim(metrics).state == "worse"
-            and "Do not use it in place of the better scorer.",
-            "Measure on your own queries before relying on it.",
-        ),
+        "recommendations": _bullets(*_advice(stages, metrics, colour)),
     }
+
+
+def script_language(texts: Iterable[str]) -> str:
+    """`zh`, `ja` or `ko`, where the characters of the texts are those of one; otherwise empty."""
+    letters = [letter for text in texts for letter in text[:200] if letter.isalpha()]
+    scripts = [unicodedata.name(letter, "?").split()[0] for letter in letters]
+    share = {name: count / len(letters) for name, count in Counter(scripts).items()}
+    if share.get("HIRAGANA", 0) + share.get("KATAKANA", 0) > 0.1:
+        return "ja"
+    found = (code for name, code in (("HANGUL", "ko"), ("CJK", "zh")) if share.get(name, 0) > 0.5)
+    return next(found, "")
+
+
+def _activation(model: Path) -> str:
+    """What `predict` gives, by the activation in a model's config, and how to get the other."""
+    saved, old = _read(model / "config_sentence_transformers.json"), _read(model / "config.json")
+    asked = saved.get("activation_fn") or (old.get("sentence_transformers") or {}).get(
+        "activation_fn", old.get("sbert_ce_default_activation_function")
+    )
+    name = (asked or "Sigmoid").rpartition(".")[2]  # the library's own choice for one label
+    gives, other = (
+        ("probabilities, from 0 to 1", "logits")
+        if name == "Sigmoid"
+        else ("logits, numbers of any size", "probabilities, from 0 to 1")
+        if name == "Identity"
+        else (f"the `{name}` of a logit", "logits")
+    )
+    wanted = "Sigmoid" if other != "logits" else "Identity"
+    return (
+        f"`predict` and `rank` give {gives}: the model's activation is `{name}`. For {other}, give "
+        f"them `activation_fn=torch.nn.{wanted}()`. The order of the candidates is the same."
+    )
+
+
+def _non_default(stage: Record) -> Record:
+    """The trainer's hyperparameters that are not the library's default, with when it evaluated."""
+    given = stage["hyperparameters"]
+    looked = ("eval_strategy", "eval_steps") if given.get("eval_strategy", "no") != "no" else ()
+    return {name: given[name] for name in (*stage["non_default"], *looked) if name in given}
 
 
 def _evaluation(metrics: Record) -> Markdown:
