@@ -17,7 +17,7 @@ from workbench.cli import main
 from workbench.data.splits import prepare_data
 from workbench.files import read_json, write_json
 from workbench.models import find_model
-from workbench.reports.model_card import code, safe_text, table, write_card
+from workbench.reports.model_card import code, safe_text, script_language, table, write_card
 from workbench.training.recipe import Recipe
 from workbench.training.stages import describe_pairs, fine_tune, record_figures
 
@@ -71,6 +71,7 @@ def test_no_text_breaks_a_table(texts):
 def test_ordinary_texts_stay_as_they_are_and_long_ones_are_cut():
     assert safe_text("怎么开通会员？2次") == "怎么开通会员？2次"
     assert safe_text("a|b") == "a&#124;b"
+    assert safe_text("bundled:all-MiniLM :x: a://b") == "bundled:all-MiniLM &#58;x&#58; a&#58;//b"
     assert safe_text("a_b _c_ www.x.y a/b-c.d") == "a_b &#95;c&#95; www&#46;x.y a/b-c.d"
     assert safe_text("a\r\nb") == "a<br>b"
     assert len(safe_text("长" * 500)) == 200
@@ -290,6 +291,56 @@ def test_the_use_is_what_the_verdict_of_the_report_allows(run, model, unclear, q
     text = write_card(run).read_text("utf-8")
     assert use in text
     assert ("Do not use it in place" in text) == ("ranks better" in use)
+
+
+def test_the_card_of_a_repaired_model_speaks_of_its_own_tokenizer(tmp_path, tiny_model):
+    """The inspection is that of the base: its figures and its advice are not the model's."""
+    pairs = pd.DataFrame({"sentence_0": ["龘靐", "齉爩"] * 30, "sentence_1": "麤", "label": 0.0})
+    pairs.loc[::3, "label"] = 1.0
+    pairs["sentence_1"] += [chr(0x4E00 + number) for number in range(60)]
+    pairs.to_csv(tmp_path / "pairs.csv", index=False)
+    for vocabulary, low, high in (("keep", 50, 100), ("extend", 0, 0)):
+        folder = tmp_path / vocabulary
+        prepare_data(folder, tmp_path / "pairs.csv", dev_share=0, test_share=0.0)
+        recipe = Recipe(max_length=32, vocabulary=vocabulary)
+        fine_tune(folder, find_model(str(tiny_model)), recipe)
+        write_json(folder / "inspection.json", {"verdict": {"colour": "red"}})
+        text = write_card(folder).read_text("utf-8")
+        (found,) = re.findall(r"\*\*(.*)% of the tokens of the training pairs are unknown", text)
+        assert low <= float(found) <= high
+        assert ("Give the base a vocabulary" in text) == (vocabulary == "keep")
+
+
+@pytest.mark.parametrize(
+    ("config", "gives", "wanted"),
+    [
+        ({"activation_fn": "torch.nn.modules.activation.Sigmoid"}, "probabilities", "Identity"),
+        ({"activation_fn": "torch.nn.modules.linear.Identity"}, "logits", "Sigmoid"),
+        ({"activation_fn": "torch.nn.Tanh"}, "the `Tanh` of a logit", "Identity"),
+        ({}, "probabilities", "Identity"),
+    ],
+)
+def test_the_card_says_what_predict_gives_and_how_to_get_the_other(run, config, gives, wanted):
+    write_json(run / "model/config_sentence_transformers.json", config)
+    text = write_card(run).read_text("utf-8")
+    assert f"`predict` and `rank` give {gives}" in text
+    assert f"`activation_fn=torch.nn.{wanted}()`" in text
+
+
+def test_the_language_is_that_of_the_script_unless_it_is_given(run):
+    assert "- **Language:** zh\n" in write_card(run).read_text("utf-8")
+    assert ModelCard.load(run / "model/README.md").data.language == "zh"
+    assert "- **Language:** yue\n" in write_card(run, language="yue").read_text("utf-8")
+    assert script_language(["こんにちは世界"]) == "ja"
+    assert script_language(["안녕하세요"]) == "ko"
+    assert script_language(["how do I pay"]) == script_language([]) == script_language(["1?"]) == ""
+
+
+def test_steps_of_evaluation_are_named_because_they_move_random_numbers(run):
+    stages = read_json(run / "model/lineage.json")["stages"]
+    stages[1]["hyperparameters"] |= {"eval_strategy": "steps", "eval_steps": 20}
+    write_json(run / "model/lineage.json", {"stages": stages})
+    assert "- `eval_strategy`: steps\n- `eval_steps`: 20\n" in write_card(run).read_text("utf-8")
 
 
 def test_sections_without_a_record_say_so(run):

@@ -84,14 +84,14 @@ padding-top:1.4em;border-top:1px solid var(--line);line-height:1.3}
 .verdict{border-left:5px solid var(--fair);background:var(--page);padding:.8rem 1.1rem;
 border-radius:6px;margin:1rem 0}.verdict p{margin:0}.verdict.red{border-color:var(--bad)}
 .verdict.green{border-color:var(--good)}
-img{max-width:100%;height:auto;display:block;margin:.8rem 0}
+img{max-width:min(100%,45rem);height:auto;display:block;margin:.8rem 0}
 p,li,td,h1,h2{overflow-wrap:anywhere}li>p{margin:.2rem 0}
 code,pre{font-family:report-chinese,ui-monospace,monospace;font-size:.88em}
 pre{white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.45}
 code,details pre{background:var(--page);border-radius:4px;padding:.1em .3em}
 pre code{background:none;padding:0}details{margin:.6rem 0}
 summary{cursor:pointer;color:var(--soft);font-size:.85rem}
-.output,.jp-RenderedHTMLCommon:has(>table),.jp-RenderedHTMLCommon>div:has(>table){overflow-x:auto;
+.wide,.output_html,.output_png{overflow-x:auto;
 background:linear-gradient(90deg,var(--card) 30%,transparent) 0 0/2.5rem 100%,
 linear-gradient(270deg,var(--card) 30%,transparent) 100% 0/2.5rem 100%,
 linear-gradient(90deg,var(--shade),transparent) 0 0/.7rem 100%,
@@ -120,8 +120,9 @@ padding:.1rem 0}.facts th{padding-top:.5rem}
 .ladder thead{display:none}.ladder tr{display:grid;grid-template-columns:auto auto;padding:.4rem 0;
 border-bottom:1px solid var(--line)}.ladder td{border:0}.ladder td:nth-child(3){text-align:right}
 .ladder td:nth-child(2){grid-column:1/-1;order:3;width:auto}
-.output:has(thead th:nth-child(5))::before,
-.jp-RenderedHTMLCommon:has(thead th:nth-child(5))::before{content:"scrolls sideways \\2194";
+.output_png img{max-width:none;width:34rem}
+:is(.wide,.output_html):has(thead th:nth-child(5))::before,.output_png::before{
+content:"scrolls sideways \\2194";
 color:var(--soft);font-size:.78rem;position:sticky;left:0}}
 @media print{nav,#searching{display:none!important}body{display:block}section{border:0}}
 """
@@ -147,7 +148,7 @@ cell {{ status.cell }}: {{ status.error }}</p>
 {% endif %}
 {% if verdict %}<div class="verdict {{ colour }}">{{ verdict }}</div>{% endif %}
 {% if ladder %}
-<div class="output"><table class="ladder"><thead><tr><th>scorer</th><th>nDCG@10, 0 to 1</th>
+<div class="wide"><table class="ladder"><thead><tr><th>scorer</th><th>nDCG@10, 0 to 1</th>
 <th>mean [95 % interval]</th></tr></thead><tbody>
 {% for row in ladder %}<tr{{ ' class="own"' | safe if row.scorer == "model" }}>
 <td>{{ row.scorer }}</td><td><div><i style="width:{{ row.mean }}%"></i>
@@ -174,7 +175,7 @@ ranks of the model and of {{ records[0].other_name }}, with relevance, score and
 of the query are marked, unknown ones underlined. The scores of the model are logits.</p>
 <p id="searching" hidden><label>Search: <input id="search" type="search"></label>
 <span id="found"></span></p>
-<div class="output"><table id="queries"><thead><tr><th>query</th><th>model</th>
+<div class="wide"><table id="queries"><thead><tr><th>query</th><th>model</th>
 <th>{{ records[0].other_name }}</th><th>difference</th><th>first positive at rank</th>
 <th>slices</th></tr></thead>
 {% for record in records[:listed] %}
@@ -323,7 +324,8 @@ def _section(path: Path, number: int) -> tuple[str, str, Markup, list[tuple[str,
     exporter = HTMLExporter(template_name="basic", exclude_input=True, sanitize_html=True)
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
     exporter.register_filter("clean_html", _clean)
-    body = re.sub(r'(<h[1-4] id=")', rf"\1part-{number}-", exporter.from_notebook_node(notebook)[0])
+    body = re.sub(r' id="cell-id=[^"]*"', "", exporter.from_notebook_node(notebook)[0])
+    body = re.sub(r'(<h[1-4] id=")', rf"\1part-{number}-", body)
     parts = re.findall(r'<h2 id="([^"]*)">(.*?)<a class="anchor-link"', body)
     shown = [(anchor, Markup(re.sub(r"<.*?>", "", title))) for anchor, title in parts]
     return path.stem, titles[0] if titles else path.stem, Markup(body), shown

@@ -5,6 +5,7 @@ import logging
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import matplotlib
@@ -19,6 +20,7 @@ from workbench.run_folder import RunFolder
 
 BLUE, ORANGE, GREEN, GREY, RED = "#0072B2", "#E69F00", "#009E73", "#8A8F98", "#D55E00"
 CYCLE = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9")
+MAX_TITLE = 8.5  # characters of a title per inch of the figure's width
 CHINESE_FONTS = (
     "Noto Sans CJK SC",
     "Noto Sans SC",
@@ -146,6 +148,9 @@ def _figure(drawn: Axes | Figure) -> Figure:
 
 
 def _png(figure: Figure) -> bytes:
+    for ax in figure.axes:  # a long title goes on in a second line, before the right edge
+        title = ax.get_title(loc="left")
+        ax.set_title("\n".join(wrap(title, int(MAX_TITLE * figure.get_figwidth()))))
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=150)
     return file.getvalue()
