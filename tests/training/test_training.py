@@ -525,8 +525,8 @@ def test_the_card_tells_what_is_known_and_what_is_not(trained):
     shutil.rmtree(run / "evaluation", ignore_errors=True)
     text = write_card(run).read_text(encoding="utf-8")
     assert "nothing may be claimed" in text
-    assert "not inspected yet" in text
-    assert "`per_device_train_batch_size`: 8" in text
+    assert "unknown to the model's vocabulary" in text
+    assert "`batch_size`: 8" in text
     assert read_json(run / "data/manifest.json")["sha256"] in text
     from huggingface_hub import ModelCard
 
