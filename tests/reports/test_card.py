@@ -336,11 +336,18 @@ def test_the_language_is_that_of_the_script_unless_it_is_given(run):
     assert script_language(["how do I pay"]) == script_language([]) == script_language(["1?"]) == ""
 
 
-def test_steps_of_evaluation_are_named_because_they_move_random_numbers(run):
+def test_the_card_says_when_dev_was_looked_at_and_which_model_was_kept(run):
     stages = read_json(run / "model/lineage.json")["stages"]
     stages[1]["hyperparameters"] |= {"eval_strategy": "steps", "eval_steps": 20}
+    stages[1] |= {
+        "kept": {"model": "best", "step": 20, "dev_ap": 0.75, "after": 3},
+        "dev": {"dev_pairs": 200, "dev_positives": 60},
+        "planned_steps": 50,
+    }
     write_json(run / "model/lineage.json", {"stages": stages})
-    assert "- `eval_strategy`: steps\n- `eval_steps`: 20\n" in write_card(run).read_text("utf-8")
+    text = write_card(run).read_text("utf-8")
+    assert "- `eval_strategy`: steps\n- `eval_steps`: 20\n" in text
+    assert "* Saved is the model of step 20" in text
 
 
 def test_sections_without_a_record_say_so(run):

@@ -281,6 +281,7 @@ def _facts(run: RunFolder, settings: dict[str, Any]) -> dict[str, Any]:
         "name": run.path.name,
         "language": language,
         "activation": Markdown(_activation(run.model)),
+        "kept": Markdown(training.kept(last)),
         "non_default": _non_default(last),
         "settings": settings,
         "stages": stages,

@@ -143,8 +143,8 @@ PAGE = """<!DOCTYPE html>
 {% if records %}<li><a href="#query-table">Query by query</a></li>{% endif %}</ul></nav>
 <main><section id="summary"><h1>Run {{ name }}</h1>
 {% if status.state == "failed" %}
-<p class="verdict red"><strong>This run failed</strong> in notebook {{ status.notebook or status.act }},
-cell {{ status.cell }}: {{ status.error }}</p>
+<p class="verdict red"><strong>This run failed</strong> in notebook
+{{ status.notebook or status.act }}, cell {{ status.cell }}: {{ status.error }}</p>
 {% endif %}
 {% if verdict %}<div class="verdict {{ colour }}">{{ verdict }}</div>{% endif %}
 {% if ladder %}
