@@ -15,7 +15,7 @@ from workbench.files import read_json, refuse_links, write_json, write_text
 from workbench.models import find_model, load_tokenizer
 from workbench.ranking.metrics import METRICS
 from workbench.ranking.uncertainty import REHEARSAL_GROUPS, claim, format_estimate
-from workbench.reports.findings import Record, data, names, ranking
+from workbench.reports.findings import Record, data, names, ranking, training
 from workbench.run_folder import RunFolder
 from workbench.training.log import STEPS, TrainingLog, step_means
 from workbench.vocabulary.coverage import readability, vocabulary_verdict
