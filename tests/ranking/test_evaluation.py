@@ -232,6 +232,25 @@ def test_pairs_of_one_class_are_not_averaged_over_nothing(sample):
     assert "of one class" in findings.pairs(result.metrics)
 
 
+def test_progress_is_a_line_for_each_scorer_with_the_seconds_left(capsys, monkeypatch):
+    class Model(CharacterJaccard):
+        def expect(self, pairs):
+            self.expected = pairs
+
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    evaluate({"model": Model(), "a": Fixed([1]), "base": Model()}, LISTS, NO_PAIRS, resamples=100)
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("model: 6 pairs in ")
+    assert first.endswith(" s left")
+    assert second.startswith("a: 6 pairs in ")
+    assert "left" not in last
+
+
+def test_the_kind_of_gain_is_recorded():
+    result = evaluate({"model": CharacterJaccard()}, LISTS, NO_PAIRS, resamples=100)
+    assert result.metrics["gain"] == "linear"
+
+
 def test_no_list_is_an_error():
     with pytest.raises(ValueError, match="no candidate list"):
         evaluate({"model": Fixed([1])}, [], NO_PAIRS)

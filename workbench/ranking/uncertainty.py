@@ -205,19 +205,16 @@ def claim(record: Mapping[str, Any]) -> Claim:
     others = sorted(gaps, key=lambda name: -means[name])
     found = {n: direction(g["low"], g["high"], g.get("p_holm")) for n, g in gaps.items()}
     ahead, unclear = ([n for n in others if found[n] == sign] for sign in (-1, 0))
+    flips = record.get("flips", record.get("resamples", np.inf))
     states = {
         "few": record.get("query_groups", record["queries"]) < MIN_GROUPS,
         "worse": ahead,
         "tied": record.get("queries_all_tied", {}).get("model", 0) > 0.5,
-        "coarse": unclear and len(gaps) >= SIGNIFICANT * (1 + _flips(record)),
+        "coarse": unclear and len(gaps) >= SIGNIFICANT * (1 + flips),
         "unclear": unclear,
     }
     state = next((name for name, holds in states.items() if holds), "better")
     return Claim(state, others, ahead, unclear)
-
-
-def _flips(record: Mapping[str, Any]) -> float:
-    return float(record.get("flips", record.get("resamples", np.inf)))
 
 
 def bootstrap_pairs(
