@@ -105,6 +105,13 @@ def test_paraphrases_are_not_mined_by_group_or_by_normalised_form():
     assert suspect_negatives(lists).empty
 
 
+def test_paraphrases_of_another_spelling_are_not_mined():
+    """`ab` ~ `ba` and `BA!` ~ `abc`: so `abc` means the same as `ab`."""
+    given = pairs(("ab", "ba", 1), ("BA!", "abc", 1), ("abz", "yy", 0))
+    one = next(one for one in build_candidates(given, 9) if one.query == "ab")
+    assert set(one.candidates) == {"ba", "abz", "yy"}
+
+
 def test_a_pair_labelled_both_ways_counts_as_positive_and_is_reported():
     lists, recipe = build_test(pairs(("a", "b", 1), ("a", "b", 0), ("a", "c", 0)), size=3)
     assert lists[0].positives() == ["b"]
@@ -132,7 +139,8 @@ def test_suspect_negatives_are_found_in_given_lists_and_clean_ones_are_not():
 
 
 @pytest.mark.parametrize(
-    ("text", "plain"), [("ＡＢ，c！", "abc"), (" 怎么 借？", "怎么借"), ("？！", "？！")]
+    ("text", "plain"),
+    [("ＡＢ，c！", "abc"), (" 怎么\u00a0借？\u200b", "怎么借"), ("？！", "？！"), ("कि", "कि")],
 )
 def test_normalising_sets_aside_case_width_punctuation_and_space(text, plain):
     assert normalised(text) == plain

@@ -226,7 +226,8 @@ def test_a_table_without_ranks_is_shuffled_and_ids_may_be_numbers(tmp_path):
             "line 2, column rank: .*a valid number.*: 'x'",
         ),
         ("query_id,query,candidate,label\n1,a,b\n", "line 2: the line has more or fewer fields"),
-        ('query_id,query,candidate,label\n1,a,"b,1\n', "line 2: .*unexpected end of data"),
+        ('query_id,query,candidate,label\n1,a,"b,1\n', "line 2: a quotation mark is opened"),
+        ("query_id,query,candidate,label\n1,a,b,1\n1,a, b ,0\n", "line 3: 'b' occurs twice"),
         ("query_id,query,candidate,label\n", "no candidate list"),
     ],
 )
@@ -301,13 +302,37 @@ def test_our_figures_of_a_trec_run_are_those_of_trec_eval(trec):
         ({"run": "q1 Q0 d1 1 1 x\nq1 Q0 d1 2 0 x\n"}, "line 2: 'd1' occurs twice"),
         ({"queries.tsv": "q1 no tab\n"}, "line 1, column text: Field required: {'id': 'q1 no tab"),
         ({"documents.tsv": "d1\ta\nd1\tb\n"}, "line 2: 'd1' occurs twice"),
-        ({"documents.tsv": "d1\ta\nd2\ta\nd3\tc\n"}, "the same text 'a'"),
     ],
 )
 def test_bad_trec_files_are_named(trec, changes, message):
     with pytest.raises(CandidateError) as error:
         read_candidates(trec(**changes))
     assert message in str(error.value)
+
+
+def test_documents_with_one_text_are_one_candidate_with_the_highest_grade(trec):
+    folder = trec(
+        qrels="q1 0 d1 1\nq1 0 d2 2\nq1 0 d9 3\nq2 0 d3 1\n",
+        run="q1 Q0 d3 1 9 x\nq1 Q0 d2 2 8 x\nq1 Q0 d1 3 7 x\nq2 Q0 d1 1 1 x\n",
+    )
+    (folder / "documents.tsv").write_text("d1\ta\nd2\t a \nd3\tc\nd9\ta\n", encoding="utf-8")
+    lists, recipe = read_test(folder)
+    assert lists == [
+        CandidateList("怎么借", ("c", "a"), (0.0, 3.0), (), ("unjudged", "positive")),
+        CandidateList("还款", ("a",), (0.0,), (1.0,), ("unjudged",)),
+    ]
+    assert recipe["equal_texts_merged"] == 1
+
+
+def test_rows_that_are_wrong_in_one_way_are_told_once_with_keys_and_shape(write_jsonl):
+    with pytest.raises(CandidateError) as error:
+        read_candidates(write_jsonl([{"q": "a", "pos": ["b"], "neg": []}] * 30))
+    lines = str(error.value).splitlines()
+    assert "30 bad rows" in lines[0]
+    assert "line 1, column query: the row lacks a column: 'it has q, pos, neg'" in lines[1]
+    assert "29 more like it" in lines[1]
+    assert '{"query": "...", "positive": ["..."]' in lines[2]
+    assert len(lines) == 3
 
 
 def test_trec_texts_that_are_not_utf8_are_named(trec):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.data.pairs import read_pairs
-from workbench.data.readers import BadRow, PairsError, parse_label
+from workbench.data.readers import COLUMNS, BadRow, PairsError, parse_label
 
 ROWS = [
     ("怎么开通", "如何开通", 1.0),
@@ -58,6 +58,7 @@ def test_a_folder_of_files_is_read_as_a_hub_data_set(tmp_path):
         read_pairs(f"hub:{folder}:default:nosuchsplit")
 
 
+HEADER = b"sentence_0,sentence_1,label\n"
 BAD = {
     "ragged_line": b"a,b,1,2\n",
     "broken_quotes": b'"a"x,b,1\n',
@@ -84,12 +85,111 @@ def test_a_bad_row_is_counted_with_its_line_and_the_rest_is_kept(tmp_path, reaso
         read_pairs(path, on_bad_rows="fail")
 
 
-def test_a_quote_that_never_closes_says_which_lines_it_swallowed(tmp_path):
-    path = tmp_path / "pairs.csv"
-    path.write_text('sentence_0,sentence_1,label\na,b,1\n"c,d,0\ne,f,0\n', encoding="utf-8")
-    (row,) = read_pairs(path).bad_rows
-    assert row.reason == "broken_quotes"
-    assert "lines 3 to 4" in row.value
+def read(tmp_path, text, name="pairs.csv", **options):
+    path = tmp_path / name
+    path.write_text("sentence_0,sentence_1,label\n".replace(",", text[0]) + text[1:], "utf-8")
+    return read_pairs(path, **options)
+
+
+def rows(pairs):
+    return list(pairs.frame[["sentence_0", "sentence_1", "label"]].itertuples(False, None))
+
+
+@pytest.mark.parametrize(
+    ("text", "good", "bad"),
+    [
+        ('"c,d,0\ne,f,0\n', ["e"], [2]),  # never closed
+        ('"c,d,0\ne,f,0\ng",h,1\ni,j,0\n', ["e", "i"], [2, 4]),  # closed two rows later
+        ('"a "b" c",d,1\ne,f,0\n', ["e"], [2]),  # closed in mid-field
+        ('"a\nb, c, d",x,1\n', ["a\nb, c, d"], []),  # a text over lines, with separators
+        ('"he says, or\nnot, or, yes",x,0\n', ["he says, or\nnot, or, yes"], []),
+        ('5" pipe,b,1\n', ['5" pipe'], []),
+        (
+            '"say \\"hi\\"",b,1\n"in C:\\",c,0\n"end \\"",d,0\n',
+            ['say "hi"', "in C:\\", 'end "'],
+            [],
+        ),
+    ],
+)
+def test_a_quotation_mark_never_swallows_a_row(tmp_path, text, good, bad):
+    found = read(tmp_path, "," + text)
+    assert found.frame["sentence_0"].tolist() == good
+    assert [row.line for row in found.bad_rows] == bad
+    assert {row.reason for row in found.bad_rows} <= {"broken_quotes"}
+
+
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [
+        ('"a\tb\t1\nc\td\t0\ne"\tf\t0\n', ['"a', "c", 'e"']),  # three rows, not one
+        ('"a\tb\t1\nc\td\t0\n', ['"a', "c"]),
+        ('"a" b\tc\t1\n"d"\te\t0\n', ['"a" b', '"d"']),
+        ('x\ty\t0\n"a ""b"""\tc\t1\n"d\te\nf"\tg\t0\n', ["x", 'a "b"', "d\te\nf"]),  # pandas
+        ('"a"\t"b"\t1\n"c"\t"d"\t0\n', ["a", "c"]),  # quoted throughout
+    ],
+)
+def test_in_a_tsv_a_quotation_mark_that_quotes_nothing_is_a_character(tmp_path, text, good):
+    found = read(tmp_path, "\t" + text, "pairs.tsv")
+    assert found.frame["sentence_0"].tolist() == good
+    assert not found.bad_rows
+
+
+def test_labels_on_another_scale_are_a_problem_that_one_parameter_solves(tmp_path):
+    graded = ",a,b,0\nc,d,1\ne,f,2\ng,h,3\n"
+    with pytest.raises(PairsError, match=r"from 0 to 3.*label_map: 0=0,1=0.333,2=0.667,3=1"):
+        read(tmp_path, graded)
+    found = read(tmp_path, graded, label_map="0=0, 1=0, 2=1, 3=1")
+    assert found.frame["label"].tolist() == [0, 0, 1, 1]
+    with pytest.raises(PairsError, match=r"from -1 to 1.*label_map: -1=0,1=1"):
+        read(tmp_path, ",a,b,-1\nc,d,1\ne,f,-1.0\n")
+    with pytest.raises(PairsError, match="bring them to that scale"):
+        read(tmp_path, "," + "".join(f"a{n},b,{n}\n" for n in range(30)))
+    with pytest.raises(PairsError, match=r"no usable.*label_map: no=0,yes=1"):
+        read(tmp_path, ",a,b,no\nc,d,yes\n")
+    words = read(tmp_path, ",a,b,No\nc,d,yes\ne,f,?\ng,h,\n", label_map="no=0,yes=1")
+    assert words.frame["label"].tolist() == [0, 1]
+    assert [row.reason for row in words.bad_rows] == ["label_not_mapped", "label_missing"]
+
+
+@pytest.mark.parametrize("wrong", ["1", "a=2", "a=0,A=1", "=1", "a=x"])
+def test_a_label_map_that_cannot_be_meant_is_refused(tmp_path, wrong):
+    with pytest.raises(PairsError, match="must name each label once"):
+        read(tmp_path, ",a,b,1\n", label_map=wrong)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_text_has_the_same_limit_in_every_format(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr("workbench.data.readers.MAX_TEXT", 200_000)
+    rows = [("x" * 140_000, "b", 1.0), ("y" * 200_001, "b", 1.0)]
+    path, frame = tmp_path / f"p.{kind}", pd.DataFrame(rows, columns=list(COLUMNS))
+    if kind == "parquet":
+        frame.to_parquet(path)
+    elif kind == "jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        frame.to_csv(path, index=False, quoting=1)
+    found = read_pairs(path)
+    assert found.frame["sentence_0"].str.len().tolist() == [140_000]
+    assert found.bad_counts() == {"long_text": 1}
+    assert len(found.bad_rows[0].value) <= 200
+
+
+def test_what_unfolds_to_a_huge_line_or_a_huge_column_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr("workbench.data.readers.MAX_LINE", 10_000)
+    for name in ("bomb.csv.gz", "bomb.jsonl.gz"):
+        head = b"sentence_0,sentence_1,label\n" * name.endswith("csv.gz")
+        (tmp_path / name).write_bytes(gzip.compress(head + b"a" * 30_000_000))
+        with pytest.raises(PairsError, match=r"bomb.*line \d: more than 10,000 characters"):
+            read_pairs(tmp_path / name)
+    import tracemalloc
+
+    frame = pd.DataFrame([("x" * 400_000, "b", 1.0)] * 2000, columns=list(COLUMNS))
+    frame.to_parquet(tmp_path / "bomb.parquet")
+    assert (tmp_path / "bomb.parquet").stat().st_size < 1_000_000
+    tracemalloc.start()
+    assert len(read_pairs(tmp_path / "bomb.parquet").frame) == 1
+    assert tracemalloc.get_traced_memory()[1] < 100_000_000  # all rows at once: 800 MB
+    tracemalloc.stop()
 
 
 def test_a_text_over_several_lines_keeps_line_numbers_right(tmp_path):
@@ -141,7 +241,12 @@ def test_the_nearest_column_is_suggested(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("pairs.xlsx", b"x", "must end in one of"),
+        ("pairs.xlsx", b"x", "must end in one of.*save it as 'CSV UTF-8'"),
+        ("pairs.csv", b"sentence_0;sentence_1;label\na;b;1\n", "separator seems to be ';'"),
+        ("pairs.csv", b"How do I pay?,How to pay,1\na,b,0\n", "first line seems to be a row"),
+        ("pairs.csv", "问题,答案\n".encode("gbk"), "header is not UTF-8: save it as 'CSV UTF-8'"),
+        ("pairs.csv", HEADER + "怎么,如何,1\n".encode("gbk"), "perhaps GBK .*'CSV UTF-8'"),
+        ("pairs.jsonl", b'{"sentence_0": "a", "sentence_1": "b", "label": 1, "label": 0}', "twice"),
         ("pairs.csv", b"", "no column"),
         ("pairs.csv", b"sentence_0,sentence_1,label\n", "no usable pair"),
         ("pairs.csv", b"label,label,sentence_0,sentence_1\n1,1,a,b\n", "twice"),

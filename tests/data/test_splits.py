@@ -3,8 +3,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workbench.data.build_lists import build_candidates, query_groups, seen_queries
+from workbench.data.overlap import normalised
 from workbench.data.splits import (
     DataError,
+    known_positives,
     prepare_data,
     read_manifest,
     read_split,
@@ -112,6 +115,45 @@ def test_the_same_data_is_kept_and_other_data_sets_the_old_aside(tmp_path, sampl
     assert (aside / "model").is_dir()
     assert read_json(aside / "data/manifest.json")["seed"] == 42
     assert read_manifest(run)["seed"] == 7
+
+
+def variants(text):
+    """The same question as people type it: case, width, white space, invisible, punctuation."""
+    return [text, text.upper(), f" {text.replace(' ', '  ')}?", f"{text}\u200b.", f"Ｈ{text[1:]}"]
+
+
+def test_texts_that_differ_in_spelling_alone_are_in_one_split(tmp_path):
+    rows = [
+        (text, f"answer {number} {place}", float(place % 2))
+        for number in range(60)
+        for place, text in enumerate(variants(f"how do I pay bill {number}"))
+    ]
+    pairs = pd.DataFrame(rows, columns=["sentence_0", "sentence_1", "label"])
+    splits = split_pairs(pairs, 0.2, 0.3)
+    seen = [{normalised(text) for text in texts_of(split)} for split in splits.values()]
+    assert all(map(len, seen))
+    assert not (seen[0] & seen[1] | seen[0] & seen[2] | seen[1] & seen[2])
+    lists = build_candidates(pairs, 10)
+    assert seen_queries(lists, pairs.iloc[::5]) == len(lists)
+    assert len(set(query_groups(lists))) == 60
+
+
+def test_positives_kept_out_of_training_are_no_negatives_of_the_test(tmp_path):
+    text = "sentence_0,sentence_1,label\n"
+    (tmp_path / "test.csv").write_text(f"{text}a b,b a!,1\na c,zz,0\nb c,cc,1\n")
+    (tmp_path / "pairs.csv").write_text(f"{text}A b?,a c,1\nx,y,1\na b,b c,0\n")
+    prepare_data(
+        tmp_path / "run", str(tmp_path / "pairs.csv"), test_pairs=str(tmp_path / "test.csv")
+    )
+    known = known_positives(tmp_path / "run")
+    assert known["sentence_1"].tolist() == ["a c"]
+    test = read_split(tmp_path / "run", "test")
+    found = {}
+    for name, more in (("with", known), ("without", None)):
+        one = build_candidates(test, 9, known=more)[0]
+        found[name] = {t for t, gain in zip(one.candidates, one.relevance, strict=True) if not gain}
+    assert found["without"] - found["with"] == {"a c"}
+    assert known_positives(tmp_path / "none").empty
 
 
 def test_a_run_without_data_says_what_to_do(tmp_path):

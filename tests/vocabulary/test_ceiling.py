@@ -62,6 +62,11 @@ def test_a_list_by_hand():
     assert best_ndcg([0, 0, 1], [1, 0, 0]) == pytest.approx((0.5 + 0.5 / np.log2(3)) / ideal)
     assert best_ndcg([0, 1, 2], [0, 0, 1]) == 1.0
     assert best_ndcg([0, 1], [0, 0]) == 0.0
+    # One relevant candidate at the top, two that the search missed: 1 of 1 + 0.63 + 0.5.
+    found = 1 / (1 + 1 / np.log2(3) + 1 / 2)
+    assert best_ndcg([0, 1], [1, 0], missed=[1, 1]) == pytest.approx(found)
+    assert best_ndcg([0, 1], [1, 0], k=1, missed=[1, 1]) == 1.0
+    assert best_ndcg([], [], missed=[1.0]) == 0.0
 
 
 @given(ITEMS)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import logit
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from workbench.data.splits import prepare_data, read_split
 from workbench.files import read_json
@@ -164,9 +164,29 @@ def test_the_verdict_is_green_on_chinese_with_a_chinese_vocabulary(tokenizer, sa
     ],
 )
 def test_the_thresholds_of_the_verdict(unknown, lost, colour):
-    keep = {"unk_share": unknown, "lost_share": lost, "ceiling": {"accuracy": 1.0}}
+    keep = {"unk_share": unknown, "lost_share": lost, "folded_share": 0.0}
     mended = keep | {"unk_share": 0.0, "added": 3}
     assert vocabulary_verdict({"keep": keep, "extend": mended})["colour"] == colour
+
+
+def test_texts_made_equal_by_the_normaliser_are_counted_and_no_repair_is_promised():
+    words = ("[UNK]", "cafe", "open", "is", "か", "は")
+    tokenizer = Tokenizer(models.WordPiece({w: n for n, w in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    accents = pairs_of(("café open", "is cafe", 1.0), ("cafe open", "is café", 0.0))
+    outlook = repair_outlook(accents, accents, tokenizer)
+    assert outlook["keep"]["folded_share"] == outlook["extend"]["folded_share"] == 1.0
+    verdict = vocabulary_verdict(outlook)
+    assert verdict["colour"] == "red"
+    assert "normaliser (lower case, accents) makes 100.0% of them equal" in verdict["why"]
+    assert "no repair helps" in verdict["action"]
+    # Unknown characters besides: a repair gives them tokens, and the texts stay equal.
+    kana = pairs_of(("か いろ", "が いろ", 1.0), ("は いろ", "ば いろ", 0.0))
+    verdict = vocabulary_verdict(repair_outlook(kana, kana, tokenizer))
+    assert "no repair helps" in verdict["action"]
+    case = pairs_of(("Cafe open", "is cafe", 1.0), ("cafe open", "is Cafe", 0.0))
+    assert vocabulary_verdict(repair_outlook(case, case, tokenizer))["colour"] == "green"
 
 
 def test_a_text_in_the_verdict_cannot_become_markup():

@@ -21,6 +21,8 @@ from workbench.data.readers import (
     PairsError,
     check_rows,
     file_records,
+    other_scale,
+    remedy,
 )
 from workbench.files import display_path, project_path
 from workbench.machine import quick_in_bfloat16
@@ -172,22 +174,24 @@ def _check_pairs(
     if not read:
         return [], None
     try:
-        rows = read_rows(path, parameters.columns)
+        rows = read_rows(path, parameters.columns, label_map=parameters.label_map)
     except (PairsError, OSError) as error:
         return [Finding("problem", f"{name}: {error}")], None
     shown, seen = display_path(path), len(rows.good) + len(rows.bad)
     extent = f"all {seen:,}" if rows.whole else f"the first {seen:,} of {rows.estimated:,}"
     if not seen:
         return [Finding("problem", f"{name}: {shown} has no row", "give a file with pairs")], None
+    if scale := other_scale(rows.good, rows.bad):
+        return [Finding("problem", f"{name}: {shown}: {scale}")], None
     if not rows.bad:
         return [Finding("note", f"{name}: {extent} rows of {shown} can be used")], rows
     examples = "; ".join(map(str, rows.bad[:BAD_ROWS_SHOWN]))
     text = f"{name}: {len(rows.bad):,} of {extent} rows of {shown} cannot be used, first {examples}"
     if not rows.good:
-        return [Finding("problem", text, "correct them")], None
+        return [Finding("problem", text, remedy(rows.bad) or "correct them")], None
     if parameters.on_bad_rows == "fail":
         return [Finding("problem", text, "correct them, or set on_bad_rows: report")], rows
-    return [Finding("warning", text)], rows
+    return [Finding("warning", text, remedy(rows.bad))], rows
 
 
 def _no_file(name: str, value: str) -> Finding:
@@ -197,14 +201,16 @@ def _no_file(name: str, value: str) -> Finding:
     return Finding("problem", text)
 
 
-def read_rows(path: Path, columns: dict[str, str], limit: int = ROWS_READ) -> Rows:
+def read_rows(
+    path: Path, columns: dict[str, str], limit: int = ROWS_READ, *, label_map: str = ""
+) -> Rows:
     """The rows of a file, read and checked; of a longer one than `limit`, the first.
 
     Raises:
         PairsError: the file cannot be read or lacks a column.
     """
     names = dict(zip(COLUMNS, COLUMNS, strict=True)) | columns
-    good, bad = check_rows(itertools.islice(file_records(path, names), limit + 1))
+    good, bad = check_rows(itertools.islice(file_records(path, names), limit + 1), label_map)
     count = len(good) + len(bad)
     if count <= limit:
         return Rows(good, bad, True, count)

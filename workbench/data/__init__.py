@@ -13,6 +13,8 @@ __getattr__, __dir__ = lazy_names(
         "list_files": "read_candidates read_test",
         "lists": "CandidateList RankingTest write_candidates",
         "pairs": "read_pairs",
-        "splits": "prepare_data read_manifest read_split split_pairs text_groups",
+        "splits": (
+            "known_positives prepare_data read_manifest read_split sampled split_pairs text_groups"
+        ),
     },
 )

@@ -12,24 +12,29 @@ from workbench.data.overlap import OverlapIndex, normalised
 from workbench.data.splits import text_groups
 
 
-def build_candidates(pairs: pd.DataFrame, size: int = 30, seed: int = 42) -> list[CandidateList]:
+def build_candidates(
+    pairs: pd.DataFrame, size: int = 30, seed: int = 42, known: pd.DataFrame | None = None
+) -> list[CandidateList]:
     """The lists of `build_test`, without the recipe."""
-    return build_test(pairs, size, seed).lists
+    return build_test(pairs, size, seed, known).lists
 
 
-def build_test(pairs: pd.DataFrame, size: int = 30, seed: int = 42) -> RankingTest:
+def build_test(
+    pairs: pd.DataFrame, size: int = 30, seed: int = 42, known: pd.DataFrame | None = None
+) -> RankingTest:
     """One list for each query of `pairs` that has a positive, made of these pairs' texts alone.
 
     A list holds the query's positives (label at or above `POSITIVE`) and its labelled negatives,
     both never cut; up to half of the free places go to look-alikes (nearest by character overlap),
-    the rest to random texts. Texts connected to the query by positives are not mined, nor are texts
-    equal to it or to one of its positives after normalisation: they are probably paraphrases that
-    nobody labelled. The candidates are then shuffled, so that their order tells nothing.
+    the rest to random texts. Texts connected to the query by positives are not mined; texts that
+    are equal after normalisation count as connected: they are probably paraphrases that nobody
+    labelled. The candidates are then shuffled, so that their order tells nothing.
 
     Args:
         pairs: columns `sentence_0`, `sentence_1`, `label`, from one split.
         size: candidates per list, where there are enough texts.
         seed: of the random texts and the order.
+        known: further positive pairs (see `known_positives`), which connect texts as well.
 
     Returns:
         The lists with `kinds`, and a recipe that counts what was taken and what was kept out.
@@ -41,8 +46,7 @@ def build_test(pairs: pd.DataFrame, size: int = 30, seed: int = 42) -> RankingTe
     positive, negative = pairs[is_positive], pairs[~is_positive]
     texts = list(dict.fromkeys([*pairs["sentence_0"], *pairs["sentence_1"]]))
     place = {text: number for number, text in enumerate(texts)}
-    meaning = _meaning_groups(texts, positive)
-    plain, _ = pd.factorize(np.array([normalised(text) for text in texts], dtype=object))
+    meaning = _meaning_groups(texts, positive if known is None else pd.concat([positive, known]))
     labelled = negative.groupby("sentence_0")["sentence_1"].agg(list).to_dict()
     queries: dict[str, list[str]] = {}
     for query, own in positive.groupby("sentence_0", sort=False)["sentence_1"]:
@@ -55,8 +59,7 @@ def build_test(pairs: pd.DataFrame, size: int = 30, seed: int = 42) -> RankingTe
     for (query, right), (near, overlap) in zip(queries.items(), found, strict=True):
         wrong = [t for t in dict.fromkeys(labelled.get(query, [])) if t not in (query, *right)]
         contradicted += len(set(labelled.get(query, [])) & set(right))
-        alike = np.isin(plain, plain[[place[text] for text in (query, *right)]])
-        allowed = ~alike & (meaning != meaning[place[query]])
+        allowed = meaning != meaning[place[query]]
         kept_out += int((~allowed).sum()) - 1 - len(right)
         allowed[[place[text] for text in wrong]] = False
         free = max(0, size - len(right) - len(wrong))
@@ -113,7 +116,7 @@ def suspect_negatives(
     if pairs is not None:
         positive = pd.concat([positive, pairs[pairs["label"] >= POSITIVE]], ignore_index=True)
     texts = (text for one in lists for text in (one.query, *one.candidates))
-    known = list(dict.fromkeys([*texts, *positive["sentence_0"], *positive["sentence_1"]]))
+    known = list(dict.fromkeys(texts))
     meaning = dict(zip(known, _meaning_groups(known, positive), strict=True))
     suspects = []
     for number, one in enumerate(lists):
@@ -128,23 +131,21 @@ def suspect_negatives(
 def query_groups(lists: Sequence[CandidateList]) -> NDArray[np.int64]:
     """The group of each list, shape (lists,): lists that share a query or a positive share it.
 
+    Texts are the same if they are equal after normalisation.
+
     Such queries are not independent observations, so intervals resample them together. Shared
     negatives do not connect, or else every list would be connected to every other.
     """
-    rows = [
-        (str(number), text)
-        for number, one in enumerate(lists)
-        for text in ("q" + one.query, *("q" + t for t in one.positives()))
-    ]
+    rows = [(n, text) for n, one in enumerate(lists) for text in (one.query, *one.positives())]
     frame = pd.DataFrame(rows, columns=["sentence_0", "sentence_1"])
     groups = dict(zip(frame["sentence_0"], text_groups(frame), strict=True))
-    return np.array([groups[str(number)] for number in range(len(lists))], dtype=np.int64)
+    return np.array([groups[number] for number in range(len(lists))], dtype=np.int64)
 
 
 def seen_queries(lists: Sequence[CandidateList], train: pd.DataFrame) -> int:
-    """The number of lists whose query is also a training text, which flatters the model."""
-    known = {*train["sentence_0"], *train["sentence_1"]}
-    return sum(one.query in known for one in lists)
+    """The number of lists whose query, normalised, is a training text, which flatters a model."""
+    known = {normalised(text) for text in (*train["sentence_0"], *train["sentence_1"])}
+    return sum(normalised(one.query) in known for one in lists)
 
 
 def look_alikes(query: str, texts: Sequence[str], count: int = 50) -> list[str]:
@@ -157,11 +158,13 @@ def look_alikes(query: str, texts: Sequence[str], count: int = 50) -> list[str]:
 
 
 def _meaning_groups(texts: Sequence[str], positive: pd.DataFrame) -> NDArray[np.int64]:
-    """A number for each text, shape (texts,); texts connected by positive pairs share it."""
-    place = {text: number for number, text in enumerate(texts)}
-    groups = -1 - np.arange(len(place))
-    for group, first, second in zip(
-        text_groups(positive), positive["sentence_0"], positive["sentence_1"], strict=True
-    ):
-        groups[[place[first], place[second]]] = group
-    return groups
+    """A number for each text, shape (texts,).
+
+    Texts share it that are connected by positive pairs or equal after normalisation.
+    """
+    group: dict[str, int] = {}
+    numbers = text_groups(positive).tolist()
+    for column in ("sentence_0", "sentence_1"):
+        group |= dict(zip(map(normalised, positive[column]), numbers, strict=True))
+    own = (normalised(text) for text in texts)
+    return np.array([group.setdefault(text, len(group) + len(positive)) for text in own])

@@ -1,7 +1,8 @@
 """Candidate lists from JSONL rows, tables of judged candidates, and folders of TREC files."""
 
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,7 +32,8 @@ from workbench.data.readers import (
 from workbench.files import display_path, project_path, sha256
 
 TREC_FILES = ("qrels", "run", "queries.tsv", "documents.tsv")
-ROWS_SHOWN = 20  # bad rows named in full
+PROBLEMS_SHOWN = 20  # kinds of bad row, each with its first row in full
+LIST_SHAPE = '{"query": "...", "positive": ["..."], "negative": ["..."]}'
 
 
 def read_candidates(path: str | Path, seed: int = 42) -> list[CandidateList]:
@@ -50,6 +52,7 @@ def read_test(path: str | Path, seed: int = 42) -> RankingTest:
       `documents.tsv` (an id, a tab, a text). Candidates without a judgement count as not relevant,
       grades below 0 as 0. Judged relevant texts outside the run stay in the denominators, judged
       queries outside the run have an empty list, and queries without judgement are left out.
+      Documents of a query with equal texts are one candidate with the highest of their grades.
 
     Args:
         path: the file (also in gzip) or folder.
@@ -88,7 +91,7 @@ def read_test(path: str | Path, seed: int = 42) -> RankingTest:
 def _usable(text: Any) -> Any:
     if reason := text_problem(text):
         raise ValueError(REASONS[reason])
-    return text
+    return text.strip()
 
 
 Text = Annotated[str, BeforeValidator(_usable)]
@@ -158,7 +161,8 @@ def _read_jsonl(file: Path) -> tuple[list[CandidateList], bool]:
 
     _each_row(file, _ListRow, take)
     if any(stated) and not all(stated):
-        _refuse(file, [f"{sum(stated)} of {len(stated)} rows have a field 'order': all or none"])
+        text = f"{sum(stated)} of {len(stated)} rows have a field 'order': all or none"
+        raise CandidateError(f"{display_path(file)}: {text}")
     return lists, any(stated)
 
 
@@ -208,24 +212,26 @@ def _read_trec(folder: Path) -> tuple[list[CandidateList], dict[str, int]]:
 
     _each_row(folder / "qrels", _Judgement, judge, _lines(folder / "qrels", 4))
     _each_row(folder / "run", _Retrieval, retrieve, _lines(folder / "run", 6))
-    lists = []
+    lists, merged = [], 0
     for query, grades in judged.items():
         run = runs.get(query, {})
-        names = sorted(run, key=lambda name: (run[name], name))
-        candidates = tuple(documents[name] for name in names)
-        if twice := [text for text, times in Counter(candidates).items() if times > 1]:
-            raise CandidateError(
-                f"{display_path(folder / 'run')}: two documents of the query {query!r} have the "
-                f"same text {twice[0]!r}"
-            )
-        relevance = tuple(grades.get(name, 0.0) for name in names)
-        missed = tuple(grade for name, grade in grades.items() if grade > 0 and name not in run)
+        ranked = sorted(run, key=lambda name: (run[name], name))
+        # Documents with one text are one candidate, with the highest of their grades.
+        best: dict[str, float] = {}  # text -> grade
+        for name, grade in grades.items():
+            text = documents.get(name, f"\0{name}")  # a judged one outside the run may lack a text
+            best[text] = max(grade, best.get(text, 0.0))
+        candidates = tuple(dict.fromkeys(documents[name] for name in ranked))
+        merged += len(ranked) - len(candidates)
+        relevance = tuple(best.get(text, 0.0) for text in candidates)
+        missed = tuple(g for text, g in best.items() if g > 0 and text not in candidates)
         kinds = tuple(
-            "unjudged" if name not in grades else "positive" if grades[name] > 0 else "labelled"
-            for name in names
+            "unjudged" if text not in best else "positive" if best[text] > 0 else "labelled"
+            for text in candidates
         )
         lists.append(CandidateList(queries[query], candidates, relevance, missed, kinds))
     return lists, {
+        "equal_texts_merged": merged,
         "unjudged_candidates": sum(one.kinds.count("unjudged") for one in lists),
         "queries_without_run": len(judged.keys() - runs.keys()),
         "queries_without_judgement": len(runs.keys() - judged.keys()),
@@ -265,24 +271,32 @@ def _each_row(
     required = {name: name for name, of in model.model_fields.items() if of.is_required()}
     optional = [name for name in model.model_fields if name not in required]
     records = file_records(file, required, optional) if lines is None else lines
-    problems = []
+    problems: dict[str, list[str]] = {}  # kind -> each row that has it
     for record in records:
         if isinstance(record, BadRow):
-            problems.append(str(record))
+            problems.setdefault(f"{record.reason} {record.column}", []).append(str(record))
             continue
         values = zip(model.model_fields, record[1:], strict=False)
         try:
             take(model.model_validate({name: v for name, v in values if v is not ABSENT}))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            what = f"{first['msg'].removeprefix('Value error, ')}: {repr(first['input'])[:80]}"
-            problems.append(f"line {record[0]}, column {first['loc'][0]}: {what}")
+            column, what = first["loc"][0], first["msg"].removeprefix("Value error, ")
+            row = f"line {record[0]}, column {column}: {what}: {repr(first['input'])[:80]}"
+            problems.setdefault(f"{column} {what}", []).append(row)
         except ValueError as error:
-            problems.append(f"line {record[0]}: {error}")
-    _refuse(file, problems)
-
-
-def _refuse(file: Path, problems: Sequence[str]) -> None:
+            problems.setdefault(str(record[0]), []).append(f"line {record[0]}: {error}")
     if problems:
-        shown = "\n  ".join(problems[:ROWS_SHOWN])
-        raise CandidateError(f"{display_path(file)}: {len(problems)} bad rows\n  {shown}")
+        _refuse(file, problems)
+
+
+def _refuse(file: Path, problems: Mapping[str, Sequence[str]]) -> None:
+    shown = [
+        rows[0] + f" (and {len(rows) - 1:,} more like it)" * (len(rows) > 1)
+        for rows in itertools.islice(problems.values(), PROBLEMS_SHOWN)
+    ]
+    if file.suffix == ".jsonl" and any(kind.startswith("missing_column") for kind in problems):
+        shown.append(f"each line must be like {LIST_SHAPE}")
+    count = sum(map(len, problems.values()))
+    text = "\n  ".join(shown)
+    raise CandidateError(f"{display_path(file)}: {count:,} bad rows\n  {text}")

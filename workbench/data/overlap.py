@@ -21,9 +21,12 @@ def jaccard(first: frozenset[str], second: frozenset[str]) -> float:
 
 
 def normalised(text: str) -> str:
-    """The text without case, width (NFKC), punctuation and space; unchanged if nothing is left."""
+    """The text without case, width (NFKC), punctuation, white space and invisible characters.
+
+    Letters, digits and the marks on them are left; without any, the text is unchanged.
+    """
     folded = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(character for character in folded if character.isalnum()) or text
+    return "".join(c for c in folded if c.isalnum() or unicodedata.category(c)[0] == "M") or text
 
 
 class OverlapIndex:

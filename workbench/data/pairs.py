@@ -20,6 +20,8 @@ from workbench.data.readers import (
     check_rows,
     file_records,
     hub_records,
+    other_scale,
+    remedy,
 )
 from workbench.files import display_path, project_path, sha256
 
@@ -54,7 +56,10 @@ class LabelledPairs:
 
 
 def read_pairs(
-    source: str | Path, columns: Mapping[str, str] | None = None, on_bad_rows: str = "report"
+    source: str | Path,
+    columns: Mapping[str, str] | None = None,
+    on_bad_rows: str = "report",
+    label_map: str = "",
 ) -> LabelledPairs:
     """Labelled pairs from CSV, TSV, JSONL or Parquet (each also as `.gz`) or from the Hub.
 
@@ -62,28 +67,31 @@ def read_pairs(
         source: a path, or `hub:name[:config][:split]` (split `train` unless given).
         columns: the source's names of `sentence_0`, `sentence_1` and `label`, where they differ.
         on_bad_rows: `report` returns bad rows with the good ones, `fail` raises on the first.
+        label_map: the value in [0, 1] of each label, such as `-1=0,1=1`; empty for such labels.
 
     Returns:
         The pairs, texts stripped of surrounding white space, and every bad row.
 
     Raises:
-        PairsError: the source cannot be read, lacks a column, or has no usable row; or it has a
-            bad row and `on_bad_rows` is `fail`.
+        PairsError: the source cannot be read, lacks a column, or has no usable row; its labels are
+            on another scale; or it has a bad row and `on_bad_rows` is `fail`.
     """
     if on_bad_rows not in ("report", "fail"):
         raise PairsError(f"on_bad_rows is {on_bad_rows!r}; it must be 'report' or 'fail'")
     names = dict(zip(COLUMNS, COLUMNS, strict=True)) | dict(columns or {})
     if str(source).startswith("hub:"):
         shown, digest = str(source), ""
-        good, bad = check_rows(hub_records(str(source), names))
+        good, bad = check_rows(hub_records(str(source), names), label_map)
     else:
         path = project_path(source)
-        good, bad = check_rows(file_records(path, names))
+        good, bad = check_rows(file_records(path, names), label_map)
         shown, digest = display_path(path), sha256(path)
+    if scale := other_scale(good, bad):
+        raise PairsError(f"{shown}: {scale}")
     if bad and on_bad_rows == "fail":
         raise PairsError(f"{shown}: {len(bad)} bad rows, the first at {bad[0]}")
     if not good:
-        first = f"; the first problem is at {bad[0]}" if bad else ""
+        first = f"; the first problem is at {bad[0]} -> {remedy(bad)}" if bad else ""
         raise PairsError(f"{shown}: no usable pair in it{first}")
     frame = pd.DataFrame(good, columns=["line", *COLUMNS])[[*COLUMNS, "line"]]
     return LabelledPairs(frame, tuple(bad), shown, digest)

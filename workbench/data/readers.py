@@ -11,6 +11,7 @@ import io
 import json
 import math
 import zlib
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -23,19 +24,33 @@ from workbench.files import display_path
 
 COLUMNS = ("sentence_0", "sentence_1", "label")
 ABSENT: Any = object()  # the value of an optional column that the source does not have
+MAX_TEXT = 1_000_000  # characters of a text, in every format; a longer one is a bad row
+MAX_LINE = 50_000_000  # characters of a line, which bounds the memory; a longer one is refused
+PARQUET_ROWS = 64  # decoded at once: a small file can repeat one long text very often
+SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
+SAVE_AS_UTF8 = "save it as 'CSV UTF-8'"
 REASONS = {
     "ragged_line": "the line has more or fewer fields than the header",
     "broken_quotes": "a quotation mark is opened and never closed, or closed in mid-field",
-    "invalid_json": "the line is not a JSON object",
+    "invalid_json": "the line is not a JSON object, or names a field twice",
     "missing_column": "the row lacks a column",
     "encoding": "the bytes are not UTF-8 text",
     "not_text": "the value is not a text",
     "empty_text": "the text is empty",
+    "long_text": f"the text has more than {MAX_TEXT:,} characters",
     "label_missing": "the label is empty",
     "label_not_a_number": "the label is neither a number nor true/false",
     "label_nan": "the label is NaN",
     "label_out_of_range": "the label is outside [0, 1]",
+    "label_not_mapped": "label_map does not have the label",
     "duplicate": "an earlier line has the same pair with the same label",
+}
+REMEDIES = {
+    "ragged_line": "put a text with a separator in it in quotation marks",
+    "broken_quotes": 'write a quotation mark inside a quoted text twice ("")',
+    "encoding": "the file is not UTF-8, perhaps GBK from a spreadsheet: " + SAVE_AS_UTF8,
+    "label_not_a_number": "name the value of each label, such as label_map: no=0,yes=1",
+    "label_not_mapped": "add these labels to label_map",
 }
 
 
@@ -65,8 +80,16 @@ Names = Mapping[str, str]  # role, such as sentence_0 -> the source's column
 
 def printable(value: Any) -> str:
     """The value as text that any UTF-8 file can hold; undecodable bytes are shown escaped."""
-    raw = str(value).encode("utf-8", "surrogateescape" if isinstance(value, str) else "replace")
+    try:
+        raw = str(value).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a surrogate pair, as JSON can have it
+        raw = str(value).encode("utf-8", "backslashreplace")
     return raw.decode("utf-8", "backslashreplace")
+
+
+def excerpt(value: Any) -> str:
+    """The beginning of a value, printable: what a `BadRow` keeps of it."""
+    return printable(str(value)[:200])
 
 
 def suffix_of(path: Path) -> tuple[str, str]:
@@ -97,7 +120,10 @@ def text_lines(file: Bytes, name: str) -> Iterator[str]:
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise PairsError(f"{name}: the file is UTF-16; convert it first: iconv -f UTF-16 -t UTF-8")
     with io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="") as lines:
-        yield from lines
+        for number, line in enumerate(iter(partial(lines.readline, MAX_LINE), ""), start=1):
+            if len(line) == MAX_LINE:
+                raise PairsError(f"{name}, line {number}: more than {MAX_LINE:,} characters")
+            yield line
 
 
 def file_records(
@@ -119,7 +145,10 @@ def file_records(
     read = FORMATS.get(suffix_of(path)[0])
     if read is None:
         known = ", ".join(FORMATS)
-        raise PairsError(f"{path.name}: the name must end in one of {known} (optionally + .gz)")
+        hint = f". Is it a spreadsheet? Then {SAVE_AS_UTF8}" * (suffix_of(path)[0] in SPREADSHEETS)
+        raise PairsError(
+            f"{path.name}: the name must end in one of {known} (optionally + .gz){hint}"
+        )
     if not path.is_file():
         raise PairsError(
             f"{display_path(path)}: there is no such file (a relative path starts at "
@@ -129,33 +158,127 @@ def file_records(
         yield from read(file, path.name, names, optional)
 
 
+QUOTED: dict[str, Any] = {"strict": True}  # ways to read a row, for `csv.reader`
+ESCAPED = QUOTED | {"escapechar": "\\"}
+LITERAL: dict[str, Any] = {"quoting": csv.QUOTE_NONE}
+
+
 def _delimited(
     file: Bytes, name: str, names: Names, optional: Sequence[str], delimiter: str
 ) -> Iterator[Record | BadRow]:
-    csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(text_lines(file, name), delimiter=delimiter, strict=True)
+    table = _Table(text_lines(file, name), delimiter)
     try:
-        header = [printable(field).strip() for field in next(reader, [])]
+        header = [printable(field).strip() for field in table.header()]
     except csv.Error as error:
         raise PairsError(f"{name}, line 1: the header cannot be read: {error}") from error
-    _check_columns(header, name, names)
+    _check_columns(header, name, names, optional)
     width = len(header)
     columns = (*names.values(), *optional)
     pick = itemgetter(*(header.index(one) if one in header else width for one in columns))
-    while True:
-        line = reader.line_num + 1
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            swallowed = f"{error}; lines {line} to {reader.line_num} are unread"
-            yield BadRow(line, "broken_quotes", "", swallowed)
-            continue
-        if len(row) == width:
+    label = header.index(names["label"]) if "label" in names else None
+    for line, row, text in table.rows(width, label):
+        if row is not None and len(row) == width:
             yield line, *pick([*row, ABSENT])
-        elif row:  # a blank line is no row
-            yield BadRow(line, "ragged_line", "", printable(delimiter.join(row)))
+        else:
+            reason = "ragged_line" if row is not None or '"' not in text else "broken_quotes"
+            yield BadRow(line, reason, "", excerpt(text.rstrip("\r\n")))
+
+
+class _Table:
+    """The lines of a delimited file, taken together to rows.
+
+    A row that can be read in no way costs its first line only: the lines after it are read again.
+
+    - In a CSV, quotation marks quote; inside a quoted text they are doubled or have a backslash.
+    - In a TSV, a quotation mark that quotes nothing is a character, unless the file quotes every
+      text. Most programs write TSV files without quoting.
+    - A quoted text over several lines that look like rows (`_merges`) is never one text.
+    """
+
+    def __init__(self, lines: Iterator[str], delimiter: str) -> None:
+        csv.field_size_limit(MAX_LINE)
+        self.lines, self.delimiter, self.ahead = lines, delimiter, deque[str]()
+        self.number, self.width = 0, 0
+        self.label: int | None = None
+        self.styles = (QUOTED, LITERAL) if delimiter == "\t" else (QUOTED, ESCAPED)
+        self.all_quoted = delimiter != "\t"
+
+    def header(self) -> list[str]:
+        """The fields of the first row; none for an empty file."""
+        taken: list[str] = []
+        fields = next(csv.reader(self._feed(taken), delimiter=self.delimiter, strict=True), [])
+        self.number = len(taken)
+        self.all_quoted |= taken[:1] != [] and taken[0].startswith('"')
+        if not self.all_quoted and (first := next(self.lines, "")):
+            self.ahead.append(first)
+            texts = [cell for cell in self._cells(first) if isinstance(_number(cell), str)]
+            self.all_quoted = all(cell[:1] == cell[-1:] == '"' for cell in texts)
+        return fields
+
+    def rows(self, width: int, label: int | None) -> Iterator[tuple[int, list[str] | None, str]]:
+        """Line, fields (None if the row cannot be read) and first line of every row.
+
+        Args:
+            width: fields of a row.
+            label: the place of the field that holds a label, if there is one.
+        """
+        self.width, self.label = width, label
+        while self.ahead or (text := next(self.lines, "")):
+            again = bool(self.ahead)  # a line of a row that could not be read
+            text = self.ahead.popleft() if self.ahead else text
+            line = self.number + 1
+            if '"' not in text:
+                self.number = line
+                if text.strip("\r\n"):  # a blank line is no row
+                    yield line, self._cells(text), text
+                continue
+            self.ahead.appendleft(text)
+            yield line, self._quoted_row(again), text
+
+    def _quoted_row(self, again: bool) -> list[str] | None:
+        """The fields of the next row, which has a quotation mark; None if none fit."""
+        for style in self.styles:
+            taken: list[str] = []
+            try:
+                row = next(csv.reader(self._feed(taken), delimiter=self.delimiter, **style))
+            except csv.Error:
+                row = []
+            odd = again and self.delimiter != "\t" and "".join(taken).count('"') % 2
+            needless = style is QUOTED and not self.all_quoted and self._quotes_needlessly(taken)
+            if len(row) == self.width and not (odd or needless or self._merges(taken)):
+                self.number += len(taken)
+                return row
+            self.ahead.extendleft(reversed(taken))
+        self.ahead.popleft()
+        self.number += 1
+        return None
+
+    def _feed(self, taken: list[str]) -> Iterator[str]:
+        """The lines to come; those that were used are in `taken`."""
+        while text := self.ahead.popleft() if self.ahead else next(self.lines, ""):
+            taken.append(text)
+            yield text
+
+    def _cells(self, text: str) -> list[str]:
+        return text.rstrip("\r\n").split(self.delimiter)
+
+    def _quotes_needlessly(self, taken: Sequence[str]) -> bool:
+        """Whether a field is in quotation marks for no reason, so that they are characters."""
+        return any(
+            len(cell) > 1 and cell[0] == cell[-1] == '"' and not {*'",\n\r'} & {*cell[1:-1]}
+            for cell in self._cells("".join(taken))
+        )
+
+    def _merges(self, taken: Sequence[str]) -> bool:
+        """Whether the lines of one row look like rows themselves."""
+        lines = [self._cells(text) for text in taken]
+        whole = [len(cells) == self.width for cells in lines]
+        if len(lines) == 1 or not whole[0]:
+            return False
+        if self.label is None:
+            return all(whole)
+        first = isinstance(_number(lines[0][self.label]), float)
+        return first or (all(whole) and isinstance(_number(lines[-1][self.label]), str))
 
 
 def _json_lines(
@@ -165,15 +288,23 @@ def _json_lines(
         if not text.strip():
             continue
         try:
-            row = json.loads(text)
+            row = json.loads(text, object_pairs_hook=_once)
         except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
-            yield BadRow(line, "invalid_json", "", printable(text.rstrip("\n")))
+            yield BadRow(line, "invalid_json", "", excerpt(text.rstrip("\r\n")))
         elif missing := [column for column in names.values() if column not in row]:
-            yield BadRow(line, "missing_column", missing[0], printable(text.rstrip("\n")))
+            yield BadRow(line, "missing_column", missing[0], excerpt(f"it has {', '.join(row)}"))
         else:
             yield line, *(row.get(column, ABSENT) for column in (*names.values(), *optional))
+
+
+def _once(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object as a dict; a ValueError if a name occurs twice."""
+    row = dict(items)
+    if len(row) < len(items):
+        raise ValueError("a name occurs twice")
+    return row
 
 
 def _parquet(file: Bytes, name: str, names: Names, optional: Sequence[str]) -> Iterator[Record]:
@@ -183,9 +314,10 @@ def _parquet(file: Bytes, name: str, names: Names, optional: Sequence[str]) -> I
     try:
         table = pq.ParquetFile(file)
         known, line = set(table.schema_arrow.names), count(1)
-        _check_columns(table.schema_arrow.names, name, names)
+        _check_columns(table.schema_arrow.names, name, names, optional)
         columns = (*names.values(), *optional)
-        for batch in table.iter_batches(columns=[one for one in columns if one in known]):
+        present = [one for one in columns if one in known]
+        for batch in table.iter_batches(PARQUET_ROWS, columns=present):
             fields = [batch[one].to_pylist() if one in known else repeat(ABSENT) for one in columns]
             for row in zip(*fields, strict=False):
                 yield next(line), *row
@@ -201,20 +333,30 @@ FORMATS: dict[str, Callable[[Bytes, str, Names, Sequence[str]], Iterator[Record 
 }
 
 
-def _check_columns(header: Sequence[str], name: str, names: Names) -> None:
-    """Refuse a header without one of the columns, or with one of them twice."""
+def _check_columns(
+    header: Sequence[str], name: str, names: Names, optional: Sequence[str] = ()
+) -> None:
+    """Refuse a header that lacks one of the columns or has one twice."""
+    if twice := [one for one in (*names.values(), *optional) if header.count(one) > 1]:
+        raise PairsError(f"{name}, line 1: the column {twice[0]!r} occurs twice")
     for role, column in names.items():
-        if header.count(column) > 1:
-            raise PairsError(f"{name}, line 1: the column {column!r} occurs twice")
-        if column not in header:
-            free = [other for other in header if other not in names.values()]
-            near = difflib.get_close_matches(column, free, 1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            advice = f". Say which one holds {role} with the parameter {role}_column"
-            raise PairsError(
-                f"{name}, line 1: there is no column {column!r}{hint}; the columns are "
-                f"{list(header)}{advice if set(names) <= set(COLUMNS) else ''}"
-            )
+        if column in header:
+            continue
+        free = [other for other in header if other not in names.values()]
+        near = difflib.get_close_matches(column, free, 1)
+        separator = next((one for one in ";,\t|" if len(header) == 1 and one in header[0]), "")
+        advice = f" (did you mean {near[0]!r}?)" if near and not separator else ""
+        if any("\\x" in field for field in header):
+            advice += f". The header is not UTF-8: {SAVE_AS_UTF8}"
+        elif separator:
+            advice += f". The separator seems to be {separator!r}: use commas in .csv, tabs in .tsv"
+        elif any(isinstance(_number(field), float) for field in header):
+            advice += ". The first line seems to be a row: put the names of the columns above it"
+        elif {*names} <= {*COLUMNS}:
+            advice += f". Say which one holds {role} with the parameter {role}_column"
+        raise PairsError(
+            f"{name}, line 1: there is no column {column!r}; the columns are {list(header)}{advice}"
+        )
 
 
 def hub_records(source: str, names: Names) -> Iterator[Record]:
@@ -241,16 +383,60 @@ def hub_records(source: str, names: Names) -> Iterator[Record]:
 @lru_cache(maxsize=10_000)
 def parse_label(value: Any) -> float | str:
     """The label as a float in [0, 1], or the reason (a key of `REASONS`) why it is none."""
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return "label_missing"
-    text = value.strip().lower() if isinstance(value, str) else value
-    try:
-        number = float({"true": 1.0, "false": 0.0}.get(text, text))
-    except (TypeError, ValueError, OverflowError):
-        return "label_not_a_number"
+    number = _number(value)
+    if isinstance(number, str):
+        return "label_not_a_number" if number else "label_missing"
     if math.isnan(number):
         return "label_nan"
     return number if 0.0 <= number <= 1.0 else "label_out_of_range"
+
+
+def _number(value: Any) -> float | str:
+    """The number that a label is, true and false included; else its text in lower case."""
+    text = "" if value is None else str(value).strip().lower()
+    try:
+        return float({"true": 1.0, "false": 0.0}.get(text, text))
+    except (ValueError, OverflowError):
+        return text
+
+
+def read_label_map(text: str) -> dict[float | str, float]:
+    """The value in [0, 1] of each label, from a text such as `-1=0,1=1` or `no=0,yes=1`.
+
+    Raises:
+        PairsError: it is no such text.
+    """
+    parts = [part.rpartition("=") for part in text.split(",") if part.strip()]
+    mapping = {_number(label): parse_label(value) for label, _, value in parts}
+    wrong = [value for value in mapping.values() if isinstance(value, str)]
+    if wrong or "" in mapping or len(mapping) < len(parts):
+        raise PairsError(
+            f"label_map {text!r}: must name each label once with its value from 0 to 1, "
+            "such as 0=0,1=0.3,2=0.7,3=1"
+        )
+    return {label: value for label, value in mapping.items() if isinstance(value, float)}
+
+
+def other_scale(good: Sequence[GoodRow], bad: Sequence[BadRow]) -> str:
+    """What scale the labels have if it is not [0, 1], with the `label_map` for it; else empty."""
+    odd = [row.value for row in bad if row.reason == "label_out_of_range"]
+    if len(odd) < 2 or len(odd) < (len(good) + len(bad)) / 20:
+        return ""
+    found = sorted({float(value) for value in odd} | {row[3] for row in good})
+    if len(found) == 1:
+        return ""
+    low, high = found[0], found[-1]
+    text = f"the labels are from {low:g} to {high:g}, not in [0, 1]: "
+    if len(found) > 20 or math.isinf(high - low):
+        return f"{text}bring them to that scale"
+    values = (f"{one:g}={round((one - low) / (high - low), 3):g}" for one in found)
+    return f"{text}give each a value from 0 to 1, such as label_map: {','.join(values)}"
+
+
+def remedy(bad: Sequence[BadRow]) -> str:
+    """What to do about the most frequent kind of bad row; empty if there is no advice."""
+    counts = Counter(row.reason for row in bad)
+    return REMEDIES.get(max(counts, key=counts.__getitem__, default=""), "")
 
 
 def text_problem(value: Any) -> str:
@@ -261,6 +447,8 @@ def text_problem(value: Any) -> str:
         return "not_text"
     if not value.strip():
         return "empty_text"
+    if len(value) > MAX_TEXT:
+        return "long_text"
     try:
         value.encode("utf-8")  # undecodable bytes were read as lone surrogates
     except UnicodeEncodeError:
@@ -272,15 +460,19 @@ def bad_text(line: int, texts: Mapping[str, Any]) -> BadRow | None:
     """The first of these values, by column, that is no usable text; None if all are."""
     for column, value in texts.items():
         if reason := text_problem(value):
-            return BadRow(line, reason, column, printable(value))
+            return BadRow(line, reason, column, excerpt(value))
     return None
 
 
-def check_rows(records: Iterable[Record | BadRow]) -> tuple[list[GoodRow], list[BadRow]]:
+def check_rows(
+    records: Iterable[Record | BadRow], label_map: str = ""
+) -> tuple[list[GoodRow], list[BadRow]]:
     """The usable rows, texts stripped, and the others with their reasons, both in file order.
 
-    A row that repeats an earlier usable one, label included, is not used again.
+    A row that repeats an earlier usable one, label included, is not used again. `label_map` is as
+    `read_label_map` takes it; empty for labels in [0, 1].
     """
+    mapping = read_label_map(label_map)
     good: list[GoodRow] = []
     bad: list[BadRow] = []
     seen: set[tuple[str, str, float]] = set()
@@ -289,16 +481,16 @@ def check_rows(records: Iterable[Record | BadRow]) -> tuple[list[GoodRow], list[
             bad.append(record)
             continue
         line, first, second, raw_label = record
-        try:
-            label = parse_label(raw_label)
-        except TypeError:  # a list or an object: not hashable, so not cacheable, and no label
-            label = "label_not_a_number"
+        value = raw_label if isinstance(raw_label, str | float | int | None) else str(raw_label)
+        label = parse_label(value)
+        if mapping and label not in ("label_missing", "label_nan"):
+            label = mapping.get(_number(value), "label_not_mapped")
         if unusable := bad_text(line, {"sentence_0": first, "sentence_1": second}):
             bad.append(unusable)
         elif isinstance(label, str):
-            bad.append(BadRow(line, label, "label", printable(raw_label)))
+            bad.append(BadRow(line, label, "label", excerpt(raw_label)))
         elif (row := (first.strip(), second.strip(), label)) in seen:
-            bad.append(BadRow(line, "duplicate", "", " / ".join(row[:2])))
+            bad.append(BadRow(line, "duplicate", "", excerpt(f"{row[0][:99]} / {row[1]}")))
         else:
             seen.add(row)
             good.append((line, *row))

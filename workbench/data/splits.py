@@ -1,4 +1,7 @@
-"""Train, dev and test splits that share no text: connected texts stay together."""
+"""Train, dev and test splits that share no text: connected texts stay together.
+
+Two texts are the same here if they are equal once normalised (case, width, punctuation, spaces).
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,10 +11,11 @@ import numpy as np
 import pandas as pd
 
 from workbench.data import POSITIVE
+from workbench.data.overlap import normalised
 from workbench.data.pairs import LabelledPairs, read_pairs
-from workbench.data.readers import REASONS
-from workbench.files import project_path, read_json, replacing, write_json
-from workbench.run_folder import set_aside
+from workbench.data.readers import COLUMNS, REASONS
+from workbench.files import display_path, read_json, replacing, write_json
+from workbench.run_folder import RunFolder, set_aside
 
 SPLITS = ("train", "dev", "test")
 LINES_LISTED = 10_000  # line numbers of bad rows in a manifest, per reason
@@ -30,7 +34,7 @@ def text_groups(pairs: pd.DataFrame) -> np.ndarray:
     """The group of each pair, int array of shape (n,): texts that occur together are connected.
 
     The groups are the connected components of the graph whose nodes are the distinct texts of both
-    columns and whose edges are the pairs.
+    columns, normalised, and whose edges are the pairs. Values that are no text count as they are.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -38,9 +42,12 @@ def text_groups(pairs: pd.DataFrame) -> np.ndarray:
     count = len(pairs)
     if not count:
         return np.empty(0, dtype=np.int64)
-    texts, distinct = pd.factorize(pd.concat([pairs["sentence_0"], pairs["sentence_1"]]))
+    both = pd.concat([pairs["sentence_0"], pairs["sentence_1"]]).astype(object)
+    place, distinct = pd.factorize(both)
+    plain = [normalised(one) if isinstance(one, str) else one for one in distinct]
+    texts = pd.factorize(np.array(plain, dtype=object))[0][place]
     edges = (texts[:count], texts[count:])
-    graph = coo_array((np.ones(count, dtype=np.int8), edges), shape=(len(distinct),) * 2)
+    graph = coo_array((np.ones(count, dtype=np.int8), edges), shape=(texts.max() + 1,) * 2)
     _, component = connected_components(graph, directed=False)
     return component[edges[0]].astype(np.int64)
 
@@ -81,12 +88,21 @@ def split_pairs(
     return {name: pairs[split_of_pair == name].reset_index(drop=True) for name in SPLITS}
 
 
+def sampled(pairs: pd.DataFrame, max_pairs: int, seed: int) -> pd.DataFrame:
+    """A seeded random sample of `max_pairs` rows in their given order; all for 0 or too many."""
+    if not 0 < max_pairs < len(pairs):
+        return pairs
+    chosen = np.random.default_rng(seed).choice(len(pairs), max_pairs, replace=False)
+    return pairs.iloc[np.sort(chosen)].reset_index(drop=True)
+
+
 def prepare_data(
     run_dir: str | Path,
     pairs: str,
     *,
     columns: Mapping[str, str] | None = None,
     on_bad_rows: str = "report",
+    label_map: str = "",
     max_pairs: int = 0,
     dev_share: float = 0.1,
     test_share: float = 0.1,
@@ -103,12 +119,14 @@ def prepare_data(
         pairs: the source, as `read_pairs` takes it.
         columns: as `read_pairs` takes them.
         on_bad_rows: `report` or `fail`.
+        label_map: as `read_pairs` takes it.
         max_pairs: the size of a seeded random sample of the usable rows; 0 for all.
         dev_share: the largest share of the rows used for dev.
         test_share: the same for test.
         seed: of the sample and of the split.
         test_pairs: a separate source of the test split, in place of a share of `pairs`. Pairs that
-            have a text in common with it are kept out of train and dev, and counted.
+            have a text in common with it are kept out of train and dev, and counted; the positive
+            ones are kept as `data/known.parquet`, so that no list has them as negatives.
 
     Returns:
         The manifest, as written to `data/manifest.json`.
@@ -117,19 +135,22 @@ def prepare_data(
         PairsError: a source cannot be read or has no usable row.
         DataError: the shares are out of range, or no pair is left to train on.
     """
-    source = read_pairs(pairs, columns, on_bad_rows)
-    separate = read_pairs(test_pairs, columns, on_bad_rows) if test_pairs else None
-    used = source.frame
+    source = read_pairs(pairs, columns, on_bad_rows, label_map)
+    separate = read_pairs(test_pairs, columns, on_bad_rows, label_map) if test_pairs else None
+    used, known = source.frame, source.frame.head(0)
     settings: dict[str, Any] = {
         "columns": dict(columns or {}),
+        "label_map": label_map,
         "max_pairs": max_pairs,
         "dev_share": dev_share,
         "test_share": test_share,
         "seed": seed,
     }
     if separate is not None:
-        texts = {*separate.frame["sentence_0"], *separate.frame["sentence_1"]}
-        shared = used["sentence_0"].isin(texts) | used["sentence_1"].isin(texts)
+        first, second = (used[name].map(normalised) for name in COLUMNS[:2])
+        texts = {normalised(text) for name in COLUMNS[:2] for text in separate.frame[name]}
+        shared = first.isin(texts) | second.isin(texts)
+        known = used[shared & (used["label"] >= POSITIVE)]
         used = used[~shared].reset_index(drop=True)
         if used.empty:
             raise DataError(f"{source.source}: every pair has a text that occurs in {test_pairs}")
@@ -140,25 +161,22 @@ def prepare_data(
             "bad": len(separate.bad_rows),
             "pairs_kept_out_of_train": int(shared.sum()),
         }
-    if 0 < max_pairs < len(used):
-        chosen = np.random.default_rng(seed).choice(len(used), max_pairs, replace=False)
-        used = used.iloc[np.sort(chosen)].reset_index(drop=True)
+    used = sampled(used, max_pairs, seed)
     splits = split_pairs(used, dev_share, 0.0 if separate else test_share, seed)
     if separate is not None:
         splits["test"] = separate.frame
     manifest = _manifest(source, used, splits, settings)
-    folder = project_path(run_dir)
-    file = folder / "data" / "manifest.json"
-    same = file.is_file() and read_json(file) == manifest
+    folder = RunFolder(run_dir)
+    same = folder.manifest.is_file() and read_json(folder.manifest) == manifest
     if not same:
-        set_aside(folder, MADE_FROM_DATA)
-    for name, split in splits.items():
-        path = folder / "data" / f"{name}.parquet"
+        set_aside(run_dir, MADE_FROM_DATA)
+    for name, split in (splits | {"known": known}).items():
+        path = folder.split(name)
         if not same or not path.is_file():
             with replacing(path) as temporary:
                 split.to_parquet(temporary, index=False)
     if not same:
-        write_json(file, manifest)
+        write_json(folder.manifest, manifest)
     return manifest
 
 
@@ -168,7 +186,14 @@ def read_split(run_dir: str | Path, split: str) -> pd.DataFrame:
     Raises:
         DataError: there is none; notebook 1 prepares it.
     """
-    return pd.read_parquet(_prepared(run_dir, f"{split}.parquet"))
+    return pd.read_parquet(_prepared(RunFolder(run_dir).split(split)))
+
+
+def known_positives(run_dir: str | Path) -> pd.DataFrame:
+    """Positive pairs that are in no split because they share a text with `test_pairs`."""
+    file = RunFolder(run_dir).split("known")
+    empty = {name: pd.Series(dtype=float if name == "label" else object) for name in COLUMNS}
+    return pd.read_parquet(file) if file.is_file() else pd.DataFrame(empty)
 
 
 def read_manifest(run_dir: str | Path) -> dict[str, Any]:
@@ -177,13 +202,12 @@ def read_manifest(run_dir: str | Path) -> dict[str, Any]:
     Raises:
         DataError: there is none; notebook 1 prepares it.
     """
-    return dict(read_json(_prepared(run_dir, "manifest.json")))
+    return dict(read_json(_prepared(RunFolder(run_dir).manifest)))
 
 
-def _prepared(run_dir: str | Path, name: str) -> Path:
-    file = project_path(run_dir) / "data" / name
+def _prepared(file: Path) -> Path:
     if not file.is_file():
-        raise DataError(f"{run_dir} has no data/{name}: run notebook 01_inspect_data first")
+        raise DataError(f"there is no {display_path(file)}: run notebook 01_inspect_data first")
     return file
 
 

@@ -41,7 +41,8 @@ RECORDED_PACKAGES = (
 NOT_RECORDED = {"run_dir", "resume", "metric"}  # parameters that do not change the result
 # What notebook 1 takes and its result depends on; a test compares it with the notebook.
 DATA_PARAMETERS = (
-    *("pairs", "sentence_0_column", "sentence_1_column", "label_column", "on_bad_rows"),
+    *("pairs", "sentence_0_column", "sentence_1_column", "label_column", "label_map"),
+    "on_bad_rows",
     *("test_pairs", "max_pairs", "dev_share", "test_share", "base_model", "base_revision"),
     *("fallback_model", "max_length", "candidates", "list_size", "seed"),
 )

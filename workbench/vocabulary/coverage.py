@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from workbench.data import POSITIVE
 from workbench.data.lists import CandidateList
+from workbench.data.overlap import normalised
 from workbench.models import ModelError
 from workbench.vocabulary.repair import REPAIRS, repair_vocabulary, training_texts
 from workbench.vocabulary.tokens import count_tokens, unknown_pieces
@@ -44,7 +45,9 @@ def best_roc_auc(classes: ArrayLike, positive: ArrayLike) -> float:
     return float((hits * (below + misses / 2)).sum() / hits.sum() / misses.sum())
 
 
-def best_ndcg(classes: ArrayLike, relevance: ArrayLike, k: int = 10) -> float:
+def best_ndcg(
+    classes: ArrayLike, relevance: ArrayLike, k: int = 10, missed: Sequence[float] = ()
+) -> float:
     """The best nDCG at k of one candidate list, ties at their expected value.
 
     Each place of a tied block has the block's mean gain in expectation, so the best order is by
@@ -54,14 +57,16 @@ def best_ndcg(classes: ArrayLike, relevance: ArrayLike, k: int = 10) -> float:
         classes: shape (n,); candidates with equal values look the same to the model.
         relevance: shape (n,), 0 or more.
         k: the last rank that counts.
+        missed: the relevance of relevant texts that are not among the candidates.
     """
     gain = np.asarray(relevance, dtype=float)
+    if not gain.any():
+        return 0.0
     _, place = np.unique(np.asarray(classes), return_inverse=True)
     mean = np.bincount(place, weights=gain) / np.bincount(place)
-    discount = np.zeros(len(gain))
-    discount[:k] = 1.0 / np.log2(np.arange(2, min(k, len(gain)) + 2))
-    ideal = float(np.sort(gain)[::-1] @ discount)
-    return float(np.sort(mean[place])[::-1] @ discount) / ideal if ideal > 0 else 0.0
+    best, ideal = (np.sort(one)[: -k - 1 : -1] for one in (mean[place], np.append(gain, missed)))
+    discount = 1.0 / np.log2(np.arange(2, len(ideal) + 2))
+    return float(best @ discount[: len(best)]) / float(ideal @ discount)
 
 
 def pair_ceilings(pairs: pd.DataFrame, counts: pd.DataFrame) -> dict[str, Any]:
@@ -98,7 +103,8 @@ def list_ceiling(lists: Iterable[CandidateList], counts: pd.DataFrame, k: int = 
     """
     sequence = counts["sequence"].to_dict()
     values = [
-        best_ndcg([sequence[text] for text in one.candidates], one.relevance, k) for one in lists
+        best_ndcg([sequence[text] for text in one.candidates], one.relevance, k, one.missed)
+        for one in lists
     ]
     return float(np.mean(values)) if values else float("nan")
 
@@ -126,7 +132,7 @@ CHARACTERS_LISTED = 50
 
 
 # The shares from which the verdict turns: unknown tokens among all tokens, and distinct texts that
-# an unknown token makes equal to another text. Below both amber values it is green.
+# become equal to another text. Below both amber values it is green.
 AMBER = {"unknown": 0.01, "lost": 0.005}
 
 
@@ -180,17 +186,22 @@ def readability(
         lists: the ranking test, for its ceiling.
 
     Returns:
-        `unk_share` over all tokens of the pairs; `lost_share` of the distinct texts, which share
-        their tokens with another text because of an unknown one; the `ceiling`: `accuracy`,
-        `roc_auc`, `ndcg@10` (None where not defined), `conflicting_pairs`.
+        `unk_share` over all tokens of the pairs. Of the distinct texts, those that share their
+        tokens with another text: `lost_share` because of an unknown token, `folded_share` because
+        the tokenizer's normaliser (lower case, accents) removed what told them apart; case, width,
+        punctuation and white space alone do not count there. The `ceiling`: `accuracy`, `roc_auc`,
+        `ndcg@10` (None where not defined), `conflicting_pairs`.
     """
     own = counts.reindex(training_texts(pairs))
     occurring = counts.reindex(pairs["sentence_0"].tolist() + pairs["sentence_1"].tolist())
     sizes = own.groupby("sequence")["tokens"].transform("size")
+    plain = own["sequence"].index.to_series().map(normalised)
+    different = plain.groupby(own["sequence"]).transform("nunique") > 1
     ranking = {"ndcg@10": list_ceiling(lists, counts) if lists else None}
     return {
         "unk_share": float(occurring["unknown"].sum() / max(1, occurring["tokens"].sum())),
         "lost_share": float(((sizes > 1) & (own["unknown"] > 0)).mean()),
+        "folded_share": float((different & (own["unknown"] == 0)).mean()),
         "ceiling": pair_ceilings(pairs, counts) | ranking,
     }
 
@@ -238,26 +249,34 @@ def vocabulary_verdict(outlook: Mapping[str, Any]) -> dict[str, str]:
     Args:
         outlook: what `repair_outlook` gave.
     """
-    shares = {"unknown": outlook["keep"]["unk_share"], "lost": outlook["keep"]["lost_share"]}
+    own = outlook["keep"]
+    equal = own["lost_share"] + own["folded_share"]
     colour = "green"
     for name, limits in (("amber", AMBER), ("red", RED)):
-        if any(shares[what] >= limit for what, limit in limits.items()):
+        if own["unk_share"] >= limits["unknown"] or equal >= limits["lost"]:
             colour = name
     possible = [how for how in ("extend", "unused") if "unk_share" in outlook.get(how, {})]
-    action = "Keep the vocabulary."
-    if colour != "green" and possible:
-        best = min(possible, key=lambda how: outlook[how]["unk_share"])
-        action = (
-            f"Train with vocabulary: {best}. It adds {outlook[best]['added']:,} tokens and leaves "
-            f"{outlook[best]['unk_share']:.2%} unknown; or choose a base model made for this "
-            "language."
-        )
-    elif colour != "green":
-        action = "Choose a base model that has the characters: this tokenizer cannot be repaired."
+    best = min(possible, key=lambda how: outlook[how]["unk_share"], default="keep")
+    folded = outlook[best]["folded_share"]  # what stays even if every character gets a token
     why = (
-        f"{shares['unknown']:.1%} of the tokens are unknown to the base model, and "
-        f"{shares['lost']:.1%} of the distinct texts become equal to another text because of it."
+        f"{own['unk_share']:.1%} of the tokens are unknown to the base model, and {equal:.1%} of "
+        "the distinct texts become equal to another text."
     )
+    if colour == "green":
+        action = "Keep the vocabulary."
+    elif folded >= AMBER["lost"]:
+        why += (
+            f" The tokenizer's normaliser (lower case, accents) makes {folded:.1%} of them equal, "
+            "whatever its vocabulary has."
+        )
+        action = "Choose a base model whose tokenizer keeps case and accents: no repair helps here."
+    elif best == "keep":
+        action = "Choose a base model that has the characters: this tokenizer cannot be repaired."
+    else:
+        action = (
+            f"Train with vocabulary: {best}, which leaves {outlook[best]['unk_share']:.2%} unknown;"
+            " or choose a base model made for this language."
+        )
     return {"colour": colour, "why": why, "action": action}
 
 

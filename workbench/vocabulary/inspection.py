@@ -83,7 +83,11 @@ def save_inspection(run_dir: str | Path, inspection: dict[str, Any]) -> Path:
 
 
 def lists_for_ceiling(
-    candidates: str, test: pd.DataFrame, size: int = 30, seed: int = 42
+    candidates: str,
+    test: pd.DataFrame,
+    size: int = 30,
+    seed: int = 42,
+    known: pd.DataFrame | None = None,
 ) -> list[CandidateList]:
     """The lists that notebook 4 will rank; none where the test split has no positive.
 
@@ -92,6 +96,7 @@ def lists_for_ceiling(
         test: the test split.
         size: candidates of a list that is built.
         seed: see `build_test`.
+        known: see `build_test`.
 
     Raises:
         CandidateError: the file cannot be used.
@@ -99,7 +104,7 @@ def lists_for_ceiling(
     if candidates:
         return read_candidates(candidates, seed)
     try:
-        return build_candidates(test, size, seed)
+        return build_candidates(test, size, seed, known)
     except CandidateError:
         return []
 

@@ -51,7 +51,8 @@ def show(*parts: Any, run_dir: str | Path = "", name: str = "") -> None:
             data = save_figure(figure, run_dir, name).read_bytes() if name else _png(figure)
             display(Image(data=data, alt=title, width=720))
         elif isinstance(part, pd.DataFrame):
-            display(HTML(table_html(part)))
+            if not part.empty:  # the sentence says that there is nothing
+                display(HTML(table_html(part)))
         else:
             display(part)
 

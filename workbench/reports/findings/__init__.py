@@ -12,8 +12,8 @@ from workbench.files import lazy_names
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "data": "bad_rows contradictions labels lengths missing repair repair_table reuse split "
-        "vocabulary",
+        "data": "bad_rows contradictions labels lengths missing repair repair_table reuse "
+        "same_tokens split vocabulary",
         "ranking": "agreement backends blend calibration curve equal_overlap intervals leak "
         "left_out lists negatives pairs scatter slices ties verdict",
         "runs": "best differences failures losses seeds states unmeasured",

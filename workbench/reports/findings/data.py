@@ -114,6 +114,17 @@ def vocabulary(inspection: Record) -> str:
     )
 
 
+def same_tokens(inspection: Record) -> str:
+    """How many different texts have the same tokens as another one."""
+    return sentences(
+        "{texts[collapsed_share]:.1%} of the distinct texts have the same tokens as another text. "
+        "Whatever the model answers for one of them, it must answer for the others."
+        if inspection["texts"]["largest_collapsed"]
+        else "No two texts have the same tokens.",
+        **inspection,
+    )
+
+
 def missing(inspection: Record) -> str:
     """How many characters are missing from the vocabulary, and how concentrated they are."""
     found = inspection["missing"]
@@ -140,7 +151,7 @@ def repair_table(inspection: Record) -> pd.DataFrame:
                 "tokens added": outlook["added"],
                 "without slot": outlook["left_out"],
                 "unknown tokens": f"{outlook['unk_share']:.2%}",
-                "lost texts": f"{outlook['lost_share']:.2%}",
+                "equal texts": f"{outlook['lost_share'] + outlook['folded_share']:.2%}",
                 "conflicting pairs": outlook["ceiling"]["conflicting_pairs"],
             }
             for name in ("accuracy", "roc_auc", "ndcg@10"):
@@ -156,7 +167,8 @@ def repair(inspection: Record) -> str:
         if "refused" in outlook:
             return f"No repair is possible here. {outlook['refused']}."
     repairs = (
-        f"`{choice}` adds {count(one['added'], 'token')} and leaves {one['unk_share']:.2%} unknown"
+        f"`{choice}` adds {count(one['added'], 'token')}, learned from the train split, and leaves "
+        f"{one['unk_share']:.2%} unknown"
         + (f"; {one['left_out']:,} find no slot." if one["left_out"] else ".")
         for choice, one in outlooks.items()
         if choice != "keep"
