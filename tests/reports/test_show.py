@@ -35,6 +35,8 @@ def test_without_a_name_nothing_is_saved(shown, tmp_path, monkeypatch):
     assert style.show(figure, table) is None
     assert isinstance(shown[0], Image)
     assert isinstance(shown[1], HTML)
+    style.show(table.head(0))
+    assert len(shown) == 2  # an empty table is not shown
     assert list(tmp_path.iterdir()) == []
 
 
