@@ -1,5 +1,6 @@
 """Where models are found, and which are refused."""
 
+import os
 import shutil
 from unittest.mock import Mock
 
@@ -19,8 +20,11 @@ from workbench.models import (
     hub_state,
     is_hub_name,
     load_tokenizer,
+    model_max_length,
     read_lineage,
 )
+
+TYPES = "bert.embeddings.token_type_embeddings.weight"
 
 
 def test_the_bundled_model_is_checked_by_its_hash(monkeypatch):
@@ -119,22 +123,39 @@ def rewritten(source, folder, change):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda c, w: w.update({"classifier.weight": np.zeros((3, 4))}), "it has 3 labels"),
-        (lambda c, w: c.update(vocab_size=7), "config.json says 7 x"),
+        (lambda c, w: w.update({"classifier.weight": np.zeros((3, 16))}), "it has 3 labels"),
+        (lambda c, w: c.update(vocab_size=97), "config.json says 97 x 16"),
+        (lambda c, w: c.update(vocab_size=7), "this vocabulary belongs to another model|says 7 x"),
         (lambda c, w: c.update(num_hidden_layers=9), "config.json says 9 layers"),
-        (lambda c, w: w.pop(next(n for n in w if ".layer.1." in n)), "the weights of layer 1 lack"),
+        (lambda c, w: c.update(type_vocab_size=1), "config.json says 1 x"),
+        (
+            lambda c, w: (
+                c.update(type_vocab_size=1),
+                w.update({TYPES: w[TYPES][:1].copy()}),
+            ),
+            "gives tokens of type 1, but the model has 1",
+        ),
+        (lambda c, w: c.update(max_position_embeddings=512), "config.json says 512 x"),
+        (lambda c, w: w.pop(next(n for n in w if ".layer.1." in n)), "1 weights are missing"),
+        (lambda c, w: c.update(model_type="evil"), "cannot be loaded"),
+        (lambda c, w: c.update(num_attention_heads=3), "cannot be loaded"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(tiny_model, tmp_path, change, reason):
+    folder = rewritten(tiny_model, tmp_path / "model", change)
+    for path in (tmp_path / "model").glob("tokenizer_config.json"):
+        write_json(path, read_json(path) | {"model_input_names": ["input_ids", "token_type_ids"]})
     with pytest.raises(ModelError, match=reason):
-        find_model(rewritten(tiny_model, tmp_path / "model", change))
+        model_max_length(find_model(folder))
 
 
 @pytest.mark.parametrize(
     ("file", "content", "reason"),
     [
-        ("config.json", "{", "config.json is not readable"),
-        ("config.json", "[]", "it holds no object"),
+        ("config.json", "{", "config.json is damaged"),
+        ("config.json", "[]", "config.json is damaged"),
+        ("config.json", "[" * 100_000, "nested too deeply"),
+        ("tokenizer_config.json", "[" * 100_000, "nested too deeply"),
         ("model.safetensors", "short", "damaged or cut short"),
     ],
 )
@@ -143,6 +164,37 @@ def test_damaged_files_are_refused(tiny_model, tmp_path, file, content, reason):
     (tmp_path / "model" / file).write_text(content)
     with pytest.raises(ModelError, match=reason):
         find_model(str(tmp_path / "model"))
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "[" * 100_000, '{"a":' * 100_000, "no JSON"])
+def test_a_damaged_tokenizer_is_refused(tiny_model, tmp_path, content):
+    shutil.copytree(tiny_model, tmp_path / "model")
+    (tmp_path / "model/tokenizer.json").write_text(content)
+    for read in (load_tokenizer, model_max_length):
+        with pytest.raises(ModelError, match="cannot be loaded"):
+            read(find_model(str(tmp_path / "model")))
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", "[" * 100_000, '{"stages": [1]}'])
+def test_a_damaged_lineage_is_refused(tiny_model, tmp_path, content):
+    shutil.copytree(tiny_model, tmp_path / "model")
+    (tmp_path / "model/lineage.json").write_text(content)
+    with pytest.raises(ValueError, match=r"lineage\.json is damaged"):
+        read_lineage(find_model(str(tmp_path / "model")))
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "tokenizer_config.json", "1_Pooling/config.json", "other.bin"]
+)
+def test_a_pipe_in_a_model_folder_is_refused_before_it_is_opened(tiny_model, tmp_path, name):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    shutil.copy(folder / "model.safetensors", folder / "more.safetensors")
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with pytest.raises(ModelError, match=f"{name} is no regular file"):
+        find_model(str(folder))
 
 
 def test_deep_lists_in_a_config_are_refused_and_no_crash(tiny_model, tmp_path):

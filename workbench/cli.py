@@ -93,7 +93,9 @@ overrides = click.option(
     "-p", "overrides", nargs=2, multiple=True, metavar="KEY VALUE", help="Set a parameter."
 )
 runs_dir = click.option("--runs-dir", default="runs", metavar="DIR", help="Where runs are (runs).")
-max_length = click.option("--max-length", default=512, metavar="N", help="Tokens of a pair (512).")
+max_length = click.option(
+    "--max-length", type=int, metavar="N", help="Tokens of a pair, at most the model's own."
+)
 engine = options(
     click.option("--engine", type=click.Choice(["local", "ray"]), default="local"),
     click.option("--address", default="", metavar="HOST:PORT", help="Of Ray; else it is started."),
@@ -269,7 +271,7 @@ def score(out: str, workers: int, engine: str, address: str, **asked: Any) -> No
 @click.argument("model", metavar="RUN")
 @click.option("--to", type=click.Choice(["onnx", "onnx-int8"]), default="onnx")
 @max_length
-def export(model: str, to: str, max_length: int) -> None:
+def export(model: str, to: str, max_length: int | None) -> None:
     """Write a model for ONNX Runtime.
 
     onnx/model.onnx, or onnx/model_qint8.onnx too, is written beside the weights of a run or a model

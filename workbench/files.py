@@ -6,9 +6,18 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+
+class PathError(ValueError):
+    """There can be no file with this path, or none that may be read."""
+
+
+class DamagedError(ValueError):
+    """A file does not hold what the workbench writes into it; the message says where."""
 
 
 def lazy_names(
@@ -42,8 +51,23 @@ def project_root() -> Path:
 
 
 def project_path(path: str | os.PathLike[str]) -> Path:
-    """`path` made absolute; a relative one starts at the project's root."""
-    return project_root() / Path(path).expanduser()
+    """`path` made absolute; a relative one starts at the project's root.
+
+    Raises:
+        PathError: it is too long, or in a folder that may not be looked into.
+    """
+    place = project_root() / os.path.expanduser(path)  # leaves `~nobody` as it is
+    try:
+        place.exists()
+    except OSError as error:
+        raise PathError(f"{str(path)[:60]!r}: {error.strerror}") from None
+    return place
+
+
+def found_path(path: str | os.PathLike[str]) -> Path:
+    """`project_path(path)`; where nothing is there, what the working directory has by that name."""
+    place, here = project_path(path), Path.cwd() / os.path.expanduser(path)
+    return here if here.exists() and not place.exists() else place
 
 
 def display_path(path: str | os.PathLike[str]) -> str:
@@ -81,9 +105,35 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """The content of a UTF-8 JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+def read_json(path: str | os.PathLike[str], shape: Any = Any) -> Any:
+    """The content of a UTF-8 JSON file.
+
+    Args:
+        path: of the file.
+        shape: the type that the content must have, as pydantic checks it.
+
+    Raises:
+        DamagedError: the file holds something else.
+    """
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        _checked(shape).validate_python(value, strict=True)
+    except RecursionError:
+        raise DamagedError(f"{display_path(path)} is damaged (nested too deeply)") from None
+    except ValueError as error:
+        reason = str(error)
+        if hasattr(error, "errors"):  # of pydantic
+            first = error.errors()[0]
+            reason = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+        raise DamagedError(f"{display_path(path)} is damaged ({reason[:200]})") from None
+    return value
+
+
+@cache
+def _checked(shape: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(shape)
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -5,13 +5,15 @@ and code that comes with a model is never run.
 """
 
 import importlib.util
-import json
 import re
-from collections import defaultdict
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from workbench.files import display_path, project_path, read_json, sha256
 from workbench.run_folder import RunFolder
@@ -48,8 +50,15 @@ CODE_ALLOWED = re.compile(
     r"(\.[a-z_]+)?\."
     r"(Transformer|Pooling|Normalize|Dense|Dropout|LayerNorm|LogitScore|WeightedLayerPooling)"
 )
-LAYER = re.compile(r"(?:^|\.)(?:layer|layers|h)\.(\d+)\.(.+)")
-HEADS = ("classifier.weight", "classifier.out_proj.weight", "score.weight")
+LAYER = re.compile(r"(?:^|\.)(?:layer|layers|h)\.(\d+)\.")
+MIN_LENGTH = 8  # tokens of a pair; three or four are special
+OFFLINE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+
+
+class Lineage(TypedDict):
+    """What `lineage.json` holds."""
+
+    stages: list[dict[str, Any]]
 
 
 class ModelError(ValueError):
@@ -129,35 +138,159 @@ def find_model(base_model: str, revision: str = "", fallback: str = "") -> Model
     return replace(find_model(fallback), asked=base_model)
 
 
+@contextmanager
+def library_errors(location: ModelLocation) -> Iterator[None]:
+    """Silence the library's reports on a model, and make each of its errors a `ModelError`."""
+    from sentence_transformers.base import model as loader
+    from transformers.utils import logging
+
+    verbosity, level = logging.get_verbosity(), loader.logger.level
+    logging.set_verbosity_error()
+    loader.logger.setLevel(logging.ERROR)  # it would name a path of this machine
+    logging.disable_progress_bar()  # loading and saving take a moment; training has its own bar
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:  # the library refuses a model by errors of many kinds
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(f"{location.name} cannot be loaded: {first[:300]}") from error
+    finally:
+        logging.set_verbosity(verbosity)
+        loader.logger.setLevel(level)
+
+
 def load_tokenizer(location: ModelLocation) -> "Tokenizer":
-    """The model's fast tokenizer, without truncation or padding (and without loading torch).
+    """The fast tokenizer as the library reads it, without truncation or padding.
+
+    The library may set options of `tokenizer_config.json` in place of those in `tokenizer.json`.
 
     Raises:
-        ModelError: the folder has no `tokenizer.json`, or one that does not fit the model.
+        ModelError: there is no `tokenizer.json`, or one that does not fit the model.
     """
-    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer
 
     file = location.path / "tokenizer.json"
-    where = f"{location.name}: {display_path(file)}"
     if not file.is_file():
-        raise ModelError(f"{where} is missing; save the model with a fast tokenizer")
-    tokenizer = Tokenizer.from_file(str(file))
-    rows = read_json(location.path / "config.json").get("vocab_size")
-    highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
-    if rows is not None and highest >= rows:
-        raise ModelError(
-            f"{where} numbers its tokens up to {highest}, but the model has {rows} embeddings "
-            "(config.json, vocab_size): this vocabulary belongs to another model"
-        )
+        shown = f"{location.name}: {display_path(file)}"
+        raise ModelError(f"{shown} is missing; save the model with a fast tokenizer")
+    with library_errors(location):
+        found = AutoTokenizer.from_pretrained(str(location.path), **OFFLINE)
+        _check_vocabulary(location, found)
+        tokenizer: Tokenizer = found.backend_tokenizer
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
 
 
+def _check_vocabulary(location: ModelLocation, tokenizer: Any) -> None:
+    rows = read_json(location.path / "config.json").get("vocab_size")
+    highest = max(tokenizer.get_vocab().values(), default=0)
+    if rows is not None and highest >= rows:
+        raise ModelError(
+            f"{location.name}: tokenizer.json numbers its tokens up to {highest}, but the model "
+            f"has {rows} embeddings (config.json, vocab_size): this vocabulary belongs to another "
+            "model"
+        )
+
+
+def model_max_length(location: ModelLocation, asked: int | None = None) -> int:
+    """Tokens of a pair, special tokens included, at which the model cuts.
+
+    Args:
+        location: from `find_model`.
+        asked: a number to be used in place of the model's own, as far as its positions reach.
+
+    Raises:
+        ModelError: the library cannot load the model, or weights other than the head's are missing,
+            which it would fill with random numbers. No weights are read for this.
+    """
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+    )
+
+    path = str(location.path)
+    with library_errors(location):
+        config = AutoConfig.from_pretrained(path, **OFFLINE)
+        causal = str((config.architectures or [""])[0]).endswith("ForCausalLM")
+        kind: Any = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
+        model, found = kind.from_pretrained(
+            path,
+            output_loading_info=True,
+            device_map="meta",
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            **({} if causal else {"num_labels": 1}),
+            **OFFLINE,
+        )
+        _check_weights(location, model.base_model_prefix, found)
+        tokenizer = AutoTokenizer.from_pretrained(path, **OFFLINE)
+        _check_vocabulary(location, tokenizer)
+        types = max(tokenizer("a", "b").get("token_type_ids", [0]))
+        if 0 < (rows := getattr(config, "type_vocab_size", None) or 0) <= types:
+            raise ModelError(
+                f"{location.name}: the tokenizer gives tokens of type {types}, but the model has "
+                f"{rows} (config.json, type_vocab_size): they belong to different models"
+            )
+    own = _stated_length(location.path) or tokenizer.model_max_length
+    length = int(min(asked or own, position_limit(model)))
+    if length < MIN_LENGTH:
+        raise ModelError(
+            f"{location.name}: max_length is {length}; it must be {MIN_LENGTH} or more"
+        )
+    return length
+
+
+def _check_weights(location: ModelLocation, body: str, found: dict[str, Any]) -> None:
+    """Refuse weights that are missing or of another shape, as the library reports them."""
+    for name, stored, wanted in found["mismatched_keys"]:
+        if not name.startswith(f"{body}.") and stored[1:] == wanted[1:]:
+            raise ModelError(
+                f"{location.name}: it has {stored[0]} labels ({name}), but a reranker gives one "
+                "score per pair: choose a model trained with one label"
+            )
+        sizes = [" x ".join(map(str, shape)) for shape in (stored, wanted)]
+        raise ModelError(
+            f"{location.name}: {name} is {sizes[0]}, but config.json says {sizes[1]}: weights and "
+            "config belong to different models"
+        )
+    lacking = [name for name in found["missing_keys"] if name.startswith(f"{body}.")]
+    if missing := sorted(name for name in lacking if ".pooler." not in name):
+        raise ModelError(
+            f"{location.name}: {len(missing)} weights are missing, which would be random "
+            f"numbers ({', '.join(missing[:3])})"
+        )
+
+
+def _stated_length(folder: Path) -> int | None:
+    """The length in the library's own config of a cross-encoder; None if it states none."""
+    names = ("config_sentence_transformers.json", "sentence_bert_config.json")
+    kind, module = (
+        read_json(folder / name, dict[str, Any]) if (folder / name).is_file() else {}
+        for name in names
+    )
+    stated = module.get("max_seq_length") if kind.get("model_type") == "CrossEncoder" else None
+    return stated if isinstance(stated, int) else None
+
+
+def position_limit(model: Any) -> int:
+    """The most tokens for which a model has positions; RoBERTa's begin after that of padding."""
+    for module in model.modules():
+        rows = getattr(getattr(module, "position_embeddings", None), "num_embeddings", None)
+        if rows is not None:
+            padding = getattr(module, "padding_idx", None)
+            return int(rows) - (padding + 1 if isinstance(padding, int) else 0)
+    stated = getattr(model.config, "max_position_embeddings", None) or -1  # -1: endless
+    return int(stated) if stated > 0 else sys.maxsize
+
+
 def read_lineage(location: ModelLocation) -> list[dict[str, Any]]:
     """The stages of training behind a model, oldest first; empty for a model not made here."""
     file = location.path / "lineage.json"
-    return list(read_json(file)["stages"]) if file.is_file() else []
+    return list(read_json(file, Lineage)["stages"]) if file.is_file() else []
 
 
 def hub_state(name: str, revision: str = "", seconds: float = 1.5) -> str:
@@ -248,11 +381,12 @@ def _checked(name: str, kind: str, folder: Path, revision: str = "") -> ModelLoc
         pickled = next((path.name for path in folder.glob("*.bin")), "")
         why = f"only pickled weights ({pickled}), which are not loaded" if pickled else "no weights"
         raise ModelError(f"{where} has {why}: save the model as .safetensors")
+    irregular = (path for path in folder.rglob("*") if path.exists() and not path.is_dir())
+    if odd := next((path for path in irregular if not path.is_file()), None):
+        raise ModelError(f"{where} cannot be used: {odd.relative_to(folder)} is no regular file")
     try:
-        config = _read_config(folder / "config.json", folder)
-        if not isinstance(config, dict):
-            raise ValueError("config.json is not readable (it holds no object)")
-        problem = _code_named(folder) or _misfit(_weight_shapes(weights), config)
+        config = read_json(folder / "config.json", dict[str, Any])
+        problem = _code_named(folder) or _layers_misfit(weights, config)
     except (ValueError, RecursionError) as error:
         problem = str(error)
     if problem:
@@ -260,26 +394,29 @@ def _checked(name: str, kind: str, folder: Path, revision: str = "") -> ModelLoc
     return ModelLocation(name, kind, folder, revision, sha256(weights[0]), asked=name)
 
 
-def _read_config(file: Path, folder: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        shown = file.relative_to(folder)
-        raise ValueError(f"{shown} is not readable ({str(error)[:200]})") from error
+def _layers_misfit(files: list[Path], config: dict[str, Any]) -> str:
+    """Whether the weights are readable and of as many layers as the config says: why not, or "".
 
-
-def _weight_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
+    What else does not fit, the library finds without reading weights (see `model_max_length`); but
+    it would first make all the layers that a config asks for.
+    """
     from safetensors import SafetensorError, safe_open
 
-    shapes: dict[str, tuple[int, ...]] = {}
+    names = set[str]()
     for file in files:
         try:
             with safe_open(file, framework="numpy") as weights:
-                names = weights.keys()
-                shapes |= {name: tuple(weights.get_slice(name).get_shape()) for name in names}
+                names |= set(weights.keys())
         except (SafetensorError, OSError) as error:
-            raise ValueError(f"{file.name} is damaged or cut short ({error})") from error
-    return shapes
+            return f"{file.name} is damaged or cut short ({error})"
+    layers = {int(found[1]) for found in map(LAYER.search, names) if found}
+    count = config.get("num_hidden_layers", config.get("n_layers"))
+    if layers and isinstance(count, int) and layers != set(range(min(count, 10_000))):
+        return (
+            f"config.json says {count:,} layers, but the weights hold {len(layers)}: weights and "
+            "config belong to different models"
+        )
+    return ""
 
 
 def _code_named(folder: Path) -> str:
@@ -290,7 +427,7 @@ def _code_named(folder: Path) -> str:
     be one of those that rerankers use.
     """
     for file in sorted({file for pattern in CONFIG_FILES for file in folder.rglob(pattern)}):
-        for key, value in _strings("", _read_config(file, folder)):
+        for key, value in _strings("", read_json(file)):
             if key in NEVER_IMPORTED or value.endswith(FILE_ENDINGS):
                 continue
             kernel = "attn_implementation" in key and "/" in value
@@ -310,34 +447,3 @@ def _strings(key: str, value: Any) -> Iterator[tuple[str, str]]:
         items = value.items() if isinstance(value, dict) else ((key, inner) for inner in value)
         for name, inner in items:
             yield from _strings(name, inner)
-
-
-def _misfit(shapes: dict[str, tuple[int, ...]], config: dict[str, Any]) -> str:
-    """Why weights cannot be used as a reranker with their config; empty if they can.
-
-    A library would fill missing layers with random numbers. A missing head gets a single output.
-    """
-    differ = "weights and config belong to different models"
-    layers: defaultdict[int, set[str]] = defaultdict(set)
-    wanted = (config.get("vocab_size"), config.get("hidden_size"))
-    for name, shape in shapes.items():
-        if found := LAYER.search(name):
-            layers[int(found[1])].add(found[2])
-        if name in HEADS and shape[0] != 1:
-            return (
-                f"it has {shape[0]} labels ({name} is {shape[0]} x {shape[-1]}), but a reranker "
-                "gives one score per pair: choose a model trained with one label"
-            )
-        if name.endswith("word_embeddings.weight") and None not in wanted and shape != wanted:
-            size = " x ".join(map(str, shape))
-            return f"{name} is {size}, but config.json says {wanted[0]} x {wanted[1]}: {differ}"
-    count = config.get("num_hidden_layers", config.get("n_layers"))
-    if not layers or not isinstance(count, int):
-        return ""
-    if len(layers) != count or max(layers) >= count:
-        return f"config.json says {count:,} layers, but the weights hold {len(layers)}: {differ}"
-    whole = max(layers.values(), key=len)
-    for number, parts in sorted(layers.items()):
-        if lacking := sorted(whole - parts):
-            return f"the weights of layer {number} lack {lacking[0]}, which other layers have"
-    return ""

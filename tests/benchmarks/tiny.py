@@ -4,6 +4,8 @@ from pathlib import Path
 
 CHARACTERS = "怎么开通关闭会员借钱还款手机天气如何办理你好吗的了我不能可以什查询退货"
 
+KINDS = ("bert", "electra", "albert", "roberta", "xlm-roberta", "deberta-v2", "modernbert")
+
 
 def write_tiny_model(folder, width=16, inner=32):
     """Write a BERT with random weights and a WordPiece vocabulary of a few signs; the folder."""
@@ -40,4 +42,59 @@ def write_tiny_model(folder, width=16, inner=32):
     )
     BertForSequenceClassification(config).save_pretrained(folder, safe_serialization=True)
     fast.save_pretrained(folder)
+    return folder
+
+
+def write_tiny_kind(folder, kind):
+    """Write a sharp random model of one of `KINDS`, with its own tokenizer; positions for 128."""
+    import torch
+    import transformers
+    from tokenizers import pre_tokenizers
+
+    signs = [*dict.fromkeys(CHARACTERS + "？。，abcdefghijklmnopqrstuvwxyz0123456789")]
+    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    small |= {"intermediate_size": 32, "num_labels": 1, "max_position_embeddings": 128}
+    if kind in ("xlm-roberta", "albert", "deberta-v2"):  # Unigram
+        special = {
+            "xlm-roberta": ["<s>", "<pad>", "</s>", "<unk>"],
+            "albert": ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"],
+            "deberta-v2": ["[PAD]", "[CLS]", "[SEP]", "[UNK]"],
+        }[kind]
+        name = {"xlm-roberta": "XLMRoberta", "albert": "Albert", "deberta-v2": "DebertaV2"}[kind]
+        scored = [*((token, 0.0) for token in special), ("▁", -1.0)]
+        scored += [*((sign, -2.0) for sign in signs), ("<mask>", 0.0)]
+        tokenizer = getattr(transformers, f"{name}Tokenizer")(vocab=scored)
+    elif kind in ("roberta", "modernbert"):  # bytes
+        marks = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+        tokens = [*marks, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+        places = {token: number for number, token in enumerate(tokens)}
+        tokenizer = transformers.RobertaTokenizer(vocab=places, merges=[])
+        if kind == "modernbert":
+            roles = zip(("cls", "pad", "sep", "unk", "mask"), marks, strict=True)
+            tokenizer = transformers.PreTrainedTokenizerFast(
+                tokenizer_object=tokenizer.backend_tokenizer,
+                **{f"{role}_token": mark for role, mark in roles},
+            )
+    else:  # WordPiece
+        tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *signs]
+        places = {token: number for number, token in enumerate(tokens)}
+        tokenizer = transformers.BertTokenizer(vocab=places)
+    more = {
+        "electra": {"embedding_size": 8},
+        "albert": {"embedding_size": 8},
+        "roberta": {"max_position_embeddings": 130},
+        "xlm-roberta": {"max_position_embeddings": 130},
+        "deberta-v2": {"relative_attention": True, "position_buckets": 32, "type_vocab_size": 0}
+        | {"pos_att_type": ["p2c", "c2p"], "position_biased_input": False},
+        "modernbert": {"pad_token_id": 1, "cls_token_id": 0, "sep_token_id": 2}
+        | {"bos_token_id": 0, "eos_token_id": 2},
+    }.get(kind, {})
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(kind, vocab_size=len(tokenizer), **small | more)
+    model = transformers.AutoModelForSequenceClassification.from_config(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight *= 6 if weight.ndim == 2 else 1
+    model.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
     return folder

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import torch
 
+from tests.benchmarks.tiny import KINDS, write_tiny_kind
 from tests.conftest import CHARACTERS
 from workbench.data.lists import CandidateList
-from workbench.engine.forward import is_supported
+from workbench.engine.forward import unsupported
 from workbench.machine import torch_threads
-from workbench.models import find_model
+from workbench.models import find_model, load_tokenizer, model_max_length
 from workbench.ranking.evaluation import evaluate
 from workbench.reports import findings
 from workbench.scoring.cross_encoder import (
@@ -21,6 +22,7 @@ from workbench.scoring.cross_encoder import (
     load_cross_encoder,
     open_backend,
 )
+from workbench.scoring.export import ExportedError, export_model
 
 FAST = ["torch-float32", "torch-bfloat16"]
 FURTHEST = {"torch-float32": 1e-4, "torch-bfloat16": 0.1}  # in standard deviations
@@ -239,11 +241,140 @@ def test_what_a_backend_cannot_run_is_refused_by_name(tiny_model, tmp_path):
     )
     DistilBertForSequenceClassification(config).save_pretrained(tmp_path)
     model = load_cross_encoder(find_model(str(tmp_path)), 64)
-    assert not is_supported(model.model)
+    assert "not DistilBert" in unsupported(model.model)
     with pytest.raises(BackendError, match="'torch-int4' is none of auto, predict"):
         ModelScorer(model, backend="torch-int4")
     with pytest.raises(BackendError, match="not DistilBertForSequenceClassification; use 'p"):
         ModelScorer(model, backend="torch-bfloat16")
     run, record = choose_backend(model, made_up(20))
     assert [one["backend"] for one in record["checks"]] == ["predict"]
+    assert set(record["left_out"]) == {*FAST, "onnx", "onnx-int8"}
+    assert "it runs BERT with one output" in record["left_out"]["torch-bfloat16"]
     assert run(made_up(20)) == pytest.approx(ModelScorer(model).score(made_up(20)), abs=1e-6)
+
+
+def test_the_engine_says_why_it_cannot_run_a_bert(tiny_model):
+    """Two outputs, a decoder, products of another kind, and layers that share their weights."""
+    found = load_cross_encoder(find_model(str(tiny_model))).model
+    assert unsupported(found) == ""
+    for name, value, reason in (("num_labels", 2, "with 2"), ("is_decoder", True, "an encoder")):
+        before = getattr(found.config, name)
+        setattr(found.config, name, value)
+        assert reason in unsupported(found)
+        setattr(found.config, name, before)
+    layers = found.bert.encoder.layer
+    dense, layers[1].output.dense = layers[1].output.dense, layers[0].output.dense
+    assert "shared" in unsupported(found)
+    layers[1].output.dense = type("Quantized", (torch.nn.Linear,), {})(32, 16)
+    assert "quantized or adapted" in unsupported(found)
+    layers[1].output.dense = dense
+    assert unsupported(found) == ""
+
+
+def library_logits(folder, pairs, length=None):
+    """What plain code of the library gives."""
+    from sentence_transformers import CrossEncoder
+
+    plain = CrossEncoder(str(folder))
+    plain.tokenizer.model_max_length = length or plain.tokenizer.model_max_length
+    return plain.predict(pairs, activation_fn=torch.nn.Identity())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_kinds_of_model_are_loaded_scored_and_exported(kind, once, tmp_path):
+    """Long pairs too: for RoBERTa and XLM-R the library itself would end in an `IndexError`."""
+    folder = tmp_path / kind
+    shutil.copytree(once(f"kind-{kind}", lambda made: write_tiny_kind(made, kind)), folder)
+    location = find_model(str(folder))
+    assert [model_max_length(location, asked) for asked in (None, 50, 512)] == [128, 50, 128]
+    pairs = made_up(30, longest=150)
+    exact = library_logits(folder, pairs, 128)
+    assert np.std(exact) > 0
+    scorer = ModelScorer.load(location)
+    assert scorer.score(pairs) == pytest.approx(exact, abs=1e-6)
+    encoded = scorer.model.tokenizer(*pairs[0], truncation=True, max_length=128)["input_ids"]
+    assert (
+        load_tokenizer(location).encode(*pairs[1]).ids == scorer.model.tokenizer(*pairs[1])[0].ids
+    )
+    assert len(encoded) <= 128
+    if kind != "bert":
+        assert f"not {type(scorer.model.model).__name__}" in unsupported(scorer.model.model)
+    pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+    export_model(location)
+    found = ModelScorer.load(location, backend="onnx").score(pairs)
+    assert found == pytest.approx(exact, abs=1e-5)
+
+
+def edited(source, folder, **files):
+    """A copy of a model folder with other values in its JSON files."""
+    shutil.copytree(source, folder)
+    for name, values in files.items():
+        path = folder / f"{name}.json"
+        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        path.write_text(json.dumps(before | values), encoding="utf-8")
+    return folder
+
+
+LEFT = {"model_max_length": 24, "truncation_side": "left"}
+LENGTHS = {
+    "its own": (64, {}),
+    "the tokenizer's": (20, {"tokenizer_config": {"model_max_length": 20}}),
+    "none stated": (128, {"tokenizer_config": {"model_max_length": 10**30}}),
+    "more than positions": (128, {"tokenizer_config": {"model_max_length": 512}}),
+    "an old config": (64, {"sentence_bert_config": {"max_seq_length": 24, "do_lower_case": False}}),
+    "cut on the left": (
+        24,
+        {"tokenizer_config": {"model_max_length": 24, "truncation_side": "left"}},
+    ),
+}
+
+
+@pytest.mark.parametrize(("length", "files"), LENGTHS.values(), ids=LENGTHS)
+def test_pairs_are_cut_where_the_library_cuts_them(length, files, sharp_model, tmp_path):
+    folder, pairs = edited(sharp_model, tmp_path / "model", **files), made_up(60, longest=90)
+    location = find_model(str(folder))
+    assert model_max_length(location) == length
+    exact = library_logits(folder, pairs, length if length == 128 else None)
+    for backend in ("predict", "torch-float32"):
+        for asked in (None, 512):  # a larger number than the model's own changes nothing
+            found = ModelScorer.load(location, asked, backend=backend).score(pairs)
+            assert found == pytest.approx(exact, abs=1e-4), (backend, asked)
+    shorter = ModelScorer.load(location, 10).score(pairs)
+    assert shorter == pytest.approx(library_logits(folder, pairs, 10), abs=1e-6)
+    assert np.abs(shorter - exact).max() > 1e-3
+    assert load_cross_encoder(location, 512).tokenizer.model_max_length == 128  # to be trained
+
+
+def test_a_length_saved_by_the_library_is_kept(tiny_model, tmp_path):
+    """A cross-encoder saved by the library states its length in a file of the library's own."""
+    from sentence_transformers import CrossEncoder
+
+    folder = tmp_path / "saved"
+    CrossEncoder(str(tiny_model), max_length=50).save(str(folder))
+    assert model_max_length(find_model(str(folder))) == 50
+    other = edited(folder, tmp_path / "other", sentence_bert_config={"max_seq_length": 24})
+    assert CrossEncoder(str(other)).tokenizer.model_max_length == 24
+    assert model_max_length(find_model(str(other))) == 24
+
+
+def test_one_tokenizer_reads_the_texts_everywhere(once, tmp_path):
+    """`tokenizer.json` lowercases and the config says not to: the library follows the config."""
+    source = once("kind-bert", lambda made: write_tiny_kind(made, "bert"))
+    folder = edited(source, tmp_path / "model", tokenizer_config={"do_lower_case": False})
+    location = find_model(str(folder))
+    model = load_cross_encoder(location)
+    assert load_tokenizer(location).encode("AB").tokens == ["[CLS]", "[UNK]", "[SEP]"]
+    assert model.tokenizer.tokenize("AB") == ["[UNK]"]
+    pairs = [("AB", "b"), ("ab", "b"), ("É", "e")]
+    fast, plain = (open_backend(name, model)(pairs) for name in ("torch-float32", "predict"))
+    assert fast == pytest.approx(plain, abs=1e-6)
+    pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+    with pytest.raises(ExportedError, match="disagree"):
+        export_model(location)
+    assert not (folder / "onnx").exists()
+    model.tokenizer.save_pretrained(str(folder))  # as the message says
+    export_model(location)
+    assert ModelScorer.load(location, backend="onnx").score(pairs) == pytest.approx(plain, abs=1e-5)
+    (folder / "tokenizer.json").write_text((source / "tokenizer.json").read_text() + "\n")
+    with pytest.raises(BackendError, match="has changed since the export"):
+        ModelScorer.load(location, backend="onnx")

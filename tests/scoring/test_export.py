@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from workbench.scoring.export import (
     export_model,
     require,
 )
+from workbench.scoring.score_file import Job, open_scorer
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,34 @@ def test_the_exported_model_gives_the_logits_and_8_bits_nearly(exported):
     )
     assert plain == pytest.approx(exact, abs=float(exact.std()) / 1000)
     assert 0.9 < np.corrcoef(rounded, exact)[0, 1] < 0.999999  # a rough model of 16 columns
+
+
+def test_an_exported_model_is_cut_where_the_model_was_trained_to_cut(
+    sharp_model, tmp_path, monkeypatch
+):
+    """Also on the left; a larger number changes nothing, and the files say so themselves."""
+    pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+    folder, pairs = tmp_path / "model", made_up(40, longest=60)
+    shutil.copytree(sharp_model, folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config |= {"model_max_length": 24, "truncation_side": "left"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    location = find_model(str(folder))
+    export_model(location, "onnx-int8")
+    assert not [*(tmp_path / "temporary").iterdir()]  # nothing is left behind
+    exact = ModelScorer.load(location).score(pairs)
+    for name in EXPORTED:
+        assert OnnxModel(folder, name).max_length == 24
+    for length in (None, 24, 512):
+        found = ModelScorer.load(location, length, backend="onnx").score(pairs)
+        assert found == pytest.approx(exact, abs=1e-4)
+        found = open_scorer(Job(str(folder), "", max_length=length), "onnx").score(pairs)
+        assert found == pytest.approx(exact, abs=1e-4)
+    (folder / EXPORTED["onnx"]).write_bytes(b"short")
+    with pytest.raises(ExportedError, match="is damaged"):
+        OnnxModel(folder)
 
 
 def test_an_export_that_computes_something_else_is_removed_and_fails(

@@ -13,6 +13,7 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -653,3 +654,79 @@ def test_scoring_by_onnx_loads_no_torch(quick_model, source, tmp_path):
     )
     assert done.stdout.splitlines()[-1] == "0 False False", done.stderr
     assert Path(tmp_path / "o/_done.json").exists()
+
+
+PLANS = {
+    "nothing": "{}",
+    "a list": "[1]",
+    "deep": "[" * 100_000,
+    "no digest": '{"asked": {}}',
+    "other types": '{"asked": 1, "source": 2, "rows": "x", "bad_rows": 0, "chosen": {}}',
+    "no JSON": "{",
+}
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_a_damaged_plan_is_refused_by_name(plan, quick_model, source, tmp_path, capsys):
+    out = tmp_path / "out"
+    score_file(job(quick_model, source), out)
+    (out / "_plan.json").write_text(plan)
+    assert main(["score", str(quick_model), str(source), str(out), *ONNX]) == 2
+    assert "_plan.json is damaged" in capsys.readouterr().err
+    assert len(list(out.glob("part-*.parquet"))) == 7
+
+
+def test_a_folder_that_cannot_be_written_to_is_not_called_damaged(
+    quick_model, source, tmp_path, monkeypatch, capsys
+):
+    command = ["score", str(quick_model), str(source), str(tmp_path / "new/out"), *ONNX]
+    monkeypatch.setattr("os.access", lambda *given: False)
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path} cannot be written to" in error
+    assert "damaged" not in error
+    monkeypatch.undo()
+    monkeypatch.setattr(Path, "mkdir", Mock(side_effect=PermissionError("read-only")))
+    assert main(command) == 2
+    assert "cannot be written to (read-only)" in capsys.readouterr().err
+
+
+def test_odd_files_in_place_of_parts_are_replaced(quick_model, source, table, tmp_path):
+    """A pipe, which would hang, and a part whose note is of other types."""
+    out = tmp_path / "out"
+    score_file(job(quick_model, source), out)
+    (out / "part-000001.parquet").unlink()
+    os.mkfifo(out / "part-000001.parquet")
+    second = out / "part-000002.parquet"
+    note = json.loads(pq.read_metadata(second).metadata[NOTE]) | {"rows": "many"}
+    changed = pq.read_table(second).replace_schema_metadata({NOTE: json.dumps(note)})
+    pq.write_table(changed, second)
+    score_file(job(quick_model, source), out)
+    assert right(out, table, quick_model)
+
+
+def test_long_texts_make_smaller_parts_and_no_query_is_endless(tmp_path, monkeypatch):
+    monkeypatch.setattr("workbench.scoring.score_file.MAX_PART_CHARACTERS", 100)
+    path = tmp_path / "long.csv"
+    lines = [f"q{n},{'x' * 45}" for n in range(6)] + ["same," + "y" * 300, "same," + "z" * 300]
+    path.write_text("sentence_0,sentence_1\n" + "\n".join([*lines, "same,z"]) + "\n")
+    sizes = [len(part) for part in Job("", str(path)).parts()]
+    assert sizes == [2, 2, 2, 1, 1, 1]
+    with pytest.raises(PairsError, match="line 10: the query has too much text for --top-k"):
+        list(Job("", str(path), top_k=1).parts())
+
+
+def test_the_model_is_cut_where_it_was_trained_to_cut(sharp_model, tmp_path, capsys):
+    """`workbench score` gives what plain code of the library gives, without being told a length."""
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    pairs = [pair for pair in made_up(60, longest=90) if all(map(str.strip, pair))]
+    path, out = tmp_path / "pairs.csv", tmp_path / "out"
+    pd.DataFrame(pairs, columns=["sentence_0", "sentence_1"]).to_csv(path, index=False)
+    assert main(["score", str(sharp_model), str(path), str(out)]) == 0
+    exact = CrossEncoder(str(sharp_model)).predict(pairs, activation_fn=torch.nn.Identity())
+    assert pd.read_parquet(out)["score"].to_numpy() == pytest.approx(exact, abs=1e-5)
+    assert main(["score", str(sharp_model), str(path), str(tmp_path / "b"), "--max-length=9"]) == 0
+    other = pd.read_parquet(tmp_path / "b")["score"].to_numpy()
+    assert np.abs(other - exact).max() > 1e-3

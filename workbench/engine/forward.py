@@ -68,7 +68,7 @@ class Weights:
     """All weights of a BERT with one output, products with weights of the layers in `dtype`.
 
     Args:
-        model: for which `is_supported`.
+        model: not `unsupported`.
         dtype: `torch.float32` or `torch.bfloat16`.
         tokens: the token embeddings, if not the model's; ids of packs are places in it.
 
@@ -183,16 +183,21 @@ class Layer(NamedTuple):
         return context.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
-def is_supported(model: nn.Module) -> bool:
-    """Whether the forward pass here is the model's: a plain BERT with one output."""
+def unsupported(model: nn.Module) -> str:
+    """Why the forward pass here is not the model's; empty for a plain BERT with one output."""
     config: Any = getattr(model, "config", None)
-    return (
-        type(model).__name__ == "BertForSequenceClassification"
-        and config.num_labels == 1
-        and not config.is_decoder
-        and getattr(config, "position_embedding_type", "absolute") == "absolute"
-        and all(type(part) is nn.Linear for part in model.modules() if isinstance(part, nn.Linear))
-    )
+    kind = type(model).__name__
+    if kind != "BertForSequenceClassification":
+        return f"it runs BERT with one output, not {kind}"
+    if config.num_labels != 1:
+        return f"it runs BERT with one output, not with {config.num_labels}"
+    if config.is_decoder or getattr(config, "position_embedding_type", "absolute") != "absolute":
+        return "it runs BERT as an encoder with absolute positions"
+    if any(type(part) is not nn.Linear for part in model.modules() if isinstance(part, nn.Linear)):
+        return "it runs plain products, and this model's are quantized or adapted"
+    if len([*model.parameters()]) < len([*model.named_parameters(remove_duplicate=False)]):
+        return "it runs layers with weights of their own, and some of this model's are shared"
+    return ""
 
 
 class FastBert:
@@ -220,14 +225,19 @@ class FastBert:
         return scores
 
 
-def open_engine(model: nn.Module, dtype: torch.dtype) -> FastBert | None:
-    """A scorer of encoded pairs; None if the model is not a plain BERT with one output.
+def open_engine(model: nn.Module, dtype: torch.dtype) -> FastBert:
+    """A scorer of encoded pairs.
 
     Args:
         model: its weights may be shared or copied: after a step of training, open it again.
         dtype: of the products with weights, `torch.float32` or `torch.bfloat16`.
+
+    Raises:
+        ValueError: the engine cannot run this model (see `unsupported`).
     """
-    return FastBert(model, dtype) if is_supported(model) else None
+    if reason := unsupported(model):
+        raise ValueError(f"{reason}; use 'predict'")
+    return FastBert(model, dtype)
 
 
 def keep_freed_memory() -> None:

@@ -66,7 +66,7 @@ class BertGradients:
     """Computes a step's gradients into `.grad` of what is learned.
 
     Args:
-        model: for which `is_supported`, on the CPU.
+        model: not `unsupported`, on the CPU.
         token_ids: those that occur in the training pairs, int64 of shape (n,).
         dtype: of the products with weights, `torch.float32` or `torch.bfloat16`.
 

@@ -51,12 +51,15 @@ class PairEncoder:
         tokenizer: a fast tokenizer; a copy of it is used.
         max_length: tokens of a pair, special tokens included.
         typed: whether the model takes token types; if not, all types are 0.
+        side: of the texts at which they are cut, `right` or `left`.
 
     Raises:
         ValueError: `max_length` leaves no room for two texts.
     """
 
-    def __init__(self, tokenizer: "Tokenizer", max_length: int, typed: bool = True) -> None:
+    def __init__(
+        self, tokenizer: "Tokenizer", max_length: int, typed: bool = True, side: str = "right"
+    ) -> None:
         self.tokenizer = type(tokenizer).from_str(tokenizer.to_str())
         special = self.tokenizer.num_special_tokens_to_add(is_pair=True)
         if max_length < special + 2:
@@ -64,8 +67,8 @@ class PairEncoder:
                 f"max_length is {max_length}, but the special tokens of a pair alone are {special}"
             )
         self.tokenizer.no_padding()
-        self.tokenizer.enable_truncation(max_length)
-        self.typed = typed
+        self.tokenizer.enable_truncation(max_length, direction=side)
+        self.typed, self.side = typed, side
         found = (self.tokenizer.token_to_id(token) for token in PAD_TOKENS)
         self.pad = next((token for token in found if token is not None), None)
 

@@ -1,5 +1,6 @@
 """Scorers: anything with `score(pairs)`, higher is better. Here those that run a cross-encoder."""
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +11,7 @@ import numpy as np
 
 from workbench.data.pairs import Float32Array, TextPair
 from workbench.engine.packing import IntArray, PairEncoder
-from workbench.models import ModelError, ModelLocation
+from workbench.models import ModelError, ModelLocation, library_errors, model_max_length
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -82,12 +83,14 @@ def check(name: str, exact: Float32Array, run: Run, pairs: Sequence[TextPair]) -
     return Check(name, passed, inverted, shifted, furthest, len(pairs) / seconds)
 
 
-def pair_encoder(model: "CrossEncoder", max_length: int | None = None) -> PairEncoder:
-    """The encoder of a model's pairs, by its tokenizer; cut at its length and at `max_length`."""
+def pair_encoder(model: "CrossEncoder") -> PairEncoder:
+    """The encoder of a model's pairs, by its tokenizer; cut at its length."""
     tokenizer = model.tokenizer
+    if not tokenizer.is_fast:
+        raise ModelError(f"it needs a fast tokenizer, not {type(tokenizer).__name__}")
     typed = "token_type_ids" in tokenizer.model_input_names
-    longest = min(tokenizer.model_max_length, max_length or tokenizer.model_max_length)
-    return PairEncoder(tokenizer.backend_tokenizer, longest, typed)
+    longest, side = tokenizer.model_max_length, tokenizer.truncation_side
+    return PairEncoder(tokenizer.backend_tokenizer, longest, typed, side)
 
 
 def open_backend(
@@ -111,7 +114,7 @@ def open_backend(
             from workbench.scoring.export import OnnxModel
 
             exported = OnnxModel(folder, name)
-            score, encoder = exported.score, pair_encoder(model, exported.max_length)
+            score, encoder = exported.score, exported.encoder(model.tokenizer.model_max_length)
         else:
             import torch
 
@@ -119,11 +122,7 @@ def open_backend(
 
             dtype = torch.bfloat16 if name == "torch-bfloat16" else torch.float32
             inner: Any = model.model
-            engine = open_engine(inner, dtype)
-            if engine is None:
-                kind = type(inner).__name__
-                raise ValueError(f"it runs BERT with one output, not {kind}; use 'predict'")
-            score, encoder = engine.score, pair_encoder(model)
+            score, encoder = open_engine(inner, dtype).score, pair_encoder(model)
     except ValueError as error:
         raise BackendError(f"backend {name!r}: {error}") from error
     return lambda pairs: score(encoder.encode(pairs))
@@ -149,92 +148,54 @@ def choose_backend(
     Backends that fail the check or cannot run this model are left out; `predict` is always right.
 
     Returns:
-        The backend, and its record: `backend`, `asked`, `pairs` and one entry for each in `checks`.
+        The backend, and its record: `backend`, `asked`, `pairs`, one entry for each in `checks`,
+        and in `left_out` why others cannot run this model here.
     """
     runs = {"predict": open_backend("predict", model, batch_size)}
     record: dict[str, Any] = {"backend": "predict", "asked": "auto", "pairs": len(pairs)}
     exact = runs["predict"](pairs)
     if not np.isfinite(exact).all():  # no reference; the caller reports such scores
         return runs["predict"], record | {"checks": []}
-    checks = [check("predict", exact, runs["predict"], pairs)]
+    checks, left_out = [check("predict", exact, runs["predict"], pairs)], dict[str, str]()
     for name in BACKENDS[1:]:
         try:
             runs[name] = open_backend(name, model, batch_size, folder)
-        except BackendError:
+        except BackendError as error:
+            left_out[name] = str(error)
             continue
         checks.append(check(name, exact, runs[name], pairs))
     best = max((one for one in checks if one.passed), key=lambda one: one.pairs_per_second)
-    checked = {"backend": best.backend, "checks": [asdict(one) for one in checks]}
-    return runs[best.backend], record | checked
+    record |= {"checks": [asdict(one) for one in checks], "left_out": left_out}
+    return runs[best.backend], record | {"backend": best.backend}
 
 
 def load_cross_encoder(
-    location: ModelLocation, max_length: int = 512, seed: int = 42
+    location: ModelLocation, max_length: int | None = None, seed: int = 42
 ) -> "CrossEncoder":
     """A model with one output; a base without a classification head gets a seeded random one.
 
     Args:
         location: from `find_model`; only its safetensors weights are read, none of its code.
-        max_length: tokens of a pair, special tokens included; longer pairs are truncated.
+        max_length: see `model_max_length`; longer pairs are truncated.
         seed: of the random head, so that the same base is the same model every time.
 
     Raises:
-        ModelError: the library cannot load the model, or weights other than the head's are missing,
-            which it would fill with random numbers.
+        ModelError: see `model_max_length`.
     """
     from sentence_transformers import CrossEncoder
-    from sentence_transformers.base import model as loader
     from transformers import set_seed
-    from transformers.utils import logging
 
+    length = model_max_length(location, max_length)
     set_seed(seed)
-    # The library's long report of a missing head says what the docstring says.
-    verbosity, level = logging.get_verbosity(), loader.logger.level
-    logging.set_verbosity_error()
-    loader.logger.setLevel(logging.ERROR)  # it would name a path of this machine
-    logging.disable_progress_bar()  # loading and saving take a moment; training has its own bar
-    try:
-        if missing := _missing_weights(location):
-            raise ModelError(
-                f"{location.name}: {len(missing)} weights are missing, which would be random "
-                f"numbers ({', '.join(missing[:3])})"
-            )
+    with library_errors(location):
         return CrossEncoder(
             str(location.path),
             num_labels=1,
-            max_length=max_length,
+            max_length=length,
             local_files_only=True,
             trust_remote_code=False,
             model_kwargs={"use_safetensors": True, "dtype": "float32"},
         )
-    except ModelError:
-        raise
-    except Exception as error:  # the library refuses a model by errors of many kinds
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ModelError(f"{location.name} cannot be loaded: {first}") from error
-    finally:
-        logging.set_verbosity(verbosity)
-        loader.logger.setLevel(level)
-
-
-def _missing_weights(location: ModelLocation) -> list[str]:
-    """Names of the weights that a model's files lack, except those of its head and pooler."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
-
-    where = {"local_files_only": True, "trust_remote_code": False}
-    config = AutoConfig.from_pretrained(str(location.path), **where)
-    causal = str((config.architectures or [""])[0]).endswith("ForCausalLM")
-    kind: Any = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
-    model, found = kind.from_pretrained(
-        str(location.path),
-        output_loading_info=True,
-        device_map="meta",
-        use_safetensors=True,
-        **where,
-    )
-    body = f"{model.base_model_prefix}."
-    lacking = map(str, found["missing_keys"] | found["mismatched_keys"])
-    return sorted(name for name in lacking if name.startswith(body) and ".pooler." not in name)
 
 
 def distinct(pairs: Sequence[TextPair]) -> tuple[list[TextPair], IntArray]:
@@ -277,17 +238,22 @@ class ModelScorer:
     def load(
         cls,
         location: ModelLocation,
-        max_length: int = 512,
+        max_length: int | None = None,
         batch_size: int = 64,
         seed: int = 42,
         backend: str = "predict",
     ) -> "ModelScorer":
         """Load the model at `location`; see `load_cross_encoder`.
 
+        Pairs are cut at the model's own length, as it was trained to do, or at a smaller
+        `max_length`.
+
         Raises:
             BackendError: the backend does not exist or cannot run this model.
         """
-        model = load_cross_encoder(location, max_length, seed)
+        model = load_cross_encoder(location, None, seed)
+        tokenizer = model.tokenizer
+        tokenizer.model_max_length = min(tokenizer.model_max_length, max_length or sys.maxsize)
         return cls(model, batch_size, backend, location.path)
 
     def expect(self, pairs: int) -> None:

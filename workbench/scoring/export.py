@@ -12,16 +12,17 @@ import numpy as np
 
 from workbench.data.pairs import Float32Array, TextPair
 from workbench.data.splits import SPLITS, DataError, read_split
-from workbench.engine.packing import EncodedPairs, Pack, packs
-from workbench.files import display_path, refuse_links, replacing
+from workbench.engine.packing import EncodedPairs, Pack, PairEncoder, packs
+from workbench.files import display_path, refuse_links, replacing, sha256
 from workbench.machine import core_count, in_threads
-from workbench.models import ModelLocation, load_tokenizer
+from workbench.models import ModelLocation, load_tokenizer, position_limit
 from workbench.scoring.cross_encoder import (
     CHECK_PAIRS,
     Check,
     check,
     load_cross_encoder,
     open_backend,
+    pair_encoder,
 )
 
 if TYPE_CHECKING:
@@ -31,8 +32,10 @@ EXPORTED = {  # by backend, in a model's folder: where sentence-transformers loo
     "onnx": "onnx/model.onnx",
     "onnx-int8": "onnx/model_qint8.onnx",
 }
+TOKENIZER = "tokenizer.json"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 PACKAGES = {"writing": ("onnx", "onnxscript", "onnxruntime"), "running": ("onnxruntime",)}
+PROBES = [("Ａ Café", "Straße ½ ß…"), ("ＡＢＣ  abc", "İ ﬁ\tÉ怎么")]  # case, accents, width
 MAX_PADDING = 0.1  # of a block's tokens
 PACK_TOKENS = 2048  # so few that a layer's activations stay in the processor's cache
 MAX_LOGIT_CHANGE = 1e-3  # of a float32 logit, by another order of sums
@@ -72,7 +75,7 @@ def write_onnx(model: "CrossEncoder", folder: Path, int8: bool = False) -> Path:
         The file last written.
 
     Raises:
-        ExportedError: the extra `onnx` is missing.
+        ExportedError: the extra `onnx` is missing, or the exporter cannot trace the model.
     """
     require("writing")
     import onnx
@@ -92,22 +95,28 @@ def write_onnx(model: "CrossEncoder", folder: Path, int8: bool = False) -> Path:
         def forward(self, *values: torch.Tensor) -> Any:
             return self.inner(**dict(zip(names, values, strict=True))).logits
 
-    longest = int(getattr(plain.config, "max_position_embeddings", 512))
-    rows, length = torch.export.Dim("rows"), torch.export.Dim("length", max=longest)
+    rows, length = torch.export.Dim("rows"), torch.export.Dim("length", max=position_limit(plain))
     file, rounded = folder / EXPORTED["onnx"], folder / EXPORTED["onnx-int8"]
+    note = {"max_length": str(model.tokenizer.model_max_length)}
+    note |= {"tokenizer": sha256(folder / TOKENIZER), "side": model.tokenizer.truncation_side}
     with _quiet(), replacing(file) as temporary:
-        program: Any = torch.onnx.export(
-            Logits(),
-            tuple(torch.ones(2, 8, dtype=torch.long) for _ in names),
-            input_names=names,
-            output_names=["logits"],
-            dynamic_shapes={"values": tuple({0: rows, 1: length} for _ in names)},
-            dynamo=True,
-            verbose=False,
-        )
-        note = {"max_length": str(model.tokenizer.model_max_length)}
-        onnx.helper.set_model_props(program.model_proto, note)
-        onnx.save(program.model_proto, str(temporary))
+        try:
+            program: Any = torch.onnx.export(
+                Logits(),
+                tuple(torch.ones(2, 8, dtype=torch.long) for _ in names),
+                input_names=names,
+                output_names=["logits"],
+                dynamic_shapes={"values": tuple({0: rows, 1: length} for _ in names)},
+                dynamo=True,
+                verbose=False,
+            )
+        except Exception as error:  # the exporter has many kinds
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            kind = type(plain).__name__
+            raise ExportedError(f"{kind} cannot be written as ONNX: {reason[:300]}") from error
+        proto = program.model_proto  # another copy each time
+        onnx.helper.set_model_props(proto, note)
+        onnx.save(proto, str(temporary))
     if not int8:
         return file
     with _quiet(), replacing(rounded) as temporary:
@@ -135,6 +144,18 @@ def _quiet() -> Iterator[None]:
             logging.disable(before)
 
 
+def file_encoder(folder: Path, max_length: int, typed: bool, side: str) -> PairEncoder:
+    """The encoder of pairs that `tokenizer.json` alone defines, without torch."""
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    except Exception as error:  # of no kind that the library names
+        shown = display_path(folder / TOKENIZER)
+        raise ExportedError(f"{shown} cannot be read: {str(error)[:200]}") from error
+    return PairEncoder(tokenizer, max_length, typed, side)
+
+
 class OnnxModel:
     """A cross-encoder's logits by ONNX Runtime, without torch.
 
@@ -144,30 +165,42 @@ class OnnxModel:
         threads: how many packs are scored at a time; 0 for one a core.
 
     Raises:
-        ExportedError: the model has not been exported, or ONNX Runtime is not installed.
+        ExportedError: the model has not been exported as it is now, or there is no ONNX Runtime.
     """
 
     def __init__(self, folder: Path | None, name: str = "onnx", threads: int = 0) -> None:
         if folder is None:
             raise ExportedError("this model is in no folder")
-        if not (folder / EXPORTED[name]).is_file():
-            shown = display_path(folder)
-            raise ExportedError(
-                f"{shown} has no {EXPORTED[name]}; write it: workbench export {shown} --to {name}"
-            )
+        file, shown = folder / EXPORTED[name], display_path(folder)
+        again = f"write it: workbench export {shown} --to {name}"
+        if not file.is_file():
+            raise ExportedError(f"{shown} has no {EXPORTED[name]}; {again}")
         require("running")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        self.threads = threads or core_count()
-        self.session = onnxruntime.InferenceSession(
-            str(folder / EXPORTED[name]), options, providers=["CPUExecutionProvider"]
-        )
+        self.folder, self.threads = folder, threads or core_count()
+        try:
+            providers = ["CPUExecutionProvider"]
+            self.session = onnxruntime.InferenceSession(str(file), options, providers=providers)
+            self.note: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
+            self.max_length = int(self.note.get("max_length", 512))
+        except Exception as error:  # the runtime has many kinds
+            reason = f"{shown}: {EXPORTED[name]} is damaged ({str(error)[:200]}); {again}"
+            raise ExportedError(reason) from error
         self.names = [put.name for put in self.session.get_inputs()]
-        note: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
-        self.max_length = int(note.get("max_length", 512))
-        self.typed = "token_type_ids" in self.names
+        if unknown := [name for name in self.names if name not in INPUTS]:
+            raise ExportedError(f"{shown}: {EXPORTED[name]} takes {unknown[0]!r}; {again}")
+        tokenizer = folder / TOKENIZER
+        if self.note.get("tokenizer", "") not in ("", tokenizer.is_file() and sha256(tokenizer)):
+            raise ExportedError(f"{shown}: {TOKENIZER} has changed since the export; {again}")
+
+    def encoder(self, max_length: int | None = None) -> PairEncoder:
+        """The encoder of its pairs, cut at the model's own length or a smaller one."""
+        length = min(self.max_length, max_length or self.max_length)
+        typed = "token_type_ids" in self.names
+        return file_encoder(self.folder, length, typed, self.note.get("side", "right"))
 
     def score(self, pairs: EncodedPairs) -> Float32Array:
         """The logits of all pairs, float32 of shape (n,)."""
@@ -191,7 +224,7 @@ class OnnxModel:
 
 
 def export_model(
-    location: ModelLocation, to: str = "onnx", max_length: int = 512
+    location: ModelLocation, to: str = "onnx", max_length: int | None = None
 ) -> tuple[Path, Check]:
     """Write a model in ONNX beside its weights and compare it with the original.
 
@@ -199,7 +232,7 @@ def export_model(
         location: from `find_model`; a model that an installed package or the Hub's cache holds is
             not written to: save it in a folder first.
         to: `onnx`, or `onnx-int8` for 8-bit weights (the other file is written too).
-        max_length: tokens of a pair that the exported model states.
+        max_length: tokens of a pair that the exported model states; None for the model's own.
 
     Returns:
         The file, and its check on pairs of the run that made the model, of the test split if it
@@ -207,7 +240,7 @@ def export_model(
 
     Raises:
         ExportedError: `to` is something else, the folder is not the user's own, the extra `onnx`
-            is missing, or the model or this torch cannot do it.
+            is missing, or the model, its `tokenizer.json` or this torch cannot do it.
         LinkError: a link in the folder leads elsewhere.
         LogitsDifferError: the exported model computes something else than the original.
     """
@@ -219,6 +252,7 @@ def export_model(
         )
     refuse_links(location.path)
     model, pairs = load_cross_encoder(location, max_length), _pairs(location)
+    _check_tokenizer(model, location.path, pairs)
     exact = open_backend("predict", model)(pairs)
     file = write_onnx(model, location.path, int8=to == "onnx-int8")
     plain = open_backend("onnx", model, folder=location.path)(pairs)
@@ -230,6 +264,20 @@ def export_model(
             f"{location.name}: the exported model's logits are off by up to {change:.4f}"
         )
     return file, check(to, exact, open_backend(to, model, folder=location.path), pairs)
+
+
+def _check_tokenizer(model: "CrossEncoder", folder: Path, pairs: list[TextPair]) -> None:
+    """Refuse a `tokenizer.json`, which goes with the ONNX file, that the library overrules."""
+    encoder = pair_encoder(model)
+    plain = file_encoder(folder, model.tokenizer.model_max_length, encoder.typed, encoder.side)
+    ours, theirs = (one.encode([*PROBES, *pairs]).ids for one in (plain, encoder))
+    if not np.array_equal(ours, theirs):
+        shown = display_path(folder)
+        raise ExportedError(
+            f"{shown}: {TOKENIZER} and tokenizer_config.json disagree (lower case, accents?), and "
+            "the library follows the latter. Save the tokenizer as the library reads it: "
+            f"AutoTokenizer.from_pretrained({shown!r}).save_pretrained({shown!r})"
+        )
 
 
 def _pairs(location: ModelLocation) -> list[TextPair]:

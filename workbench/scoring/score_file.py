@@ -28,14 +28,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from typing_extensions import TypedDict
 
 from workbench import files
 from workbench.data.pairs import Float32Array, TextPair
 from workbench.data.readers import BadRow, PairsError, bad_text, file_records, printable, suffix_of
-from workbench.engine.packing import PairEncoder
 from workbench.files import display_path, project_path, sha256
 from workbench.machine import core_count, interrupts_held
-from workbench.models import ModelLocation, find_model, load_tokenizer
+from workbench.models import find_model
 from workbench.scoring.baselines import Scorer
 from workbench.scoring.cross_encoder import CHECK_PAIRS, ONNX, ModelScorer
 from workbench.scoring.export import EXPORTED, OnnxModel
@@ -44,6 +44,7 @@ LIST_FIELDS = ("candidates", "positive", "negative")
 PLAN, DONE = "_plan.json", "_done.json"
 NOTE = b"workbench"  # the key of a part's note in the metadata of its schema
 EXAMPLES = 20  # bad rows that a plan names
+MAX_PART_CHARACTERS = 2**26  # of the texts, which memory has to hold
 
 
 class BulkError(ValueError):
@@ -81,8 +82,9 @@ class Job:
         query_column: of a file of pairs.
         candidate_column: the same.
         backend: see `ModelScorer`; `auto` is decided once, on the first pairs of the file.
-        max_length: tokens of a pair.
-        part_rows: rows of a part; with `top_k` at least, since no query is cut in two.
+        max_length: tokens of a pair, at most the model's own, which None stands for.
+        part_rows: rows of a part, or fewer if texts are very long; with `top_k` also more, since no
+            query is cut in two.
         top_k: keep only the best candidates of each query: a list, or rows of equal first texts
             that follow one another; 0 for all.
     """
@@ -92,7 +94,7 @@ class Job:
     query_column: str = "sentence_0"
     candidate_column: str = "sentence_1"
     backend: str = "auto"
-    max_length: int = 512
+    max_length: int | None = None
     part_rows: int = 10_000
     top_k: int = 0
 
@@ -119,13 +121,22 @@ class Job:
             yield _row(line, first, second, bad, group)
 
     def parts(self) -> Iterator[list[Row]]:
-        """The rows of each part."""
-        part: list[Row] = []
+        """The rows of each part.
+
+        Raises:
+            PairsError: with `top_k`, a query has so much text that memory might not hold it.
+        """
+        part, characters = list[Row](), 0
         for row in self.rows():
-            if len(part) >= self.part_rows and not (self.top_k and row.group == part[-1].group):
+            size = len(row.query) + len(row.candidate)
+            full = len(part) >= self.part_rows or characters + size > MAX_PART_CHARACTERS
+            if full and part and not (self.top_k and row.group == part[-1].group):
                 yield part
-                part = []
+                part, characters = [], 0
+            elif characters > 4 * MAX_PART_CHARACTERS:
+                raise PairsError(f"line {row.line}: the query has too much text for --top-k")
             part.append(row)
+            characters += size
         if part:
             yield part
 
@@ -170,7 +181,7 @@ def open_scorer(job: Job, backend: str, threads: int = 0) -> Scorer:
     """
     location = find_model(job.model)
     if backend in ONNX:
-        return _OnnxScorer(location, job.max_length, backend, threads)
+        return _OnnxScorer(OnnxModel(location.path, backend, threads), job.max_length)
     if threads:
         import torch
 
@@ -184,10 +195,8 @@ def _loaded(identity: str, job: Job, backend: str, threads: int) -> Scorer:
 
 
 class _OnnxScorer:
-    def __init__(self, location: ModelLocation, longest: int, backend: str, threads: int) -> None:
-        self.model = OnnxModel(location.path, backend, threads)
-        longest = min(longest, self.model.max_length)
-        self.encoder = PairEncoder(load_tokenizer(location), longest, self.model.typed)
+    def __init__(self, model: OnnxModel, max_length: int | None) -> None:
+        self.model, self.encoder = model, model.encoder(max_length)
 
     def score(self, pairs: Sequence[TextPair]) -> Float32Array:
         return self.model.score(self.encoder.encode(pairs))
@@ -231,11 +240,14 @@ class Maker:
     def note(self, number: int) -> dict[str, Any]:
         """A part's own record, `rows` (of the source) and `bad_rows`; empty if it is not made."""
         try:
+            if not self.file(number).is_file():
+                return {}
             with self.file(number).open("rb") as file:
                 note = dict(json.loads(pq.read_metadata(file).metadata[NOTE]))
-        except (OSError, ValueError, LookupError, TypeError):  # absent, cut off, something else
+            known = (note["job"], note["part"]) == (self.identity, number)
+            return note if known and note["rows"] >= note["bad_rows"] >= 0 else {}
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):  # cut off, another's
             return {}
-        return note if (note["job"], note["part"]) == (self.identity, number) else {}
 
 
 def part_table(frame: pd.DataFrame, top_k: int = 0) -> pa.Table:
@@ -339,7 +351,7 @@ def score_file(
 
     if min(workers, job.part_rows) < 1 or job.top_k < 0:
         raise BulkError("workers and part rows must be 1 or more, top-k 0 or more")
-    if job.max_length < 8:
+    if job.max_length is not None and job.max_length < 8:
         raise BulkError(f"max-length is {job.max_length}; it must be 8 or more")
     folder, scorer = project_path(out), None
     files.refuse_links(folder)
@@ -363,6 +375,8 @@ def score_file(
             return _score(make, plan, workers, run)
     except Timeout as error:
         raise BulkError(f"{display_path(folder)}: another process is writing there") from error
+    except PermissionError as error:
+        raise BulkError(f"{display_path(folder)} cannot be written to ({error})") from error
 
 
 def _score(make: Maker, plan: dict[str, Any], workers: int, run: Runner | None) -> dict[str, Any]:
@@ -411,16 +425,28 @@ def _score(make: Maker, plan: dict[str, Any], workers: int, run: Runner | None) 
     return record
 
 
+class _Chosen(TypedDict):
+    backend: str
+
+
+class _Plan(TypedDict):
+    asked: dict[str, Any]
+    source: str
+    rows: int
+    bad_rows: int
+    bad_row_examples: list[str]
+    chosen: _Chosen
+
+
 def _read_plan(folder: Path) -> dict[str, Any] | None:
     """The plan in a folder; None if the folder is empty or not there."""
     near = next(path for path in (folder, *folder.parents) if path.exists())
     if not near.is_dir():
         raise BulkError(f"{display_path(near)} is no folder")
+    if not os.access(near, os.W_OK | os.X_OK):
+        raise BulkError(f"{display_path(near)} cannot be written to; give another folder")
     if (folder / PLAN).is_file():
-        try:
-            return dict(files.read_json(folder / PLAN))
-        except ValueError as error:
-            raise BulkError(f"{display_path(folder / PLAN)} is damaged ({error})") from error
+        return dict(files.read_json(folder / PLAN, _Plan))
     if others := sorted(path.name for path in folder.glob("*") if path.name[0] != "."):
         raise BulkError(
             f"{display_path(folder)} holds something else ({others[0]}); give another folder"
@@ -433,12 +459,7 @@ def _asked(job: Job, backend: str) -> dict[str, Any]:
     model, file = find_model(job.model).path, project_path(job.source)
     if not file.is_file():
         next(job.rows())  # raises the error that says so
-    names = (
-        "*.safetensors",
-        "config.json",
-        "tokenizer*.json",
-        EXPORTED.get(backend, "config.json"),
-    )
+    names = ("*.safetensors", "*.json", EXPORTED.get(backend, "*.json"))
     paths = sorted({path for name in names for path in model.glob(name)})
     return {
         "schema": 1,

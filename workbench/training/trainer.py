@@ -31,7 +31,7 @@ from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 
 from workbench.data import POSITIVE
 from workbench.data.pairs import text_pairs
-from workbench.engine.forward import is_supported
+from workbench.engine.forward import unsupported
 from workbench.engine.gradients import BertGradients
 from workbench.files import read_json, replacing, write_json
 from workbench.ranking.metrics import pair_metrics
@@ -290,7 +290,7 @@ class FastTrainer(ResumableTrainer):
 
 def can_train_fast(model: Any, loss: torch.nn.Module | None = None) -> bool:
     """Whether `FastTrainer` trains this here: a plain BERT with the plain loss, on the CPU."""
-    if model.model is None or not is_supported(model.model) or model.device.type != "cpu":
+    if model.model is None or unsupported(model.model) or model.device.type != "cpu":
         return False
     try:
         pair_encoder(model)
