@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,12 +142,12 @@ def find_model(base_model: str, revision: str = "", fallback: str = "") -> Model
 @contextmanager
 def library_errors(location: ModelLocation) -> Iterator[None]:
     """Silence the library's reports on a model, and make each of its errors a `ModelError`."""
-    from sentence_transformers.base import model as loader
     from transformers.utils import logging
 
-    verbosity, level = logging.get_verbosity(), loader.logger.level
+    loader = getLogger("sentence_transformers.base.model")
+    verbosity, level = logging.get_verbosity(), loader.level
     logging.set_verbosity_error()
-    loader.logger.setLevel(logging.ERROR)  # it would name a path of this machine
+    loader.setLevel(ERROR)  # it would name a path of this machine
     logging.disable_progress_bar()  # loading and saving take a moment; training has its own bar
     try:
         yield
@@ -157,7 +158,7 @@ def library_errors(location: ModelLocation) -> Iterator[None]:
         raise ModelError(f"{location.name} cannot be loaded: {first[:300]}") from error
     finally:
         logging.set_verbosity(verbosity)
-        loader.logger.setLevel(level)
+        loader.setLevel(level)
 
 
 def load_tokenizer(location: ModelLocation) -> "Tokenizer":
