@@ -132,7 +132,11 @@ Each stage starts from the saved result of the stage before it, with a new optim
 * Samples: {{ "not at hand" if settings.card_samples else "held back" }}
 {% endif %}
 * Loss: [{{ last.loss }}](https://sbert.net/docs/package_reference/cross_encoder/losses.html) with
+{% if last.loss_options %}
+  {{ last.loss_options | code }}
+{% else %}
   `activation_fn` Identity and without `pos_weight`
+{% endif %}
 {% if kept %}
 * {{ kept }}
 {% endif %}

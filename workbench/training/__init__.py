@@ -7,6 +7,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "log": "beside_the_card last_record read_training_log reference_card reference_log "
         "step_means",
+        "losses": "make_loss",
         "recipe": "Recipe",
         "stages": "Training fine_tune record_figures",
     },

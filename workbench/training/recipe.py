@@ -4,10 +4,11 @@ This is the only definition of a training parameter: the parameters of a run are
 (`runs/parameters.py`), and a test compares the `parameters` cell of notebook 2 with it.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from workbench.machine import on_gpu, quick_in_bfloat16
 
@@ -30,8 +31,8 @@ class Recipe(BaseModel):
     epochs: float = setting(1.0, "passes over the training pairs", gt=0, le=1000)
     batch_size: int = setting(8, "pairs per step", ge=1, le=65536)
     learning_rate: float = setting(5e-5, "the highest; falls linearly to 0", gt=0, le=1)
-    precision: Literal["auto", "float32", "bfloat16"] = setting(
-        "auto", "float32, bfloat16, or auto: the faster one (CPU: only with speed fast)"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = setting(
+        "auto", "float32, bfloat16, float16 (on a GPU), or auto: the faster one"
     )
     seed: int = setting(42, "of every random choice", ge=0, lt=2**32)
     warmup_ratio: float = setting(
@@ -61,6 +62,54 @@ class Recipe(BaseModel):
     early_stopping_patience: int = setting(
         0, "dev scores without a better one that end it; 0: none", ge=0
     )
+    loss: Literal[
+        "bce",
+        "mse",
+        "margin_mse",
+        "mnrl",
+        "cached_mnrl",
+        "lambda",
+        "listnet",
+        "listmle",
+        "plistmle",
+        "ranknet",
+        "adr_mse",
+    ] = setting("bce", "bce, mse, margin_mse, mnrl, lambda, listnet, ...: a loss of the library")
+    loss_parameters: dict[str, Any] = setting({}, "of the loss, such as {pos_weight: 2}")
+    weight_decay: float = setting(0.0, "of the optimiser", ge=0, le=1)
+    lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup", "polynomial"] = setting(
+        "linear", "linear, cosine, polynomial or constant_with_warmup"
+    )
+    optim: Literal["adamw_torch_fused", "adamw_torch", "adafactor", "sgd"] = setting(
+        "adamw_torch_fused", "adamw_torch_fused, adamw_torch, adafactor or sgd"
+    )
+    gradient_accumulation_steps: int = setting(1, "batches whose gradients make a step", ge=1)
+    gradient_checkpointing: bool = setting(False, "less memory for more time")
+    max_steps: int = setting(0, "steps of a stage; 0: as many as the epochs have", ge=0)
+    eval_steps: int = setting(0, "steps between dev scores; 0: at each log row", ge=0)
+    trainer_arguments: dict[str, Any] = setting({}, "others of CrossEncoderTrainingArguments")
+
+    @field_validator("loss_parameters", "trainer_arguments", mode="before")
+    @classmethod
+    def _mapping(cls, value: Any) -> Any:
+        """A mapping given as text, as on the command line."""
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except (ValueError, RecursionError) as error:
+            raise ValueError('must be a mapping, such as {"pos_weight": 2}') from error
+
+    @field_validator("loss_parameters", "trainer_arguments")
+    @classmethod
+    def _known(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        """Names and values that the library takes; it is loaded only if there are any."""
+        if value:
+            from workbench.training.losses import check_arguments, check_loss
+
+            if info.field_name == "trainer_arguments":
+                check_arguments(value)
+            elif "loss" in info.data:
+                check_loss(info.data["loss"], value)
+        return value
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:

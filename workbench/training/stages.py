@@ -13,19 +13,19 @@ import numpy as np
 import pandas as pd
 import torch
 from sentence_transformers.cross_encoder import CrossEncoder
-from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
 from workbench.data import POSITIVE
 from workbench.data.pairs import text_pairs
 from workbench.data.splits import DataError, read_manifest, read_split
 from workbench.files import display_path, read_json, write_json
-from workbench.machine import torch_threads
+from workbench.machine import on_gpu, torch_threads
 from workbench.models import ModelLocation, find_model, load_tokenizer, read_lineage
 from workbench.ranking.uncertainty import sigmoid
 from workbench.run_folder import RunFolder, set_aside
 from workbench.scoring.cross_encoder import ModelScorer, load_cross_encoder
 from workbench.training.checkpoints import ResumeError, SnapshotCallback, save_model
 from workbench.training.log import TrainingLog
+from workbench.training.losses import LOSSES, make_loss, stored_activation, training_rows
 from workbench.training.mining import lexical_pairs, with_mined
 from workbench.training.recipe import Recipe, read_stages
 from workbench.training.trainer import (
@@ -63,7 +63,7 @@ def fine_tune(
     training = Training(run_dir, base, recipe or Recipe(), **settings)
     for stage in training.stages():
         model = stage.start_model()
-        stage.run(stage.trainer(model, BinaryCrossEntropyLoss(model)))
+        stage.run(stage.trainer(model, stage.loss(model)))
     return training.record()
 
 
@@ -106,6 +106,10 @@ class Training:
         if self.train.empty:
             raise DataError(f"{run_dir}: there is no training pair")
         refuse_one_class(self.train, f"{run_dir}: {len(self.train):,} training pairs", recipe)
+        if not recipe.hard_negatives:  # with them, what the loss needs may yet be mined
+            training_rows(self.train, LOSSES[recipe.loss][1])
+        if recipe.precision == "float16" and not on_gpu():
+            raise ValueError("precision: float16 needs a GPU; take bfloat16, float32 or auto")
         if recipe.vocabulary != "keep":  # raises ModelError before anything is set aside
             repair.repair_vocabulary(load_tokenizer(base), [], recipe.vocabulary)
         request = {  # all that decides the result: the same request gives the same model
@@ -216,6 +220,7 @@ class Stage:
                 "learning_rate": recipe.lexical_learning_rate,
                 "embedding_learning_rate": factor * recipe.embedding_learning_rate,
                 "warmup_ratio": max(recipe.warmup_ratio, 0.06),
+                "max_steps": 0,
             }
             settings = recipe.model_copy(update=changes)
             log = TrainingLog(self.training.folder.path, LEXICAL)
@@ -240,19 +245,24 @@ class Stage:
         self.facts["lexical_warm_up"] = read_lineage(saved)[-1]
         return load_cross_encoder(saved, recipe.max_length, recipe.seed)
 
+    def loss(self, model: CrossEncoder) -> torch.nn.Module:
+        """The library's loss that the recipe names, with its parameters."""
+        return make_loss(self.recipe.loss, model, **self.recipe.loss_parameters)
+
     def trainer(self, model: CrossEncoder, loss: torch.nn.Module) -> ResumableTrainer:
         """The library's trainer on the stage's pairs, made resumable.
 
         Args:
             model: from `start_model`; changed in place.
-            loss: of the library, for pairs with a label in [0, 1]. Only `BinaryCrossEntropyLoss`
-                without options is computed by `speed: fast`; others run at the library's speed.
+            loss: of the library; the pairs become what it needs (see `losses`). Only
+                `BinaryCrossEntropyLoss` without options is computed by `speed: fast`.
+
+        Raises:
+            DataError: the pairs do not have what the loss needs.
         """
         training, log, every = self.training, self.log, self.training.checkpoint_steps
         labelled = stage_pairs(training.train, training.sizes[self.number - 1], self.recipe.seed)
-        # what `predict` applies: cross-entropy makes the logit one of a probability
-        plain = isinstance(loss, BinaryCrossEntropyLoss)
-        model.activation_fn = torch.nn.Sigmoid() if plain else torch.nn.Identity()
+        model.activation_fn = stored_activation(loss)
         with torch_threads(training.threads):
             pairs, added = with_mined(labelled, self.recipe)
             trainer = make_trainer(
@@ -266,7 +276,7 @@ class Stage:
             "pairs_sha256": pairs_sha256(pairs),
             "label_mean": float(pairs["label"].mean()),
             "statistics": describe_pairs(pairs),
-            "pairs_seen": {"labelled": len(labelled), **added},
+            "pairs_seen": {"labelled": len(labelled), **added, **trainer.made},
         }
         return trainer
 
@@ -290,6 +300,7 @@ class Stage:
             "data": read_manifest(self.training.folder.path),
             **self.facts,
             "recipe": self.recipe.model_dump(),
+            "not_fast": trainer.not_fast,
             "speed": "fast" if isinstance(trainer, FastTrainer) else "exact",
             "precision": self.recipe.precision,
             "device": str(model.device),
@@ -315,7 +326,10 @@ def refuse_one_class(train: pd.DataFrame, what: str, recipe: Recipe) -> None:
         DataError: all labels are equal, or mining needs two classes and there is one.
     """
     positive, mined = train["label"] >= POSITIVE, recipe.hard_negatives or recipe.lexical_pairs
-    if train["label"].nunique() == 1 or (mined and positive.nunique() == 1):
+    alike = train["label"].nunique() == 1 and not (
+        positive.all() and LOSSES[recipe.loss][1] == "positives"
+    )
+    if alike or (mined and positive.nunique() == 1):
         kind, other = ("positive", 0) if positive.iloc[0] else ("negative", 1)
         raise DataError(f"{what} are all {kind}: add pairs with label {other} to tell them apart")
 

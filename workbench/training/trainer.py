@@ -9,9 +9,10 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ from workbench.ranking.metrics import pair_metrics
 from workbench.scoring.cross_encoder import ModelScorer, pair_encoder
 from workbench.training import checkpoints
 from workbench.training.log import TrainingLog
+from workbench.training.losses import needs, training_rows
 from workbench.training.mining import COLUMNS
 from workbench.training.recipe import Recipe
 
@@ -68,11 +70,14 @@ class ResumableTrainer(CrossEncoderTrainer):
     in_each_row: dict[str, dict[str, float]]
     keep_best = False
     patience = 0
+    unit = "pairs"  # what a batch holds
+    made: Mapping[str, int] = MappingProxyType({})  # what the labelled pairs have become
+    not_fast = ""  # why `speed: fast` does not apply
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.pending: list[float] = []  # losses since the last log row
-        self.total = 0.0  # of the losses before those
+        self.total, self.count = 0.0, 0  # of the losses before those
         self.best: dict[str, Any] = {"step": 0, "dev_ap": -1.0, "after": 0}
         self.before = {"seconds": 0.0, "processor_seconds": 0.0}
         self.started = time.monotonic(), time.process_time()
@@ -95,6 +100,7 @@ class ResumableTrainer(CrossEncoderTrainer):
                     f"{message}: train without resume, or undo the change"
                 )
             self.pending, self.total = progress["pending"], progress["total"]
+            self.count = progress["count"]
             self.before, self.best = progress["spent"], progress["best"]
             kwargs["resume_from_checkpoint"] = str(checkpoint)
         self.training_log.rewind(checkpoints.step_of(checkpoint) if checkpoint else 0)
@@ -106,6 +112,8 @@ class ResumableTrainer(CrossEncoderTrainer):
             with warnings.catch_warnings():
                 # the reference recipe pins memory; without a GPU torch warns: it has no effect
                 warnings.filterwarnings("ignore", message=".*pin_memory", category=UserWarning)
+                # of gradient checkpointing: the model library has not followed a new name yet
+                warnings.filterwarnings("ignore", "`CrossEncoder` only", category=FutureWarning)
                 if checkpoint and self._patience_is_over():  # it was killed after its last step
                     self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
                     self._load_from_checkpoint(str(checkpoint))
@@ -180,7 +188,7 @@ class ResumableTrainer(CrossEncoderTrainer):
 
     def mean_loss(self) -> float:
         """The mean over all steps so far."""
-        return math.fsum([self.total, *self.pending]) / max(1, self.state.global_step)
+        return math.fsum([self.total, *self.pending]) / max(1, self.count + len(self.pending))
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The library's; the loss is kept until it is logged."""
@@ -188,7 +196,7 @@ class ResumableTrainer(CrossEncoderTrainer):
 
     def _noted(self, loss: torch.Tensor) -> torch.Tensor:
         """The loss of a step, kept until it is logged; if it is not finite, the training ends."""
-        value = float(loss.detach())
+        value = float(loss.detach()) * self.current_gradient_accumulation_steps
         if not math.isfinite(value):
             raise self._diverged(f"the loss is {value}")
         self.pending.append(value)
@@ -199,7 +207,11 @@ class ResumableTrainer(CrossEncoderTrainer):
         if "loss" in logs:
             if self.pending:
                 logs["loss"] = math.fsum(self.pending) / len(self.pending)
-            self.total, self.pending = math.fsum([self.total, *self.pending]), []
+            self.total, self.count = (
+                math.fsum([self.total, *self.pending]),
+                self.count + len(self.pending),
+            )
+            self.pending = []
         super().log(logs, start_time)
         values = {n.replace("eval", "dev"): float(logs[n]) for n in LOGGED if n in logs}
         if not values:
@@ -215,9 +227,10 @@ class ResumableTrainer(CrossEncoderTrainer):
         self.training_log.append(row | values | {n: v for one in extra for n, v in one.items()})
         if not watched():
             shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-            rate = step * self.args.train_batch_size / max(seconds, 1e-9)
+            batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
+            rate = step * batch / max(seconds, 1e-9)
             left = seconds / max(1, step) * (steps - step)
-            shown = f"step {step}/{steps}  {shown}  {rate:.0f} pairs/s  {left:.0f} s left"
+            shown = f"step {step}/{steps}  {shown}  {rate:.0f} {self.unit}/s  {left:.0f} s left"
             print(shown, flush=True)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -229,8 +242,13 @@ class ResumableTrainer(CrossEncoderTrainer):
             shutil.rmtree(place, ignore_errors=True)  # half of one, from a kill at this step
             super()._save_checkpoint(model, trial)
             (place / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody reads
-            progress = {"pending": self.pending, "total": self.total, "best": self.best}
-            progress |= {"spent": self.spent(), "loss": describe_loss(self.loss)}
+            progress: dict[str, Any] = {"pending": self.pending, "total": self.total}
+            progress |= {
+                "count": self.count,
+                "best": self.best,
+                "spent": self.spent(),
+                "loss": describe_loss(self.loss),
+            }
             write_json(place / PROGRESS, progress)
             checkpoints.seal(place)
             checkpoints.prune(folder)
@@ -299,6 +317,20 @@ def can_train_fast(model: Any, loss: torch.nn.Module | None = None) -> bool:
     return loss is None or _is_plain(loss)
 
 
+def why_not_fast(model: Any, loss: torch.nn.Module, recipe: Recipe) -> str:
+    """What of the model, the loss or the recipe `FastTrainer` cannot do; empty for nothing."""
+    plain = Recipe().model_dump()
+    options = ("weight_decay", "optim", "gradient_accumulation_steps", "gradient_checkpointing")
+    for name in (*options, "trainer_arguments"):
+        if (value := getattr(recipe, name)) != plain[name]:
+            return f"{name} is {value}"
+    if recipe.precision == "float16":
+        return "precision is float16"
+    if not _is_plain(loss):
+        return f"the loss is {describe_loss(loss)}"
+    return "" if can_train_fast(model) else "the model is not such a BERT, or not on the CPU"
+
+
 def _is_plain(loss: Any) -> bool:
     """Whether a loss is the library's binary cross-entropy without any option."""
     if type(loss) is not BinaryCrossEntropyLoss:
@@ -354,9 +386,13 @@ def make_trainer(
         loss: of the library; binary cross-entropy if None.
     """
     loss = loss or BinaryCrossEntropyLoss(model)
-    steps = math.ceil(math.ceil(len(train) / recipe.batch_size) * recipe.epochs)
+    rows, made = training_rows(train, needs(loss))
+    batches = math.ceil(len(rows) / recipe.batch_size)
+    updates = math.ceil(batches / recipe.gradient_accumulation_steps)
+    steps = recipe.max_steps or math.ceil(updates * recipe.epochs)
     every, rate = logging_steps(steps), recipe.embedding_learning_rate
-    bfloat16 = recipe.resolved_precision() == "bfloat16"
+    precision = recipe.resolved_precision()
+    bfloat16 = precision == "bfloat16"
     arguments = CrossEncoderTrainingArguments(
         output_dir=str(folder),
         num_train_epochs=recipe.epochs,
@@ -364,34 +400,43 @@ def make_trainer(
         per_device_eval_batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate,
         learning_rate_mapping={r".*word_embeddings\.weight": rate} if rate else {},
-        lr_scheduler_type="linear",
+        lr_scheduler_type=recipe.lr_scheduler_type,
         warmup_steps=math.ceil(recipe.warmup_ratio * steps),
-        weight_decay=0.0,
-        max_grad_norm=1.0,
-        optim="adamw_torch_fused",
+        weight_decay=recipe.weight_decay,
+        optim=recipe.optim,
+        max_steps=recipe.max_steps or -1,
+        gradient_accumulation_steps=recipe.gradient_accumulation_steps,
+        batch_sampler="no_duplicates" if needs(loss) == "positives" else "batch_sampler",
         seed=recipe.seed,
         bf16=bfloat16,
+        fp16=precision == "float16",
         use_cpu=bfloat16 and not torch.cuda.is_available(),  # else bfloat16 asks for a GPU
         logging_steps=every,
         eval_strategy="steps" if len(dev) else "no",
-        eval_steps=every,
+        eval_steps=recipe.eval_steps or every,
         save_strategy="steps",
         save_steps=checkpoint_steps,
         report_to="none",
+        **({"activation_checkpointing": True} if recipe.gradient_checkpointing else {}),
+        **({"max_grad_norm": 1.0} | recipe.trainer_arguments),
     )
-    fast = recipe.speed == "fast" and can_train_fast(model, loss)
+    not_fast = why_not_fast(model, loss, recipe) if recipe.speed == "fast" else ""
+    fast = recipe.speed == "fast" and not not_fast
     backend = ("torch-bfloat16" if bfloat16 else "torch-float32") if fast else "predict"
-    datasets = [Dataset.from_pandas(pairs[COLUMNS], preserve_index=False) for pairs in (train, dev)]
+    datasets = [Dataset.from_pandas(one, preserve_index=False) for one in (rows, dev[COLUMNS])]
+    by_library = len(dev) and needs(loss) == "pairs" and not _is_plain(loss)
     trainer = (FastTrainer if fast else ResumableTrainer)(
         model=model,
         args=arguments,
         train_dataset=datasets[0],
         # the evaluator computes the plain loss too, so that dev pairs are scored once, not twice
-        eval_dataset=datasets[1] if len(dev) and not _is_plain(loss) else None,
+        eval_dataset=datasets[1] if by_library else None,
         evaluator=PairEvaluator(dev, backend, _is_plain(loss)) if len(dev) else None,
         loss=loss,
     )
     trainer.training_log = log
+    trainer.made, trainer.not_fast = made, not_fast
+    trainer.unit = "pairs" if needs(loss) == "pairs" else next(iter(made)).replace("_", " ")
     positives = int((dev["label"] >= POSITIVE).sum())
     trainer.in_each_row = {
         "loss": {"constant_loss": constant_loss(train)} if _is_plain(loss) else {},
@@ -448,6 +493,7 @@ def describe_training(trainer: ResumableTrainer) -> dict[str, Any]:
         versions[name] = metadata.version(package)
     return {
         "loss": type(trainer.loss).__name__,
+        "loss_options": describe_loss(trainer.loss),
         "hyperparameters": used,
         "non_default": [k for k in used if k not in harmless and used[k] != defaults[k]],
         "versions": versions,

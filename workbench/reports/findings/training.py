@@ -199,6 +199,7 @@ def outcome(record: Record) -> str:
     repaired, warmed, seen = (
         record[name] for name in ("vocabulary", "lexical_warm_up", "pairs_seen")
     )
+    reason = str(record.get("not_fast", "")).translate({123: "", 125: ""})  # no template
     added = (f", {n:,} {name.replace('_', ' ')}" for name, n in seen.items() if name != "labelled")
     return sentences(
         "The vocabulary was kept as it is."
@@ -214,7 +215,8 @@ def outcome(record: Record) -> str:
         record["recipe"].get("speed") == "fast"
         and record.get("speed") == "exact"
         and "`speed: fast` is for a BERT with the plain loss on a CPU; here, on "
-        f"{record.get('device', 'this machine')}, the library's own trainer was used.",
+        f"{record.get('device', 'this machine')}, the library's own trainer was used"
+        f"{f' ({reason})' if reason else ''}.",
         f"Trained on {count(seen['labelled'], 'labelled pair')}{''.join(added)}.",
         kept(record),
         scores(record),
