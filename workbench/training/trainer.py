@@ -393,6 +393,9 @@ def make_trainer(
     every, rate = logging_steps(steps), recipe.embedding_learning_rate
     precision = recipe.resolved_precision()
     bfloat16 = precision == "bfloat16"
+    others: dict[str, Any] = {"max_grad_norm": 1.0} | recipe.trainer_arguments
+    if recipe.gradient_checkpointing:
+        others["activation_checkpointing"] = True
     arguments = CrossEncoderTrainingArguments(
         output_dir=str(folder),
         num_train_epochs=recipe.epochs,
@@ -417,8 +420,7 @@ def make_trainer(
         save_strategy="steps",
         save_steps=checkpoint_steps,
         report_to="none",
-        **({"activation_checkpointing": True} if recipe.gradient_checkpointing else {}),
-        **({"max_grad_norm": 1.0} | recipe.trainer_arguments),
+        **others,
     )
     not_fast = why_not_fast(model, loss, recipe) if recipe.speed == "fast" else ""
     fast = recipe.speed == "fast" and not not_fast
