@@ -113,7 +113,9 @@ class ResumableTrainer(CrossEncoderTrainer):
                 # the reference recipe pins memory; without a GPU torch warns: it has no effect
                 warnings.filterwarnings("ignore", message=".*pin_memory", category=UserWarning)
                 # of gradient checkpointing: the model library has not followed a new name yet
-                warnings.filterwarnings("ignore", "`CrossEncoder` only", category=FutureWarning)
+                warnings.filterwarnings(
+                    "ignore", ".*gradient_checkpointing", category=FutureWarning
+                )
                 if checkpoint and self._patience_is_over():  # it was killed after its last step
                     self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
                     self._load_from_checkpoint(str(checkpoint))
