@@ -1,5 +1,6 @@
 """Shared fixtures: a tiny random cross-encoder, a few pairs, and the four notebooks run once."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -125,6 +126,21 @@ def chain(once, tiny_model, tmp_path_factory):
             )
 
     return once("chain", make)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, headless; without it a test is skipped, but fails where NEED_BROWSER is set."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None or importlib.util.find_spec("playwright") is None:
+        (pytest.fail if os.environ.get("NEED_BROWSER") else pytest.skip)(
+            "no Chromium, or no playwright to drive it"
+        )
+    from playwright.sync_api import sync_playwright
+
+    options = ["--no-sandbox", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=program, args=options)
 
 
 @pytest.fixture

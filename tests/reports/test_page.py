@@ -197,3 +197,39 @@ def test_every_picture_has_a_text_and_every_link_of_the_page_a_place(chain):
     assert len(links) > 15
     assert set(links) <= set(places)
     assert len(set(places)) == len(places)
+
+
+SIZES = [(width, scheme) for width in (1280, 400) for scheme in ("light", "dark")]
+
+
+@pytest.mark.parametrize(("width", "scheme"), SIZES)
+def test_in_chromium_the_report_is_calm_and_complete(chain, browser, width, scheme):
+    """No message, no request, nothing wider than the window; Chinese, not boxes; both themes."""
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    noise = []
+    page.on("console", lambda message: noise.append(message.text))
+    page.on("pageerror", lambda error: noise.append(str(error)))
+    page.on("request", lambda request: noise.append(request.url))
+    address = write_report(chain).as_uri()
+    page.goto(address)
+    assert [one for one in noise if one != address and not one.startswith("data:")] == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (int(re.search(r"\d+", paper)[0]) > 128) == (scheme == "light")
+    assert page.locator(".ladder tr.own").count() == 1
+    page.evaluate("window.scrollTo(0, 9000)")
+    assert page.locator("nav").bounding_box()["y"] == 0, "it stays in sight"
+    assert page.locator(".wb-slices").first.is_visible() == (width > 400)
+    assert drawn(page, "怎") != drawn(page, "么") != drawn(page, "\U000f1234")
+    page.close()
+
+
+def drawn(page, text):
+    """The pixels of a text in the page's own font; characters without a glyph all look alike."""
+    page.evaluate(
+        """text => { document.getElementById('drawn')?.remove();
+        const box = Object.assign(document.createElement('p'), {id: 'drawn', textContent: text});
+        document.querySelector('#summary').prepend(box); }""",
+        text,
+    )
+    return page.locator("#drawn").screenshot()
