@@ -15,11 +15,13 @@ CUDA_PACKAGES := cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run lab test check bench nightly fix lock clean
+.PHONY: help run lab lessons docs test check bench nightly fix lock clean
 
 help:
 	@echo "make run    run the four notebooks on the sample, as it is and repaired; prints the reports"
 	@echo "make lab    open the first notebook in JupyterLab"
+	@echo "make lessons  make exercises and solutions of the course from their sources"
+	@echo "make docs   build the pages: notebooks, lessons, glossary, reference (build/site/index.html)"
 	@echo "make test   run the tests, with coverage"
 	@echo "make check  lint, formatting, types, stripped notebooks, spelling, pins and licences"
 	@echo "make nightly  the fuzz tests with 10,000 examples each, and 8 runs at once, 5 times over"
@@ -38,6 +40,13 @@ run: $(STAMP)
 
 lab: $(STAMP)
 	@$(BIN)/jupyter lab notebooks/01_inspect_data.ipynb
+
+lessons: $(STAMP)
+	@$(BIN)/python -m tests.lessons.figures
+	@$(BIN)/workbench lessons build
+
+docs: $(STAMP)
+	@$(BIN)/python docs/site/make.py build/site
 
 test: $(STAMP)
 	@# a Ray cluster takes all cores while it starts: its tests come alone
@@ -95,7 +104,7 @@ lock:
 	printf '%s\n' $(CUDA_PACKAGES) > "$$scratch/excludes"; \
 	if [ -f requirements.lock ]; then \
 	    sed '/$(TORCH_CPU_SHA256)/d' requirements.lock > "$$scratch/lock"; fi; \
-	"$$scratch/venv/bin/uv" pip compile pyproject.toml requirements.in --extra dev \
+	"$$scratch/venv/bin/uv" pip compile pyproject.toml requirements.in --extra dev --extra docs \
 	    --universal --python-version 3.11 --fork-strategy fewest --excludes "$$scratch/excludes" \
 	    --generate-hashes --no-header --annotation-style line --no-cache --quiet \
 	    --output-file "$$scratch/lock" $(LOCK_FLAGS) > "$$scratch/shown"; \

@@ -458,3 +458,33 @@ def _uses(record: "RunRecord", folder: Path) -> bool:
     values += str(record.parameters.get("compare_runs", "")).split(",")
     places = [project_path(value.strip()) for value in values if value.strip()]
     return folder in places or folder / "model" in places
+
+
+@cli.group()
+def lessons() -> None:
+    """The course in notebooks/lessons: look at this machine, and make its files."""
+
+
+@lessons.command()
+def doctor() -> int:
+    """Say whether this machine is ready, and how long a training would take here."""
+    from workbench.lessons import doctor
+
+    return 0 if doctor() else 1
+
+
+@lessons.command()
+def build() -> None:
+    """Write exercises, solutions and glossary from their sources."""
+    from workbench.lessons import build_lessons
+
+    print(f"wrote {len(build_lessons())} files")
+
+
+@lessons.command()
+@click.argument("run")
+def record(run: str) -> None:
+    """Record a finished run of the sample as the one that the lessons start from."""
+    from workbench.lessons import record
+
+    print(f"recorded in {display_path(record(run))}")

@@ -1,0 +1,188 @@
+"""Every figure that the prose of the lessons quotes, computed from the sample and the recording.
+
+`python -m tests.lessons.figures` writes `notebooks/lessons/expected.json`; a test compares.
+"""
+
+import re
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+
+from workbench.data.overlap import characters, jaccard
+from workbench.data.splits import text_groups
+from workbench.files import project_root, write_json
+from workbench.lessons.recording import distinct_texts, lessons_folder, recorded, tokenizer
+from workbench.ranking import metrics
+
+
+def mean_ndcg(score, lists, ties="expected"):
+    """nDCG@10 of each list under `score(query, candidate)`."""
+    scores = [[score(one.query, text) for text in one.candidates] for one in lists]
+    return metrics.rank_metrics(scores, [one.relevance for one in lists], ties)["ndcg@10"]
+
+
+class Random:
+    """Scores that depend on the seed alone."""
+
+    def __init__(self, seed):
+        self.rng = np.random.default_rng(seed)
+
+    def __call__(self, first, second):
+        return self.rng.random()
+
+
+def entropy(p):
+    return float(-p * np.log(p) - (1 - p) * np.log(1 - p))
+
+
+def file_order(lists):
+    """nDCG@10 of equal scores under a stable sort: the positives first, and as shuffled."""
+
+    def of(gain):
+        return metrics.ndcg(metrics.rank(-np.arange(len(gain)), gain))
+
+    first = np.mean([of(np.sort(one.relevance)[::-1]) for one in lists])
+    return float(first), float(np.mean([of(one.relevance) for one in lists]))
+
+
+def lesson_1(run):
+    lists = run.lists
+    luck = [mean_ndcg(Random(seed), lists).mean() for seed in range(50)]
+    first, shuffled = file_order(lists)
+    places = [float(1 / np.log2(place + 1)) for place in (2, 10)]
+    return {
+        "lists": f"{len(lists)}",
+        "candidates": f"{len(lists[0].candidates)}",
+        "constant_first": f"{first:.3f}",
+        "constant_shuffled": f"{shuffled:.3f}",
+        "constant_expected": f"{np.mean(mean_ndcg(lambda a, b: 0, lists)):.3f}",
+        "jaccard": f"{np.mean(mean_ndcg(overlap, lists)):.3f}",
+        "model": f"{model_ndcg(run).mean():.3f}",
+        "second_place": f"{places[0]:.3f}",
+        "tenth_place": f"{places[1]:.3f}",
+        "luck_mean": f"{np.mean(luck):.3f}",
+        "luck_sd": f"{np.std(luck, ddof=1):.3f}",
+        "luck_best": f"{np.max(luck):.3f}",
+    }
+
+
+def overlap(first, second):
+    return jaccard(characters(first), characters(second))
+
+
+def model_ndcg(run):
+    return metrics.rank_metrics(run.list_logits, [one.relevance for one in run.lists])["ndcg@10"]
+
+
+def by_row(pairs, seed):
+    order = np.random.default_rng(seed).permutation(len(pairs))
+    return pairs.iloc[order[400:]], pairs.iloc[order[:400]]
+
+
+def memory_auc(train, test):
+    label = [*train["label"], *train["label"]]
+    means = pd.Series(label, [*train["sentence_0"], *train["sentence_1"]]).groupby(level=0).mean()
+    sides = [test[c].map(means).fillna(train["label"].mean()) for c in ("sentence_0", "sentence_1")]
+    return metrics.pair_metrics(np.mean(sides, axis=0), test["label"])["roc_auc"]
+
+
+def lesson_2(run):
+    leaks, memory = [], []
+    for seed in range(6):
+        train, test = by_row(run.pairs, seed)
+        known = {*train["sentence_0"], *train["sentence_1"]}
+        leaks.append((test["sentence_0"].isin(known) | test["sentence_1"].isin(known)).mean())
+        memory.append(memory_auc(train, test))
+    groups = text_groups(run.pairs)
+    return {
+        "leak": f"{100 * leaks[0]:.1f} %",
+        "leak_low": f"{100 * min(leaks):.1f} %",
+        "leak_high": f"{100 * max(leaks):.1f} %",
+        "groups": f"{groups.max() + 1}",
+        "largest_group": f"{np.bincount(groups).max()}",
+        "memory_auc": f"{np.mean(memory):.2f}",
+        "memory_flipped": f"{1 - np.mean(memory):.2f}",
+        "memory_auc_groups": f"{memory_auc(run.train, run.test):.2f}",
+    }
+
+
+def token_list(text):
+    return tuple(tokenizer().encode(text, add_special_tokens=False).tokens)
+
+
+def lesson_3(run):
+    texts = distinct_texts()
+    tokens = {text: token_list(text) for text in texts}
+    everything = [token for text in texts for token in tokens[text]]
+    shared = Counter(tokens.values())
+    collapsed = sum(count for count in shared.values() if count > 1)
+    vocabulary = tokenizer().get_vocab()
+    chinese = [token for token in vocabulary if re.fullmatch("[\u4e00-\u9fff]", token)]
+    inner = [token for token in vocabulary if re.fullmatch("##[\u4e00-\u9fff]", token)]
+
+    def seen(first, second, drop=()):
+        return jaccard(*(frozenset(tokens_of(text)) - set(drop) for text in (first, second)))
+
+    def tokens_of(text):
+        return tokens.get(text) or token_list(text)
+
+    glasses = mean_ndcg(seen, run.lists).mean()
+    known = mean_ndcg(lambda a, b: seen(a, b, ["[UNK]"]), run.lists).mean()
+    return {
+        "texts": f"{len(texts):,}",
+        "unk_share": f"{100 * everything.count('[UNK]') / len(everything):.1f} %",
+        "texts_with_unk": f"{100 * np.mean(['[UNK]' in t for t in tokens.values()]):.1f} %",
+        "collapsed": f"{collapsed}",
+        "collapsed_share": f"{100 * collapsed / len(texts):.1f} %",
+        "collapsed_groups": f"{sum(count > 1 for count in shared.values())}",
+        "chinese_tokens": f"{len(chinese)}",
+        "inner_tokens": f"{len(inner)}",
+        "glasses": f"{glasses:.3f}",
+        "glasses_known": f"{known:.3f}",
+    }
+
+
+def constant_log(p, lines, size, runs, seed):
+    """Logs of a model that says p to every pair: mean losses, shape (runs, lines)."""
+    labels = np.random.default_rng(seed).binomial(size, p, (runs, lines)) / size
+    return -labels * np.log(p) - (1 - labels) * np.log(1 - p)
+
+
+def lesson_5(run):
+    p = float(run.train["label"].mean())
+    loss = run.log["loss"].dropna().to_numpy()
+    logs = constant_log(p, len(loss), 80, 2000, 0)
+    low, high = np.percentile(logs, [5, 95])
+    measured = (project_root() / "docs/measurements.md").read_text(encoding="utf-8")
+    rows = re.findall(r"\| `(keep|extend)` \| \**(0\.\d+)\** \[.*?\| (0\.\d+) \|", measured)
+    dev = run.dev["label"]
+    return {
+        "train_pairs": f"{len(run.train):,}",
+        "train_rate": f"{p:.3f}",
+        "base_rate_loss": f"{entropy(p):.3f}",
+        "coin_loss": f"{np.log(2):.3f}",
+        "first_loss": f"{loss[0]:.3f}",
+        "last_loss": f"{loss[-1]:.3f}",
+        "mean_loss": f"{loss.mean():.3f}",
+        "log_lines": f"{len(loss)}",
+        "constant_sd": f"{logs.std():.3f}",
+        "constant_low": f"{low:.2f}",
+        "constant_high": f"{high:.2f}",
+        "constant_falls": f"{100 * np.mean(logs[:, -1] < logs[:, 0]):.0f} %",
+        "log_inside": f"{np.sum((loss >= low) & (loss <= high))}",
+        "dev_pairs": f"{len(dev)}",
+        "dev_positives": f"{int(dev.sum())}",
+        "dev_rate": f"{dev.mean():.3f}",
+        **{f"{name}_ndcg": ndcg for name, ndcg, _ in rows},
+        **{f"{name}_loss": value for name, _, value in rows},
+    }
+
+
+def figures():
+    run = recorded()
+    return {k: v for part in (lesson_1, lesson_2, lesson_3, lesson_5) for k, v in part(run).items()}
+
+
+if __name__ == "__main__":
+    write_json(lessons_folder() / "expected.json", figures())

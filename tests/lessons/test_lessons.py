@@ -1,0 +1,229 @@
+"""The course: what is committed is what the sources give, and every answer is judged rightly."""
+
+import contextlib
+import importlib
+import inspect
+import io
+import json
+import re
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.lessons.figures import figures
+from workbench.files import read_json
+from workbench.lessons import EXERCISES, build_lessons, check, examine, stale
+from workbench.lessons import build as building
+from workbench.lessons.checking import ExerciseError, find
+
+FOLDER = ROOT / "notebooks/lessons"
+SOURCES = sorted((FOLDER / "source").glob("*.py"))
+NAMES = [source.stem for source in SOURCES]
+CHECKED = [name for name in NAMES if (FOLDER / f"checks/{name}.py").is_file()]
+
+
+@pytest.fixture(params=SOURCES, ids=NAMES)
+def source(request):
+    return request.param
+
+
+@pytest.fixture(params=CHECKED)
+def numbers(request):
+    """The exercises of a lesson."""
+    lesson = request.param.rpartition("_")[2]
+    find(f"{lesson}.1")
+    return [number for number in EXERCISES if number.split(".")[0] == lesson]
+
+
+def wrong_answers(number):
+    lesson = importlib.import_module(f"tests.lessons.wrong.lesson_{number.split('.')[0]}")
+    prefix = f"of_{number.replace('.', '_')}_"
+    return [function for name, function in vars(lesson).items() if name.startswith(prefix)]
+
+
+def cells(source, kind):
+    return [cell for cell in building.read_cells(source) if cell.cell_type == kind]
+
+
+def run(codes):
+    """What the code cells print, one text for each."""
+    names, printed = {"__name__": "lesson"}, []
+    for code in codes:
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            exec(code, names)
+        printed.append(out.getvalue())
+    return printed
+
+
+def test_what_is_committed_is_what_the_sources_give():
+    made = build_lessons(write=False)
+    for path, text in made.items():
+        assert path.read_text(encoding="utf-8") == text, f"{path}: run `make lessons`"
+    for kind in ("exercises", "solutions"):
+        assert set((FOLDER / kind).glob("*.ipynb")) == {p for p in made if p.parent.name == kind}
+
+
+def test_solutions_pass_every_check(source):
+    code = cells(source, "code")
+    printed = run([cell.source for cell in code])
+    checks = [text for cell, text in zip(code, printed, strict=True) if "check(" in cell.source]
+    assert len(checks) >= 3 or source.stem in ("lesson_0", "lesson_9")
+    for text in checks:
+        assert text.startswith("✔"), text
+
+
+def test_exercises_run_through_and_say_not_written_yet(source):
+    book = json.loads((FOLDER / f"exercises/{source.stem}.ipynb").read_text(encoding="utf-8"))
+    code = ["".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "code"]
+    for text, printed in zip(code, run(code), strict=True):
+        if "check(" in text:
+            assert re.fullmatch(r"✘ \d\.\d: not written yet\n", printed)
+
+
+def test_right_answers_pass_with_other_seeds(numbers):
+    for number in numbers:
+        for seed in range(3):
+            verdict = examine(number, find(number).right, seed)
+            assert verdict.right, (number, seed, verdict)
+
+
+def test_every_misconception_gets_its_own_hint(numbers):
+    """The wrong answers here were written without a look at those of the checks."""
+    for number in numbers:
+        wrong = wrong_answers(number)
+        assert len(wrong) >= 3, number
+        for function in wrong:
+            verdict = examine(number, function)
+            assert not verdict.right, function.__name__
+            assert inspect.getdoc(function) in verdict.message, (function.__name__, verdict)
+
+
+def test_hints_of_an_exercise_tell_their_ideas_apart(numbers):
+    for number in numbers:
+        for hint, function in find(number).wrong.items():
+            assert examine(number, function, 1).message == hint, number
+
+
+def test_an_answer_that_has_no_name_is_shown_beside_the_right_one(capsys):
+    check("1.4", lambda first, second: 0.123)
+    assert "yours is 0.1230" in capsys.readouterr().out
+    check("1.4", lambda first, second: first / second)
+    assert "yours is the error TypeError" in capsys.readouterr().out
+    assert not examine("1.4", lambda first, second: "many").right
+    assert not examine("1.4", lambda first, second: [1, 2]).right
+    with pytest.raises(ExerciseError, match=r"no exercise '17\.1'"):
+        check("17.1", len)
+
+
+def test_every_check_is_asked_for_in_its_lesson(numbers):
+    source = (FOLDER / f"source/lesson_{numbers[0].split('.')[0]}.py").read_text(encoding="utf-8")
+    assert re.findall(r'^check\("([\d.]+)"', source, re.M) == numbers
+
+
+def test_quoted_figures_are_those_of_the_sample():
+    assert figures() == read_json(FOLDER / "expected.json"), "python -m tests.lessons.figures"
+
+
+def test_prose_quotes_no_measured_figure_by_hand(source):
+    allowed = read_json(FOLDER / "expected_by_hand.json")
+    for cell in cells(source, "markdown"):
+        text = re.sub(r"\[\[\w+\]\]|`[^`]*`", "", cell.source)
+        for figure in re.findall(r"\d\.\d{3,}", text):
+            assert figure in allowed, f"{figure}: take it from expected.json"
+
+
+def test_each_figure_is_predicted_before_and_read_after(source):
+    every = building.read_cells(source)
+    drawn = [n for n, cell in enumerate(every) if re.search(r"^wb\.show\(", cell.source, re.M)]
+    for place in drawn:
+        before, after = every[max(0, place - 6) : place], every[place + 1]
+        code = [cell for cell in before if cell.cell_type == "code"][-3:]
+        assert any("predict" in cell.metadata.get("tags", []) for cell in code), place
+        assert after.cell_type == "markdown"
+
+
+def test_a_lesson_has_its_parts(source):
+    prose = "\n".join(cell.source for cell in cells(source, "markdown"))
+    parts = ["minutes.**", "After this lesson you can", "**You need:**", "## Take away"]
+    parts += ["## Misconceptions", "## Quiz", "[[quiz]]", "**In the workbench:**"]
+    if source.stem in ("lesson_0", "lesson_9"):  # no exercise with a misconception of its own
+        parts = parts[:3]
+    assert [part for part in parts if part not in prose] == []
+    minutes = re.search(r"\*\*(\d+)( to \d+)? minutes\.\*\*", prose)
+    assert minutes
+    for cell in cells(source, "code"):
+        assert len(cell.source.splitlines()) <= 30
+
+
+def test_translations_keep_up_with_the_english(source):
+    assert building.drifted(source) == []
+    tags = [cell.metadata.get("tags", []) for cell in cells(source, "markdown")]
+    if "zh" in building.languages(source):
+        assert ["lang-en" in tag for tag in tags] == [n % 2 == 0 for n in range(len(tags))]
+        assert ["lang-zh" in tag for tag in tags] == [n % 2 == 1 for n in range(len(tags))]
+        english, chinese = (
+            [
+                re.findall(r"\[\[\w+\]\]|^#+ ", cell.source, re.M)
+                for cell in cells(source, "markdown")
+            ][start::2]
+            for start in (0, 1)
+        )
+        for first, second in zip(english, chinese, strict=True):
+            assert sorted(first) == sorted(second)
+
+
+def test_a_changed_english_text_is_noticed(tmp_path):
+    text = SOURCES[NAMES.index("lesson_1")].read_text(encoding="utf-8")
+    changed = tmp_path / "lesson_1.py"
+    changed.write_text(text.replace("Before any model", "Before a model", 1), encoding="utf-8")
+    assert len(building.drifted(changed)) == 1
+
+
+def test_quizzes_explain_every_choice():
+    for file in sorted((FOLDER / "quiz").glob("*.yaml")):
+        source = FOLDER / f"source/{file.stem}.py"
+        for language in building.languages(source):
+            ending = "" if language == "en" else f"_{language}"
+            for question in building.yaml.safe_load(file.read_text(encoding="utf-8")):
+                assert question[f"text{ending}"]
+                assert sum(bool(c.get("right")) for c in question["choices"]) == 1
+                assert all(
+                    c[f"text{ending}"] and c[f"because{ending}"] for c in question["choices"]
+                )
+            shown = building.quiz(file.stem, language)
+            assert shown.count("<details>") == shown.count("</details>") >= 6
+
+
+def test_terms_are_explained_at_their_first_use(source):
+    book = json.loads((FOLDER / f"exercises/{source.stem}.ipynb").read_text(encoding="utf-8"))
+    prose = ["".join(c["source"]) for c in book["cells"] if c["cell_type"] == "markdown"]
+    shielded = "\0".join(prose)
+    for term in building.glossary():
+        linked = re.findall(r'\[([^\]]*(?:\[UNK\])?)\]\(\.\./glossary\.md "([^"]*)"\)', shielded)
+        said = any(
+            re.search(term["pattern"], part) for part in building.PROTECTED.split(shielded)[::2]
+        )
+        if said:
+            assert any(re.search(term["pattern"], words) for words, _ in linked), term["en"]
+
+
+def test_the_glossary_is_in_two_languages():
+    terms = building.glossary()
+    assert len(terms) >= 45
+    assert len({term["en"] for term in terms}) == len({term["zh"] for term in terms}) == len(terms)
+    for term in terms:
+        assert set(term) == {"en", "zh", "means", "means_zh", "pattern"}
+        assert re.search(term["pattern"], term["en"]), term["en"]
+
+
+def test_the_recording_is_small_and_fits_the_sample():
+    assert stale() == ""
+    for file in (FOLDER / "recorded").iterdir():
+        assert file.stat().st_size < 2_000_000
+
+
+def test_a_changed_sample_makes_the_recording_stale(monkeypatch):
+    module = importlib.import_module("workbench.lessons.recording")
+    monkeypatch.setattr(module, "SAMPLE", "data/intents.tsv")
+    assert "sha256 was" in stale()
