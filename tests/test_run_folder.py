@@ -1,7 +1,7 @@
 """The layout of a run folder, which the README describes."""
 
 from workbench.files import write_json
-from workbench.run_folder import ActError, RunFolder, set_aside, stage_folders
+from workbench.run_folder import NotebookError, RunFolder, set_aside, stage_folders
 
 LAYOUT = """
 report.html card.json parameters.yaml environment.json status.json inspection.json
@@ -43,5 +43,5 @@ def test_what_is_replaced_goes_to_earlier(tmp_path):
 
 
 def test_the_error_of_a_notebook_says_where_it_is():
-    assert str(ActError("03", 5, "x")) == "notebook 03_plot_loss, cell 5: x"
-    assert str(ActError("03", None, "x")) == "notebook 03_plot_loss: x"
+    assert str(NotebookError("03", 5, "x")) == "notebook 03_plot_loss, cell 5: x"
+    assert str(NotebookError("03", None, "x")) == "notebook 03_plot_loss: x"

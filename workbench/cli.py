@@ -2,27 +2,78 @@
 
 import csv
 import json
-import re
+import os
 import shutil
 import signal
 import sys
+import unicodedata
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from workbench.files import display_path, project_path
-from workbench.run_folder import ActError, RequestError, Terminated
+from workbench.files import display_path, found_path, project_path
+from workbench.run_folder import NotebookError, RequestError, RunFolder, Terminated
 
 if TYPE_CHECKING:
     from workbench.batch.preflight import Finding
     from workbench.runs.catalog import RunRecord
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # categories: controls, formats, surrogates, line ends
 METRICS_SHOWN = ("ndcg@10", "mrr@10", "ap")
+
+
+def plain(text: str) -> str:
+    r"""The text with everything that moves a cursor, hides or reverses writing as an escape.
+
+    Line feeds and tabs stay. The escapes are those of JSON, so that JSON keeps its meaning.
+
+    Example:
+        >>> print(plain("a\x1b[2J\u202eb"))
+        a\u001b[2J\u202eb
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    seen = (c in "\n\t" or unicodedata.category(c) not in HIDDEN for c in text)
+    return "".join(c if kept else json.dumps(c)[1:-1] for c, kept in zip(text, seen, strict=True))
+
+
+class Output:
+    """A standard stream on which every text is `plain`, and whose failures end no work.
+
+    What a narrow encoding lacks is escaped. If nobody reads any more (`| head`), the rest is
+    dropped; any other failure is kept in `error`.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self.stream = stream or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        self.error: OSError | None = None
+        with suppress(AttributeError, ValueError):
+            self.stream.reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        """Write the text as `plain` shows it."""
+        self._try(self.stream.write, plain(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand on what was written."""
+        self._try(self.stream.flush)
+
+    def _try(self, do: Callable[..., Any], *given: Any) -> None:
+        try:
+            do(*given)
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError):
+                self.error = self.error or error
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
 
 class Commands(click.Group):
@@ -34,8 +85,11 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """The exit code of the command that was asked for."""
+        from workbench.batch.worker import remove_leftovers
+
         signal.signal(signal.SIGTERM, _terminate)
         try:
+            remove_leftovers()
             return super().invoke(ctx) or 0
         except KeyboardInterrupt as error:
             return _report("; ".join(["interrupted", *_notes(error)]), 1)
@@ -45,7 +99,7 @@ class Commands(click.Group):
                 raise
             if isinstance(error, ValueError):
                 return _report(f"nothing was started:\n{error}".replace("\n", "\n  "), 2)
-            return _report("\n".join([f"failed: {error}", *_notes(error)]), 1)
+            return _report("\n".join([f"failed: {_reason(error)}", *_notes(error)]), 1)
 
 
 def _terminate(*_: Any) -> None:
@@ -57,25 +111,54 @@ def _notes(error: BaseException) -> list[str]:
     return list(getattr(error, "__notes__", ()))
 
 
-def _report(text: str, code: int) -> int:
-    from workbench.data.readers import printable
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{display_path(os.fsdecode(error.filename))}: {error.strerror}"
+    return str(error)
 
-    print(*map(printable, text.splitlines()), sep="\n", file=sys.stderr)
+
+def _report(text: str, code: int) -> int:
+    print(text, file=sys.stderr)
     return code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    try:
-        return int(cli.main(arguments, prog_name="workbench", standalone_mode=False) or 0)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
+    out, error = Output(sys.stdout), Output(sys.stderr)
+    with redirect_stdout(out), redirect_stderr(error):
+        try:
+            code = int(cli.main(arguments, prog_name="workbench", standalone_mode=False) or 0)
+        except click.ClickException as wrong:
+            wrong.show(sys.stderr)
+            print(_hint(wrong), end="", file=sys.stderr)
+            code = wrong.exit_code
+        out.flush()
+        if out.error:
+            code = _report(
+                f"failed: the output cannot be written ({out.error.strerror})", code or 1
+            )
+        error.flush()
+    return code
+
+
+def _hint(wrong: click.ClickException) -> str:
+    """How a parameter is given that somebody took for an option."""
+    from workbench.runs.parameters import Parameters
+
+    name = getattr(wrong, "option_name", "").lstrip("-").replace("-", "_")
+    known = name in Parameters.model_fields
+    return f"It is a parameter, so write: -p {name} VALUE\n" if known else ""
 
 
 @click.group(cls=Commands)
 def cli() -> None:
-    """Fine-tune a cross-encoder reranker and know whether it got better."""
+    r"""Fine-tune a cross-encoder reranker and know whether it got better.
+
+    \b
+    workbench run notebooks/parameters/quickstart.yaml --name first   try it on the sample
+    workbench run notebooks/parameters/quickstart.yaml -p pairs my_pairs.csv
+    workbench score runs/first my_pairs.csv scores                    use the model
+    """
 
 
 def options(*added: Callable[..., Any]) -> Callable[..., Any]:
@@ -92,7 +175,13 @@ def options(*added: Callable[..., Any]) -> Callable[..., Any]:
 overrides = click.option(
     "-p", "overrides", nargs=2, multiple=True, metavar="KEY VALUE", help="Set a parameter."
 )
-runs_dir = click.option("--runs-dir", default="runs", metavar="DIR", help="Where runs are (runs).")
+runs_dir = click.option(
+    "--runs-dir",
+    default="runs",
+    metavar="DIR",
+    callback=lambda _context, _option, given: str(found_path(given)),
+    help="Where runs are (runs).",
+)
 max_length = click.option(
     "--max-length", type=int, metavar="N", help="Tokens of a pair, at most the model's own."
 )
@@ -117,8 +206,8 @@ def run(supervised: bool, **asked: Any) -> None:
     """Execute the notebooks into a run folder.
 
     Notebooks 01 to 04 are executed with the parameters of a YAML file (without one, the defaults;
-    with --resume or --only, those of the run called NAME), into runs/NAME. Relative paths in
-    parameters start at the project's root.
+    with --resume or --only, those of the run called NAME), into runs/NAME. A relative path is
+    looked for at the project's root, then in the working directory.
     """
     from workbench.batch.preflight import refuse_problems
     from workbench.batch.worker import RELEASE_SECONDS, stop_with_input
@@ -131,18 +220,18 @@ def run(supervised: bool, **asked: Any) -> None:
     if not asked["name"]:
         folder = fresh_folder(_stem(asked["file"]), asked["runs_dir"])
 
-    from workbench.batch.execute import run_chain
+    from workbench.batch.execute import run_chain, summary
 
     try:
         patience = RELEASE_SECONDS if supervised else LOCK_SECONDS
-        report = run_chain(parameters, folder, only, asked["resume"], True, patience)
+        run_chain(parameters, folder, only, asked["resume"], True, patience)
     except KeyboardInterrupt as error:
         error.add_note(f"go on with --name {folder.name} --resume")
         raise
-    except (ActError, OSError) as error:
+    except (NotebookError, OSError) as error:
         error.add_note(f"see {display_path(folder)}/report.html")
         raise
-    print(f"report: {display_path(report)}")
+    print(summary(folder))
 
 
 @cli.command(epilog="Example: workbench preflight notebooks/parameters/quickstart.yaml --json")
@@ -182,13 +271,13 @@ def _look(
         raise RequestError("--resume: say which run with --name")
     if name and (problem := name_problem(name)):
         raise RequestError(problem)
-    recorded = project_path(runs_dir) / (name or "") / "parameters.yaml"
+    recorded = RunFolder(Path(runs_dir) / (name or "")).parameters
     if file is None and name and (resume or only) and recorded.is_file():
         file = str(recorded)  # as the run was started
     parameters, problems = sound_parameters(given_parameters(file, dict(overrides).items()))
     folder = Path(runs_dir) / (name or fresh_name(_stem(file), runs_dir))
-    acts = [act.strip() for act in only.split(",") if act.strip()]
-    return preflight(parameters, folder, acts, resume, problems), parameters, folder, acts
+    numbers = [number.strip() for number in only.split(",") if number.strip()]
+    return preflight(parameters, folder, numbers, resume, problems), parameters, folder, numbers
 
 
 def _stem(file: str | None) -> str:
@@ -241,9 +330,9 @@ def score(out: str, workers: int, engine: str, address: str, **asked: Any) -> No
     For --top-k, a query is a list, or rows with equal first texts that follow one another.
     Backends: auto, predict, torch-float32, torch-bfloat16, and what was exported: onnx, onnx-int8.
     """
-    from workbench.data.readers import printable
     from workbench.scoring.score_file import CutShortError, Job, score_file
 
+    asked |= {name: str(found_path(asked[name])) for name in ("model", "source")}
     run = None
     if engine == "ray":
         from workbench.batch.ray import check_cluster, run_on_ray
@@ -255,14 +344,14 @@ def score(out: str, workers: int, engine: str, address: str, **asked: Any) -> No
     except (CutShortError, KeyboardInterrupt) as error:
         error.add_note("the same command goes on")
         raise
-    source = printable(display_path(asked["source"]))
+    source = display_path(asked["source"])
     for problem in done["bad_row_examples"]:
         print(f"{source}, {problem}", file=sys.stderr)
     more = done["bad_rows"] - len(done["bad_row_examples"])
     if more > 0:
         print(f"and {more:,} more rows without a score: see `problem`", file=sys.stderr)
     print(
-        f"{printable(display_path(out))}: {done['rows']:,} rows in {done['parts']} parts, "
+        f"{display_path(out)}: {done['rows']:,} rows in {done['parts']} parts, "
         f"{done['bad_rows']:,} without a score, by {done['backend']['backend']}"
     )
 
@@ -362,7 +451,8 @@ def show(rows: list[dict[str, Any]], form: str = "") -> None:
         return
     if form == "csv":
         columns = list(dict.fromkeys(name for one in rows for name in one))
-        out = csv.writer(sys.stdout, lineterminator="\n")
+        raw = sys.stdout if sys.stdout.isatty() else getattr(sys.stdout, "stream", sys.stdout)
+        out = csv.writer(raw, lineterminator="\n")  # a file gets what the run folders hold
         out.writerow(columns)
         out.writerows([csv_cell(one.get(name, "")) for name in columns] for one in rows)
         return
@@ -387,9 +477,8 @@ def csv_cell(value: Any) -> Any:
 
 
 def terminal_text(value: Any) -> str:
-    """The value in one line without characters that move the cursor or reverse the writing."""
-    text = CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(value))
-    return text.replace("\n", " ").replace("\t", " ")
+    """The value in one line, as `plain` shows it."""
+    return plain(str(value).replace("\n", " ").replace("\t", " "))
 
 
 def _cell(value: Any) -> str:
@@ -416,6 +505,10 @@ def remove(names: Sequence[str], yes: bool, runs_dir: str) -> None:
             )
         if in_use(folder):
             raise RequestError(f"{display_path(folder)} is in use by another process")
+        if not os.access(folder.parent, os.W_OK):
+            raise RequestError(
+                f"{display_path(folder)}: cannot be removed; its disk or folder is read-only"
+            )
     others = [read_run(folder) for folder in run_folders(place) if folder not in folders]
     for folder in folders:
         users = [other.name for other in others if _uses(other, folder)]

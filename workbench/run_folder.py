@@ -3,10 +3,13 @@
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from workbench.files import project_path
+from pydantic import BaseModel, Field
 
-ACTS = {
+from workbench.files import project_path, read_json
+
+NOTEBOOKS = {
     "01": "01_inspect_data",
     "02": "02_fine_tune",
     "03": "03_plot_loss",
@@ -63,6 +66,114 @@ class RunFolder:
         return any(file.is_file() for file in (self.status, self.manifest, self.lineage))
 
 
+class _Record(BaseModel, allow_inf_nan=False):
+    """What of a record is relied on; what else is in it is kept as it is."""
+
+
+class _Entry(_Record):  # of a notebook in status.json, or of a run in sweep.json
+    state: str = ""
+    seconds: float = 0.0
+    error: str = ""
+    same_as: str = ""
+
+
+class _Status(_Record):
+    schema_: int = Field(SCHEMA, alias="schema")
+    state: str = ""
+    started: str = ""
+    error: str = ""
+    notebook: str = ""
+    cell: Any = None  # printed as it is, escaped
+    notebooks: dict[str, _Entry] = {}
+
+
+class _Sweep(_Record):
+    schema_: int = Field(SCHEMA, alias="schema")
+    jobs: dict[str, _Entry]
+
+
+class _Environment(_Record):
+    identity: str = ""
+    code: str = ""
+    commit: str | None = None
+    packages: dict[str, str] = {}
+
+
+class _Manifest(_Record):
+    source: str = ""
+    sha256: str = ""
+    sides: dict[str, dict[str, float | None]] = {}
+    test_pairs: dict[str, Any] = {}
+
+
+class _Stage(_Record):
+    stage: str
+    base: dict[str, str]
+    data: _Manifest
+    recipe: dict[str, Any]
+    hyperparameters: dict[str, Any]
+    steps: int
+    seconds: float
+
+
+class _Lineage(_Record):  # the least, as of a warm-up
+    stages: list[dict[str, Any]] = Field(min_length=1)
+
+
+class WholeLineage(_Record):
+    """`lineage.json` as training writes it, which a model card is made from."""
+
+    stages: list[_Stage] = Field(min_length=1)
+
+
+class _Estimate(_Record):
+    mean: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+class _Row(_Record, extra="allow"):
+    __pydantic_extra__: dict[str, _Estimate | None]  # by metric
+    scorer: str
+
+
+class _Metrics(_Record):
+    rows: list[_Row]
+    queries: int
+    model_minus: dict[str, Any]
+
+
+class _Query(_Record):
+    query: str
+    other_name: str
+    model: float
+    other: float
+    rank: Any  # printed as it is, escaped
+    slices: list[str]
+    orders: dict[str, list[dict[str, Any]]]
+    tokens: dict[str, list[Any]]
+
+
+SHAPES = {
+    "status.json": _Status,
+    "sweep.json": _Sweep,
+    "environment.json": _Environment,
+    "manifest.json": _Manifest,
+    "lineage.json": _Lineage,
+    "metrics.json": _Metrics,
+    "browser.json": list[_Query],
+}
+
+
+def read_record(file: Path) -> Any:
+    """The content of a record of a run or a model; an empty mapping if there is none.
+
+    Raises:
+        DamagedError: it does not hold what the workbench writes into it.
+    """
+    return read_json(file, SHAPES.get(file.name, dict[str, Any])) if file.is_file() else {}
+
+
 def stage_folders(run_dir: str | Path) -> list[Path]:
     """The models of a run's finished stages but the last, in order; the last is `model/`."""
     found = RunFolder(run_dir).stages.glob("[0-9]*/lineage.json")
@@ -91,13 +202,13 @@ class RequestError(ValueError):
     """The request cannot be carried out as it stands; nothing was started."""
 
 
-class ActError(RuntimeError):
+class NotebookError(RuntimeError):
     """A notebook failed; its executed copy, with the traceback, and all earlier files stay."""
 
-    def __init__(self, act: str, cell: int | None, error: str) -> None:
-        where = f"notebook {ACTS[act]}" + ("" if cell is None else f", cell {cell}")
+    def __init__(self, number: str, cell: int | None, error: str) -> None:
+        where = f"notebook {NOTEBOOKS[number]}" + ("" if cell is None else f", cell {cell}")
         super().__init__(f"{where}: {error}")
-        self.act, self.cell, self.error = act, cell, error
+        self.number, self.cell, self.error = number, cell, error
 
 
 class Terminated(KeyboardInterrupt):

@@ -1,5 +1,7 @@
 """What can strike while a run is under way: it is told, nothing is lost, and the run can go on."""
 
+import json
+import os
 import re
 import resource
 import shutil
@@ -10,15 +12,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+from filelock import FileLock
 
 import workbench
 from tests.batch.test_preflight import snapshot
-from tests.batch.tiny_project import ACTS, SIGNALS, TinyProject, await_end, await_file
+from tests.batch.tiny_project import NOTEBOOKS, SIGNALS, TinyProject, await_end, await_file
 from workbench.batch.execute import execute, run_chain
+from workbench.batch.worker import remove_leftovers
 from workbench.cli import csv_cell, main, show, terminal_text
 from workbench.files import write_json, write_text
-from workbench.run_folder import set_aside
-from workbench.runs.folder import read_status
+from workbench.run_folder import RunFolder, read_record, set_aside
 from workbench.runs.parameters import load_parameters
 
 
@@ -27,17 +30,17 @@ def project(tmp_path, tiny_model):
     return TinyProject(tmp_path, tiny_model)
 
 
-def done_before(act):
-    return [earlier for earlier in ACTS if earlier < act]
+def done_before(number):
+    return [earlier for earlier in NOTEBOOKS if earlier < number]
 
 
 @pytest.mark.parametrize("name", SIGNALS)
-@pytest.mark.parametrize("act", ACTS)
-def test_a_signal_in_each_act(project, act, name):
-    """Ended in any act, in any way: no kernel is left, earlier acts stand, --resume finishes."""
-    (project.root / "wait").write_text(act)
+@pytest.mark.parametrize("number", NOTEBOOKS)
+def test_a_signal_in_each_notebook(project, number, name):
+    """Ended in any notebook, in any way: no kernel is left, earlier ones stay, the run goes on."""
+    (project.root / "wait").write_text(number)
     process = project.ask("run", project.request, "--name", "x", "-p", "seed", "5")
-    await_file(project.runs / "x" / f"at-{act}", process)
+    await_file(project.runs / "x" / f"at-{number}", process)
     kernels = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
     before = snapshot(project.runs / "x" / "data")
     assert kernels
@@ -45,7 +48,9 @@ def test_a_signal_in_each_act(project, act, name):
     _, error = process.communicate(timeout=120)
     assert await_end(kernels) == []
     status = project.status("x")
-    assert [a for a, one in status["acts"].items() if one["state"] == "done"] == done_before(act)
+    assert [a for a, one in status["notebooks"].items() if one["state"] == "done"] == done_before(
+        number
+    )
     assert snapshot(project.runs / "x" / "data") == before
     if name == "SIGKILL":
         assert process.returncode == -9
@@ -53,12 +58,12 @@ def test_a_signal_in_each_act(project, act, name):
     else:
         assert process.returncode == 1
         assert "interrupted; go on with --name x --resume" in error
-        assert (status["state"], status["act"]) == ("failed", act)
+        assert (status["state"], status["notebook"]) == ("failed", number)
     assert "interrupted" in project.run("runs")[1]
     (project.root / "wait").unlink()
     code, out, error = project.run("run", "--name", "x", "--resume")
     assert code == 0, error
-    assert out.count("done earlier, kept") == len(done_before(act))
+    assert out.count("done earlier, kept") == len(done_before(number))
     assert (project.runs / "x" / "result.txt").read_text() == "seed 5"
     assert not list((project.runs / "x").rglob("*.tmp"))
 
@@ -70,8 +75,8 @@ def test_a_kernel_that_is_killed_as_if_for_its_memory(project):
     assert "notebook 02_fine_tune: DeadKernelError" in error
     assert "want of memory; try a smaller batch_size" in error
     status = project.status("x")
-    assert (status["state"], status["act"], status["cell"]) == ("failed", "02", None)
-    assert status["acts"]["01"]["state"] == "done"
+    assert (status["state"], status["notebook"], status["cell"]) == ("failed", "02", None)
+    assert status["notebooks"]["01"]["state"] == "done"
     assert "This run failed" in (project.runs / "x/report.html").read_text(encoding="utf-8")
 
 
@@ -86,7 +91,7 @@ def test_a_disk_that_is_full_in_mid_run(project):
     assert code == 1
     assert "notebook 02_fine_tune, cell" in error
     assert "OSError" in error
-    assert project.status("x")["acts"]["01"]["state"] == "done"
+    assert project.status("x")["notebooks"]["01"]["state"] == "done"
     assert project.status("x")["state"] == "failed"
     (project.root / "fill").unlink()
     assert project.run("run", "--name", "x", "--resume")[0] == 0
@@ -159,8 +164,8 @@ def test_a_notebook_that_was_edited_and_is_broken(project, name):
     assert code == 1
     assert message in error
     status = project.status("x")
-    assert (status["state"], status["act"]) == ("failed", "02")
-    assert status["acts"]["01"]["state"] == "done"
+    assert (status["state"], status["notebook"]) == ("failed", "02")
+    assert status["notebooks"]["01"]["state"] == "done"
     assert (project.runs / "x/data/manifest.json").is_file()
 
 
@@ -196,7 +201,7 @@ def test_a_file_of_a_run_that_vanishes_before_a_later_act(
     name, chain, tiny_model, tmp_path, capsys, monkeypatch
 ):
     """The real notebooks 2 and 4 on what the earlier ones have left, but for one file."""
-    act, file = VANISHING[name]
+    number, file = VANISHING[name]
     run, lost = tmp_path / "runs/x", tmp_path / "lost"
     shutil.copytree(chain, run)
     request = run / "parameters.yaml"
@@ -209,12 +214,12 @@ def test_a_file_of_a_run_that_vanishes_before_a_later_act(
 
     monkeypatch.setattr("workbench.batch.execute.execute", late)
     arguments = ["run", str(request), "--runs-dir", str(tmp_path / "runs"), "--name", "x"]
-    assert main([*arguments, "--only", act]) == 1
+    assert main([*arguments, "--only", number]) == 1
     error = capsys.readouterr().err
-    assert f"notebook {ACTS[act]}, cell" in error
+    assert f"notebook {NOTEBOOKS[number]}, cell" in error
     assert Path(file).name in error or "no weights" in error
-    status = read_status(run)
-    assert (status["state"], status["act"]) == ("failed", act)
+    status = read_record(RunFolder(run).status)
+    assert (status["state"], status["notebook"]) == ("failed", number)
     lost.rename(run / file)
     assert snapshot(run / "data") | snapshot(run / "model") == before
 
@@ -234,7 +239,7 @@ def test_a_clock_that_goes_backwards(project, monkeypatch, tmp_path):
     status = project.status("x")
     assert status["state"] == "done"
     assert status["finished"] < status["started"]
-    assert all(act["seconds"] >= 0 for act in status["acts"].values())
+    assert all(entry["seconds"] >= 0 for entry in status["notebooks"].values())
 
 
 def test_runs_at_once_do_not_race(tmp_path, tiny_model):
@@ -271,21 +276,21 @@ def test_nothing_in_a_name_or_an_error_reaches_the_terminal_as_a_command(capsys)
 
 
 def test_a_damaged_run_is_listed_and_stops_nobody(tmp_path, capsys):
-    for name, text in (("good", '{"schema": 1, "state": "done", "acts": {}}'), ("bad", "{")):
+    for name, text in (("good", '{"schema": 1, "state": "done", "notebooks": {}}'), ("bad", "{")):
         write_text(tmp_path / name / "parameters.yaml", "seed: 1\n")
         write_text(tmp_path / name / "status.json", text)
     write_text(tmp_path / "bomb" / "parameters.yaml", "a: !!python/object/apply:os.system [id]\n")
-    write_json(tmp_path / "bomb" / "status.json", {"schema": 1, "state": "done", "acts": {}})
+    write_json(tmp_path / "bomb" / "status.json", {"schema": 1, "state": "done", "notebooks": {}})
     write_text(tmp_path / "future" / "parameters.yaml", "seed: 1\n")
-    write_json(tmp_path / "future" / "status.json", {"schema": 5, "state": "done", "acts": {}})
+    write_json(tmp_path / "future" / "status.json", {"schema": 5, "state": "done", "notebooks": {}})
     assert main(["runs", "--runs-dir", str(tmp_path)]) == 0
     lines = capsys.readouterr().out
     states = dict(line.split()[:2] for line in lines.splitlines()[1:5])
     assert states == {
         "good": "incomplete",
-        "bad": "unreadable",
-        "bomb": "unreadable",
-        "future": "unreadable",
+        "bad": "damaged",
+        "bomb": "damaged",
+        "future": "damaged",
     }
     assert "newer workbench" in lines
 
@@ -346,3 +351,137 @@ except Terminated:
 def test_sigterm_is_handed_on_to_the_kernel_and_then_ends_the_run():
     done = subprocess.run([sys.executable, "-c", HANDED_ON], capture_output=True, text=True)
     assert done.stdout == "ended 7 True\n", done.stderr
+
+
+RECORDS = {
+    "status.json": ("[" * 100_000, '{"notebooks": [1]}', '{"notebooks": {"01": {"seconds": NaN}}}'),
+    "data/manifest.json": ("[]", '{"sha256": 5}', '{"sides": {"test": []}}'),
+    "model/lineage.json": ("{}", '{"stages": []}', '{"stages": [{"stage": "one"}]}'),
+    "evaluation/metrics.json": ('{"rows": null}', '{"rows": [{}]}', '{"rows": ["x"]}', "{"),
+    "evaluation/browser.json": ("{}", '[{"query": 1}]', "[" * 100_000),
+}
+
+
+@pytest.fixture
+def small_run(tmp_path, tiny_model):
+    """A run folder with parameters, a model and a status, and nothing else."""
+    run = tmp_path / "runs/x"
+    shutil.copytree(tiny_model, run / "model")
+    write_text(run / "parameters.yaml", f"base_model: {tiny_model}\n")
+    write_json(run / "status.json", {"schema": 1, "state": "done", "notebooks": {}})
+    return run
+
+
+@pytest.mark.parametrize(("name", "text"), [(n, t) for n, ts in RECORDS.items() for t in ts])
+def test_a_damaged_record_is_refused_by_name_and_stops_no_listing(small_run, capsys, name, text):
+    write_text(small_run / name, text)
+    place = ["--runs-dir", str(small_run.parent)]
+    asked = ["card", str(small_run)]
+    if name != "model/lineage.json":
+        asked = ["run", "--name", "x", "--resume", *place]
+    assert main(asked) == 2
+    assert f"{name} is damaged (" in capsys.readouterr().err
+    assert main(["runs", *place]) == 0
+    assert re.search(r"^x +", capsys.readouterr().out, re.MULTILINE)
+
+
+ODD = "a\x1b]0;owned\x07\x1b[2J\u202e\u200e\u200f\u061c\u200b\ufeff\x7f\x9b\r\U000e0041b"
+
+
+@pytest.mark.parametrize("form", [[], ["--csv"], ["--json"]])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_no_record_reaches_a_terminal_raw(small_run, capsys, monkeypatch, form, terminal):
+    status = {"state": "failed", "error": ODD, "notebooks": {}}
+    write_json(small_run / "status.json", status)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
+    assert main(["runs", *form, "--runs-dir", str(small_run.parent)]) == 0
+    told = capsys.readouterr().out
+    if form == ["--json"]:
+        assert json.loads(told)[0]["problem"] == ODD
+    if form == ["--csv"] and not terminal:
+        assert ODD in told  # a file gets what the record holds
+    else:
+        assert "owned" in told
+        assert not {*ODD} - {*"a]0;owned[2Jb"} & {*told}
+
+
+@pytest.mark.parametrize(
+    "asked", [["preflight", ODD], ["export", ODD], ["preflight", f"--{ODD}"], [ODD]]
+)
+def test_no_refusal_reaches_a_terminal_raw(asked, capsys):
+    assert main(asked) == 2
+    told = capsys.readouterr().err
+    assert "owned" in told
+    assert not {*ODD} - {*"a]0;owned[2Jb"} & {*told}
+
+
+OUTPUTS = {
+    "a reader that goes": ("{} | head -c 1 > /dev/null; exit ${{PIPESTATUS[0]}}", 0, ""),
+    "a full disk": ("{} > /dev/full", 1, "the output cannot be written (No space left"),
+    "a closed output": ("{} >&-", 0, ""),
+    "a narrow encoding": ("PYTHONIOENCODING=ascii {} | grep -q u8dd1", 0, ""),
+}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_an_output_that_takes_nothing_ends_in_plain_words(small_run, name):
+    small_run.rename(small_run.parent / "跑")
+    form, code, message = OUTPUTS[name]
+    command = f"{sys.executable} -m workbench runs --runs-dir {small_run.parent}"
+    done = subprocess.run(["bash", "-c", form.format(command)], capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize("path", ["~nosuchuser/x.csv", "x/" * 2500 + "x.csv", "y" * 300 + ".csv"])
+def test_a_path_that_no_file_can_have_is_a_wrong_request(small_run, capsys, path):
+    request = str(small_run / "parameters.yaml")
+    runs = ["--runs-dir", str(small_run.parent)]
+    assert main(["preflight", request, "-p", "pairs", path, *runs]) == 2
+    assert "pairs: " in capsys.readouterr().err
+    for asked in (["preflight", path], ["runs", "--runs-dir", path], ["score", path, path, "o"]):
+        assert main(asked) == 2
+
+
+def test_a_run_on_a_disk_that_is_read_only_is_not_in_use(small_run, capsys, monkeypatch):
+    (small_run / ".lock").touch()
+
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system", str(small_run))
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert main(["runs", "rm", "x", "--yes", "--runs-dir", str(small_run.parent)]) == 2
+    assert "read-only" in capsys.readouterr().err
+    assert small_run.is_dir()
+
+
+def test_what_a_killed_command_left_in_the_temporary_folder_goes(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    for name in ("wb-left", "wb-new", "wb-used", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "kernel.json").touch()
+    hour_ago = time.time() - 3600
+    with FileLock(tmp_path / "wb-used/.lock"):
+        for name in ("wb-left", "wb-used", "other"):
+            os.utime(tmp_path / name, (hour_ago, hour_ago))
+        remove_leftovers()
+    assert {path.name for path in tmp_path.iterdir()} == {"wb-new", "wb-used", "other"}
+
+
+def test_the_kernel_is_of_this_python_and_the_report_comes_before_done(project, monkeypatch):
+    spec = project.root / "jupyter/kernels/python3/kernel.json"
+    other = {"argv": ["/bin/false"], "display_name": "other", "language": "python"}
+    spec.parent.mkdir(parents=True)
+    write_json(spec, other)
+    monkeypatch.setenv("JUPYTER_PATH", str(project.root / "jupyter"))
+    code, out, error = project.run("run", project.request, "--name", "x")
+    assert code == 0, error
+    assert "KeyboardInterrupt" not in error
+    lines = out.splitlines()
+    assert lines.index("writing the report") > lines.index("[04] 04_evaluate_ranking")
+    report = project.runs / "x/report.html"
+    assert report.stat().st_mtime_ns < (project.runs / "x/status.json").stat().st_mtime_ns
+    assert lines[-1] == f"report: {report}"

@@ -51,7 +51,7 @@ def place(tmp_path, tiny_model):
     (run / "model").mkdir(parents=True)
     (run / "model" / "model.safetensors").write_bytes(b"weights")
     write_text(run / "parameters.yaml", yaml.safe_dump({"seed": 7}))
-    write_json(run / "status.json", {"schema": 1, "state": "done", "acts": {}})
+    write_json(run / "status.json", {"schema": 1, "state": "done", "notebooks": {}})
     return tmp_path
 
 
@@ -288,7 +288,7 @@ def link_in_run(place):
 
 def from_the_future(place):
     shutil.copytree(place / "runs/precious", place / "runs/x")
-    write_json(place / "runs/x/status.json", {"schema": 9, "state": "done", "acts": {}})
+    write_json(place / "runs/x/status.json", {"schema": 9, "state": "done", "notebooks": {}})
 
 
 def damaged_status(place):
@@ -571,17 +571,80 @@ def test_only_the_first_rows_of_a_large_file_are_read_and_this_is_said(place, ca
 
 
 def test_the_estimate_counts_steps_and_bytes():
-    from workbench.batch.preflight import estimate
+    from workbench.batch.preflight import Splits, estimate
     from workbench.runs.parameters import Parameters
 
-    asked = {"batch_size": 10, "dev_share": 0.1, "test_share": 0.1}
-    one = estimate(Parameters(**asked), 1000, 0.5, 10**8, 10**6)
+    asked, splits = {"batch_size": 10}, Splits(True, 800, 400, 50)
+    one = estimate(Parameters(**asked), splits, 10**8, 10**6)
     assert (one.pairs, one.steps) == (800, 80)
     assert one.kept == 10**8 + 10**6 + 20_000_000
-    more = estimate(Parameters(**asked, symmetric=True, epochs=2), 1000, 0.5, 10**8, 10**6)
+    more = estimate(Parameters(**asked, symmetric=True, epochs=2), splits, 10**8, 10**6)
     assert (more.pairs, more.steps) == (1200, 240)
-    staged = estimate(Parameters(**asked, stages="400,0"), 1000, 0.5, 10**8, 10**6)
+    staged = estimate(Parameters(**asked, stages="400,0"), splits, 10**8, 10**6)
     assert staged.steps == 40 + 80
     assert staged.kept == one.kept + 10**8
-    long = estimate(Parameters(**asked, checkpoint_steps=40), 1000, 0.5, 10**8, 10**6)
+    long = estimate(Parameters(**asked, checkpoint_steps=40), splits, 10**8, 10**6)
     assert long.disk == one.disk + 2 * 3 * 10**8
+
+
+STAR = HEADER + "".join(f"一,答{n},{n % 2}\n" for n in range(40))  # one connected group
+DOOMED = {
+    "one group": (STAR, [], "the test split will hold no positive pair"),
+    "five pairs": (HEADER + "".join(f"a{n},b{n},1\n" for n in range(5)), ["test_share", "0.1"], ""),
+    "no pair to train on": (
+        HEADER + "a,b,1\nc,d,0\ne,f,1\n",
+        ["test_pairs", "{bad}"],
+        "every pair has a text that occurs in",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DOOMED)
+def test_what_the_split_will_lack_is_seen_in_the_file(name, place, capsys):
+    content, given, message = DOOMED[name]
+    bad = pairs_file(place, content)
+    more = ["-p", *(one.format(bad=bad) for one in given)] if given else []
+    asked = ["-p", "pairs", bad, *more]
+    before = snapshot(place)
+    assert ask(place, place / "ok.yaml", *asked, command="preflight") == 2
+    assert (message or "the test split will hold no positive pair") in capsys.readouterr().err
+    assert snapshot(place) == before
+
+
+def test_a_length_above_the_models_positions_is_said(place, capsys):
+    asked = ["-p", "max_length", "500"]
+    assert ask(place, place / "ok.yaml", *asked, command="preflight") == 0
+    assert "positions for 128 tokens, so pairs are cut there" in capsys.readouterr().out
+
+
+def test_a_repair_that_is_asked_for_is_not_advised_and_an_impossible_one_is_refused(
+    place, tiny_model, capsys
+):
+    repair = ["-p", "vocabulary", "extend"]
+    assert ask(place, place / "ok.yaml", *repair, command="preflight") == 0
+    told = capsys.readouterr().out
+    assert "vocabulary: extend adds" in told
+    assert "Train with" not in told
+    shutil.copytree(tiny_model, place / "model")
+    file = place / "model/tokenizer.json"
+    state = json.loads(file.read_text(encoding="utf-8"))
+    vocabulary = state["model"]["vocab"]
+    state["model"] = {"type": "WordLevel", "vocab": vocabulary, "unk_token": "[UNK]"}
+    file.write_text(json.dumps(state), encoding="utf-8")
+    other = ["-p", "base_model", place / "model", *repair]
+    assert ask(place, place / "ok.yaml", *other, command="preflight") == 2
+    assert "only a WordPiece vocabulary can be repaired" in capsys.readouterr().err
+
+
+def test_a_path_is_looked_for_at_the_root_and_then_here(place, capsys, monkeypatch):
+    monkeypatch.chdir(place)
+    asked = ["ok.yaml", "-p", "pairs", "pairs.csv", "--only", "01"]
+    assert ask(place, *asked, command="preflight") == 0
+    assert "all 60 rows" in capsys.readouterr().out
+
+
+def test_a_parameter_taken_for_an_option_and_a_shipped_file_are_recognised(place, capsys):
+    assert ask(place, place / "ok.yaml", "--pairs", "x.csv") == 2
+    assert "write: -p pairs VALUE" in capsys.readouterr().err
+    assert ask(place, "quickstart.yaml") == 2
+    assert "did you mean notebooks/parameters/quickstart.yaml?" in capsys.readouterr().err

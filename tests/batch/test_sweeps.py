@@ -143,7 +143,7 @@ def test_a_sweep_makes_every_run_once_and_shares_what_they_share(project):
         run = project.runs / "s" / name
         assert (run / "result.txt").read_text() == f"seed {job['values']['seed']}"
         assert (run / "report.html").is_file()
-        assert project.status(f"s/{name}")["acts"]["01"]["shared"]
+        assert project.status(f"s/{name}")["notebooks"]["01"]["shared"]
     again = sweep_file(project, grid={"epochs": [2, 3]}, seeds=[1])
     code, out, error = project.run("sweep", again, "--name", "t")
     assert code == 0, error

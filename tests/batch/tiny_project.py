@@ -18,7 +18,7 @@ import yaml
 
 import workbench
 
-ACTS = {
+NOTEBOOKS = {
     "01": "01_inspect_data",
     "02": "02_fine_tune",
     "03": "03_plot_loss",
@@ -79,7 +79,7 @@ class TinyProject:
         shutil.copytree(Path(workbench.__file__).parent, self.site / "workbench")
         (self.root / "notebooks").mkdir(parents=True)
         self.runs.mkdir()
-        for act, name in ACTS.items():
+        for act, name in NOTEBOOKS.items():
             drawing = DRAWING if draws and act == "03" else ""
             self.write(name, BODY.format(act=act) + LAST[act] + drawing)
         rows = "".join(f"问{n},答{n},{n % 2}\n" for n in range(60))

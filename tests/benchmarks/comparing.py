@@ -26,7 +26,7 @@ def make_runs(folder, count, queries=300, seeds=4):
         text = yaml.safe_dump(defaults | asked, allow_unicode=True, sort_keys=False)
         write_text(run / "parameters.yaml", text)
         acts = {act: {"state": "done", "seconds": 10.0} for act in ("01", "02", "03", "04")}
-        write_json(run / "status.json", {"schema": 1, "state": "done", "acts": acts})
+        write_json(run / "status.json", {"schema": 1, "state": "done", "notebooks": acts})
         packages = {"torch": "2.13.0", "numpy": "2.4.6"}
         write_json(
             run / "environment.json", {"python": "3.11.7", "packages": packages, "code": "c"}
@@ -52,7 +52,9 @@ def make_runs(folder, count, queries=300, seeds=4):
             "scorer": "model",
             "ndcg@10": {"mean": mean, "low": mean - half, "high": mean + half},
         }
-        write_json(run / "evaluation/metrics.json", {"schema": 1, "rows": [row]})
+        write_json(
+            run / "evaluation/metrics.json", {"rows": [row], "queries": queries, "model_minus": {}}
+        )
         log = [
             {"stage": "stage 1", "step": step, "steps": 1000, "loss": 0.7 * 0.97**place + 0.1}
             for place, step in enumerate(range(10, 1001, 10))

@@ -149,7 +149,7 @@ def foreign(tmp_path, records):
     rows = [{"scorer": name, "ndcg@10": row} for name in ("model", scorer)]
     metrics = {"queries": 20, "rows": rows, "model_minus": {scorer: row}}
     write_json(tmp_path / "evaluation/metrics.json", metrics)
-    status = {"state": "failed", "act": REFRESH, "cell": REFRESH, "error": REFRESH}
+    status = {"state": "failed", "notebook": REFRESH, "cell": REFRESH, "error": REFRESH}
     write_json(tmp_path / "status.json", status)
     name = REFRESH.replace("/", "")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# {REFRESH}")])

@@ -14,7 +14,7 @@ from workbench.files import read_json, write_json, write_text
 from workbench.ranking.uncertainty import randomisation_test
 from workbench.reports import findings
 from workbench.reports.figures.runs import losses, run_intervals, seed_spread
-from workbench.runs.catalog import done_runs, read_run, run_seconds
+from workbench.runs.catalog import done_runs, read_run
 from workbench.runs.comparison import (
     best_run,
     differences,
@@ -243,11 +243,11 @@ def test_runs_without_figures_or_with_damage_stop_nobody(folder, tmp_path):
 DAMAGED = {
     "status.json": (
         "[" * 100_000,
-        '{"acts":[1,2]}',
-        '{"acts":null}',
-        '{"acts":{"01":"x"}}',
-        '{"acts":{"01":{"seconds":"abc"}}}',
-        '{"state":"done","acts":[1]}',
+        '{"notebooks":[1,2]}',
+        '{"notebooks":null}',
+        '{"notebooks":{"01":"x"}}',
+        '{"notebooks":{"01":{"seconds":"abc"}}}',
+        '{"state":"done","notebooks":[1]}',
         "[]",
     ),
     "evaluation/metrics.json": ("[" * 100_000, '{"rows":null}', '{"rows":["x"]}'),
@@ -263,10 +263,8 @@ def test_a_damaged_record_stops_nobody(tmp_path, name, text):
     records = find_runs("", tmp_path)
     assert len(runs_table(records)) == 2
     assert records[0].seconds >= 0
-    if name == "status.json":
-        assert records[0].state == "unreadable"
-        assert "is damaged" in records[0].problem
-    assert run_seconds(tmp_path / "run-000") == records[0].seconds
+    assert records[0].state == "damaged"
+    assert f"{name} is damaged" in records[0].problem
     assert done_runs(tmp_path) == {}
 
 

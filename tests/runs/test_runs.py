@@ -1,6 +1,7 @@
 """The command, its refusals, and what a run folder holds after success and after failure."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from filelock import FileLock
 from workbench.batch.execute import run_chain, still_valid
 from workbench.cli import main
 from workbench.files import read_json, replacing, sha256, write_json
-from workbench.run_folder import ACTS, RequestError, set_aside
+from workbench.run_folder import NOTEBOOKS, RequestError, set_aside
 from workbench.runs.catalog import in_use
 from workbench.runs.folder import changed_parameters, fresh_folder, fresh_name, holding
 from workbench.runs.parameters import ParameterError, Parameters, check_parameters, load_parameters
@@ -69,7 +70,10 @@ def finished(once, tiny_model):
 
 def test_the_command_runs_the_chain_and_prints_where_the_report_is(finished):
     run, told = finished
-    assert told.splitlines()[-1] == f"report: {run / 'report.html'}"
+    ending = told[told.index("writing the report") :]
+    assert f"report: {run / 'report.html'}\nnext:   workbench score {run} " in ending
+    assert re.search(r"nDCG@10: model [\d.]+ \[.*\], best other: \w+ [\d.]+ \[", ending)
+    assert f"model:  {run / 'model'}\n" in ending
     assert "pairs/s" in told
 
 
@@ -101,7 +105,7 @@ def test_a_run_folder_holds_what_the_plan_says(finished):
     assert read_json(run / "environment.json")["packages"]["torch"]
     status = read_json(run / "status.json")
     assert status["state"] == "done"
-    assert [entry["state"] for entry in status["acts"].values()] == ["done"] * 4
+    assert [entry["state"] for entry in status["notebooks"].values()] == ["done"] * 4
     rows = read_json(run / "evaluation/metrics.json")["rows"]
     names = {
         "model",
@@ -195,10 +199,10 @@ def test_a_failing_act_leaves_notebook_status_and_earlier_files(
     assert "04_evaluate_ranking" in capsys.readouterr().err
     run = tmp_path / "bad"
     status = read_json(run / "status.json")
-    assert (status["state"], status["act"]) == ("failed", "04")
+    assert (status["state"], status["notebook"]) == ("failed", "04")
     assert status["cell"] > 0
     assert "ModelError" in status["error"]
-    assert [status["acts"][act]["state"] for act in ("01", "02", "04")] == [
+    assert [status["notebooks"][act]["state"] for act in ("01", "02", "04")] == [
         "done",
         "done",
         "failed",
@@ -222,10 +226,10 @@ def test_an_act_run_anew_takes_the_runs_own_parameters_and_keeps_what_it_replace
     asked = ["run", "--runs-dir", str(tmp_path), "--name", "one", "--only", "04"]
     assert main(asked) == 0
     before, after = (read_json(run / "status.json") for run in (finished[0], tmp_path / "one"))
-    assert {act: entry["state"] for act, entry in after["acts"].items()} == dict.fromkeys(
-        ACTS, "done"
+    assert {act: entry["state"] for act, entry in after["notebooks"].items()} == dict.fromkeys(
+        NOTEBOOKS, "done"
     )
-    assert after["acts"]["03"] == before["acts"]["03"]
+    assert after["notebooks"]["03"] == before["notebooks"]["03"]
     given, used = (
         yaml.safe_load((run / "parameters.yaml").read_text(encoding="utf-8"))
         for run in (finished[0], tmp_path / "one")
@@ -251,7 +255,7 @@ def test_an_act_run_anew_takes_the_runs_own_parameters_and_keeps_what_it_replace
     ],
 )
 def test_what_rests_on_an_act_run_anew_is_no_longer_done(anew, left):
-    entries = {act: {"state": "done"} for act in ACTS}
+    entries = {act: {"state": "done"} for act in NOTEBOOKS}
     assert list(still_valid(entries, anew)) == left
 
 

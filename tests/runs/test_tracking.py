@@ -151,7 +151,9 @@ def test_running_runs_are_left_out_and_others_exported_once(folder, capsys, monk
         "workbench.runs.catalog._export_run", lambda client, where, record: seen.append(record)
     )
     status = folder / "run-001/status.json"
-    status.write_text(json.dumps({"schema": 1, "state": "running", "acts": {}}), encoding="utf-8")
+    status.write_text(
+        json.dumps({"schema": 1, "state": "running", "notebooks": {}}), encoding="utf-8"
+    )
     with FileLock(folder / "run-001/.lock"):
         for said in ("1 runs exported, 0 were there", "0 runs exported, 1 were there"):
             assert export_runs([read_run(path) for path in sorted(folder.glob("run-*"))], "a") == 0

@@ -1,9 +1,9 @@
 """The notebooks executed one after another into a run folder that records everything."""
 
 import os
+import re
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from workbench.batch.preflight import preflight, refuse_problems
-from workbench.files import display_path, project_root, read_json, write_json
+from workbench.batch.worker import scratch_folder
+from workbench.files import display_path, project_root, write_json
 from workbench.run_folder import (
-    ACTS,
+    NOTEBOOKS,
     SCHEMA,
-    ActError,
+    NotebookError,
     RequestError,
     RunFolder,
     Terminated,
+    read_record,
     set_aside,
 )
 from workbench.runs.folder import (
@@ -27,7 +29,6 @@ from workbench.runs.folder import (
     folder_problems,
     holding,
     now,
-    read_status,
     record_request,
     run_identity,
 )
@@ -57,7 +58,7 @@ def run_chain(
 
     Raises:
         RequestError: the request is wrong or the run is being written by another process.
-        ActError: a notebook failed. The report is written nevertheless.
+        NotebookError: a notebook failed. The report is written nevertheless.
     """
     run = RunFolder(run_dir)
     if not checked:
@@ -69,89 +70,122 @@ def run_chain(
         given = {"run_dir": display_path(run.path), "resume": resume}
         values = parameters.model_copy(update=given)
         record_request(values, run.path, run_identity(values))
-        return _run_notebooks(values, run, list(only) or list(ACTS), resume)
+        return _run_notebooks(values, run, list(only) or list(NOTEBOOKS), resume)
 
 
-def still_valid(entries: Mapping[str, Any], acts: Sequence[str]) -> dict[str, Any]:
+def summary(run_dir: str | Path) -> str:
+    """What a run has shown, where its model and its report are, and what to do next."""
+    from workbench.ranking.uncertainty import format_estimate
+    from workbench.reports.findings.ranking import verdict
+
+    run, lines = RunFolder(run_dir), []
+    shown, metrics = display_path(run.path), read_record(run.metrics)
+    rows = sorted(metrics.get("rows", ()), key=lambda row: -row["ndcg@10"]["mean"])
+    if rows:
+        ranked = sorted(rows, key=lambda row: row["scorer"] != "model")[:2]
+        values = [f"{row['scorer']} {format_estimate(row['ndcg@10'])}" for row in ranked]
+        lines = [
+            re.sub(r"[*`]", "", verdict(metrics)),
+            f"nDCG@10: {', best other: '.join(values)}",
+        ]
+    if run.model.is_dir():
+        lines.append(f"model:  {display_path(run.model)}")
+    lines.append(f"report: {display_path(run.report)}")
+    if run.model.is_dir():
+        lines.append(f"next:   workbench score {shown} YOUR_PAIRS.csv scores")
+    return "\n".join(lines)
+
+
+def compare(run_dir: str | Path, others: Sequence[str]) -> str:
+    """Have notebook 5 compare a run with others, in its report; the summary of each."""
+    from workbench.reports.page import write_report
+
+    run, name = RunFolder(run_dir), "05_compare_runs.ipynb"
+    values = {"run_dir": display_path(run.path), "compare_runs": ",".join([*others, str(run_dir)])}
+    with holding(run.path):
+        execute(project_root() / "notebooks" / name, run.notebooks / name, values)
+        write_report(run.path)
+    return "\n\n".join(f"{one}\n{summary(one)}" for one in (*others, str(run_dir)))
+
+
+def still_valid(entries: Mapping[str, Any], numbers: Sequence[str]) -> dict[str, Any]:
     """The entries of `status.json` for notebooks that do not depend on one that is run again.
 
     Each depends on those before it, but nothing depends on the figures of notebook 03.
     """
-    first = min((act for act in acts if act != "03"), default="99")
-    return {act: entry for act, entry in entries.items() if act < first}
+    first = min((number for number in numbers if number != "03"), default="99")
+    return {number: entry for number, entry in entries.items() if number < first}
 
 
-def _run_notebooks(parameters: Parameters, run: RunFolder, acts: list[str], resume: bool) -> Path:
-    entries = read_status(run.path).get("acts", {})
-    if not resume:
-        entries = still_valid(entries, acts)
-        if "04" in acts:
-            set_aside(run.path, [run.evaluation.name])
-    status = {"schema": SCHEMA, "state": "running", "started": now(), "acts": entries}
-    write_json(run.status, status)
-    try:
-        for act in acts:
-            if resume and entries.get(act, {}).get("state") == "done":
-                print(f"[{act}] done earlier, kept", flush=True)
-                continue
-            entries[act] = {"state": "running", "started": now()}
-            write_json(run.status, status)
-            start = time.monotonic()
-            _run_notebook(act, parameters, run)
-            entries[act] |= {"state": "done", "seconds": round(time.monotonic() - start, 1)}
-            write_json(run.status, status)
-            if act == "01" and "04" in acts and not parameters.candidates:
-                _check_test_split(run)
-        status |= {"state": "done", "finished": now()}
-    except BaseException as error:  # Ctrl-C too is recorded, and raised again
-        running = (act for act, entry in entries.items() if entry["state"] == "running")
-        act, cell, reason = next(running, acts[0]), None, type(error).__name__
-        if isinstance(error, ActError):
-            act, cell, reason = error.act, error.cell, error.error
-        state = "failed" if isinstance(error, ActError) else "interrupted"
-        entries.setdefault(act, {})["state"] = state
-        status |= {"state": "failed", "act": act, "cell": cell, "error": reason, "finished": now()}
-        raise
-    finally:
-        _close(run, status)
-    return run.report
-
-
-def _close(run: RunFolder, status: dict[str, Any]) -> None:
-    """Write the status and the report; on a full disk the error before stays the one reported."""
+def _run_notebooks(
+    parameters: Parameters, run: RunFolder, numbers: list[str], resume: bool
+) -> Path:
     from workbench.reports.page import write_report
 
+    entries = read_record(run.status).get("notebooks", {})
+    if not resume:
+        entries = still_valid(entries, numbers)
+        if "04" in numbers:
+            set_aside(run.path, [run.evaluation.name])
+    status = {"schema": SCHEMA, "state": "running", "started": now(), "notebooks": entries}
+    write_json(run.status, status)
+    number = numbers[0]
     try:
-        write_json(run.status, status)
+        for number in numbers:
+            if resume and entries.get(number, {}).get("state") == "done":
+                print(f"[{number}] done earlier, kept", flush=True)
+                continue
+            entries[number] = {"state": "running", "started": now()}
+            write_json(run.status, status)
+            start = time.monotonic()
+            print(f"[{number}] {NOTEBOOKS[number]}", flush=True)
+            _run_notebook(number, parameters, run)
+            if number == "01" and "04" in numbers and not parameters.candidates:
+                _check_test_split(run)
+            entries[number] |= {"state": "done", "seconds": round(time.monotonic() - start, 1)}
+            write_json(run.status, status)
+            print(f"[{number}] done in {time.monotonic() - start:.0f} s", flush=True)
+        print("writing the report", flush=True)
         write_report(run.path)
-    except OSError as error:
-        if status["state"] == "done":
-            raise
-        print(f"the status could not be written either: {error}", file=sys.stderr)
+        status |= {"state": "done", "finished": now()}
+        write_json(run.status, status)
+    except BaseException as error:  # Ctrl-C too is recorded, and raised again
+        state, cell, reason = "interrupted", None, type(error).__name__
+        if isinstance(error, NotebookError):
+            state, cell, reason = "failed", error.cell, error.error
+        entry = entries.setdefault(number, {})
+        if entry.get("state") != "done":  # it is, where the report could not be written
+            entry["state"] = state
+        ended = {"state": "failed", "notebook": number, "cell": cell, "error": reason}
+        try:
+            write_json(run.status, status | ended | {"finished": now()})
+            write_report(run.path)
+        except OSError as second:  # on a full disk the error before stays the one reported
+            print(f"the status could not be written either: {second}", file=sys.stderr)
+        raise
+    return run.report
 
 
 def _check_test_split(run: RunFolder) -> None:
     """Stop before the training if notebook 04 would find nothing to rank."""
-    if not read_json(run.manifest)["sides"]["test"]["positives"]:
+    if not read_record(run.manifest)["sides"]["test"]["positives"]:
         reason = (
             "the test split has no positive pair, so notebook 04 would have nothing to rank: "
             "raise test_share, or give candidates"
         )
-        raise ActError("01", None, reason)
+        raise NotebookError("01", None, reason)
 
 
-def _run_notebook(act: str, parameters: Parameters, run: RunFolder) -> None:
-    """Execute one notebook; every failure is raised as an `ActError`."""
+def _run_notebook(number: str, parameters: Parameters, run: RunFolder) -> None:
+    """Execute one notebook; every failure is raised as a `NotebookError`."""
     from papermill.exceptions import PapermillExecutionError
 
-    source = project_root() / "notebooks" / f"{ACTS[act]}.ipynb"
-    print(f"[{act}] {ACTS[act]}", flush=True)
-    start = time.monotonic()
+    source = project_root() / "notebooks" / f"{NOTEBOOKS[number]}.ipynb"
     try:
         with _sigterm_for_the_kernel():
             execute(source, run.notebooks / source.name, parameters.model_dump())
     except PapermillExecutionError as error:
-        raise ActError(act, error.cell_index, f"{error.ename}: {error.evalue}") from error
+        raise NotebookError(number, error.cell_index, f"{error.ename}: {error.evalue}") from error
     except Exception as error:  # the kernel died or could not start, or the notebook is broken
         reason = f"{type(error).__name__}: {error}"
         if type(error).__name__ == "DeadKernelError":
@@ -160,8 +194,7 @@ def _run_notebook(act: str, parameters: Parameters, run: RunFolder) -> None:
                 "of memory; try a smaller batch_size, max_length or max_pairs, and continue with "
                 "--resume"
             )
-        raise ActError(act, None, reason) from error
-    print(f"[{act}] done in {time.monotonic() - start:.0f} s", flush=True)
+        raise NotebookError(number, None, reason) from error
 
 
 def execute(source: Path, target: Path, values: dict[str, Any]) -> None:
@@ -196,22 +229,25 @@ def execute(source: Path, target: Path, values: dict[str, Any]) -> None:
             cwd=str(source.parent),
             progress_bar=False,
             stdout_file=sys.stdout,
-            extra_arguments=["--IPKernelApp.log_level=40"],  # only its errors
+            # it logs an interrupt as an error when it is told to end; what is wrong is raised here
+            extra_arguments=["--IPKernelApp.log_level=50"],
             config=sockets,
         )
 
 
 @contextmanager
 def _kernel_folder() -> Iterator[str]:
-    """A private folder for a kernel's sockets, history and start-up files.
+    """A private folder for a kernel's sockets, history, start-up files and description.
 
-    Runs at the same time share nothing there, and a user's own start-up files change no run. It is
-    in `/tmp` because the path of a socket may have only about 100 characters.
+    Runs at the same time share nothing there, a user's own start-up files change no run, and
+    `python3` is this very Python, whatever Jupyter's paths say.
     """
-    near = "/tmp" if os.path.isdir("/tmp") else None
-    with tempfile.TemporaryDirectory(prefix="wb-", dir=near, ignore_cleanup_errors=True) as place:
+    from ipykernel.kernelspec import write_kernel_spec
+
+    with scratch_folder() as place:
+        write_kernel_spec(f"{place}/kernels/python3")
         before = dict(os.environ)
-        os.environ |= dict.fromkeys(("IPYTHONDIR", "JUPYTER_RUNTIME_DIR"), place)
+        os.environ |= dict.fromkeys(("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_PATH"), place)
         try:
             yield place
         finally:
@@ -247,3 +283,7 @@ def _sigterm_for_the_kernel() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
     if handed_on:
         raise Terminated
+
+
+if __name__ == "__main__":  # as `make run` does it
+    print(compare(sys.argv[1], sys.argv[2:]))

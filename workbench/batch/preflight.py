@@ -1,42 +1,47 @@
 """Preflight: what would make a run fail, found before it starts, all of it at once.
 
-No model is loaded and nothing is written. Of a large file only the first rows are read, and the
-vocabulary is judged on a sample; where that is not the whole file, the finding says so.
+No model is loaded and nothing is left behind. A file of up to `ROWS_READ` rows is read and split
+as notebook 1 will do it; of a larger one only the first rows are read, and the findings say so.
 """
 
+import inspect
 import itertools
 import math
-import random
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from workbench.batch.worker import scratch_folder
 from workbench.data import POSITIVE
 from workbench.data.readers import (
     COLUMNS,
     BadRow,
     GoodRow,
-    PairsError,
     check_rows,
     file_records,
     other_scale,
     remedy,
 )
-from workbench.files import display_path, project_path
+from workbench.files import display_path, project_path, read_json
 from workbench.machine import quick_in_bfloat16
 from workbench.models import ModelError, ModelLocation, find_model, hub_state, is_hub_name
-from workbench.run_folder import ACTS, RequestError, RunFolder
+from workbench.run_folder import NOTEBOOKS, RequestError, RunFolder
 from workbench.runs.folder import DATA_PARAMETERS, folder_problems
 from workbench.runs.parameters import Parameters
 from workbench.training.recipe import read_stages
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 ROWS_READ = 200_000  # in less than a second
 BAD_ROWS_SHOWN = 3
 SAMPLE_PAIRS = 4000  # that the vocabulary is judged on
+FEW_POSITIVES = 10  # in the test split: too few for a claim
 CHECKPOINTS_KEPT = 2  # each holds the weights and two numbers a weight for the optimizer
 OTHER_BYTES = 20_000_000  # notebooks, figures, report, evaluation
+PADDED = ("camembert", "roberta", "xlm-roberta")  # their positions begin after that of padding
 
 
 class Finding(NamedTuple):
@@ -76,17 +81,27 @@ class Rows(NamedTuple):
     whole: bool  # whether these are all rows
     estimated: int  # rows in the source, as far as can be told without reading it all
 
-    @property
-    def positive_share(self) -> float:
-        """Of the good rows."""
-        return sum(row[3] >= POSITIVE for row in self.good) / max(1, len(self.good))
+    def frame(self) -> "pd.DataFrame":
+        """The good rows, as notebook 1 sees them."""
+        import pandas as pd
+
+        return pd.DataFrame(self.good, columns=["line", *COLUMNS])
+
+
+class Splits(NamedTuple):
+    """What notebook 1 will make of the pairs, or about that, where only a part was read."""
+
+    exact: bool
+    train: int  # pairs
+    train_positives: int
+    test_positives: int
 
 
 class Inputs(NamedTuple):
     """What was found out about files and base model: the slow part of a preflight."""
 
     findings: list[Finding]
-    rows: Rows | None  # of `pairs`, if they can be used
+    splits: Splits | None  # if the pairs can be used
     location: ModelLocation | None  # of the base model, if it is on this machine
 
 
@@ -109,8 +124,9 @@ def preflight(
         known: inputs of other runs, which may be the same; it is added to.
     """
     folder, known = RunFolder(run_dir), {} if known is None else known
+    wrong = [number for number in only if number not in NOTEBOOKS]
     lines = [*problems]
-    lines += [f"--only {a}: the notebooks are {', '.join(ACTS)}" for a in only if a not in ACTS]
+    lines += [f"--only {number}: the notebooks are {', '.join(NOTEBOOKS)}" for number in wrong]
     lines += folder_problems(parameters, folder.path, only, resume)
     found = [Finding("problem", line) for line in lines]
     place = next(path for path in (folder.path, *folder.path.parents) if path.is_dir())
@@ -121,83 +137,98 @@ def preflight(
         text = f"{display_path(place)} cannot be written to ({error.strerror})"
         fix = "change its permissions, make room, or choose another --runs-dir"
         found.append(Finding("problem", text, fix))
-    acts = [act for act in ACTS if not only or act in only]
-    prepared = folder.split("test").is_file() and (resume or "01" not in acts)
-    reads_pairs = not prepared and "01" in acts
-    # notebook 1 takes the same, and the seed does not matter here
-    names = [name for name in DATA_PARAMETERS if name != "seed"]
-    key = (reads_pairs, *(getattr(parameters, name) for name in names))
+    numbers = [number for number in NOTEBOOKS if not only or number in only]
+    prepared = folder.split("test").is_file() and (resume or "01" not in numbers)
+    reads_pairs = not prepared and "01" in numbers
+    names = (*DATA_PARAMETERS, "vocabulary")
+    key = (reads_pairs, *numbers, *(getattr(parameters, name) for name in names))
     if key not in known:
-        known[key] = _look_at_inputs(parameters, reads_pairs)
-    findings, rows, location = known[key]
+        known[key] = _look_at_inputs(parameters, numbers, reads_pairs)
+    findings, splits, location = known[key]
     found += findings
-    if not prepared:
-        found += _check_test_split(parameters, acts, rows)
-    if rows and location and not any_problem(found):
-        found += _check_disk(parameters, rows, location, place)
-    if parameters.precision == "bfloat16" and "02" in acts and not quick_in_bfloat16():
+    nothing = not (prepared or "01" in numbers or parameters.candidates)
+    if "04" in numbers and nothing and not RunFolder(parameters.base_model).split("test").is_file():
+        text = "--only 04: there is nothing to rank, for this run has no data"
+        fix = "give candidates, or have it prepare data as well (--only 01,04)"
+        found.append(Finding("problem", text, fix))
+    if splits and location and not any_problem(found):
+        found += _check_disk(parameters, splits, location, place)
+    if parameters.precision == "bfloat16" and "02" in numbers and not quick_in_bfloat16():
         text = "precision: bfloat16 is not faster than float32 on this processor"
         found.append(Finding("warning", text, "use precision: auto"))
     return found
 
 
-def _look_at_inputs(parameters: Parameters, reads_pairs: bool) -> Inputs:
-    found, rows = _check_pairs(parameters, "pairs", reads_pairs)
-    found += _check_pairs(parameters, "test_pairs", reads_pairs)[0]
-    if parameters.candidates:
-        found.append(_check_candidates(parameters))
-    location = None
-    try:
-        location, more = _check_model(parameters)
-        found += more
-    except (ModelError, OSError) as error:
-        where = "" if str(error).startswith(("base_model", "fallback_model")) else "base_model: "
-        found.append(Finding("problem", f"{where}{error}"))
-    if rows and location and not any_problem(found):
-        found.append(_check_vocabulary(location, rows))
-    return Inputs(found, rows, location)
+def _look_at_inputs(parameters: Parameters, numbers: Sequence[str], reads_pairs: bool) -> Inputs:
+    found: list[Finding] = []
+
+    def tried(name: str, check: Callable[[], Any]) -> Any:
+        """What a check returns; what it raises becomes a problem of the parameter."""
+        try:
+            return check()
+        except (ValueError, OSError) as error:
+            text = str(error)
+            prefixed = text.startswith(("base_model", "fallback_model", f"{name}:"))
+            found.append(Finding("problem", text if prefixed else f"{name}: {text}"))
+            return None
+
+    rows = tried("pairs", lambda: _check_pairs(parameters, "pairs", reads_pairs, found))
+    tried("test_pairs", lambda: _check_pairs(parameters, "test_pairs", reads_pairs, found))
+    tried("candidates", lambda: _check_candidates(parameters, found))
+    location = tried("base_model", lambda: _check_model(parameters, found))
+    splits = None
+    if rows and not any_problem(found):
+        checked = tried("pairs", lambda: _check_splits(parameters, numbers, rows, found))
+        splits, train = checked or (None, rows.frame())
+        if location:
+            tried("base_model", lambda: _check_vocabulary(parameters, location, rows, train, found))
+    return Inputs(found, splits, location)
 
 
 def _check_pairs(
-    parameters: Parameters, name: str, read: bool
-) -> tuple[list[Finding], Rows | None]:
-    """Findings about the file that a parameter names, and its rows if it is to be read."""
+    parameters: Parameters, name: str, read: bool, found: list[Finding]
+) -> Rows | None:
+    """The rows of the file that a parameter names, if it is to be read and can be used."""
     value = getattr(parameters, name)
     if not value:
-        return [], None
+        return None
     if value.startswith("hub:"):
         text = f"{name}: {value} is read from the Hub when the run starts; it was not checked"
-        return [Finding("warning", text)], None
+        found.append(Finding("warning", text))
+        return None
     path = project_path(value)
     if not path.is_file():
-        return [_no_file(name, value)], None
+        found.append(_no_file(name, value))
+        return None
     if not read:
-        return [], None
-    try:
-        rows = read_rows(path, parameters.columns, label_map=parameters.label_map)
-    except (PairsError, OSError) as error:
-        return [Finding("problem", f"{name}: {error}")], None
+        return None
+    rows = read_rows(path, parameters.columns, label_map=parameters.label_map)
     shown, seen = display_path(path), len(rows.good) + len(rows.bad)
-    extent = f"all {seen:,}" if rows.whole else f"the first {seen:,} of {rows.estimated:,}"
+    extent = f"all {seen:,}" if rows.whole else f"the first {seen:,} of about {rows.estimated:,}"
     if not seen:
-        return [Finding("problem", f"{name}: {shown} has no row", "give a file with pairs")], None
+        found.append(Finding("problem", f"{name}: {shown} has no row", "give a file with pairs"))
+        return None
     if scale := other_scale(rows.good, rows.bad):
-        return [Finding("problem", f"{name}: {shown}: {scale}")], None
+        found.append(Finding("problem", f"{name}: {shown}: {scale}"))
+        return None
     if not rows.bad:
-        return [Finding("note", f"{name}: {extent} rows of {shown} can be used")], rows
+        rest = "" if rows.whole else "; the rest was not read"
+        found.append(Finding("note", f"{name}: {extent} rows of {shown} can be used{rest}"))
+        return rows
     examples = "; ".join(map(str, rows.bad[:BAD_ROWS_SHOWN]))
     text = f"{name}: {len(rows.bad):,} of {extent} rows of {shown} cannot be used, first {examples}"
     if not rows.good:
-        return [Finding("problem", text, remedy(rows.bad) or "correct them")], None
+        found.append(Finding("problem", text, remedy(rows.bad) or "correct them"))
+        return None
     if parameters.on_bad_rows == "fail":
-        return [Finding("problem", text, "correct them, or set on_bad_rows: report")], rows
-    return [Finding("warning", text, remedy(rows.bad))], rows
+        found.append(Finding("problem", text, "correct them, or set on_bad_rows: report"))
+    else:
+        found.append(Finding("warning", text, remedy(rows.bad)))
+    return rows
 
 
 def _no_file(name: str, value: str) -> Finding:
-    near = Path(value).resolve()
-    hint = f"; did you mean {near}?" if near.is_file() else ""
-    text = f"{name}: there is no file {value!r} (relative paths start at the project's root){hint}"
+    text = f"{name}: there is no file {value[:200]!r} in the project's root or here"
     return Finding("problem", text)
 
 
@@ -218,21 +249,21 @@ def read_rows(
     return Rows(good, bad, False, max(count, round(path.stat().st_size / max(1.0, mean))))
 
 
-def _check_candidates(parameters: Parameters) -> Finding:
+def _check_candidates(parameters: Parameters, found: list[Finding]) -> None:
     value = parameters.candidates
+    if not value:
+        return
     if not project_path(value).exists():
-        return _no_file("candidates", value)
+        found.append(_no_file("candidates", value))
+        return
     from workbench.data.list_files import read_test
 
-    try:
-        counts = read_test(value, parameters.seed).recipe
-    except (OSError, ValueError) as error:
-        return Finding("problem", f"candidates: {error}")
+    counts = read_test(value, parameters.seed).recipe
     text = f"candidates: {counts['queries']:,} queries with {counts['candidates']:,} candidates"
-    return Finding("note", text)
+    found.append(Finding("note", text))
 
 
-def _check_model(parameters: Parameters) -> tuple[ModelLocation | None, list[Finding]]:
+def _check_model(parameters: Parameters, found: list[Finding]) -> ModelLocation | None:
     name, revision = parameters.base_model, parameters.base_revision
     fallback = parameters.fallback_model
     if not is_hub_name(name):
@@ -240,68 +271,104 @@ def _check_model(parameters: Parameters) -> tuple[ModelLocation | None, list[Fin
         inside = parent and rest and parent != "." and project_path(parent).is_dir()
         if inside and not project_path(name).is_dir():
             raise ModelError(f"base_model: there is no folder {name!r}")
-        return find_model(name), []
-    if fallback and is_hub_name(fallback):
+        revision = fallback = ""
+    elif fallback and is_hub_name(fallback):
         raise ModelError(f"fallback_model {fallback!r} is on the Hub too, so it is none")
-    if hub_state(name, revision) == "reachable":
+    elif hub_state(name, revision) == "reachable":
         text = f"base_model: {name} will be fetched from the Hub when the run starts"
-        return None, [Finding("note", text)]
+        found.append(Finding("note", text))
+        return None
     location = find_model(name, revision, fallback)
-    stands_in = location.name != name
-    return location, [Finding("warning", f"base_model: {location}")] * stands_in
+    if location.asked != location.name and is_hub_name(name):
+        found.append(Finding("warning", f"base_model: {location}"))
+    config = read_json(location.path / "config.json", dict[str, Any])
+    longest = config.get("max_position_embeddings")
+    if isinstance(longest, int) and longest > 0:
+        padding = config.get("pad_token_id") or 0
+        longest -= (padding + 1) * (config.get("model_type") in PADDED)
+        if parameters.max_length > longest:
+            text = f"max_length: the base model has positions for {longest:,} tokens, so pairs are "
+            text += f"cut there and not at {parameters.max_length:,}"
+            found.append(Finding("warning", text, f"set max_length: {longest}"))
+    return location
 
 
-def _check_vocabulary(location: ModelLocation, rows: Rows) -> Finding:
-    import pandas as pd
+def _check_splits(
+    parameters: Parameters, numbers: Sequence[str], rows: Rows, found: list[Finding]
+) -> tuple[Splits, "pd.DataFrame"]:
+    """The splits and the training pairs, made as notebook 1 makes them if all rows are known."""
+    from workbench.data.build_lists import build_test
+    from workbench.data.splits import prepare_data, read_split
 
-    from workbench.models import load_tokenizer
-    from workbench.vocabulary.coverage import repair_outlook, vocabulary_verdict
-
-    chosen = random.Random(0).sample(rows.good, min(SAMPLE_PAIRS, len(rows.good)))
-    pairs = pd.DataFrame(chosen, columns=["line", *COLUMNS])
-    try:
-        verdict = vocabulary_verdict(repair_outlook(pairs, pairs, load_tokenizer(location)))
-    except ModelError as error:
-        return Finding("problem", f"base_model: {error}")
-    text = f"vocabulary: {verdict['colour']}. {verdict['why']}"
-    if len(chosen) < len(rows.good) or not rows.whole:
-        text += f" (on a sample of {len(chosen):,} pairs; notebook 1 judges all of them)"
-    if verdict["colour"] == "green":
-        return Finding("note", text)
-    return Finding("warning", text, verdict["action"])
-
-
-def _check_test_split(parameters: Parameters, acts: list[str], rows: Rows | None) -> list[Finding]:
-    """Whether notebook 4 will have something to rank."""
-    found = []
-    if rows and (share := rows.positive_share) in (0, 1):
+    share = sum(row[3] >= POSITIVE for row in rows.good) / len(rows.good)
+    if share in (0, 1):
         which = "positive" if share else "negative"
         text = f"pairs: every label is {which}, so there is nothing to tell apart"
         found.append(Finding("warning", text))
-    if "04" not in acts or parameters.candidates:
-        return found
-    if "01" not in acts:
-        if RunFolder(parameters.base_model).split("test").is_file():
-            return found
-        text = "--only 04: there is nothing to rank, for this run has no data"
-        fix = "give candidates, or have it prepare data as well (--only 01,04)"
-        return [*found, Finding("problem", text, fix)]
-    if rows is None or parameters.test_pairs:
-        return found
+    ranks = "04" in numbers and not parameters.candidates
     fix = "give candidates, more pairs or a larger test_share, or leave out notebook 4 (--only)"
-    pairs = parameters.test_share * min(rows.estimated, parameters.max_pairs or rows.estimated)
-    expected = pairs * rows.positive_share
-    if int(pairs) < 1 or (not rows.positive_share and rows.whole):
-        text = "the test split will hold no positive pair, so there is nothing to rank"
-        found.append(Finding("problem", text, fix))
-    elif expected < 10:
-        text = f"the test split will hold about {expected:.0f} positive pairs: too few for a claim"
-        found.append(Finding("warning", text, fix))
-    return found
+    if rows.whole and not parameters.test_pairs.startswith("hub:"):
+        names = inspect.signature(prepare_data).parameters.keys() & Parameters.model_fields.keys()
+        given = {name: getattr(parameters, name) for name in names if name != "run_dir"}
+        with scratch_folder() as place:
+            prepare_data(place, columns=parameters.columns, **given)
+            train, test = (read_split(place, name) for name in ("train", "test"))
+        positives = int((test["label"] >= POSITIVE).sum())
+        splits = Splits(True, len(train), int((train["label"] >= POSITIVE).sum()), positives)
+        if "02" in numbers and train.empty:
+            text = "pairs: no pair is left to train on, for all of them go to dev and test"
+            found.append(Finding("problem", text, "give more pairs, or smaller shares"))
+        if ranks and not positives:
+            text = "the test split will hold no positive pair, so there is nothing to rank"
+            found.append(Finding("problem", text, fix))
+        elif ranks:
+            build_test(test, parameters.list_size, parameters.seed)
+    else:
+        train = rows.frame()
+        usable = rows.estimated * len(rows.good) / (len(rows.good) + len(rows.bad))
+        used = min(usable, parameters.max_pairs or usable)
+        tested = 0.0 if parameters.test_pairs else parameters.test_share
+        pairs = round(used * (1 - parameters.dev_share - tested))
+        splits = Splits(False, pairs, round(pairs * share), round(used * tested * share))
+    if ranks and 0 < splits.test_positives < FEW_POSITIVES and not parameters.test_pairs:
+        about = "" if splits.exact else "about "
+        text = f"the test split will hold {about}{splits.test_positives} positive pairs: too few "
+        found.append(Finding("warning", f"{text}for a claim", fix))
+    return splits, train
+
+
+def _check_vocabulary(
+    parameters: Parameters,
+    location: ModelLocation,
+    rows: Rows,
+    train: "pd.DataFrame",
+    found: list[Finding],
+) -> None:
+    from workbench.models import load_tokenizer
+    from workbench.vocabulary.coverage import repair_outlook, vocabulary_verdict
+
+    pairs, how = rows.frame(), parameters.vocabulary
+    sampled = not rows.whole or len(pairs) > SAMPLE_PAIRS
+    if sampled:
+        pairs = train = pairs.sample(min(SAMPLE_PAIRS, len(pairs)), random_state=0)
+    outlook = repair_outlook(pairs, train, load_tokenizer(location))
+    part = f" (on a sample of {len(pairs):,} pairs; notebook 1 judges all of them)" * sampled
+    if how == "keep":
+        verdict = vocabulary_verdict(outlook)
+        text = f"vocabulary: {verdict['colour']}. {verdict['why']}{part}"
+        level = "note" if verdict["colour"] == "green" else "warning"
+        found.append(Finding(level, text, verdict["action"] * (level == "warning")))
+    elif "refused" in outlook[how]:
+        raise ModelError(outlook[how]["refused"])
+    else:
+        before, after = (f"{outlook[name]['unk_share']:.2%}" for name in ("keep", how))
+        text = f"vocabulary: {how} adds {outlook[how]['added']:,} tokens; {after} of all "
+        text += f"tokens stay unknown (without it {before}){part}"
+        found.append(Finding("note", text))
 
 
 class Estimate(NamedTuple):
-    """What a run will take at most."""
+    """What a run will take."""
 
     pairs: int  # training pairs in one epoch, mined ones included
     steps: int  # optimizer steps, a lexical warm-up included
@@ -309,26 +376,22 @@ class Estimate(NamedTuple):
     kept: int  # bytes of the run folder when it is done
 
 
-def estimate(
-    parameters: Parameters, rows: int, positive_share: float, model_bytes: int, data_bytes: int
-) -> Estimate:
-    """The most a run will take, from what is known before it.
+def estimate(parameters: Parameters, splits: Splits, model_bytes: int, data_bytes: int) -> Estimate:
+    """What a run will take, from what is known before it.
 
     Args:
         parameters: of the run.
-        rows: usable pairs in the file.
-        positive_share: of them, in [0, 1].
+        splits: how many pairs it trains on, and how many of them are positive.
         model_bytes: the base model's weights.
         data_bytes: the file of pairs.
     """
-    used = min(rows, parameters.max_pairs or rows)
-    test_share = 0.0 if parameters.test_pairs else parameters.test_share
-    train = math.ceil(used * (1 - parameters.dev_share - test_share))
-    positives = math.ceil(train * positive_share)
+    train, positives = splits.train, splits.train_positives
     pairs = train + positives * parameters.symmetric + 2 * positives * parameters.hard_negatives
     sizes = [min(size, train) or train for size in read_stages(parameters.stages)]
     stages = [
-        math.ceil(math.ceil(pairs * size / train / parameters.batch_size) * parameters.epochs)
+        math.ceil(
+            math.ceil(pairs * size / max(1, train) / parameters.batch_size) * parameters.epochs
+        )
         for size in sizes
     ]
     warm_up = math.ceil(parameters.lexical_pairs / parameters.batch_size)
@@ -339,19 +402,17 @@ def estimate(
 
 
 def _check_disk(
-    parameters: Parameters, rows: Rows, location: ModelLocation, place: Path
+    parameters: Parameters, splits: Splits, location: ModelLocation, place: Path
 ) -> list[Finding]:
     """How long the training is and how much room it needs, and whether the disk has that."""
 
     def size(count: int) -> str:
         return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{math.ceil(count / 1e6)} MB"
 
-    count = round(rows.estimated * len(rows.good) / (len(rows.good) + len(rows.bad)))
     weights = sum(file.stat().st_size for file in location.path.glob("*.safetensors"))
-    data = project_path(parameters.pairs).stat().st_size
-    need = estimate(parameters, count, rows.positive_share, weights, data)
+    need = estimate(parameters, splits, weights, project_path(parameters.pairs).stat().st_size)
     text = (
-        f"at most {need.pairs:,} training pairs an epoch, {need.steps:,} steps, "
+        f"about {need.pairs:,} training pairs an epoch, {need.steps:,} steps, "
         f"{size(need.kept)} on the disk ({size(need.disk)} while it trains)"
     )
     found = [Finding("note", text)]

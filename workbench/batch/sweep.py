@@ -24,13 +24,12 @@ from workbench.files import (
     display_path,
     project_path,
     project_root,
-    read_json,
     write_json,
     write_text,
 )
 from workbench.machine import core_count
-from workbench.run_folder import RequestError
-from workbench.runs.catalog import done_runs, read_run, run_seconds
+from workbench.run_folder import RequestError, read_record
+from workbench.runs.catalog import done_runs, read_run
 from workbench.runs.folder import (
     code_digest,
     fresh_folder,
@@ -39,7 +38,6 @@ from workbench.runs.folder import (
     name_problem,
     now,
     record_request,
-    recorded_identity,
 )
 
 SCHEMA = 1  # of sweep.json
@@ -247,10 +245,11 @@ class Sweep:
         """Make a run, unless the very same is done already: `done`, `failed` or `pruned`."""
         folder, found = self.folder / job.name, self.known.get(job.identity)
         if found is not None:
-            same_code = recorded_identity(found)[1] == code_digest()
-            other = {} if same_code else {"note": "made by other code"}
+            made = read_run(found)
+            same = made.environment.get("code") == code_digest()
+            other = {} if same else {"note": "made by other code"}
             place = {} if found == folder else {"same_as": display_path(found)}
-            self._note(job, state="kept", seconds=run_seconds(found), **place, **other)
+            self._note(job, state="kept", seconds=made.seconds, **place, **other)
             return "done"
         shared = self.folder / "shared" / job.data[:16]
         if reason := await self._prepare_data(job, shared):
@@ -261,7 +260,7 @@ class Sweep:
         code, pruned = await self._work(job.name, job, folder)
         state = "done" if code == 0 else "pruned" if pruned else "failed"
         error = {"error": self._why(folder, job.name, code)} if state == "failed" else {}
-        self._note(job, state=state, seconds=run_seconds(folder), **error)
+        self._note(job, state=state, seconds=read_run(folder).seconds, **error)
         return state
 
     async def _prepare_data(self, job: Job, shared: Path) -> str:
@@ -270,7 +269,8 @@ class Sweep:
             if job.data not in self.prepared:
                 _prepare_run(job, shared)
                 name, code = f"shared-{job.data[:12]}", 0
-                if read_run(shared).status.get("acts", {}).get("01", {}).get("state") != "done":
+                entries = read_run(shared).status.get("notebooks", {})
+                if entries.get("01", {}).get("state") != "done":
                     code, _ = await self._work(name, job, shared, "--only", "01")
                 self.prepared[job.data] = "" if code == 0 else self._why(shared, name, code)
         return self.prepared[job.data]
@@ -292,7 +292,7 @@ class Sweep:
         """Why a run failed, by its own record; of one that left none, the last it printed."""
         status = read_run(folder).status
         if status.get("state") == "failed":
-            return f"notebook {status['act']}: {status['error']}"
+            return f"notebook {status.get('notebook', '?')}: {status.get('error', '')}"
         log = self.folder / "logs" / f"{name}.log"
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         what = "its process was killed" if code < 0 else f"it ended with exit code {code}"
@@ -323,8 +323,8 @@ def _prepare_run(job: Job, folder: Path, shared: Path | None = None) -> None:
     if shared:
         own = shutil.ignore_patterns(".lock", "*.yaml", "environment.json", "report.html")
         shutil.copytree(shared, folder, ignore=own, dirs_exist_ok=True)
-        status = read_json(folder / "status.json")
-        status["acts"]["01"]["shared"] = display_path(shared)
+        status = read_record(folder / "status.json")
+        status["notebooks"]["01"]["shared"] = display_path(shared)
         write_json(folder / "status.json", status)
     values = job.parameters.model_copy(update={"run_dir": display_path(folder)})
     record_request(values, folder, job.identity)
@@ -332,13 +332,8 @@ def _prepare_run(job: Job, folder: Path, shared: Path | None = None) -> None:
 
 def _ended_before(folder: Path) -> dict[str, dict[str, Any]]:
     """The runs of a search that had ended before it was interrupted, from `sweep.json`."""
-    file = folder / "sweep.json"
-    if not file.is_file():
-        return {}
-    try:
-        record = dict(read_json(file))
-    except ValueError as error:
-        raise RequestError(f"{display_path(file)} is damaged ({error})") from error
+    record = read_record(folder / "sweep.json")
     if record.get("schema", 0) > SCHEMA:
-        raise RequestError(f"{display_path(file)} was written by a newer workbench")
-    return {name: one for name, one in record["jobs"].items() if one["state"] in ENDED}
+        raise RequestError(f"{display_path(folder)} was written by a newer workbench")
+    entries = record.get("jobs", {}).items()
+    return {name: entry for name, entry in entries if entry.get("state") in ENDED}

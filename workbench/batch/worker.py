@@ -1,13 +1,24 @@
-"""One run of a sweep in its own process: `workbench run --supervised`, and how to start it."""
+"""One run of a sweep in its own process: `workbench run --supervised`, and how to start it.
+
+Also what processes that were killed have left in the system's temporary folder.
+"""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock
+
+SCRATCH = "wb-"  # the names of private folders begin so
+SCRATCH_SECONDS = 60.0  # after which such a folder is locked, or nobody's
 STOP_SECONDS = 60.0  # for a run to stop cleanly
 RELEASE_SECONDS = 60.0  # for the process of an earlier attempt to release the folder
 
@@ -65,3 +76,29 @@ def _wait_for_the_end() -> None:
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(STOP_SECONDS)
     os._exit(1)
+
+
+@contextmanager
+def scratch_folder() -> Iterator[str]:
+    """A private folder in `/tmp`, locked while it is in use.
+
+    It is there because the path of a kernel's socket may have only about 100 characters.
+    """
+    near = "/tmp" if os.path.isdir("/tmp") else None
+    with (
+        tempfile.TemporaryDirectory(prefix=SCRATCH, dir=near, ignore_cleanup_errors=True) as place,
+        FileLock(f"{place}/.lock"),
+    ):
+        yield place
+
+
+def remove_leftovers() -> None:
+    """Remove the private folders of commands that were killed: nobody holds their lock."""
+    for top in {"/tmp", tempfile.gettempdir()}:
+        for place in Path(top).glob(f"{SCRATCH}*/"):
+            with suppress(OSError):  # somebody else's, in use, or gone by now
+                found = place.lstat()
+                mine = found.st_uid == os.getuid() and not place.is_symlink()
+                if mine and time.time() - found.st_mtime > SCRATCH_SECONDS:
+                    with FileLock(place / ".lock", timeout=0):
+                        shutil.rmtree(place)

@@ -16,7 +16,7 @@ from workbench.models import find_model, load_tokenizer
 from workbench.ranking.metrics import METRICS
 from workbench.ranking.uncertainty import REHEARSAL_GROUPS, claim, format_estimate
 from workbench.reports.findings import Record, data, names, ranking, training
-from workbench.run_folder import RunFolder
+from workbench.run_folder import RunFolder, WholeLineage, read_record
 from workbench.training.log import STEPS, TrainingLog, step_means
 from workbench.vocabulary.coverage import readability, vocabulary_verdict
 from workbench.vocabulary.repair import training_texts
@@ -262,12 +262,12 @@ def write_card(run_dir: str | Path, **settings: Any) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return dict(read_json(path)) if path.is_file() else {}
+    return dict(read_record(path))
 
 
 def _facts(run: RunFolder, settings: dict[str, Any]) -> dict[str, Any]:
     """What the template prints, and the functions that it calls."""
-    stages = read_json(run.lineage)["stages"]
+    stages = read_json(run.lineage, WholeLineage)["stages"]
     for stage in stages:  # older lineages have no log
         stage.setdefault("log", TrainingLog(run.path, stage["stage"]).rows())
     last, base = stages[-1], stages[0]["base"]

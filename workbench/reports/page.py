@@ -17,7 +17,7 @@ import nbformat
 import yaml
 from markupsafe import Markup
 
-from workbench.files import read_json, write_text
+from workbench.files import write_text
 from workbench.ranking.uncertainty import claim, format_estimate
 from workbench.reports.browser import STYLE as BROWSER_STYLE
 from workbench.reports.browser import query_html
@@ -25,7 +25,7 @@ from workbench.reports.figures.style import packaged_font
 from workbench.reports.findings import Record, count
 from workbench.reports.findings.ranking import verdict
 from workbench.reports.model_card import recommendations, repaired
-from workbench.run_folder import RunFolder
+from workbench.run_folder import RunFolder, read_record
 
 STATES = {"better": "green", "worse": "red", "tied": "red"}  # of a claim; others are amber
 COLOURS = {"green": "#009E73", "amber": "#E69F00", "red": "#D55E00"}
@@ -256,7 +256,7 @@ def write_report(run_dir: str | Path) -> Path:
 
 
 def _read(path: Path) -> Any:
-    return read_json(path) if path.is_file() else {}
+    return read_record(path)
 
 
 def _ladder(metrics: Record) -> list[dict[str, Any]]:

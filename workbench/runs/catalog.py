@@ -4,46 +4,45 @@ import json
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 
-from workbench.files import display_path, project_path, read_json, sha256
-from workbench.run_folder import ACTS, SCHEMA, RequestError, RunFolder
-from workbench.runs.folder import read_status, recorded_identity
+from workbench.files import display_path, project_path, sha256
+from workbench.run_folder import NOTEBOOKS, SCHEMA, RequestError, RunFolder, read_record
+from workbench.runs.parameters import read_settings
 
-FAST_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # there may be hundreds of runs
-
-
-MAX_PARAMETERS_BYTES = 1_000_000
+PROJECT = "reranker-workbench"  # the experiment in MLflow
+LOGGED = ("loss", "learning_rate", "grad_norm", "dev_loss", "dev_ap")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class RunRecord:
     """What a run folder says about itself; what is missing or damaged is empty.
 
     Its `state` is `done`, `running`, `failed`, `interrupted` (it says running, but no process is at
-    work), `incomplete` (not all notebooks), or `unreadable`.
+    work), `incomplete` (not all notebooks), or `damaged`.
     """
 
     name: str
     folder: Path
-    state: str
-    problem: str  # why it failed or is unreadable
-    status: dict[str, Any]
-    parameters: dict[str, Any]  # what was asked
-    environment: dict[str, Any]  # versions, commit, code and machine
-    data: dict[str, Any]  # the manifest without its lists of rows
-    metrics: dict[str, dict[str, float]]  # by name the model's `mean`, `low`, `high`
-    test: str  # digest of the candidate lists; runs that share it ranked the same queries
+    state: str = ""
+    problem: str = ""  # why it failed, or what of it is damaged
+    status: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, Any] = field(default_factory=dict)  # what was asked
+    environment: dict[str, Any] = field(default_factory=dict)  # versions, commit, machine
+    data: dict[str, Any] = field(default_factory=dict)  # the manifest without its lists of rows
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)  # the model's, by name
+    test: str = ""  # digest of the candidate lists; runs that share it ranked the same queries
 
     @property
     def seconds(self) -> float:
         """The time that its notebooks took together."""
-        return _seconds(self.status)
+        entries = self.status.get("notebooks", {}).values()
+        return round(sum(entry.get("seconds", 0.0) for entry in entries), 1)
 
     def value(self, metric: str) -> float | None:
         """The model's mean of a metric, if it is defined."""
@@ -51,79 +50,64 @@ class RunRecord:
 
 
 def read_run(folder: str | Path) -> RunRecord:
-    """A run folder's records."""
-    run, problem, state, status = RunFolder(folder), "", "unreadable", {}
-    try:
-        status = read_status(run.path)
-        state = _state(run.path, status)
-        problem = str(status.get("error", "")) if state == "failed" else ""
-    except RequestError as error:
-        problem = str(error)
-    try:
-        parameters = _read_parameters(run.parameters)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        parameters, state, problem = {}, "unreadable", f"parameters.yaml: {error}"
-    manifest, rows = _read_record(run.manifest), _read_record(run.metrics).get("rows")
-    for name in ("bad_rows", "bad_row_examples", "sides", "groups"):
-        manifest.pop(name, None)
-    model: dict[str, Any] = {}
-    for row in rows if isinstance(rows, list) else []:
-        model = row if isinstance(row, dict) and row.get("scorer") == "model" else model
-    return RunRecord(
-        name=run.path.name,
-        folder=run.path,
-        state=state,
-        problem=problem,
-        status=status,
-        parameters=parameters,
-        environment=_read_record(run.environment),
-        data=manifest,
-        metrics={name: value for name, value in model.items() if isinstance(value, dict)},
-        test=sha256(run.candidates) if run.candidates.is_file() else "",
-    )
+    """A run folder's records; damage in one of them leaves the others readable."""
+    run = RunFolder(folder)
+    record, problems = RunRecord(run.path.name, run.path), []
+    read = {
+        "status": lambda: read_record(run.status),
+        "parameters": lambda: _plain(read_settings(run.parameters)),
+        "environment": lambda: read_record(run.environment),
+        "data": lambda: _without_rows(read_record(run.manifest)),
+        "metrics": lambda: _of_model(read_record(run.metrics)),
+        "test": lambda: sha256(run.candidates) if run.candidates.is_file() else "",
+    }
+    for name, reader in read.items():
+        try:
+            setattr(record, name, reader())
+        except (ValueError, OSError) as error:
+            problems.append(str(error))
+    if record.status.get("schema", SCHEMA) > SCHEMA:
+        problems.append(f"{display_path(run.path)} was written by a newer workbench")
+    record.state = "damaged" if problems else _state(run.path, record.status)
+    failed = record.status.get("error", "") if record.state == "failed" else ""
+    record.problem = "; ".join(problems) or failed
+    return record
+
+
+def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {n: v for n, v in parameters.items() if v is None or isinstance(v, str | int | float)}
+
+
+def _without_rows(manifest: dict[str, Any]) -> dict[str, Any]:
+    lists = ("bad_rows", "bad_row_examples", "sides", "groups")
+    return {name: value for name, value in manifest.items() if name not in lists}
+
+
+def _of_model(metrics: dict[str, Any]) -> dict[str, dict[str, float]]:
+    rows = [row for row in metrics.get("rows", []) if row["scorer"] == "model"]
+    return {n: value for row in rows[-1:] for n, value in row.items() if isinstance(value, dict)}
 
 
 def _state(folder: Path, status: dict[str, Any]) -> str:
-    if status.get("schema", SCHEMA) > SCHEMA:
-        raise RequestError(f"{display_path(folder)} was written by a newer workbench")
     state = str(status.get("state", "incomplete"))
     stopped = state == "failed" and status.get("error") in ("KeyboardInterrupt", "Terminated")
     if stopped or (state == "running" and not in_use(folder)):
         return "interrupted"
-    return "incomplete" if state == "done" and {*status.get("acts", {})} != {*ACTS} else state
+    entries = status.get("notebooks", {})
+    finished = all(entries.get(number, {}).get("state") == "done" for number in NOTEBOOKS)
+    return "incomplete" if state == "done" and not finished else state
 
 
 def in_use(folder: Path) -> bool:
     """Whether another process holds the folder's lock."""
-    if not (folder / ".lock").exists():
-        return False
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            return False
-    except (Timeout, OSError):
-        return True
-
-
-def _read_parameters(file: Path) -> dict[str, Any]:
-    """The plain values of `parameters.yaml`."""
-    if file.stat().st_size > MAX_PARAMETERS_BYTES:
-        raise ValueError(f"has more than {MAX_PARAMETERS_BYTES:,} bytes")
-    given = yaml.load(file.read_text(encoding="utf-8"), Loader=FAST_LOADER)
-    if not isinstance(given, dict):
-        raise ValueError("holds no parameters")
-    return {str(k): v for k, v in given.items() if v is None or isinstance(v, str | int | float)}
-
-
-def _read_record(file: Path) -> dict[str, Any]:
-    try:
-        value = read_json(file)
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _seconds(status: dict[str, Any]) -> float:
-    return round(sum(act.get("seconds", 0.0) for act in status.get("acts", {}).values()), 1)
+    with suppress(OSError):  # it cannot be locked where nothing can be written
+        if (folder / ".lock").exists():
+            try:
+                with FileLock(folder / ".lock", timeout=0):
+                    pass
+            except Timeout:
+                return True
+    return False
 
 
 def run_folders(place: str | Path) -> list[Path]:
@@ -137,7 +121,7 @@ def run_folders(place: str | Path) -> list[Path]:
     if (folder / "sweep.json").is_file():
         return _sweep_folders(folder)
     found: dict[Path, None] = {}
-    for path in sorted(path for path in folder.glob("*/") if not path.is_symlink()):
+    for path in _folders(folder):
         found |= dict.fromkeys([path] if _is_run(path) else _sweep_folders(path))
     return list(found)
 
@@ -146,45 +130,26 @@ def _is_run(folder: Path) -> bool:
     return RunFolder(folder).parameters.is_file()
 
 
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*/") if not path.is_symlink())
+
+
 def _sweep_folders(folder: Path) -> list[Path]:
-    if not (folder / "sweep.json").is_file():
+    """The runs in a sweep's folder, and those elsewhere that its record names."""
+    record, found = folder / "sweep.json", _folders(folder)
+    if not record.is_file():
         return []
-    jobs = _read_record(folder / "sweep.json").get("jobs", {})
-    shared = [
-        project_path(job["same_as"])
-        for job in (jobs.values() if isinstance(jobs, dict) else ())
-        if isinstance(job, dict) and isinstance(job.get("same_as"), str)
-    ]
-    return [path for path in (*sorted(folder.glob("*/")), *shared) if _is_run(path)]
+    with suppress(ValueError, OSError):  # a sweep that is damaged has its own runs still
+        entries = read_record(record)["jobs"].values()
+        found += [project_path(entry["same_as"]) for entry in entries if entry.get("same_as")]
+    return [path for path in found if _is_run(path)]
 
 
 def done_runs(runs_dir: Path) -> dict[str, Path]:
     """Runs in a folder, and in the sweeps in it, with all notebooks done; by identity."""
-    found = {}
-    for folder in run_folders(runs_dir):
-        try:
-            status = read_status(folder)
-        except RequestError:
-            continue
-        identity, acts = recorded_identity(folder)[0], status.get("acts", {})
-        finished = {act for act in ACTS if acts.get(act, {}).get("state") == "done"}
-        if identity and status.get("state") == "done" and finished == set(ACTS):
-            found[identity] = folder
-    return found
-
-
-def run_seconds(folder: Path) -> float:
-    """The time that a run's notebooks took together."""
-    try:
-        return _seconds(read_status(folder))
-    except RequestError:
-        return 0.0
-
-
-PROJECT = "reranker-workbench"  # the experiment
-
-
-LOGGED = ("loss", "learning_rate", "grad_norm", "dev_loss", "dev_ap")
+    records = [read_run(folder) for folder in run_folders(runs_dir)]
+    done = {one.environment.get("identity"): one.folder for one in records if one.state == "done"}
+    return {identity: folder for identity, folder in done.items() if identity}
 
 
 def export_runs(records: Sequence[RunRecord], uri: str = "") -> int:

@@ -16,22 +16,21 @@ from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, Field
 
 from workbench.files import (
+    DamagedError,
     LinkError,
     display_path,
     links_leading_out,
     project_path,
     project_root,
-    read_json,
     refuse_links,
     sha256,
     write_json,
     write_text,
 )
 from workbench.models import ModelError, find_model, hub_state, is_hub_name
-from workbench.run_folder import SCHEMA, RequestError, RunFolder, set_aside
+from workbench.run_folder import SCHEMA, RequestError, RunFolder, read_record, set_aside
 from workbench.runs.parameters import Parameters, SettingsError, read_settings
 
 RECORDED_PACKAGES = (
@@ -141,26 +140,26 @@ def folder_problems(
             f"{shown} exists: choose another --name, or --resume it, or name the notebooks to run "
             "again with --only"
         )
+    run = RunFolder(run_dir)
     try:
-        schema = read_status(run_dir).get("schema", SCHEMA)
-    except RequestError as error:
-        return [*problems, str(error)]
-    if schema > SCHEMA:
-        problems.append(
-            f"{shown} was written by a newer workbench (schema {schema}, known here: {SCHEMA}): "
-            "update this one, or choose another --name"
-        )
-    elif resume:
-        problems += changed_parameters(parameters, run_dir)
+        for file in (run.manifest, run.lineage, run.metrics, run.browser):
+            read_record(file)
+        schema = read_record(run.status).get("schema", SCHEMA)
+        if schema > SCHEMA:
+            problems.append(
+                f"{shown} was written by a newer workbench (schema {schema}, known here: "
+                f"{SCHEMA}): update this one, or choose another --name"
+            )
+        elif resume:
+            problems += changed_parameters(parameters, run_dir)
+    except (DamagedError, SettingsError) as error:
+        problems.append(str(error))
     return problems
 
 
 def changed_parameters(parameters: Parameters, run_dir: Path) -> list[str]:
     """Which parameters, or else which data, differ from those the run was started with."""
-    try:
-        recorded = read_settings(run_dir / "parameters.yaml")
-    except SettingsError as error:
-        return [str(error)]
+    recorded = read_settings(run_dir / "parameters.yaml")
     # A parameter that is newer than the run had its default.
     before = {name: field.default for name, field in Parameters.model_fields.items()} | recorded
     changed = [
@@ -174,53 +173,16 @@ def changed_parameters(parameters: Parameters, run_dir: Path) -> list[str]:
 
 def _changed_data(parameters: Parameters, run_dir: Path) -> list[str]:
     """Which files of pairs are no longer those that the run's data was made from."""
-    try:
-        manifest = dict(read_json(RunFolder(run_dir).manifest))
-    except (OSError, ValueError, TypeError):
-        return []  # absent or incomplete; notebook 1 makes it again
+    manifest = read_record(RunFolder(run_dir).manifest)
     problems = []
     for name, record in {"pairs": manifest, "test_pairs": manifest.get("test_pairs", {})}.items():
-        path, was = project_path(getattr(parameters, name)), record.get("sha256")
+        path, was = project_path(getattr(parameters, name)), str(record.get("sha256", ""))
         if was and path.is_file() and (now_is := sha256(path)) != was:
             problems.append(
                 f"{name}: {display_path(path)} has changed since the run was started (sha256 "
                 f"{now_is[:12]}…, it was {was[:12]}…); --resume continues with the same data"
             )
     return problems
-
-
-class Act(BaseModel):
-    """What of a notebook's entry in `status.json` is relied on."""
-
-    state: str = ""
-    seconds: float = 0.0
-
-
-class Status(BaseModel):
-    """What of `status.json` is relied on."""
-
-    schema_: int = Field(SCHEMA, alias="schema")
-    state: str = ""
-    error: str = ""
-    acts: dict[str, Act] = {}
-
-
-def read_status(run_dir: str | Path) -> dict[str, Any]:
-    """`status.json` of a run; empty if it has none.
-
-    Raises:
-        RequestError: it is not what a run writes.
-    """
-    file = RunFolder(run_dir).status
-    if not file.is_file():
-        return {}
-    try:
-        status = read_json(file)
-        Status.model_validate(status)
-    except (ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        raise RequestError(f"{display_path(file)} is damaged ({reason})") from None
-    return dict(status)
 
 
 def record_request(parameters: Parameters, folder: Path, identity: str = "") -> None:
@@ -277,15 +239,6 @@ def run_identity(parameters: Parameters) -> str:
 def data_identity(parameters: Parameters) -> str:
     """The same for notebook 1 alone: runs that share it can share its result."""
     return _identity(parameters, DATA_PARAMETERS)
-
-
-def recorded_identity(run_dir: Path) -> tuple[str, str]:
-    """Identity and digest of the code that a run has recorded; empty if it has not."""
-    try:
-        recorded = dict(read_json(RunFolder(run_dir).environment))
-    except (OSError, ValueError, TypeError, RecursionError):
-        return "", ""
-    return str(recorded.get("identity", "")), str(recorded.get("code", ""))
 
 
 def _identity(parameters: Parameters, names: Sequence[str]) -> str:

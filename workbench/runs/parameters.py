@@ -4,8 +4,10 @@ A test compares the notebooks' `parameters` cells with them.
 """
 
 import difflib
+import glob
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,12 +15,13 @@ import yaml
 from pydantic import ValidationError
 from yaml.constructor import ConstructorError
 
-from workbench.files import display_path, project_path
+from workbench.files import display_path, found_path, project_path, project_root
 from workbench.ranking.metrics import METRICS
 from workbench.training.recipe import Recipe, setting
 
 MAX_YAML_BYTES = 1_000_000
 MAX_YAML_DEPTH = 20  # lists and mappings inside one another
+PATHS = {"pairs", "test_pairs", "candidates", "base_model", "fallback_model", "compare_runs"}
 
 
 class ParameterError(ValueError):
@@ -95,8 +98,21 @@ def load_parameters(path: str | Path, overrides: Iterable[tuple[str, str]] = ())
 def given_parameters(
     path: str | Path | None, overrides: Iterable[tuple[str, str]] = ()
 ) -> dict[str, Any]:
-    """What a YAML file (see `read_settings`) and the overrides ask for, unchecked."""
-    return (read_settings(path) if path is not None else {}) | dict(overrides)
+    """What a YAML file (see `read_settings`) and the overrides ask for, unchecked.
+
+    Paths of inputs that are found in the working directory alone become absolute.
+    """
+    given = (read_settings(path) if path is not None else {}) | dict(overrides)
+    for name in PATHS & given.keys():
+        with suppress(ValueError, TypeError, AttributeError):  # the check of values explains it
+            parts = given[name].split(",") if name == "compare_runs" else [given[name]]
+            given[name] = ",".join(map(_found, parts))
+    return given
+
+
+def _found(path: str) -> str:
+    elsewhere = path.strip() and found_path(path.strip()) != project_path(path.strip())
+    return str(found_path(path.strip())) if elsewhere else path
 
 
 def check_parameters(given: Mapping[str, Any]) -> Parameters:
@@ -157,12 +173,12 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The mapping in a YAML file; empty for a file without any value.
 
     Args:
-        path: from the working directory, or else from the project's root.
+        path: see `found_path`.
 
     Raises:
         SettingsError: the file cannot be read, or holds anything but plain settings.
     """
-    file = Path(path) if Path(path).is_file() else project_path(path)
+    file = found_path(path)
     text, shown = _text(file, str(path)), display_path(file.resolve())
     try:
         value = yaml.load(text, Loader=_PlainLoader)
@@ -188,7 +204,9 @@ def _text(file: Path, given: str) -> str:
         raise SettingsError(f"{given}: is a link to {os.readlink(file)!r}, which is not there")
     if not file.is_file():
         reason = "is a folder or a device, not a file" if file.exists() else "there is no such file"
-        raise SettingsError(f"{given}: {reason}")
+        near = project_root().glob(f"notebooks/*/{glob.escape(file.name)}")
+        hint = "".join(f"; did you mean {display_path(one)}?" for one in near)
+        raise SettingsError(f"{given}: {reason}{hint}")
     try:
         if file.stat().st_size > MAX_YAML_BYTES:
             raise SettingsError(f"{given}: has more than {MAX_YAML_BYTES:,} bytes")

@@ -21,7 +21,7 @@ from workbench.files import display_path, read_json, write_json
 from workbench.machine import on_gpu, torch_threads
 from workbench.models import ModelLocation, find_model, load_tokenizer, read_lineage
 from workbench.ranking.uncertainty import sigmoid
-from workbench.run_folder import RunFolder, set_aside
+from workbench.run_folder import RunFolder, read_record, set_aside
 from workbench.scoring.cross_encoder import ModelScorer, load_cross_encoder
 from workbench.training.checkpoints import ResumeError, SnapshotCallback, save_model
 from workbench.training.log import TrainingLog
@@ -379,7 +379,7 @@ def pairs_sha256(pairs: pd.DataFrame) -> str:
 def record_figures(run_dir: str | Path) -> None:
     """Write into the lineage how the evaluated models of the run's stages ranked."""
     folder = RunFolder(run_dir)
-    lineage, found = read_json(folder.lineage), read_json(folder.metrics)
+    lineage, found = read_record(folder.lineage), read_record(folder.metrics)
     rows = {row["scorer"]: row for row in found["rows"]}
     test = {name: found[name] for name in ("queries", "ties")}
     test["test"] = found.get("recipe", {}).get("source")
