@@ -267,7 +267,7 @@ def test_precision_is_checked_and_auto_takes_what_the_processor_is_quick_in(
     assert Recipe(speed="fast").resolved_precision() == quick
     assert Recipe().resolved_precision() == "float32"  # exact is the library's, bit for bit
     assert Recipe(precision="bfloat16").resolved_precision() == "bfloat16"
-    with pytest.raises(ValueError, match="'auto', 'float32' or 'bfloat16'"):
+    with pytest.raises(ValueError, match="'auto', 'float32', 'bfloat16' or 'float16'"):
         Recipe(precision="half")
 
 
