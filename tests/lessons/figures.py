@@ -9,11 +9,12 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
+import workbench as wb
 from workbench.data.overlap import characters, jaccard
 from workbench.data.splits import text_groups
 from workbench.files import project_root, write_json
 from workbench.lessons.recording import distinct_texts, lessons_folder, recorded, tokenizer
-from workbench.ranking import metrics
+from workbench.ranking import metrics, uncertainty
 
 
 def mean_ndcg(score, lists, ties="expected"):
@@ -179,9 +180,76 @@ def lesson_5(run):
     }
 
 
+def lesson_6(run):
+    texts = [*run.train["sentence_0"], *run.train["sentence_1"]]
+    candidates = [text for one in run.lists for text in one.candidates]
+    gains = [one.relevance for one in run.lists]
+    found = {}
+    for name, scorer in {
+        "tfidf": wb.scoring.TfidfCosine(texts),
+        "bm25": wb.scoring.Bm25(candidates),
+        "jaccard": wb.scoring.CharacterJaccard(),
+    }.items():
+        scores = [scorer.score(one.pairs()) for one in run.lists]
+        found[name] = metrics.rank_metrics(scores, gains)["ndcg@10"]
+    groups = wb.data.query_groups(run.lists)
+    gap = uncertainty.bootstrap_mean(found["tfidf"] - found["jaccard"], groups=groups)
+    gaps = np.column_stack([found["tfidf"] - found["bm25"], found["tfidf"] - found["jaccard"]])
+    p = [uncertainty.randomisation_test(column[:, None], groups)[0] for column in gaps.T]
+    return {
+        "tfidf": f"{found['tfidf'].mean():.3f}",
+        "bm25": f"{found['bm25'].mean():.3f}",
+        "tfidf_minus_jaccard": f"{gap.mean:.3f} [{gap.low:.3f}, {gap.high:.3f}]",
+        "p_bm25": f"{p[0]:.2f}",
+        "p_jaccard": f"{p[1]:.4f}",
+    }
+
+
+def lesson_7(run):
+    positive = run.test["label"].to_numpy() >= 0.5
+    dev = run.dev["label"].to_numpy() >= 0.5
+    probability = uncertainty.sigmoid(run.test_logits)
+    rate = float(run.train["label"].mean())
+    constant = metrics.brier(np.full(len(positive), rate), positive)
+    score = metrics.brier(probability, positive)
+    cut = metrics.fit_threshold(run.dev_logits, dev)
+    rng, drawn = np.random.default_rng(0), []
+    for _ in range(500):
+        rows = rng.integers(0, len(dev), len(dev))
+        fitted = metrics.fit_threshold(run.dev_logits[rows], dev[rows])
+        drawn.append(
+            np.nan if np.isnan(fitted) else np.mean((run.test_logits >= fitted) == positive)
+        )
+    low, high = np.nanpercentile(drawn, [5, 95])
+    return {
+        "ece": f"{metrics.calibration_error(probability, positive):.3f}",
+        "least_probability": f"{probability.min():.2f}",
+        "most_probability": f"{probability.max():.2f}",
+        "brier": f"{score:.4f}",
+        "brier_constant": f"{constant:.4f}",
+        "brier_skill": f"{1 - score / constant:.3f}",
+        "majority": f"{1 - positive.mean():.3f}",
+        "threshold_accuracy": f"{np.mean((run.test_logits >= cut) == positive):.3f}",
+        "threshold_low": f"{low:.2f}",
+        "threshold_high": f"{high:.2f}",
+    }
+
+
+def lesson_8(run):
+    def missing(*splits):
+        texts = {text for one in splits for text in [*one["sentence_0"], *one["sentence_1"]]}
+        return sum(token_list(c) == ("[UNK]",) for c in set("".join(texts)) if not c.isspace())
+
+    return {
+        "missing_train": f"{missing(run.train)}",
+        "missing_all": f"{missing(run.train, run.dev, run.test)}",
+    }
+
+
 def figures():
     run = recorded()
-    return {k: v for part in (lesson_1, lesson_2, lesson_3, lesson_5) for k, v in part(run).items()}
+    parts = (lesson_1, lesson_2, lesson_3, lesson_5, lesson_6, lesson_7, lesson_8)
+    return {name: value for part in parts for name, value in part(run).items()}
 
 
 if __name__ == "__main__":

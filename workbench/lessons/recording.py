@@ -95,7 +95,10 @@ def texts(rng: np.random.Generator, count: int) -> list[str]:
 def recorded() -> Recorded:
     """The recorded run; read once, so do not change what it holds."""
     scores = read_json(recording() / "scores.json")
-    pairs, train, dev, test = _sample()
+    pairs = pd.read_csv(project_root() / SAMPLE)
+    held = {name: scores["rows"][name] for name in ("dev", "test")}
+    dev, test = (pairs.iloc[rows].reset_index(drop=True) for rows in held.values())
+    train = pairs.drop(index=[*held["dev"], *held["test"]]).reset_index(drop=True)
     lists = wb.data.read_candidates(recording() / "lists.jsonl")
     log = wb.read_training_log(recording())
     of_lists = [np.array(row) for row in scores["lists"]]
@@ -109,7 +112,6 @@ def record(run_dir: str | Path) -> Path:
     Raises:
         RecordingError: the run was made from other data, or split them differently.
     """
-    *_, dev, test = _sample()
     manifest = wb.read_manifest(run_dir)
     mine = {"sha256": sha256(project_root() / SAMPLE), **SPLIT}
     if differing := [name for name, value in mine.items() if manifest.get(name) != value]:
@@ -118,16 +120,22 @@ def record(run_dir: str | Path) -> Path:
             f"the lessons need {mine[differing[0]]!r} (make a run of the sample with "
             f"-p dev_share {SPLIT['dev_share']} -p test_share {SPLIT['test_share']})"
         )
-    lists = wb.data.build_candidates(test, LIST_SIZE, SPLIT["seed"])
+    held = _held_out()
+    pairs = pd.read_csv(project_root() / SAMPLE)
+    dev, test = (pairs.iloc[rows] for rows in held.values())
+    if wb.read_split(run_dir, "test")["sentence_1"].tolist() != test["sentence_1"].tolist():
+        raise RecordingError(f"{run_dir} was split in another way than now: make a new run")
+    lists = wb.data.build_candidates(test.reset_index(drop=True), LIST_SIZE, SPLIT["seed"])
     model = wb.scoring.ModelScorer.load(wb.find_model(str(run_dir)))
     asked = [[pair for one in lists for pair in one.pairs()]]
     asked += [list(zip(f["sentence_0"], f["sentence_1"], strict=True)) for f in (dev, test)]
-    of_lists, of_dev, of_test = (_rounded(model.score(pairs)) for pairs in asked)
+    of_lists, of_dev, of_test = (_rounded(model.score(both)) for both in asked)
     folder, values = recording(), iter(of_lists)
     wb.data.lists.write_candidates(folder / "lists.jsonl", lists)
     shutil.copy(RunFolder(run_dir).training_log, folder / "training_log.jsonl")
     rows = [[next(values) for _ in one.candidates] for one in lists]
-    write_json(folder / "scores.json", {"dev": of_dev, "test": of_test, "lists": rows})
+    scores = {"rows": held, "dev": of_dev, "test": of_test, "lists": rows}
+    write_json(folder / "scores.json", scores)
     weights = sha256(RunFolder(run_dir).model / "model.safetensors")
     write_json(folder / "made_from.json", {**mine, "list_size": LIST_SIZE, "model": weights})
     return folder
@@ -140,17 +148,17 @@ def stale() -> str:
     for name, value in now.items():
         if made_from[name] != value:
             return f"{name} was {made_from[name]!r} when the run was recorded, and is {value!r}"
-    run = recorded()
-    lengths = [len(one.candidates) for one in run.lists], [len(row) for row in run.list_logits]
-    if lengths[0] != lengths[1] or len(run.test) != len(run.test_logits):
-        return "the recorded scores do not fit the recorded lists and the test split"
+    if read_json(recording() / "scores.json")["rows"] != _held_out():
+        return "the sample is split in another way now than when the run was recorded"
     return ""
 
 
-def _sample() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+def _held_out() -> dict[str, list[int]]:
+    """The rows of the sample, from 0, that are in dev and in test as it is split now."""
     pairs = pd.read_csv(project_root() / SAMPLE)
+    pairs["row"] = range(len(pairs))
     splits = wb.data.split_pairs(pairs, **SPLIT)
-    return pairs, splits["train"], splits["dev"], splits["test"]
+    return {name: splits[name]["row"].tolist() for name in ("dev", "test")}
 
 
 def _rounded(scores: np.ndarray) -> list[float]:

@@ -58,8 +58,8 @@ wb.show(ax)
 print("my guess:", my_shape)
 
 # %% [markdown] tags=["lang-en"]
-# Up and down; between first and last it fell by a third. Did the model learn anything? The picture
-# cannot say, for it lacks the line that gives it a scale.
+# Up and down. Whoever smooths it, or picks two of its points, can tell any story. Did the model learn
+# anything? The picture cannot say, for it lacks the line that gives it a scale.
 #
 # ## Exercise 5.1: the loss of knowing nothing
 #
@@ -69,8 +69,8 @@ print("my guess:", my_shape)
 #
 # Write a function that draws this as a horizontal line into the axes it is given.
 
-# %% [markdown] tags=["lang-zh"] of="252de766"
-# 上下波动；首尾相比降了三分之一。模型学到东西了吗？这张图说不了，因为它缺一条给出尺度的线。
+# %% [markdown] tags=["lang-zh"] of="6c782967"
+# 上下波动。只要平滑一下，或者挑两个点，什么故事都能讲。模型学到东西了吗？这张图说不了，因为它缺一条给出尺度的线。
 #
 # ## 练习 5.1：一无所知的损失
 #
@@ -201,7 +201,7 @@ check("5.3", inside_band)
 #
 # ## "The model has begun to memorise"
 #
-# The dev loss of the run was lowest early and rose later. Before you call that overfitting, count:
+# The dev loss of the run rises and falls as well. Before you call a rise overfitting, count:
 # dev has [[dev_pairs]] pairs with [[dev_positives]] positives, and this is the first epoch: no pair
 # has been seen twice. What has not been seen twice cannot have been memorised. A dev loss of
 # [[dev_pairs]] pairs moves by itself.
@@ -226,7 +226,7 @@ check("5.3", inside_band)
 # **In the workbench:** `notebooks/03_plot_loss.ipynb` draws the curve of your own run. Which of its
 # sentences would you now sign?
 
-# %% [markdown] tags=["lang-zh"] of="f05c7cab"
+# %% [markdown] tags=["lang-zh"] of="b02899e1"
 # ## 只看损失，比较两次训练
 #
 # 在 97,230 对公开数据上，同一个基础模型用同样的小预算训练了两次（见 `docs/measurements.md`）。训练 A 的损失停在 [[keep_loss]]，训练 B 停在 [[extend_loss]]。*哪个排序更好？仅凭损失能肯定吗？* 写一句话，再打开：
@@ -239,7 +239,7 @@ check("5.3", inside_band)
 #
 # ## “模型开始死记了”
 #
-# 这次训练的开发集损失早期最低，后来上升。先别说过拟合，数一数：开发集只有 [[dev_pairs]] 对，其中 [[dev_positives]] 个正例；而且这是第一个轮次，没有一对被看过两次。没看过两次的，不可能被死记。[[dev_pairs]] 对上的损失自己就会波动。
+# 这次训练的开发集损失也有升有降。先别把上升叫作过拟合，数一数：开发集只有 [[dev_pairs]] 对，其中 [[dev_positives]] 个正例；而且这是第一个轮次，没有一对被看过两次。没看过两次的，不可能被死记。[[dev_pairs]] 对上的损失自己就会波动。
 #
 # ## 常见误解
 #
