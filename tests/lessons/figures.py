@@ -171,6 +171,8 @@ def lesson_5(run):
         "constant_low": f"{low:.2f}",
         "constant_high": f"{high:.2f}",
         "constant_falls": f"{100 * np.mean(logs[:, -1] < logs[:, 0]):.0f} %",
+        "log_above": f"{np.sum(loss > high)}",
+        "log_below": f"{np.sum(loss < low)}",
         "log_inside": f"{np.sum((loss >= low) & (loss <= high))}",
         "dev_pairs": f"{len(dev)}",
         "dev_positives": f"{int(dev.sum())}",

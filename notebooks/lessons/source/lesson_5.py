@@ -154,17 +154,17 @@ print("my guess:", my_lines)
 # %% [markdown] tags=["lang-en"]
 # Means of a constant model scatter with a standard deviation of [[constant_sd]], 90 % of them between
 # [[constant_low]] and [[constant_high]]; in [[constant_falls]] of such logs the last line is below
-# the first. Of the real log [[log_inside]] of [[log_lines]] lines lie in that band. Its mean,
-# [[mean_loss]], is not below [[base_rate_loss]]. **This training cannot be told from learning that
-# positives are rare.**
+# the first. Of the real log [[log_inside]] of [[log_lines]] lines lie in that band, [[log_above]] above
+# it and [[log_below]] below: it moves up and down a little more, and its mean, [[mean_loss]], is not
+# below [[base_rate_loss]]. **Nothing in this log shows more than learning that positives are rare.**
 #
 # ## Exercise 5.3: inside the band
 #
 # Write that as a function: `simulated` has shape (runs, lines). For each line, take the 5th and
 # 95th percentile over the runs; return the share of the log's lines that lie between.
 
-# %% [markdown] tags=["lang-zh"] of="130fd53a"
-# 常数模型的各行平均，标准差为 [[constant_sd]]，90 % 落在 [[constant_low]] 与 [[constant_high]] 之间；[[constant_falls]] 的这种日志末行低于首行。真实日志 [[log_lines]] 行中有 [[log_inside]] 行在这个范围内，平均 [[mean_loss]]，并不低于 [[base_rate_loss]]。**这次训练无法与“学会正例很少”区分开。**
+# %% [markdown] tags=["lang-zh"] of="2549c786"
+# 常数模型的各行平均，标准差为 [[constant_sd]]，90 % 落在 [[constant_low]] 与 [[constant_high]] 之间；[[constant_falls]] 的这种日志末行低于首行。真实日志 [[log_lines]] 行中有 [[log_inside]] 行在这个范围内，[[log_above]] 行在其上，[[log_below]] 行在其下：波动略大，平均 [[mean_loss]] 并不低于 [[base_rate_loss]]。**这份日志所显示的，不超过“学会正例很少”。**
 #
 # ## 练习 5.3：在带内
 #
