@@ -18,12 +18,12 @@ def has_head(location: ModelLocation) -> bool:
     """Whether a model has the weights of a trained head, so that its score means something."""
     from safetensors import safe_open
 
+    heads = ("classifier.", "score.", "lm_head.")
     for file in location.path.glob("*.safetensors"):
         with safe_open(file, framework="numpy") as weights:
-            if any(
-                name.startswith(("classifier.", "score.", "lm_head.")) for name in weights.keys()
-            ):
-                return True
+            names = list(weights.keys())
+        if any(name.startswith(heads) for name in names):
+            return True
     return False
 
 

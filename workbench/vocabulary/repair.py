@@ -219,8 +219,8 @@ def _with_words(tokenizer: "Tokenizer", texts: Sequence[str], dictionary: Dictio
     normal = [reader.normalizer.normalize_str(text) for text in texts]
     characters = sorted({c for text in normal for c in text if HAN_CHARACTER.fullmatch(c)})
     repaired, added = word_tokenizer(tokenizer, words_in(normal, dictionary), characters)
-    ids = tuple(repaired.token_to_id(token) for token in added)
-    return Repair("words", repaired, tuple(added), ids, {})
+    number = repaired.get_vocab()
+    return Repair("words", repaired, tuple(added), tuple(number[token] for token in added), {})
 
 
 def training_texts(pairs: pd.DataFrame) -> list[str]:
@@ -313,8 +313,8 @@ def apply_repair(model: "CrossEncoder", repair: Repair, rows: np.ndarray) -> Non
     if repair.how == "words":  # the base's own class would put back BERT's pre-tokenizer
         from transformers import PreTrainedTokenizerFast
 
-        old = model.tokenizer
-        model[0].processor = PreTrainedTokenizerFast(
+        old, module = model.tokenizer, model[0]
+        module.processor = PreTrainedTokenizerFast(  # type: ignore[assignment]
             tokenizer_object=repair.tokenizer,
             model_max_length=old.model_max_length,
             model_input_names=old.model_input_names,
