@@ -145,6 +145,7 @@ def test_notebook_4_measures_the_whole_ladder_with_tests_and_says_what_may_be_cl
     assert names == {
         "model",
         "base",
+        "base_dictionary",
         "random",
         "candidate_order",
         "char_jaccard",

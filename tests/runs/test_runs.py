@@ -110,6 +110,7 @@ def test_a_run_folder_holds_what_the_plan_says(finished):
     names = {
         "model",
         "base",
+        "base_dictionary",
         "ngram_regression",
         "bm25",
         "tfidf_cosine",

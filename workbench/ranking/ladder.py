@@ -125,6 +125,9 @@ def ladder_scorers(
         ValueError: two scorers would have the same name.
     """
     load, left_out = _loader(max_length, seed, backend), dict(subject.left_out)
+    base = subject.base or (None if subject.own else subject.model)
+    record = (read_lineage(subject.model) or [{}])[-1]
+    dictionary = str(record.get("request", {}).get("dictionary", ""))
     tokenizer = load_tokenizer(subject.model)
     scorers = {"model": load(subject.model)}
     if subject.base is not None:
@@ -132,7 +135,12 @@ def ladder_scorers(
     for name, kind in BASELINES.items():
         try:
             scorer = kind.build(
-                train=subject.splits["train"], lists=lists, seed=seed, tokenizer=tokenizer
+                train=subject.splits["train"],
+                lists=lists,
+                seed=seed,
+                tokenizer=tokenizer,
+                base=base,
+                dictionary=dictionary,
             )
         except ValueError as error:
             scorer, left_out[name] = None, str(error)

@@ -20,6 +20,8 @@ from workbench.data.pairs import Float32Array, TextPair
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from workbench.models import ModelLocation
+
 
 class Scorer(Protocol):
     """What baselines and models have in common."""
@@ -226,10 +228,10 @@ def _terms(text: str) -> list[str]:
 
 
 class Baseline(NamedTuple):
-    """How a baseline is built: `build(train=, lists=, seed=, tokenizer=)` gives the scorer.
+    """How a baseline is built: `build(train=, lists=, seed=, tokenizer=, base=, dictionary=)`.
 
-    It is None if the baseline needs training pairs, or the model's tokenizer, and there are none;
-    it raises `ValueError` if the baseline cannot learn from them.
+    It gives the scorer, or None if the baseline needs training pairs, the model's tokenizer or its
+    base, and there are none; it raises `ValueError` if the baseline cannot be made from them.
     """
 
     build: Callable[..., Scorer | None]
@@ -245,7 +247,29 @@ def _tfidf(train: pd.DataFrame | None, lists: Sequence[CandidateList], **_: Any)
     return TfidfCosine([*train["sentence_0"], *train["sentence_1"]])
 
 
+def _base_dictionary(
+    train: pd.DataFrame | None,
+    lists: Sequence[CandidateList],
+    seed: int,
+    base: "ModelLocation | None" = None,
+    dictionary: str = "",
+    **_: Any,
+) -> Scorer | None:
+    from workbench.scoring.zero_shot import ZeroShot
+    from workbench.vocabulary.dictionary import HAN_CHARACTER
+
+    texts = [text for one in lists for text in (one.query, *one.candidates)]
+    if base is None:
+        return None
+    if not any(HAN_CHARACTER.search(text) for text in texts):
+        raise ValueError("no text has Chinese characters, which the dictionary explains")
+    if train is not None:
+        texts += [*train["sentence_0"], *train["sentence_1"]]
+    return ZeroShot.with_dictionary(base, list(dict.fromkeys(texts)), dictionary, seed=seed)
+
+
 BASELINES = {
+    "base_dictionary": Baseline(_base_dictionary),
     "ngram_regression": Baseline(
         lambda train, seed, **_: None if train is None else NgramRegression(seed).fit(train)
     ),

@@ -12,12 +12,15 @@ from workbench.data.build_lists import build_candidates
 from workbench.data.list_files import read_candidates
 from workbench.data.lists import CandidateError, CandidateList
 from workbench.files import project_path, write_json
+from workbench.models import ModelError
 from workbench.vocabulary.coverage import (
     missing_characters,
     repair_outlook,
     texts_of,
     vocabulary_verdict,
 )
+from workbench.vocabulary.dictionary import HAN_CHARACTER, read_dictionary
+from workbench.vocabulary.repair import repair_vocabulary
 from workbench.vocabulary.tokens import count_tokens, tokenize, unknown_pieces
 
 if TYPE_CHECKING:
@@ -148,6 +151,35 @@ def token_view(tokenizer: "Tokenizer", texts: list[str]) -> pd.DataFrame:
         share = sum(token.unknown for token in tokens) / max(1, len(tokens))
         rows.append((text, " ".join(token.token for token in tokens), share))
     return pd.DataFrame(rows, columns=["text", "tokens", "unk_share"])
+
+
+def word_view(
+    tokenizer: "Tokenizer", learned: Sequence[str], texts: Sequence[str], dictionary: str = ""
+) -> pd.DataFrame:
+    """Texts word by word as a model with `vocabulary: words` reads them, with their first gloss.
+
+    Args:
+        tokenizer: the base model's.
+        learned: training texts, from which the words are taken.
+        texts: what to show.
+        dictionary: see `read_dictionary`.
+
+    Returns:
+        Columns `text` and `words`; no row where there is no dictionary, no Chinese character, or
+        a tokenizer that takes no words.
+    """
+    shown = [text for text in texts if HAN_CHARACTER.search(text)]
+    try:
+        glosses = read_dictionary(dictionary) if shown else {}
+        reader = repair_vocabulary(tokenizer, learned, "words", dictionary=glosses).tokenizer
+    except ModelError:
+        shown = []
+    rows = []
+    for text in shown:
+        units = [piece.token.removeprefix("##") for piece in tokenize(reader, text)]
+        read = (f"{u} ({glosses[u][0]})" if glosses.get(u) else u for u in units)
+        rows.append((text, " · ".join(read)))
+    return pd.DataFrame(rows, columns=["text", "words"])
 
 
 def _summary(values: Any) -> dict[str, float]:
