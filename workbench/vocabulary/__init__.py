@@ -9,5 +9,6 @@ __getattr__, __dir__ = lazy_names(
             "contradictory_rows inspect_pairs lists_for_ceiling pair_tokens sample_rows "
             "save_inspection token_view word_view"
         ),
+        "repair": "training_texts",
     },
 )
