@@ -5,6 +5,7 @@ and code that comes with a model is never run.
 """
 
 import importlib.util
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -51,6 +52,7 @@ CODE_ALLOWED = re.compile(
     r"(\.[a-z_]+)?\."
     r"(Transformer|Pooling|Normalize|Dense|Dropout|LayerNorm|LogitScore|WeightedLayerPooling)"
 )
+HEADS = ("classifier.weight", "classifier.out_proj.weight", "score.weight")
 LAYER = re.compile(r"(?:^|\.)(?:layer|layers|h)\.(\d+)\.")
 MIN_LENGTH = 8  # tokens of a pair; three or four are special
 OFFLINE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -165,23 +167,49 @@ def load_tokenizer(location: ModelLocation) -> "Tokenizer":
     """The fast tokenizer as the library reads it, without truncation or padding.
 
     The library may set options of `tokenizer_config.json` in place of those in `tokenizer.json`.
+    Where both say the same, it is not loaded, nor is torch.
 
     Raises:
         ModelError: there is no `tokenizer.json`, or one that does not fit the model.
     """
-    from transformers import AutoTokenizer
+    from tokenizers import Tokenizer
 
     file = location.path / "tokenizer.json"
     if not file.is_file():
         shown = f"{location.name}: {display_path(file)}"
         raise ModelError(f"{shown} is missing; save the model with a fast tokenizer")
-    with library_errors(location):
-        found = AutoTokenizer.from_pretrained(str(location.path), **OFFLINE)
-        _check_vocabulary(location, found)
-        tokenizer: Tokenizer = found.backend_tokenizer
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises this very class
+        raise ModelError(f"{location.name} cannot be loaded: {str(error)[:300]}") from error
+    if not _options_agree(location.path, tokenizer):
+        with library_errors(location):
+            from transformers import AutoTokenizer
+
+            found = AutoTokenizer.from_pretrained(str(location.path), **OFFLINE)
+            tokenizer = found.backend_tokenizer
+    _check_vocabulary(location, tokenizer)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def _options_agree(folder: Path, tokenizer: "Tokenizer") -> bool:
+    """Whether a BERT tokenizer's two files say the same, so that the library changes nothing."""
+    file = folder / "tokenizer_config.json"
+    options = read_json(file) if file.is_file() else {}
+    state = json.loads(tokenizer.to_str())
+    found = [(state[part] or {}).get("type") for part in ("model", "normalizer", "pre_tokenizer")]
+    if found != ["WordPiece", "BertNormalizer", "BertPreTokenizer"] or options.get(
+        "tokenizer_class"
+    ) not in ("BertTokenizer", "BertTokenizerFast"):
+        return False
+    named = {
+        "lowercase": options.get("do_lower_case", True),
+        "strip_accents": options.get("strip_accents"),
+        "handle_chinese_chars": options.get("tokenize_chinese_chars", True),
+    }
+    return all(state["normalizer"][name] == value for name, value in named.items())
 
 
 def _check_vocabulary(location: ModelLocation, tokenizer: Any) -> None:
@@ -387,7 +415,7 @@ def _checked(name: str, kind: str, folder: Path, revision: str = "") -> ModelLoc
         raise ModelError(f"{where} cannot be used: {odd.relative_to(folder)} is no regular file")
     try:
         config = read_json(folder / "config.json", dict[str, Any])
-        problem = _code_named(folder) or _layers_misfit(weights, config)
+        problem = _code_named(folder) or _misfit(weights, config)
     except (ValueError, RecursionError) as error:
         problem = str(error)
     if problem:
@@ -395,28 +423,36 @@ def _checked(name: str, kind: str, folder: Path, revision: str = "") -> ModelLoc
     return ModelLocation(name, kind, folder, revision, sha256(weights[0]), asked=name)
 
 
-def _layers_misfit(files: list[Path], config: dict[str, Any]) -> str:
-    """Whether the weights are readable and of as many layers as the config says: why not, or "".
+def _misfit(files: list[Path], config: dict[str, Any]) -> str:
+    """Why the weights cannot be those of a reranker with this config; empty if they can.
 
     What else does not fit, the library finds without reading weights (see `model_max_length`); but
     it would first make all the layers that a config asks for.
     """
     from safetensors import SafetensorError, safe_open
 
-    names = set[str]()
+    differ = "weights and config belong to different models"
+    shapes: dict[str, list[int]] = {}
     for file in files:
         try:
             with safe_open(file, framework="numpy") as weights:
-                names |= set(weights.keys())
+                names = weights.keys()
+                shapes |= {name: weights.get_slice(name).get_shape() for name in names}
         except (SafetensorError, OSError) as error:
             return f"{file.name} is damaged or cut short ({error})"
-    layers = {int(found[1]) for found in map(LAYER.search, names) if found}
+    layers = {int(found[1]) for found in map(LAYER.search, shapes) if found}
     count = config.get("num_hidden_layers", config.get("n_layers"))
     if layers and isinstance(count, int) and layers != set(range(min(count, 10_000))):
-        return (
-            f"config.json says {count:,} layers, but the weights hold {len(layers)}: weights and "
-            "config belong to different models"
-        )
+        return f"config.json says {count:,} layers, but the weights hold {len(layers)}: {differ}"
+    wanted = [config.get("vocab_size"), config.get("embedding_size", config.get("hidden_size"))]
+    for name, shape in shapes.items():
+        if name in HEADS and shape[0] != 1:
+            return (
+                f"it has {shape[0]} labels ({name}), but a reranker gives one score per pair: "
+                "choose a model trained with one label"
+            )
+        if name.endswith("word_embeddings.weight") and None not in wanted and shape != wanted:
+            return f"{name} is {shape}, but config.json says {wanted}: {differ}"
     return ""
 
 

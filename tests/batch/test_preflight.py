@@ -259,7 +259,7 @@ MODELS = {
     "with two labels": (two_labels, "it has 2 labels"),
     "of the wrong shape": (wrong_shape, "weights and config belong to different models"),
     "cut short": (cut_short, "damaged or cut short"),
-    "with a broken config": (config_is_no_json, "config.json is not readable"),
+    "with a broken config": (config_is_no_json, "config.json is damaged"),
     "with another tokenizer": (another_tokenizer, "this vocabulary belongs to another model"),
 }
 

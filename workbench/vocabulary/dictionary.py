@@ -11,6 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +48,33 @@ STOP_WORD = re.compile(
 )
 
 
-def read_dictionary(source: str = "") -> dict[str, tuple[str, ...]]:
-    """Words with their glosses, the most common sense first.
+class Glosses(Mapping[str, tuple[str, ...]]):
+    """A dictionary whose entries are taken apart when they are asked for.
+
+    Args:
+        entries: by word, its definitions as they stand in the file, names last.
+    """
+
+    def __init__(self, entries: Mapping[str, Sequence[str]]) -> None:
+        self.entries = entries
+
+    def __getitem__(self, word: str) -> tuple[str, ...]:
+        senses = [s for entry in self.entries[word] for g in entry.split("/") for s in _senses(g)]
+        return tuple(dict.fromkeys(senses))[:MAX_SENSES]
+
+    def __contains__(self, word: object) -> bool:
+        return word in self.entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+@lru_cache(maxsize=2)
+def read_dictionary(source: str = "") -> Glosses:
+    """Words with their glosses, the most common sense first; a word may have none.
 
     Args:
         source: a CC-CEDICT file (`.txt` or `.u8`, also in gzip), or a table of two columns, word
@@ -58,29 +84,33 @@ def read_dictionary(source: str = "") -> dict[str, tuple[str, ...]]:
 
     Raises:
         ModelError: there is no such file, it has no entry, or the package is not installed.
+
+    Example:
+        >>> read_dictionary()["开通"][0]  # doctest: +SKIP
+        'to open'
     """
     path = project_path(source) if source else _packaged_file()
     if not path.is_file():
         raise ModelError(f"dictionary {source!r}: there is no such file")
     words: dict[str, list[str]] = {}
-    proper: dict[str, list[str]] = {}  # names come after everything else
+    names: dict[str, list[str]] = {}
     try:
         opener = gzip.open if path.suffix == ".gz" else open
         with opener(path, "rb") as file, io.TextIOWrapper(file, encoding="utf-8-sig") as lines:
-            entries = _table(lines) if ".tsv" in path.suffixes else _cedict(lines)
-            for word, senses, is_name in entries:
-                (proper if is_name else words).setdefault(word, []).extend(senses)
+            for word, entry, is_name in (
+                _table(lines) if ".tsv" in path.suffixes else _cedict(lines)
+            ):
+                (names if is_name else words).setdefault(word, []).append(entry)
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise ModelError(f"dictionary {source or path.name!r} cannot be read ({error})") from error
-    for word, senses in proper.items():
-        words.setdefault(word, []).extend(senses)
-    found = {w: tuple(dict.fromkeys(senses))[:MAX_SENSES] for w, senses in words.items() if senses}
-    if not found:
+    for word, entries in names.items():
+        words.setdefault(word, []).extend(entries)
+    if not words:
         raise ModelError(
             f"dictionary {source!r} has no entry: it must be a CC-CEDICT file, or a .tsv with a "
             "word and its gloss on each line"
         )
-    return found
+    return Glosses(words)
 
 
 def _packaged_file() -> Path:
@@ -93,20 +123,19 @@ def _packaged_file() -> Path:
     return Path(next(iter(package.submodule_search_locations))) / PACKAGED_FILE
 
 
-def _cedict(lines: Iterable[str]) -> Iterator[tuple[str, list[str], bool]]:
+def _cedict(lines: Iterable[str]) -> Iterator[tuple[str, str, bool]]:
     for line in lines:
         if entry := ENTRY.match(line):
             traditional, simplified, reading, glosses = entry.groups()
-            senses = [sense for gloss in glosses.split("/") for sense in _senses(gloss)]
-            for word in dict.fromkeys((simplified, traditional)):
-                yield word, senses, reading[:1].isupper()
+            for word in {simplified, traditional}:
+                yield word, glosses, reading[:1].isupper()
 
 
-def _table(lines: Iterable[str]) -> Iterator[tuple[str, list[str], bool]]:
+def _table(lines: Iterable[str]) -> Iterator[tuple[str, str, bool]]:
     for line in lines:
         word, separator, gloss = line.rstrip("\r\n").partition("\t")
-        if separator and word.strip():
-            yield word.strip(), [s for part in gloss.split("/") for s in _senses(part)], False
+        if separator and word.strip() and gloss.strip():
+            yield word.strip(), gloss, False
 
 
 def _senses(gloss: str) -> list[str]:
