@@ -1,6 +1,10 @@
 """Sphinx configuration of the pages: nothing on them is loaded from elsewhere."""
 
+from sphinx.search.zh import SearchChinese
+
 from workbench import __version__
+
+SearchChinese.language_name = "English"  # Sphinx 9.0 calls the stemmer by it: EnglishStemmer
 
 project = "Reranker Workbench"
 copyright = "the Reranker Workbench authors, Apache-2.0"
