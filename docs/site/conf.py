@@ -15,6 +15,7 @@ html_title = "Reranker Workbench"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_search_language = "zh"  # cuts Chinese into words by jieba, and English as usual
+html_context = {"default_mode": "auto"}  # light or dark, as the reader has it
 html_show_sphinx = False
 html_copy_source = False
 html_theme_options = {"show_toc_level": 2, "use_download_button": False, "navigation_depth": 2}
