@@ -199,6 +199,8 @@ def _options_agree(folder: Path, tokenizer: "Tokenizer") -> bool:
     file = folder / "tokenizer_config.json"
     options = read_json(file) if file.is_file() else {}
     state = json.loads(tokenizer.to_str())
+    if options.get("tokenizer_class") in ("PreTrainedTokenizerFast", "TokenizersBackend"):
+        return True  # a class without options of its own: it is what its file says
     found = [(state[part] or {}).get("type") for part in ("model", "normalizer", "pre_tokenizer")]
     if found != ["WordPiece", "BertNormalizer", "BertPreTokenizer"] or options.get(
         "tokenizer_class"
@@ -452,7 +454,8 @@ def _misfit(files: list[Path], config: dict[str, Any]) -> str:
                 "choose a model trained with one label"
             )
         if name.endswith("word_embeddings.weight") and None not in wanted and shape != wanted:
-            return f"{name} is {shape}, but config.json says {wanted}: {differ}"
+            sizes = [" x ".join(map(str, size)) for size in (shape, wanted)]
+            return f"{name} is {sizes[0]}, but config.json says {sizes[1]}: {differ}"
     return ""
 
 

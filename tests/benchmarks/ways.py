@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -67,6 +68,7 @@ def backend(options):
     try:
         with tempfile.TemporaryDirectory() as exported:
             if name in EXPORTED and not (folder / EXPORTED[name]).is_file():
+                shutil.copy(folder / "tokenizer.json", exported)  # it goes with the file
                 folder = Path(exported)
                 write_onnx(model, folder, int8=name == "onnx-int8")
             if name == "auto":

@@ -50,7 +50,8 @@ def test_a_model_made_elsewhere_is_evaluated_as_it_is(tmp_path, tiny_model):
         "test": 0,
     }
     scorers, left_out = ladder_scorers(subject, LISTS, max_length=32)
-    assert set(left_out) == {"base", "ngram_regression"}
+    assert set(left_out) == {"base", "base_dictionary", "ngram_regression"}
+    assert "no text has Chinese characters" in left_out["base_dictionary"]
     assert "of 0 pairs 0 are positive" in left_out["ngram_regression"]
     assert list(scorers) == [
         "model",
