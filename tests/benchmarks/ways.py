@@ -9,9 +9,9 @@ seconds, its highest memory so far in bytes, and what it found. All are JSON, on
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
-import shutil
 import tempfile
 import time
 from pathlib import Path

@@ -72,7 +72,7 @@ def test_the_command_runs_the_chain_and_prints_where_the_report_is(finished):
     run, told = finished
     ending = told[told.index("writing the report") :]
     assert f"report: {run / 'report.html'}\nnext:   workbench score {run} " in ending
-    assert re.search(r"nDCG@10: model [\d.]+ \[.*\], best other: \w+ [\d.]+ \[", ending)
+    assert re.search(r"nDCG@10: model [\d.]+.*, best other: \w+ [\d.]+", ending)
     assert f"model:  {run / 'model'}\n" in ending
     assert "pairs/s" in told
 
@@ -126,7 +126,7 @@ def test_a_run_folder_holds_what_the_plan_says(finished):
 def test_the_card_takes_up_the_figures(finished):
     card = (finished[0] / "model/README.md").read_text(encoding="utf-8")
     assert "| char_jaccard |" in card
-    assert "unknown to the vocabulary" in card
+    assert "unknown to the model's vocabulary" in card
 
 
 def test_an_existing_run_is_refused_and_untouched(finished, capsys, request_file):
@@ -266,7 +266,10 @@ def test_what_rests_on_an_act_run_anew_is_no_longer_done(anew, left):
         (["learning_rat", "1"], "did you mean 'learning_rate'?"),
         (["epochs", "many"], "epochs: input should be a valid number"),
         (["batch_size", "0"], "batch_size: input should be greater than or equal to 1"),
-        (["precision", "half"], "precision: input should be 'auto', 'float32' or 'bfloat16'"),
+        (
+            ["precision", "half"],
+            "precision: input should be 'auto', 'float32', 'bfloat16' or 'float16'",
+        ),
         (["pairs", "no/such.csv"], "there is no file 'no/such.csv'"),
         (["candidates", "no/such.jsonl"], "there is no file 'no/such.jsonl'"),
         (["base_model", "bundled:none"], "the only bundled model"),

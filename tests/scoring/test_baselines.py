@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from workbench.data.lists import CandidateList
+from workbench.models import find_model
 from workbench.scoring.baselines import (
     BASELINES,
     Bm25,
@@ -102,12 +103,14 @@ def test_ngram_regression_must_be_fitted_first():
         NgramRegression().score([("a", "b")])
 
 
-def test_every_baseline_is_built_by_name_in_the_order_of_the_ladder(sample):
+def test_every_baseline_is_built_by_name_in_the_order_of_the_ladder(sample, tiny_model):
     lists = [CandidateList("怎么借钱", ("如何借款", "天气好"), (1.0, 0.0))]
     pairs = lists[0].pairs()
     given = {"train": sample, "lists": lists, "seed": 7, "tokenizer": words()}
+    given["base"] = find_model(str(tiny_model))
     built = {name: one.build(**given) for name, one in BASELINES.items()}
     assert list(built) == [
+        "base_dictionary",
         "ngram_regression",
         "bm25",
         "tfidf_cosine",
@@ -154,6 +157,7 @@ def test_without_training_pairs_the_regression_is_left_out_and_tfidf_fits_the_ca
     lists = [CandidateList("ab", ("abc", "xyz"), (1.0, 0.0))]
     built = {n: one.build(train=None, lists=lists, seed=1) for n, one in BASELINES.items()}
     assert [name for name, scorer in built.items() if scorer is None] == [
+        "base_dictionary",
         "ngram_regression",
         "token_jaccard",
     ]

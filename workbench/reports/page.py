@@ -241,7 +241,7 @@ def write_report(run_dir: str | Path) -> Path:
         verdict=_clean(markdown2html(found)),
         colour=STATES.get(claim(metrics).state, "") if metrics else "",
         ladder=_ladder(metrics),
-        next=[_clean(markdown2html(one)) for one in recommendations(run.path)],
+        next=_next_steps(run),
         facts=_facts(run, status, metrics),
         files={file: label for file, label in files.items() if (run.path / file).exists()},
         tables={label: values for label, values in tables.items() if values},
@@ -271,6 +271,15 @@ def _ladder(metrics: Record) -> list[dict[str, Any]]:
         row = {"scorer": row["scorer"], "mean": mean, "low": low, "width": high - low}
         rows.append(row | {"text": format_estimate(value)})
     return sorted(rows, key=lambda row: -row["mean"])
+
+
+def _next_steps(run: RunFolder) -> list[str]:
+    """What the card recommends, as HTML; nothing where the records do not carry it."""
+    from nbconvert.filters import markdown2html
+
+    with suppress(LookupError, TypeError, ValueError, AttributeError):
+        return [_clean(markdown2html(one)) for one in recommendations(run.path)]
+    return []
 
 
 def _facts(run: RunFolder, status: Record, metrics: Record) -> dict[str, str]:

@@ -75,7 +75,12 @@ def read_run(folder: str | Path) -> RunRecord:
 
 
 def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
-    return {n: v for n, v in parameters.items() if v is None or isinstance(v, str | int | float)}
+    kept = (str, int, float, dict, type(None))
+    return {
+        name: str(value) if isinstance(value, dict) else value
+        for name, value in parameters.items()
+        if isinstance(value, kept)
+    }
 
 
 def _without_rows(manifest: dict[str, Any]) -> dict[str, Any]:
