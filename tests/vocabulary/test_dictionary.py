@@ -37,7 +37,7 @@ CHARACTERS = "我的坏了怎么开通会员手机界世\U00020000豈"
 TEXT = st.text(
     st.sampled_from(CHARACTERS + "会員龘𠀁")
     | st.sampled_from("aZ9 ,。！ｉé　ありÅ\u0301\t")
-    | st.characters(),
+    | st.characters(exclude_categories=["Cs"]),
     max_size=30,
 )
 

@@ -122,7 +122,7 @@ def test_what_is_missing_and_repaired_in_words(inspection, tokenizer):
     text = findings.missing(inspection)
     assert text.startswith(f"{missing['distinct']:,} different characters are missing")
     table = findings.repair_table(inspection)
-    assert table.index.tolist() == ["keep", "unused", "extend"]
+    assert table.index.tolist() == ["keep", "unused", "extend", "words"]
     assert table.loc["extend", "unknown tokens"] == "0.00%"
     assert float(table.loc["keep", "best accuracy"]) < float(table.loc["extend", "best accuracy"])
     text = findings.repair(inspection)

@@ -273,10 +273,13 @@ def vocabulary_verdict(outlook: Mapping[str, Any]) -> dict[str, str]:
     elif best == "keep":
         action = "Choose a base model that has the characters: this tokenizer cannot be repaired."
     else:
-        action = (
-            f"Train with vocabulary: {best}, which leaves {outlook[best]['unk_share']:.2%} unknown;"
-            " or choose a base model made for this language."
-        )
+        action = "Choose a base model made for this language; or "
+        if "unk_share" in outlook.get("words", {}) and outlook["words"]["added"]:
+            action += (
+                "train with vocabulary: words and new_embeddings: dictionary, which leaves "
+                f"{outlook['words']['unk_share']:.2%} unknown and says what words mean; or "
+            )
+        action += f"with vocabulary: {best}, which leaves {outlook[best]['unk_share']:.2%} unknown."
     return {"colour": colour, "why": why, "action": action}
 
 

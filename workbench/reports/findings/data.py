@@ -163,15 +163,15 @@ def repair_table(inspection: Record) -> pd.DataFrame:
 def repair(inspection: Record) -> str:
     """What each repair of the vocabulary would bring back, and the advice."""
     outlooks = inspection["repairs"]
-    for outlook in outlooks.values():
-        if "refused" in outlook:
-            return f"No repair is possible here. {outlook['refused']}."
+    refused = [outlook["refused"] for outlook in outlooks.values() if "refused" in outlook]
+    if len(refused) == len(outlooks) - 1:  # all but `keep`
+        return f"No repair is possible here. {refused[0]}."
     repairs = (
         f"`{choice}` adds {count(one['added'], 'token')}, learned from the train split, and leaves "
         f"{one['unk_share']:.2%} unknown"
         + (f"; {one['left_out']:,} find no slot." if one["left_out"] else ".")
         for choice, one in outlooks.items()
-        if choice != "keep"
+        if choice != "keep" and "refused" not in one
     )
     return sentences(
         "As it is, {unk_share:.1%} of the tokens are unknown; pairs that look the same as a pair "
