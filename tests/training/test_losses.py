@@ -73,7 +73,10 @@ def test_a_loss_trains_and_predict_gives_what_the_card_says(name, run, tiny_mode
     ("given", "said"),
     [
         ({"loss": "hinge"}, "loss: input should be 'bce', 'mse'"),
-        ({"loss_parameters": {"weight": 2}}, "loss bce has no parameter 'weight'; it has activ"),
+        (
+            {"loss_parameters": {"weight": 2}},
+            "loss bce has no parameter 'weight'; it has activation_fn",
+        ),
         ({"loss_parameters": {"pos_weight": -1}}, "pos_weight must be above 0 and finite"),
         ({"loss_parameters": {"pos_weight": "x"}}, "valid number"),
         ({"loss_parameters": '{"pos_weight": "'}, "must be a mapping"),
