@@ -128,9 +128,12 @@ def chain(once, tiny_model, tmp_path_factory):
     return once("chain", make)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """Chromium, headless; without it a test is skipped, but fails where NEED_BROWSER is set."""
+    """Chromium, headless; without it a test is skipped, but fails where NEED_BROWSER is set.
+
+    It is closed with its module: an open one keeps the event loop, and papermill needs its own.
+    """
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None or importlib.util.find_spec("playwright") is None:
         (pytest.fail if os.environ.get("NEED_BROWSER") else pytest.skip)(
