@@ -218,7 +218,7 @@ def write_report(run_dir: str | Path) -> Path:
 
     run = RunFolder(run_dir)
     records, status, metrics, environment = map(
-        _read, (run.browser, run.status, run.metrics, run.environment)
+        read_record, (run.browser, run.status, run.metrics, run.environment)
     )
     notebooks = [
         _section(path, n) for n, path in enumerate(sorted(run.notebooks.glob("*.ipynb")), 1)
@@ -255,10 +255,6 @@ def write_report(run_dir: str | Path) -> Path:
     return run.report
 
 
-def _read(path: Path) -> Any:
-    return read_record(path)
-
-
 def _ladder(metrics: Record) -> list[dict[str, Any]]:
     """The scorers by falling nDCG@10, with the places of bar and interval in percent."""
     rows = []
@@ -287,7 +283,7 @@ def _facts(run: RunFolder, status: Record, metrics: Record) -> dict[str, str]:
     facts: dict[str, str] = {}
     unrecorded = suppress(LookupError, TypeError, ValueError, AttributeError)
     with unrecorded:
-        manifest = _read(run.manifest)
+        manifest = read_record(run.manifest)
         rows = manifest["rows"]
         splits = (f"{name} {one['pairs']:,}" for name, one in manifest["sides"].items())
         facts["Data"] = (
@@ -295,7 +291,7 @@ def _facts(run: RunFolder, status: Record, metrics: Record) -> dict[str, str]:
             f"{', '.join(splits)} pairs"
         )
     with unrecorded:
-        stages = _read(run.lineage)["stages"]
+        stages = read_record(run.lineage)["stages"]
         base, last = stages[0]["base"], stages[-1]
         asked, recipe = base.get("asked", base["name"]), last["recipe"]
         missing = "" if asked == base["name"] else f", in place of {asked}, which was out of reach"

@@ -263,7 +263,7 @@ def repair_model(
     Raises:
         ModelError: the vocabulary cannot be repaired, or there is no dictionary.
     """
-    glosses = read_dictionary(dictionary) if how == "words" or start == "dictionary" else {}
+    glosses = _glosses(how, start, dictionary)
     made = repair_vocabulary(tokenizer, texts, how, dictionary=glosses)
     body: Any = model[0].model
     matrix = body.get_input_embeddings().weight.numpy(force=True)
