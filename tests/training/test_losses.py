@@ -9,7 +9,7 @@ import pytest
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import losses as library
 
-from workbench.data.splits import DataError, prepare_data, read_split
+from workbench.data.splits import DataError, read_split
 from workbench.models import find_model
 from workbench.reports import findings
 from workbench.reports.model_card import write_card
@@ -22,19 +22,6 @@ from workbench.training.stages import fine_tune
 
 SHORT = {"max_length": 32, "learning_rate": 1e-3, "max_steps": 4, "hard_negatives": 2}
 PAIRS = [("怎么开通会员", "如何办理会员"), ("a", "b"), ("会员", "c")]
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    run = tmp_path_factory.mktemp("prepared") / "run"
-    prepare_data(run, "data/sample_pairs.csv", max_pairs=100, dev_share=0.2, test_share=0.2)
-    return run
-
-
-@pytest.fixture
-def run(prepared, tmp_path):
-    shutil.copytree(prepared, tmp_path / "run")
-    return tmp_path / "run"
 
 
 def test_every_loss_of_the_library_for_one_output_has_a_name():

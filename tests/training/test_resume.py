@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from workbench.data.splits import prepare_data
 from workbench.files import read_json
 from workbench.models import find_model, read_lineage
 from workbench.training.checkpoints import (
@@ -28,19 +27,6 @@ from workbench.training.recipe import Recipe
 from workbench.training.stages import fine_tune
 
 RECIPE = Recipe(max_length=32, learning_rate=1e-3)
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    run = tmp_path_factory.mktemp("prepared") / "run"
-    prepare_data(run, "data/sample_pairs.csv", max_pairs=100, dev_share=0.2, test_share=0.2)
-    return run
-
-
-@pytest.fixture
-def run(prepared, tmp_path):
-    shutil.copytree(prepared, tmp_path / "run")
-    return tmp_path / "run"
 
 
 def order(folder):
