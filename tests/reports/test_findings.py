@@ -36,7 +36,7 @@ def test_phrases():
     assert phrases.count(0, "pair") == "0 pairs"
     assert phrases.names(["a", "b", "c"]) == "`a`, `b` and `c`"
     assert phrases.code("a`b\n\nc") == "`a'b c`"
-    assert phrases.sentences("{a}", False, "b {c}.", a="{c}", c=1) == "{c} b 1."
+    assert phrases.sentences("{a}", False, "", "b.") == "{a} b."
 
 
 def test_rows_and_splits(manifest):

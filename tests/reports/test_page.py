@@ -102,7 +102,7 @@ def test_the_summary_names_data_base_settings_and_time(tmp_path):
         manifest={"source": "a<b.csv", "rows": {"read": 101, "bad": 1}, "sides": sides},
         metrics=metrics(0.1),
         environment={"packages": {"torch": "2.13"}},
-        status={"state": "done", "started": "now", "acts": {"01": {"seconds": 61.2}}},
+        status={"state": "done", "started": "now", "notebooks": {"01": {"seconds": 61.2}}},
     )
     for fact in (
         "a&lt;b.csv: 101 rows, 1 set aside; train 90, dev 0, test 10 pairs",

@@ -1,4 +1,4 @@
-"""The reference model's card: its values in our recipe, and its log beside ours."""
+"""The reference model's card: its values in our recipe, and means of a log as it prints them."""
 
 import warnings
 
@@ -7,21 +7,15 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
+from workbench.files import read_json
 from workbench.models import find_model
-from workbench.reports import findings
 from workbench.runs.parameters import load_parameters
 from workbench.scoring.cross_encoder import load_cross_encoder
-from workbench.training.log import (
-    TrainingLog,
-    beside_the_card,
-    reference_card,
-    reference_log,
-    step_means,
-)
+from workbench.training.log import TrainingLog, step_means
 from workbench.training.recipe import Recipe, read_stages
 from workbench.training.trainer import make_trainer
 
-CARD = reference_card()
+CARD = read_json(ROOT / "data/reference_card.json")
 REFERENCE = load_parameters(ROOT / "notebooks/parameters/reference.yaml")
 
 
@@ -85,13 +79,15 @@ def test_what_else_the_card_states_is_in_the_parameter_file():
 
 
 def test_the_card_s_log_is_whole():
-    log = reference_log()
-    assert len(log) == 48
-    assert log["loss"].iloc[[0, 23, 24, 47]].tolist() == [0.2671, 0.0218, 0.0279, 0.0185]
-    assert log["step"].tolist() == [*range(500, 12001, 500)] * 2
+    second, third = CARD["logged"]
+    assert (len(second["loss"]), len(third["loss"])) == (24, 24)
+    ends = [second["loss"][0], second["loss"][-1], third["loss"][0], third["loss"][-1]]
+    assert ends == [0.2671, 0.0218, 0.0279, 0.0185]
     steps = -(-CARD["pairs"][1] // 8)
     assert steps == CARD["steps_an_epoch"]
-    assert log["epoch"].tolist() == pytest.approx(log["step"] / steps, abs=5e-5)
+    for one in (second, third):
+        assert one["steps"] == [*range(500, 12001, 500)]
+        assert one["epochs"] == pytest.approx([step / steps for step in one["steps"]], abs=5e-5)
 
 
 def a_log(stage, every, losses, steps):
@@ -121,12 +117,3 @@ def test_means_of_500_steps_by_hand():
     assert means["epoch"].tolist() == pytest.approx([0.4, 0.8])
     uneven = step_means(a_log("stage 2", 400, [1.0, 0.0], 800))
     assert uneven["loss"].tolist() == pytest.approx([0.8])  # 400 steps of 1, 100 of 0
-
-
-def test_our_means_stand_beside_the_card_s_nearest():
-    beside = beside_the_card(a_log("stage 3", 500, [0.5, 0.4], 1000))
-    assert beside["card_step"].tolist() == [6000, 12000]
-    assert beside["card_loss"].tolist() == [0.017, 0.0185]
-    text = findings.card(a_log("stage 3", 500, [0.5, 0.4], 1000))
-    assert "in stage 3 this run goes from 0.5000 to 0.4000" in text
-    assert "nothing to compare" in findings.card(a_log("stage 1", 500, [0.5, 0.4], 1000))

@@ -30,6 +30,7 @@ from workbench.ranking.uncertainty import (
     compare,
     estimate,
     format_estimate,
+    sigmoid,
     threshold_draws,
 )
 from workbench.run_folder import RunFolder
@@ -284,12 +285,16 @@ def rank_query(
 ) -> pd.DataFrame:
     """Rank candidates for one query: a row per candidate, a column of scores per scorer.
 
-    The order is that of the first scorer, the best candidate first.
+    The order is that of the first scorer, the best candidate first. If its scores are log-odds, a
+    column `probability` after them has their sigmoid.
     """
     texts = list(dict.fromkeys(candidates))
     columns = {n: scorer.score([(query, text) for text in texts]) for n, scorer in scorers.items()}
     table = pd.DataFrame({"candidate": texts, **columns})
-    return table.sort_values(next(iter(scorers)), ascending=False, ignore_index=True)
+    first, scorer = next(iter(scorers.items()))
+    if getattr(scorer, "log_odds", False):
+        table.insert(2, "probability", sigmoid(table[first]))
+    return table.sort_values(first, ascending=False, ignore_index=True)
 
 
 def _score_pairs(name: str, scorer: "Scorer", frame: pd.DataFrame) -> pd.DataFrame:

@@ -15,7 +15,9 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from workbench.data.overlap import characters
-from workbench.files import project_path, write_text
+from workbench.files import write_text
+from workbench.ranking.uncertainty import format_estimate
+from workbench.run_folder import RunFolder
 from workbench.vocabulary.tokens import unknown_token
 
 if TYPE_CHECKING:
@@ -26,30 +28,21 @@ if TYPE_CHECKING:
     from workbench.scoring.baselines import Scorer
 
 TOP = 10  # candidates shown of each order; positives below are shown as well
+LISTED = 2000  # queries that one choice of slice and order shows
 SORT_KEYS = {
     "worst for the model": lambda record: record["model"],
     "most lost to the baseline": lambda record: record["model"] - record["other"],
     "most won from the baseline": lambda record: record["other"] - record["model"],
-    "as in the file": lambda record: 0,
+    "as in the file": lambda record: record["number"],
 }
-STYLE = """.wb-orders{display:flex;gap:1.5rem;flex-wrap:wrap}.wb-orders table{font-size:.9em}
-.wb-orders td{text-align:left;vertical-align:top;padding:.15rem .5rem}
-mark{background:#fde68a;color:inherit}.wb-unk{border-bottom:2px solid #d55e00}
-.wb-orders>table{flex:1 1 20rem}.wb-slices{color:#6b7280;font-size:.8em}
-.wb-relevant{font-weight:bold}
-.wb-unfold{padding-top:0!important}.wb-tokens{color:#6b7280;font-size:.85em}"""
-ORDERS = jinja2.Environment(autoescape=True).from_string("""
-<p>{{ marked(query) }}</p><div class="wb-orders">
-{%- for name, rows in orders.items() %}
-<table><caption>{{ name }}, nDCG@10 {{ "%.3f" | format(model if name == "model" else other) }}
-</caption><thead><tr><th>rank</th><th>relevance</th><th>score</th><th>candidate</th></tr></thead>
-<tbody>
-{%- for row in rows %}
-<tr{{ ' class="wb-relevant"' | safe if row.relevance > 0 }}><td>{{ row.rank }}</td>
-<td>{{ "%g" | format(row.relevance) }}</td><td>{{ "%.3f" | format(row.score) }}</td>
-<td>{{ marked(row.text) }}</td></tr>
-{%- endfor %}</tbody></table>
-{%- endfor %}</div>""")
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("workbench.reports"),
+    autoescape=True,
+    trim_blocks=True,
+    undefined=jinja2.ChainableUndefined,  # what a record lacks prints as nothing
+)
+TEMPLATES.filters["estimate"] = format_estimate
+TEMPLATES.filters["n"] = lambda v: f"{v:,}" if isinstance(v, int) else f"{v:g}" if v else ""
 
 
 def browser_records(
@@ -72,14 +65,17 @@ def browser_records(
 
     other = evaluation.best_other() or "model"
     values = {name: evaluation.values(name) for name in ("model", other)}
-    shown = evaluation.ranked
-    shown = shown[(shown["rank"] <= TOP) | (shown["relevance"] > 0)].sort_values("rank")
-    orders = dict(iter(shown.groupby(["scorer", "number"])))
-    slices = [pd.cut(features[name], BINS[name][0], labels=BINS[name][1]) for name in features]
-    queries = evaluation.per_query.query("scorer == 'model'")["query"].to_list()
+    shown = evaluation.ranked.rename(columns={"candidate": "text"}).sort_values("rank")
+    shown = shown[(shown["rank"] <= TOP) | (shown["relevance"] > 0)].round({"score": 4})
+    columns = ["text", "relevance", "score", "rank"]
+    orders = {
+        key: rows[columns].to_dict("records") for key, rows in shown.groupby(["scorer", "number"])
+    }
+    slices = pd.DataFrame({n: pd.cut(features[n], BINS[n][0], labels=BINS[n][1]) for n in features})
+    queries = evaluation.per_query.query("scorer == 'model'")["query"]
     records = []
     for number, query in enumerate(queries):
-        rows = {name: _order(orders.get((name, number), shown.head(0))) for name in values}
+        rows = {name: orders.get((name, number), []) for name in values}
         texts = dict.fromkeys([query, *(row["text"] for order in rows.values() for row in order)])
         positives = (row["rank"] for row in rows["model"] if row["relevance"] > 0)
         records.append(
@@ -90,9 +86,7 @@ def browser_records(
                 "model": float(values["model"][number]),
                 "other": float(values[other][number]),
                 "rank": min(positives, default=None),
-                "slices": [
-                    f"{one.name}: {one.iloc[number]}" for one in slices if one.notna().iloc[number]
-                ],
+                "slices": [f"{name}: {own}" for name, own in slices.iloc[number].dropna().items()],
                 "orders": rows,
                 "tokens": {text: _pieces(tokenizer, text) for text in texts} if tokenizer else {},
             }
@@ -100,24 +94,15 @@ def browser_records(
     return sorted(records, key=SORT_KEYS["worst for the model"])
 
 
-def _order(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    columns = zip(rows["candidate"], rows["relevance"], rows["score"], rows["rank"], strict=True)
-    return [
-        {"text": text, "relevance": float(gain), "score": round(float(score), 4), "rank": int(rank)}
-        for text, gain, score, rank in columns
-    ]
-
-
 def _pieces(tokenizer: "Tokenizer", text: str) -> list[list[Any]]:
     encoding = tokenizer.encode(text, add_special_tokens=False)
-    unknown = unknown_token(tokenizer)
-    places = zip(encoding.tokens, encoding.offsets, strict=True)
+    places, unknown = zip(encoding.tokens, encoding.offsets, strict=True), unknown_token(tokenizer)
     return [[token, start, end, token == unknown] for token, (start, end) in places]
 
 
 def save_browser(run_dir: str | Path, records: Sequence[Mapping[str, Any]]) -> Path:
     """Write `evaluation/browser.json`, from which the report makes its table."""
-    path = project_path(run_dir) / "evaluation" / "browser.json"
+    path = RunFolder(run_dir).browser
     text = json.dumps(list(records), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     write_text(path, text + "\n")
     return path
@@ -142,49 +127,42 @@ def query_html(record: Mapping[str, Any]) -> Markup:
             html += Markup('<div class="wb-tokens">{}</div>').format(tokens)
         return html
 
-    return Markup(ORDERS.render(record, marked=marked))
+    return Markup(TEMPLATES.get_template("orders.html").render(record, marked=marked))
 
 
-def error_browser(records: Sequence[Mapping[str, Any]], page_size: int = 12) -> "VBox":
-    """The browser in JupyterLab: choose a slice, an order, a page, and a query on it.
+def error_browser(records: Sequence[Mapping[str, Any]]) -> "VBox":
+    """The browser in JupyterLab: choose a slice, an order, and a query.
 
     Args:
         records: from `browser_records`.
-        page_size: queries per page.
     """
     import ipywidgets as w
 
     names = sorted({name for record in records for name in record["slices"]})
     chosen = w.Dropdown(options=["all queries", *names], description="slice")
     order = w.Dropdown(options=list(SORT_KEYS), description="order")
-    page = w.BoundedIntText(value=1, min=1, max=1, description="page")
-    queries = w.Select(options=[], rows=page_size, layout=w.Layout(width="100%"))
-    view, count = w.HTML(), w.Label()
+    queries = w.Select(options=[], rows=12, layout=w.Layout(width="100%"))
+    style, view, count = TEMPLATES.get_template("orders.css").render(), w.HTML(), w.Label()
 
     def show(_: Any = None) -> None:
         record = queries.value
-        view.value = f"<style>{STYLE}</style>{query_html(record)}" if record else ""
+        view.value = f"<style>{style}</style>{query_html(record)}" if record else ""
 
-    def fill(change: Any = None) -> None:
-        if change and change["owner"] is not page:
-            page.value = 1
+    def fill(_: Any = None) -> None:
         found = [r for r in records if chosen.value in ("all queries", *r["slices"])]
-        found.sort(key=lambda record: (SORT_KEYS[order.value](record), record["number"]))
-        page.max = max(1, -(-len(found) // page_size))
-        count.value = f"{len(found):,} queries, {page.max:,} pages"
-        start = (page.value - 1) * page_size
+        found.sort(key=SORT_KEYS[order.value])
+        count.value = f"{len(found):,} queries"
         queries.options = [
-            (f"{r['model']:.2f} against {r['other']:.2f}  {r['query']}", r)
-            for r in found[start : start + page_size]
+            (f"{r['model']:.2f} against {r['other']:.2f}  {r['query']}", r) for r in found[:LISTED]
         ]
-        queries.index = 0 if queries.options else None
+        queries.index = 0 if found else None
         show()
 
-    for control in (chosen, order, page):
+    for control in (chosen, order):
         control.observe(fill, "value")
     queries.observe(show, "index")
     fill()
-    return w.VBox([w.HBox([chosen, order, page, count]), queries, view])
+    return w.VBox([w.HBox([chosen, order, count]), queries, view])
 
 
 def live_ranking(

@@ -16,6 +16,7 @@ from workbench.run_folder import NOTEBOOKS, SCHEMA, RequestError, RunFolder, rea
 from workbench.runs.parameters import read_settings
 
 PROJECT = "reranker-workbench"  # the experiment in MLflow
+BASELINE = "ngram_regression"  # of the ladder, learns from the same labels without a base model
 LOGGED = ("loss", "learning_rate", "grad_norm", "dev_loss", "dev_ap")
 
 
@@ -36,6 +37,7 @@ class RunRecord:
     environment: dict[str, Any] = field(default_factory=dict)  # versions, commit, machine
     data: dict[str, Any] = field(default_factory=dict)  # the manifest without its lists of rows
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)  # the model's, by name
+    baseline: dict[str, dict[str, float]] = field(default_factory=dict)  # of `BASELINE`, the same
     test: str = ""  # digest of the candidate lists; runs that share it ranked the same queries
 
     @property
@@ -58,7 +60,8 @@ def read_run(folder: str | Path) -> RunRecord:
         "parameters": lambda: _plain(read_settings(run.parameters)),
         "environment": lambda: read_record(run.environment),
         "data": lambda: _without_rows(read_record(run.manifest)),
-        "metrics": lambda: _of_model(read_record(run.metrics)),
+        "metrics": lambda: _of("model", read_record(run.metrics)),
+        "baseline": lambda: _of(BASELINE, read_record(run.metrics)),
         "test": lambda: sha256(run.candidates) if run.candidates.is_file() else "",
     }
     for name, reader in read.items():
@@ -84,12 +87,12 @@ def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_rows(manifest: dict[str, Any]) -> dict[str, Any]:
-    lists = ("bad_rows", "bad_row_examples", "sides", "groups")
+    lists = ("bad_rows", "bad_row_examples", "groups")
     return {name: value for name, value in manifest.items() if name not in lists}
 
 
-def _of_model(metrics: dict[str, Any]) -> dict[str, dict[str, float]]:
-    rows = [row for row in metrics.get("rows", []) if row["scorer"] == "model"]
+def _of(scorer: str, metrics: dict[str, Any]) -> dict[str, dict[str, float]]:
+    rows = [row for row in metrics.get("rows", []) if row["scorer"] == scorer]
     return {n: value for row in rows[-1:] for n, value in row.items() if isinstance(value, dict)}
 
 

@@ -19,10 +19,11 @@ from workbench.data.splits import text_groups
 from workbench.ranking.metrics import LOWER_IS_BETTER, RANKING_METRICS
 from workbench.ranking.uncertainty import bootstrap_draws, estimate, range_test
 from workbench.run_folder import RunFolder
-from workbench.runs.catalog import RunRecord, read_run, run_folders
+from workbench.runs.catalog import BASELINE, RunRecord, read_run, run_folders
 from workbench.runs.folder import NOT_RECORDED
 
 RESAMPLES = 2000
+START = ("vocabulary", "new_embeddings")
 NOT_COMPARED = {*NOT_RECORDED, "compare_runs", "query"}  # parameters
 
 
@@ -187,6 +188,42 @@ def seed_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.Data
     found = _tests([_seed_gaps(best, other, metric) for other in others], tests)
     found.index += 1  # the row of the best setting itself stays empty
     return table.join(found.rename(columns={"mean": "lead"}))
+
+
+def label_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.DataFrame:
+    """A metric by number of training labels, of the models and of the regression on the same pairs.
+
+    The number of labels varies with `max_pairs`. Runs that differ only in their seed are taken
+    together; what else varies belongs to the name of a `start`, such as `words, dictionary`.
+
+    Returns:
+        A row per `start` and `max_pairs`: whether it is the `baseline`; over its `runs` the mean of
+        `labels`, of the metric and of its 95 % interval (`mean`, `low`, `high`), the `values`, and
+        digests of their `tests`. Empty with fewer than three different `max_pairs`.
+    """
+    rows = []
+    for record, setting in zip(records, settings(records), strict=True):
+        asked, labels = record.parameters, record.data.get("sides", {}).get("train", {})
+        kept = asked.get("vocabulary") == "keep"
+        parts = ["keep"] if kept else [str(asked.get(name)) for name in START]
+        parts += [f"{n} {_text(v)}" for n, v in setting.items() if n not in ("max_pairs", *START)]
+        for start, found in ((", ".join(parts), record.metrics), (BASELINE, record.baseline)):
+            point = {"start": start, "max_pairs": asked.get("max_pairs"), "seed": asked.get("seed")}
+            point |= {"baseline": start == BASELINE, "labels": labels.get("pairs")}
+            rows.append(point | {"test": record.test, "mean": None} | found.get(metric, {}))
+    names = ["start", "max_pairs", "seed", "baseline", "labels", "test", "mean", "low", "high"]
+    table = pd.DataFrame(rows, columns=names).dropna(subset=["labels", "mean"])
+    table = table.drop_duplicates([*names[:3], "mean"])  # the regression comes with every start
+    if table["max_pairs"].nunique() < 3:
+        return table.head(0)
+    points = table.astype(dict.fromkeys(["mean", "low", "high"], float)).groupby(
+        ["start", "max_pairs", "baseline"], sort=False
+    )
+    found = points[["labels", "mean", "low", "high"]].mean()
+    found["runs"], found["values"] = points.size(), points["mean"].agg(list)
+    found["tests"] = points["test"].agg(lambda tests: " ".join(sorted({*tests})))
+    order = ["baseline", "labels"]
+    return found.reset_index().sort_values(order, kind="stable", ignore_index=True)
 
 
 Gap = tuple[tuple[str, ...], np.ndarray]  # candidate lists, and the lead of one run on each

@@ -5,8 +5,7 @@ from workbench.files import lazy_names
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "log": "beside_the_card last_record read_training_log reference_card reference_log "
-        "step_means",
+        "log": "last_record read_training_log step_means",
         "losses": "make_loss",
         "recipe": "Recipe",
         "stages": "Training fine_tune record_figures",

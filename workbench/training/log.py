@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workbench.files import project_root, read_json, write_text
+from workbench.files import read_json, write_text
 from workbench.run_folder import RunFolder
 
 LOG_COLUMNS = [
@@ -89,24 +89,6 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def reference_card() -> dict[str, Any]:
-    """The facts of the card, from `data/reference_card.json`, with their source."""
-    return dict(read_json(project_root() / "data" / "reference_card.json"))
-
-
-def reference_log() -> pd.DataFrame:
-    """The card's log: `stage`, `epoch`, `step`, `loss` (mean of the 500 steps up to it).
-
-    The card's first stage, of 2,000 pairs, took 250 steps and so has no row.
-    """
-    stages = [(f"stage {one['stage']}", one) for one in reference_card()["logged"]]
-    parts = [
-        pd.DataFrame({"stage": n, "epoch": s["epochs"], "step": s["steps"], "loss": s["loss"]})
-        for n, s in stages
-    ]
-    return pd.concat(parts, ignore_index=True)
-
-
 def step_means(log: pd.DataFrame, steps: int = STEPS) -> pd.DataFrame:
     """The mean loss of every `steps` steps of each stage, as the card's log has it.
 
@@ -128,20 +110,3 @@ def step_means(log: pd.DataFrame, steps: int = STEPS) -> pd.DataFrame:
         loss = each[: whole * steps].reshape(whole, steps).mean(axis=1)
         parts.append(pd.DataFrame({"stage": stage, "epoch": epoch, "step": step, "loss": loss}))
     return pd.concat(parts, ignore_index=True)
-
-
-def beside_the_card(log: pd.DataFrame) -> pd.DataFrame:
-    """The run's 500-step means and the card's at the nearest epoch of the same stage.
-
-    Returns:
-        `stage`, `epoch`, `step`, `loss`, `card_step`, `card_loss`: one row for each of our means in
-        a stage that the card has a log of.
-    """
-    card = reference_log().rename(columns={"step": "card_step", "loss": "card_loss"})
-    ours = step_means(log)
-    parts = [
-        pd.merge_asof(ours[ours["stage"] == stage], rows, on="epoch", direction="nearest")
-        for stage, rows in card.groupby("stage", sort=False)
-    ]
-    found = pd.concat(parts, ignore_index=True).rename(columns={"stage_x": "stage"})
-    return found[["stage", "epoch", "step", "loss", "card_step", "card_loss"]]

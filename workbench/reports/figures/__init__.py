@@ -5,11 +5,11 @@ from workbench.files import lazy_names
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "data": "frequent_texts label_balance length_histogram text_reuse",
-        "ranking": "ladder learning_curve model_against negatives_plot reliability_plot "
+        "data": "label_balance length_histogram",
+        "ranking": "ladder learning_curve model_against reliability_plot "
         "score_distributions slices_plot",
-        "runs": "losses run_intervals seed_spread",
+        "runs": "label_efficiency losses run_intervals seed_spread",
         "style": "save_figure show",
-        "training": "against_the_card log_values loss_curve",
+        "training": "log_values loss_curve",
     },
 )

@@ -4,9 +4,8 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
-from workbench.reports.figures.style import BLUE, GREY, ORANGE, RED, new_axes, plain
+from workbench.reports.figures.style import BLUE, GREY, ORANGE, RED, new_axes
 from workbench.reports.findings import Record
 
 
@@ -36,30 +35,4 @@ def length_histogram(values: Any, unit: str, limit: int = 0, ax: Axes | None = N
     median, longest = np.median(lengths), lengths.max()
     ax.set_title(f"Half have at most {median:.0f} {unit}, the longest has {longest:,}")
     ax.legend()
-    return ax
-
-
-def text_reuse(inspection: Record, ax: Axes | None = None) -> Axes:
-    """Points: how many texts are used how often, on a logarithmic count axis."""
-    ax = new_axes(ax)
-    uses = {int(n): count for n, count in inspection["reuse"]["texts_by_uses"].items()}
-    ax.scatter(list(uses), list(uses.values()), color=BLUE)
-    ax.set(xlabel="times a text is used", ylabel="texts (log scale)", yscale="log")
-    if max(uses) > 20:
-        ax.set_xscale("log")
-    else:
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_title(f"{inspection['reuse']['reused_share']:.1%} of the texts occur more than once")
-    return ax
-
-
-def frequent_texts(inspection: Record, ax: Axes | None = None) -> Axes:
-    """Bars: the most frequent texts, named."""
-    ax = new_axes(ax, (7.5, 3.6))
-    rows = inspection["reuse"]["most_used"][::-1]
-    ax.barh(range(len(rows)), [row["uses"] for row in rows], color=BLUE)
-    ax.set_yticks(range(len(rows)), [plain(row["text"]) for row in rows])
-    ax.set(xlabel="times used", ylabel="text")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_title(f"The most frequent text is used {rows[-1]['uses']} times")
     return ax

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from workbench.ranking.metrics import reliability
 from workbench.ranking.uncertainty import sigmoid
-from workbench.reports.figures.style import BLUE, GREEN, GREY, ORANGE, new_axes, plain
+from workbench.reports.figures.style import BLUE, GREEN, GREY, ORANGE, new_axes, plain, spread
 from workbench.reports.findings import Record
 
 if TYPE_CHECKING:
@@ -18,22 +18,16 @@ DARK, PALE = "#374151", "#D1D5DB"
 NAMED_QUERIES = 3  # in `model_against`
 
 
-def _spread(mean: Any, low: Any, high: Any) -> np.ndarray:
-    """Lengths of error bars below and above the means, shape (2, n)."""
-    bounds = np.array([mean, low, high], dtype=float)
-    return np.clip([bounds[0] - bounds[1], bounds[2] - bounds[0]], 0, None)
-
-
 def ladder(metrics: Record, metric: str = "ndcg@10", ax: Axes | None = None) -> Axes:
     """Bars with 95 % intervals: one metric of every scorer, the best on top."""
     rows = [{"scorer": row["scorer"], **row[metric]} for row in metrics["rows"]]
-    table = pd.DataFrame(rows, columns=["scorer", "mean", "low", "high"]).set_index("scorer")
-    table = table.astype(float).dropna(subset="mean").sort_values("mean", kind="stable")
-    table = table.reset_index()
+    numbers = ["mean", "low", "high"]
+    table = pd.DataFrame(rows, columns=["scorer", *numbers]).astype(dict.fromkeys(numbers, float))
+    table = table.dropna(subset="mean").sort_values("mean", kind="stable", ignore_index=True)
     ax = new_axes(ax, (7.5, 0.8 + 0.45 * len(table)))
     colors = np.where(table["scorer"] == "model", ORANGE, GREY)
-    spread = _spread(table["mean"], table["low"], table["high"])
-    ax.barh(table["scorer"], table["mean"], color=colors, xerr=spread, ecolor=DARK, capsize=3)
+    error = spread(table["mean"], table["low"], table["high"])
+    ax.barh(table["scorer"], table["mean"], color=colors, xerr=error, ecolor=DARK, capsize=3)
     for place, row in enumerate(table.itertuples()):
         ax.text(np.fmax(row.high, row.mean) + 0.01, place, f"{row.mean:.3f}", va="center")
     ax.set(xlabel=f"{metric} (95 % interval)", ylabel="scorer", xlim=(0, 1.08))
@@ -80,10 +74,7 @@ def model_against(
 def score_distributions(scored: pd.DataFrame, unit: str = "logit", ax: Axes | None = None) -> Axes:
     """Histograms of a scorer's scores, of positives and of negatives, each in shares of its class.
 
-    Args:
-        scored: `positive` (bool) and `score`, one row per pair.
-        unit: of the scores.
-        ax: where to draw.
+    `scored` has `positive` (bool) and `score` in `unit`, one row per pair.
     """
     ax = new_axes(ax)
     positive, score = scored["positive"].to_numpy(bool), scored["score"].to_numpy(float)
@@ -105,12 +96,9 @@ def score_distributions(scored: pd.DataFrame, unit: str = "logit", ax: Axes | No
 
 
 def reliability_plot(scored: pd.DataFrame, bins: int = 10, ax: Axes | None = None) -> Axes:
-    """Points: share of positives against mean probability in bins, sized by their pairs.
+    """Points: share of positives against mean probability in equal bins, sized by their pairs.
 
-    Args:
-        scored: `positive` (bool) and `score` (a logit), one row per pair.
-        bins: of equal width.
-        ax: where to draw.
+    `scored` has `positive` (bool) and `score` (a logit), one row per pair.
     """
     ax = new_axes(ax, (5.6, 5.2))
     positive = scored["positive"].to_numpy(bool)
@@ -141,18 +129,12 @@ def slices_plot(slices: pd.DataFrame, ax: Axes | None = None) -> Axes:
     other = str(rows["other"].iloc[0])
     looks = (("model", "model", 0.14, ORANGE, "o"), ("other", "other_mean", -0.14, BLUE, "s"))
     for name, mean, shift, color, marker in looks:
-        for small in (False, True):
-            part = rows[rows["small"] == small]
-            ax.errorbar(
-                part[mean],
-                part.index + shift,
-                xerr=_spread(part[mean], part[f"{name}_low"], part[f"{name}_high"]),
-                fmt=marker,
-                markersize=5,
-                capsize=2,
-                color=PALE if small else color,
-                label=None if small else "model" if name == "model" else other,
-            )
+        for small, part in rows.groupby("small"):
+            error = spread(part[mean], part[f"{name}_low"], part[f"{name}_high"])
+            look: dict[str, Any] = {"fmt": marker, "markersize": 5, "capsize": 2}
+            look["label"] = None if small else "model" if name == "model" else other
+            color = PALE if small else color
+            ax.errorbar(part[mean], part.index + shift, xerr=error, color=color, **look)
     names = [f"{row.dimension}: {row.slice}  ({row.queries:,})" for row in rows.itertuples()]
     ax.set_yticks(range(len(rows)), names)
     for tick, small in zip(ax.get_yticklabels(), rows["small"], strict=True):
@@ -164,50 +146,16 @@ def slices_plot(slices: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def negatives_plot(orders: pd.DataFrame, other: str = "", ax: Axes | None = None) -> Axes:
-    """Bars with intervals: how often a positive beats a negative, by the kind of negative."""
-    kinds = list(dict.fromkeys(orders["kind"]))
-    ax = new_axes(ax, (7.5, max(1.2, 0.9 + 0.75 * len(kinds))))
-    ax.set(xlabel="positive above the negative (share of pairwise orders; dashed: guessing)")
-    ax.set(ylabel="kind of negative", xlim=(0, 1.02))
-    shown = [name for name in ("model", other) if name in set(orders["scorer"])]
-    if not shown:
-        ax.set_title("No list has both a positive and a negative")
-        return ax
-    parts = {name: orders[orders["scorer"] == name].set_index("kind").loc[kinds] for name in shown}
-    places = np.arange(len(kinds))
-    for number, (name, part) in enumerate(parts.items()):
-        spread = _spread(part["mean"], part["low"], part["high"])
-        look: dict[str, Any] = {
-            "color": ORANGE if name == "model" else GREY,
-            "ecolor": DARK,
-            "capsize": 3,
-        }
-        ax.barh(places - 0.4 * number, part["mean"], 0.36, xerr=spread, label=name, **look)
-    ax.axvline(0.5, color=DARK, linestyle="--", linewidth=1)
-    first = parts[shown[0]]
-    labels = [f"{kind}\n({n:,} orders)" for kind, n in first["orders"].items()]
-    ax.set_yticks(places - 0.2 * (len(shown) - 1), labels)
-    hardest, least = first["mean"].idxmin(), first["mean"].min()
-    ax.set_title(f"{shown[0]} fails most against {hardest} negatives: {100 * least:.0f} % in order")
-    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return ax
-
-
 def learning_curve(
     curve: pd.DataFrame, other: str = "", level: float = float("nan"), ax: Axes | None = None
 ) -> Axes:
-    """Line with intervals: nDCG@10 against training pairs seen.
+    """Line with intervals: nDCG@10 against training pairs seen, and the level of another scorer.
 
-    Args:
-        curve: `pairs`, `mean`, `low`, `high`, one row per snapshot.
-        other: the scorer to draw a level for; none if empty.
-        level: its nDCG@10.
-        ax: where to draw.
+    `curve` has `pairs`, `mean`, `low`, `high`, one row per snapshot.
     """
-    ax, spread = new_axes(ax), _spread(curve["mean"], curve["low"], curve["high"])
+    ax, error = new_axes(ax), spread(curve["mean"], curve["low"], curve["high"])
     look: dict[str, Any] = {"color": ORANGE, "marker": "o", "capsize": 3, "label": "model"}
-    ax.errorbar(curve["pairs"], curve["mean"], yerr=spread, **look)
+    ax.errorbar(curve["pairs"], curve["mean"], yerr=error, **look)
     if other:
         ax.axhline(level, color=GREEN, linestyle="--", label=f"{other} ({level:.3f})")
     ax.set(xlabel="training pairs seen", ylabel="nDCG@10 (95 % interval)", ylim=(0, 1))

@@ -1,13 +1,14 @@
 """Figures of notebook 5: runs in comparison."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
-from workbench.reports.figures.style import BLUE, CYCLE, GREY, ORANGE, new_axes
+from workbench.reports.figures.style import BLUE, CYCLE, GREY, ORANGE, new_axes, spread
 from workbench.reports.figures.training import running_step
 from workbench.runs.catalog import RunRecord
 from workbench.runs.comparison import LOWER_IS_BETTER, settings
@@ -18,7 +19,7 @@ MAX_COLOURED = 8  # loss curves; of more, only the best run's has a colour
 
 
 def run_intervals(table: pd.DataFrame, metric: str = "ndcg@10", ax: Axes | None = None) -> Axes:
-    """Points with 95 % intervals: the metric of each run, the best on top.
+    """The metric of each run with its 95 % interval, the best on top.
 
     Args:
         table: from `runs_table`; the first `MAX_ROWS` are drawn.
@@ -41,7 +42,7 @@ def run_intervals(table: pd.DataFrame, metric: str = "ndcg@10", ax: Axes | None 
 
 
 def losses(records: Sequence[RunRecord], best: RunRecord | None, ax: Axes | None = None) -> Axes:
-    """Lines: the training loss of every run by share of its training, the best run in colour."""
+    """The training loss of every run by share of its training, the best run in colour."""
     ax, others = new_axes(ax), list[np.ndarray]()
     for number, record in enumerate(records):
         is_best = best is not None and record.folder == best.folder
@@ -69,7 +70,7 @@ def losses(records: Sequence[RunRecord], best: RunRecord | None, ax: Axes | None
 def seed_spread(
     records: Sequence[RunRecord], metric: str = "ndcg@10", ax: Axes | None = None
 ) -> Axes:
-    """Points: every run, in one row per setting (runs that differ in their seed); bars: means."""
+    """A point per run, in one row per setting (runs that differ in their seed); bars are means."""
     names: list[str] = []
     rows: dict[str, list[float]] = {}
     for record, setting in zip(records, settings(records), strict=True):
@@ -86,6 +87,35 @@ def seed_spread(
     ax.set_yticks(range(len(ordered)), [label[:48] for label, _ in ordered], fontsize="small")
     ax.set(xlabel=metric, ylabel=", ".join(names)[:48] or "setting")
     ax.set_title(f"{metric} by setting, one point per seed")
+    return ax
+
+
+def label_efficiency(table: pd.DataFrame, metric: str = "ndcg@10", ax: Axes | None = None) -> Axes:
+    """The metric by number of training labels, a line per start; circles are single seeds.
+
+    Args:
+        table: from `label_table`.
+        metric: of the table.
+        ax: where to draw.
+    """
+    ax, lines = new_axes(ax, (7.5, 4.2)), list(table.groupby("start", sort=False))
+    for place, (name, rows) in enumerate(lines):
+        look: dict[str, Any] = {"color": CYCLE[place % len(CYCLE)], "linestyle": "-"}
+        if rows["baseline"].all():
+            look = {"color": GREY, "linestyle": "--"}
+        labels = rows["labels"] * 1.03 ** (place - len(lines) / 2)  # intervals side by side
+        error = spread(rows["mean"], rows["low"], rows["high"])
+        ax.errorbar(labels, rows["mean"], error, marker=".", capsize=3, label=name[:40], **look)
+        for at, values in zip(labels, rows["values"], strict=True):
+            ax.scatter(
+                [at] * len(values), values, s=16, c="white", edgecolors=look["color"], zorder=3
+            )
+    counts = table.groupby("max_pairs")["labels"].mean()
+    ax.set(xscale="log", xlabel="training labels (log scale)", ylabel=f"{metric} (95 % interval)")
+    ax.set_xticks(counts, [f"{labels:,.0f}" for labels in counts], fontsize="small")
+    ax.minorticks_off()
+    ax.set_title(f"{metric} by number of training labels, mean over seeds (circles)")
+    ax.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 
 

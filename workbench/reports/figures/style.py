@@ -9,6 +9,7 @@ from textwrap import wrap
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from cycler import cycler
 from matplotlib import font_manager
@@ -22,13 +23,8 @@ BLUE, ORANGE, GREEN, GREY, RED = "#0072B2", "#E69F00", "#009E73", "#8A8F98", "#D
 CYCLE = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9")
 MAX_TITLE = 8.5  # characters of a title per inch of the figure's width
 CHINESE_FONTS = (
-    "Noto Sans CJK SC",
-    "Noto Sans SC",
-    "Source Han Sans SC",
-    "PingFang SC",
-    "Microsoft YaHei",
-    "SimHei",
-    "WenQuanYi Micro Hei",
+    *("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "PingFang SC"),
+    *("Microsoft YaHei", "SimHei", "WenQuanYi Micro Hei"),
 )
 
 
@@ -67,15 +63,11 @@ def table_html(table: pd.DataFrame) -> str:
         whole = pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all()
         return (column.astype("Int64") if whole else column).astype(object)
 
-    html = (
-        table.apply(shown)
-        .where(table.notna(), "")
-        .to_html(
-            border=0,
-            justify="left",
-            float_format=lambda v: f"{v:.3f}" if abs(v) >= 0.001 or not v else f"{v:.2g}",
-        )
-    )
+    def number(value: float) -> str:
+        return f"{value:.3f}" if abs(value) >= 0.001 or not value else f"{value:.2g}"
+
+    cells = table.apply(shown).where(table.notna(), "")
+    html = cells.to_html(border=0, justify="left", float_format=number)
     look = 'style="text-align: left; overflow-wrap: anywhere"'
     return html.replace("<td>", f"<td {look}>").replace("<th>", f"<th {look}>")
 
@@ -86,6 +78,12 @@ def save_figure(figure: Axes | Figure, run_dir: str | Path, name: str) -> Path:
     with replacing(path) as temporary:
         temporary.write_bytes(_png(_figure(figure)))
     return path
+
+
+def spread(mean: Any, low: Any, high: Any) -> np.ndarray:
+    """Lengths of error bars below and above the means, shape (2, n); NaN where there are none."""
+    bounds = np.array([mean, low, high], dtype=float)
+    return np.clip([bounds[0] - bounds[1], bounds[2] - bounds[0]], 0, None)
 
 
 def new_axes(ax: Axes | None = None, size: tuple[float, float] = (7.5, 3.4)) -> Axes:

@@ -7,12 +7,12 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from workbench.reports.figures.style import BLUE, CYCLE, GREY, new_axes
-from workbench.training.log import LOG_COLUMNS, reference_log, step_means
+from workbench.reports.figures.style import CYCLE, GREY, new_axes
+from workbench.training.log import LOG_COLUMNS
 
 
 def loss_curve(logs: Mapping[str, pd.DataFrame], window: int = 5, ax: Axes | None = None) -> Axes:
-    """Lines: training loss of each run, raw and smoothed, and its dev loss if it has one.
+    """Training loss of each run by step, raw and smoothed, and its dev loss if it has one.
 
     A grey line marks the loss of a model that answers the mean label of the first run to each pair.
 
@@ -33,23 +33,20 @@ def loss_curve(logs: Mapping[str, pd.DataFrame], window: int = 5, ax: Axes | Non
         if dev.any():
             look: dict[str, Any] = {"linestyle": "--", "marker": "o", "markersize": 3}
             ax.plot(step[dev], log.loc[dev, "dev_loss"], color=color, label=f"{name}: dev", **look)
-    base = _first(logs).dropna(subset=["constant_loss"])
+    first = _first(logs)
+    base = first.dropna(subset=["constant_loss"])
     for place, (_, rows) in enumerate(base.groupby("stage", sort=False)):
-        ends = running_step(_first(logs))[rows.index]
+        ends = running_step(first)[rows.index]
         start, level = ends.iloc[0] - rows["step"].iloc[0], rows["constant_loss"].iloc[0]
         ax.hlines(level, start, ends.iloc[-1], GREY, label="" if place else "always the mean label")
     unit = "binary cross-entropy (nats)" if len(base) else "loss"
-    ax.set(xlabel="step", ylabel=unit, ylim=(0, None))
-    ax.set_title("Loss by step")
-    _mark_stages(logs, ax)
-    ax.legend(fontsize="small", ncols=2)
-    return ax
+    return _finished(ax, logs, unit, "Loss by step")
 
 
 def log_values(
     logs: Mapping[str, pd.DataFrame], column: str, label: str, ax: Axes | None = None
 ) -> Axes:
-    """Lines: one column of the training logs by step, for each run.
+    """One column of the training logs by step, a line per run.
 
     Args:
         logs: by run name.
@@ -66,52 +63,17 @@ def log_values(
     if column == "dev_ap" and len(guesses):
         share = guesses["dev_positives"].iloc[-1] / guesses["dev_pairs"].iloc[-1]
         ax.axhline(share, color=GREY, label="guessing")
+    return _finished(ax, logs, label, f"{label[:1].upper()}{label[1:]} by step")
+
+
+def _finished(ax: Axes, logs: Mapping[str, pd.DataFrame], label: str, title: str) -> Axes:
+    """The axes labelled; if the first run has several stages, a named line where each starts."""
     ax.set(xlabel="step", ylabel=label, ylim=(0, None))
-    ax.set_title(f"{label[:1].upper()}{label[1:]} by step")
-    _mark_stages(logs, ax)
-    ax.legend(fontsize="small")
-    return ax
-
-
-def against_the_card(log: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Lines: mean loss of every 500 steps, of this run and of the reference card, by stage.
-
-    The horizontal axis has epochs, so that stages of different sizes can be compared.
-
-    Args:
-        log: of one run, as `read_training_log` gives it.
-        ax: where to draw.
-    """
-    ax = new_axes(ax, (7.5, 3.8))
-    card, own = reference_log(), step_means(log)
-    stages = list(dict.fromkeys(card["stage"]))
-    for lines, color, label in ((card, GREY, "reference card"), (own, BLUE, "this run")):
-        for place, stage in enumerate(stages):
-            part = lines[lines["stage"] == stage]
-            named = label if place == 0 else None
-            ax.plot(place + part["epoch"], part["loss"], color=color, marker=".", label=named)
-    for place, stage in enumerate(stages):
-        ax.axvline(place, color=GREY, linestyle=":", linewidth=1)
-        ax.text(place + 0.02, 0.98, stage, transform=ax.get_xaxis_transform(), va="top")
-    ax.set(xlabel="epochs since the start of stage 2 (one per stage)")
-    ax.set(ylabel="cross-entropy (nats), mean of 500 steps")
-    ax.set_ylim(0, 1.2 * max([*card["loss"], *own["loss"]]))
-    compared = " and ".join(sorted(set(own["stage"]) & set(stages)))
-    ax.set_title(
-        f"500-step means of the loss in {compared}"
-        if compared
-        else "500-step means of the card's loss; this run has none of its stages"
-    )
-    ax.legend(loc="upper right", ncols=2)
-    return ax
-
-
-def _mark_stages(logs: Mapping[str, pd.DataFrame], ax: Axes) -> None:
-    """Lines where a stage of the first run starts, with its name, if there are several."""
-    steps = _first(logs).groupby("stage", sort=False)["steps"].max()
-    if len(steps) < 2:
-        return
-    for number, (stage, start) in enumerate(steps.cumsum().shift(fill_value=0).items()):
+    starts = _stage_starts(_first(logs))
+    ax.set_title(title, pad=26 if len(starts) > 1 else None)
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(fontsize="small", ncols=2)
+    for number, (stage, start) in enumerate(starts.items() if len(starts) > 1 else ()):
         ax.axvline(start, color=GREY, linestyle=":", linewidth=1)
         ax.annotate(
             f" {stage}",
@@ -123,13 +85,17 @@ def _mark_stages(logs: Mapping[str, pd.DataFrame], ax: Axes) -> None:
             fontsize="x-small",
             color=GREY,
         )
-    ax.set_title(ax.get_title(loc="left"), pad=26)
+    return ax
+
+
+def _stage_starts(log: pd.DataFrame) -> pd.Series:
+    """By stage, the steps of all stages before it."""
+    return log.groupby("stage", sort=False)["steps"].max().cumsum().shift(fill_value=0)
 
 
 def running_step(log: pd.DataFrame) -> pd.Series:
     """Steps counted through all stages: each stage starts where the one before it ended."""
-    ends = log.groupby("stage", sort=False)["steps"].max().cumsum().shift(fill_value=0)
-    return log["step"] + log["stage"].map(ends)
+    return log["step"] + log["stage"].map(_stage_starts(log))
 
 
 def _first(logs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -14,10 +14,10 @@ __getattr__, __dir__ = lazy_names(
     {
         "data": "bad_rows contradictions labels lengths missing repair repair_table reuse "
         "same_tokens split vocabulary",
-        "ranking": "agreement backends blend calibration curve equal_overlap intervals leak "
+        "ranking": "backends blend calibration curve equal_overlap intervals leak "
         "left_out lists negatives pairs scatter slices ties verdict",
-        "runs": "best differences failures losses seeds states unmeasured",
-        "training": "card dev gradient kept loss outcome recipe scores warm_up",
+        "runs": "best differences failures label_efficiency losses seeds states unmeasured",
+        "training": "dev gradient kept loss outcome recipe scores warm_up",
     },
 )
 
@@ -25,14 +25,9 @@ __getattr__, __dir__ = lazy_names(
 Record = Mapping[str, Any]
 
 
-def sentences(*parts: str | bool, **values: Any) -> str:
-    """The parts that apply, as one paragraph, with the values in the places of their names.
-
-    Args:
-        parts: templates for `str.format`, or `condition and template`; they hold no data.
-        values: of the names in the templates.
-    """
-    return " ".join(part for part in parts if isinstance(part, str) and part).format(**values)
+def sentences(*parts: str | bool) -> str:
+    """The parts that apply, as one paragraph: `sentences("Always.", n > 3 and "Many.")`."""
+    return " ".join(part for part in parts if isinstance(part, str) and part)
 
 
 def count(number: int, noun: str) -> str:

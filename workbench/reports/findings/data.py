@@ -15,155 +15,153 @@ READABLE = {  # by the colour of the verdict
 
 def bad_rows(manifest: Record) -> str:
     """How many rows were read, and why some cannot be used."""
-    bad = manifest["bad_rows"].values()
+    rows, bad = manifest["rows"], manifest["bad_rows"].values()
     reasons = "; ".join(f"{one['count']:,} because {one['meaning']}" for one in bad)
-    return sentences(
-        "**{rows[read]:,} rows** read, **{rows[usable]:,}** usable.",
-        "**{rows[bad]:,} set aside**: {reasons}. `data/manifest.json` lists their line numbers."
-        if manifest["rows"]["bad"]
-        else "No row was set aside.",
-        **{**manifest, "reasons": reasons},
+    return f"**{rows['read']:,} rows** read, **{rows['usable']:,}** usable. " + (
+        f"**{rows['bad']:,} set aside**: {reasons}. `data/manifest.json` lists their line numbers."
+        if rows["bad"]
+        else "No row was set aside."
     )
 
 
 def split(manifest: Record) -> str:
     """How the pairs were split into train, dev and test."""
-    positives = manifest["sides"]["test"]["positives"]
-    sizes = (
-        name + (" {pairs:,} (label mean {label_mean:.3f})" if one["pairs"] else " 0").format(**one)
+    groups, positives = manifest["groups"], manifest["sides"]["test"]["positives"]
+    sizes = ", ".join(
+        f"{name} {one['pairs']:,}"
+        + (f" (label mean {one['label_mean']:.3f})" if one["pairs"] else "")
         for name, one in manifest["sides"].items()
     )
     return sentences(
-        "The {rows[used]:,} pairs used form {groups[count]:,} groups of connected texts. Splits: "
-        "{sizes}. No text is in two splits.",
+        f"The {manifest['rows']['used']:,} pairs used form {groups['count']:,} groups of connected "
+        f"texts. Splits: {sizes}. No text is in two splits.",
         "test_pairs" in manifest
         and "The test split is a separate file; pairs kept out of train and dev because they share "
-        "a text with it: {test_pairs[pairs_kept_out_of_train]:,}.",
-        manifest["groups"]["largest_share"] > 0.2
-        and "One group holds {groups[largest_share]:.0%} of the pairs; all of it is in train, so "
-        "dev and test consist of texts that are less connected.",
+        f"a text with it: {manifest['test_pairs']['pairs_kept_out_of_train']:,}.",
+        groups["largest_share"] > 0.2
+        and f"One group holds {groups['largest_share']:.0%} of the pairs; all of it is in train, "
+        "so dev and test consist of texts that are less connected.",
         not positives and "**The test split has no positive**: ranking cannot be measured on it.",
         0 < positives < FEW_POSITIVES
-        and "**The test split has only {positives}**: expect wide intervals.",
-        **{**manifest, "sizes": ", ".join(sizes), "positives": count(positives, "positive")},
+        and f"**The test split has only {count(positives, 'positive')}**: expect wide intervals.",
     )
 
 
 def labels(inspection: Record) -> str:
     """What the share of positives means for reading a loss or an accuracy."""
-    share = inspection["labels"]["positive"] / inspection["labels"]["pairs"]
-    return sentences(
-        "{share:.1%} of the {labels[pairs]:,} pairs are positive (label mean {labels[mean]:.3f}). "
-        "A model that always gives the more frequent label is right {larger:.1%} of the time, so "
-        "accuracy below that is worth nothing.",
+    found = inspection["labels"]
+    share = found["positive"] / found["pairs"]
+    return (
+        f"{share:.1%} of the {found['pairs']:,} pairs are positive (label mean "
+        f"{found['mean']:.3f}). A model that always gives the more frequent label is right "
+        f"{max(share, 1 - share):.1%} of the time, so accuracy below that is worth nothing. "
+    ) + (
         "**There is only one class: nothing can be learned from these labels.**"
         if share in (0, 1)
-        else "A falling loss may only mean that the model has learned this share.",
-        **inspection,
-        share=share,
-        larger=max(share, 1 - share),
+        else "A falling loss may only mean that the model has learned this share."
     )
 
 
 def lengths(inspection: Record) -> str:
     """How long texts and pairs are, and how many pairs are truncated."""
-    return sentences(
-        "Texts have {characters[min]} to {characters[max]} characters, {characters[mean]:.1f} on "
-        "average; pairs have {tokens[mean]:.1f} tokens on average and at most {tokens[max]}.",
-        "**{share:.1%} of the pairs are cut at {max_length} tokens.**"
-        if inspection["truncation"]["share"]
-        else "Nothing is cut at {max_length} tokens; 95% of the pairs would fit into "
-        "{tokens[p95]:.0f}.",
-        **inspection["lengths"] | inspection["truncation"],
+    texts, pairs = inspection["lengths"]["characters"], inspection["lengths"]["tokens"]
+    cut = inspection["truncation"]
+    return (
+        f"Texts have {texts['min']} to {texts['max']} characters, {texts['mean']:.1f} on average; "
+        f"pairs have {pairs['mean']:.1f} tokens on average and at most {pairs['max']}. "
+    ) + (
+        f"**{cut['share']:.1%} of the pairs are cut at {cut['max_length']} tokens.**"
+        if cut["share"]
+        else f"Nothing is cut at {cut['max_length']} tokens; 95 % of the pairs would fit into "
+        f"{pairs['p95']:.0f}."
     )
 
 
 def reuse(inspection: Record) -> str:
     """How often texts repeat, and what follows for the split."""
-    return sentences(
-        "There are {distinct_texts:,} distinct texts, each used {mean_uses:.2f} times on average "
-        "and at most {max_uses} times; {reused_share:.1%} occur more than once.",
+    found = inspection["reuse"]
+    return (
+        f"There are {found['distinct_texts']:,} distinct texts, each used {found['mean_uses']:.2f} "
+        f"times on average and at most {found['max_uses']} times; {found['reused_share']:.1%} "
+        "occur more than once. "
+    ) + (
         "A split by row would hardly leak; the split is by group all the same."
-        if inspection["reuse"]["reused_share"] < 0.01
-        else "A split by row would put the same text in two splits, so the split is by group.",
-        **inspection["reuse"],
+        if found["reused_share"] < 0.01
+        else "A split by row would put the same text in two splits, so the split is by group."
     )
 
 
 def contradictions(inspection: Record) -> str:
     """How many pairs have both labels."""
-    return sentences(
-        "**{found} ({share:.2%}) in contradiction with another row**: the same two texts, in "
-        "either order, with the opposite label. No model can be right about both."
-        if inspection["contradictions"]["rows"]
-        else "No pair of texts has both labels.",
-        **inspection["contradictions"],
-        found=count(inspection["contradictions"]["rows"], "row"),
+    found = inspection["contradictions"]
+    if not found["rows"]:
+        return "No pair of texts has both labels."
+    return (
+        f"**{count(found['rows'], 'row')} ({found['share']:.2%}) in contradiction with another "
+        "row**: the same two texts, in either order, with the opposite label. No model can be "
+        "right about both."
     )
 
 
 def vocabulary(inspection: Record) -> str:
     """How much of the texts the model can read."""
-    return sentences(
-        "**{tokens[unk_share]:.1%} of all tokens are unknown to the vocabulary**; "
-        "{texts[with_unk_share]:.1%} of the distinct texts have at least one, "
-        "{texts[only_unk_share]:.1%} have no other, and {texts[collapsed_share]:.1%} look the same "
-        "as some other text.",
-        READABLE[inspection["verdict"]["colour"]],
-        **inspection,
+    texts = inspection["texts"]
+    return (
+        f"**{inspection['tokens']['unk_share']:.1%} of all tokens are unknown to the vocabulary**; "
+        f"{texts['with_unk_share']:.1%} of the distinct texts have at least one, "
+        f"{texts['only_unk_share']:.1%} have no other, and {texts['collapsed_share']:.1%} look the "
+        f"same as some other text. {READABLE[inspection['verdict']['colour']]}"
     )
 
 
 def same_tokens(inspection: Record) -> str:
     """How many different texts have the same tokens as another one."""
-    return sentences(
-        "{texts[collapsed_share]:.1%} of the distinct texts have the same tokens as another text. "
-        "Whatever the model answers for one of them, it must answer for the others."
-        if inspection["texts"]["largest_collapsed"]
-        else "No two texts have the same tokens.",
-        **inspection,
+    texts = inspection["texts"]
+    if not texts["largest_collapsed"]:
+        return "No two texts have the same tokens."
+    return (
+        f"{texts['collapsed_share']:.1%} of the distinct texts have the same tokens as another "
+        "text. Whatever the model answers for one of them, it must answer for the others."
     )
 
 
 def missing(inspection: Record) -> str:
     """How many characters are missing from the vocabulary, and how concentrated they are."""
-    found = inspection["missing"]
+    found, frequent = inspection["missing"], inspection["missing"]["characters"]
     if not found["distinct"]:
         return "No character is missing from the vocabulary."
-    return sentences(
-        "{missing[distinct]:,} different characters are missing; {share:.1%} of the pairs hold at "
-        "least one. The {frequent} most frequent make up {top:.0%} of what is missing. The text "
-        "takes {tokens[per_character]:.2f} tokens per character.",
-        **inspection,
-        share=found["pairs"] / inspection["labels"]["pairs"],
-        frequent=len(found["characters"]),
-        top=sum(row["occurrences"] for row in found["characters"])
-        / sum(block["occurrences"] for block in found["blocks"]),
+    first, total = (sum(row["occurrences"] for row in rows) for rows in (frequent, found["blocks"]))
+    return (
+        f"{found['distinct']:,} different characters are missing; "
+        f"{found['pairs'] / inspection['labels']['pairs']:.1%} of the pairs hold at least one. The "
+        f"{len(frequent)} most frequent make up {first / total:.0%} of what is missing. The text "
+        f"takes {inspection['tokens']['per_character']:.2f} tokens per character."
     )
 
 
 def repair_table(inspection: Record) -> pd.DataFrame:
     """One row for each choice of `vocabulary`: what stays unknown or lost, and the ceilings."""
     rows = {}
-    for choice, outlook in inspection["repairs"].items():
-        if "refused" not in outlook:
+    for choice, one in inspection["repairs"].items():
+        if "refused" not in one:
+            ceiling, best = one["ceiling"], ("accuracy", "roc_auc", "ndcg@10")
             rows[choice] = {
-                "tokens added": outlook["added"],
-                "without slot": outlook["left_out"],
-                "unknown tokens": f"{outlook['unk_share']:.2%}",
-                "equal texts": f"{outlook['lost_share'] + outlook['folded_share']:.2%}",
-                "conflicting pairs": outlook["ceiling"]["conflicting_pairs"],
+                "tokens added": one["added"],
+                "without slot": one["left_out"],
+                "unknown tokens": f"{one['unk_share']:.2%}",
+                "equal texts": f"{one['lost_share'] + one['folded_share']:.2%}",
+                "conflicting pairs": ceiling["conflicting_pairs"],
+            } | {
+                f"best {n}": "not defined" if ceiling[n] is None else f"{ceiling[n]:.4f}"
+                for n in best
             }
-            for name in ("accuracy", "roc_auc", "ndcg@10"):
-                best = outlook["ceiling"][name]
-                rows[choice][f"best {name}"] = "not defined" if best is None else f"{best:.4f}"
     return pd.DataFrame(list(rows.values()), index=pd.Index(rows, name="vocabulary"))
 
 
 def repair(inspection: Record) -> str:
     """What each repair of the vocabulary would bring back, and the advice."""
     outlooks = inspection["repairs"]
-    refused = [outlook["refused"] for outlook in outlooks.values() if "refused" in outlook]
+    refused = [one["refused"] for one in outlooks.values() if "refused" in one]
     if len(refused) == len(outlooks) - 1:  # all but `keep`
         return f"No repair is possible here. {refused[0]}."
     repairs = (
@@ -173,10 +171,9 @@ def repair(inspection: Record) -> str:
         for choice, one in outlooks.items()
         if choice != "keep" and "refused" not in one
     )
-    return sentences(
-        "As it is, {unk_share:.1%} of the tokens are unknown; pairs that look the same as a pair "
-        "with the other label: {ceiling[conflicting_pairs]:,}. {repairs} **{action}**",
-        **outlooks["keep"],
-        repairs=" ".join(repairs),
-        action=inspection["verdict"]["action"],
+    own = outlooks["keep"]
+    return (
+        f"As it is, {own['unk_share']:.1%} of the tokens are unknown; pairs that look the same as "
+        f"a pair with the other label: {own['ceiling']['conflicting_pairs']:,}. "
+        f"{' '.join(repairs)} **{inspection['verdict']['action']}**"
     )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from workbench.ranking.uncertainty import (
@@ -22,67 +23,111 @@ NOTHING = {"mean": None, "low": None, "high": None}
 MAX_CALIBRATION_ERROR = 0.05  # up to which probabilities can be trusted
 
 
-def backends(metrics: Record) -> str:
-    """How the models were run."""
-    parts = []
-    for name, used in metrics.get("backends", {}).items():
-        parts.append(f"{code(name)} was run by **{used['backend']}**")
-        checks = {one["backend"]: one["pairs_per_second"] for one in used.get("checks", [])}
-        for own in used.get("checks", []):
-            if own["backend"] == used["backend"] != "predict":
-                parts[-1] += (
-                    f" ({own['pairs_per_second'] / checks['predict']:.1f}x faster than the library "
-                    f"in float32; {100 * own['swapped']:.2f} % of pairwise orders inverted on the "
-                    f"first {used['pairs']} pairs)"
-                )
-    return "; ".join(parts) + "." if parts else "No model was run."
-
-
-CLAIMS = {
-    "few": "**Too few queries to say anything about ranking**: it takes "
-    f"{MIN_GROUPS} groups of queries that share no text. Use more pairs, a larger test_share, or a "
-    "file of candidates.",
-    "worse": "**The model ranks worse than {ahead}: do not publish it as an improvement.**",
-    "tied": "**The model gives all candidates of most queries the same score: it does not rank.** "
-    "Look for a fault before a claim.",
-    "coarse": "**Too few resamples to say anything**: no p-value can be low enough for so many "
-    "comparisons. Evaluate again with more `resamples`.",
-    "unclear": "**The model and {unclear} cannot be told apart with this many queries.**",
-    "better": "**The model ranks better than every baseline here.**",
+CLAIMS = {  # by state: colour, verdict and advice, with the names of scorers that it is about
+    "nothing": (
+        "amber",
+        "There is nothing to compare: the table needs a model and at least one baseline.",
+        "Compare it with baselines: `04_evaluate_ranking`.",
+    ),
+    "few": (
+        "amber",
+        f"**Too few queries to say anything about ranking**: it takes {MIN_GROUPS} groups of "
+        "queries that share no text.",
+        "Measure on more queries: more pairs, a larger `test_share`, or a file of `candidates`.",
+    ),
+    "worse": (
+        "red",
+        "**The model ranks worse than {ahead}: do not publish it as an improvement.**",
+        "Do not use it in place of {ahead}. Read the queries that it ranks worst, then change one "
+        "thing and compare.",
+    ),
+    "tied": (
+        "red",
+        "**The model gives all candidates of most queries the same score: it does not rank.**",
+        "Look for a fault before a claim.",
+    ),
+    "coarse": (
+        "amber",
+        "**Too few resamples to say anything**: no p-value can be low enough for so many "
+        "comparisons.",
+        "Evaluate again with more `resamples`.",
+    ),
+    "unclear": (
+        "amber",
+        "**The model and {unclear} cannot be told apart with this many queries.**",
+        "Measure on more queries, or train on more pairs, before you prefer it.",
+    ),
+    "better": (
+        "green",
+        "**The model ranks better than every baseline here.**",
+        "Train with other seeds (`workbench sweep`): one training may be luck.",
+    ),
 }
+
+
+def claimed(metrics: Record) -> tuple[str, str, str]:
+    """What the evaluation allows to be claimed: its colour, the verdict, and what to do next."""
+    found = claim(metrics)
+    ahead, unclear = names(found.ahead or [""]), names(found.unclear or [""])
+    colour, said, advice = CLAIMS[found.state]
+    return colour, *(text.format(ahead=ahead, unclear=unclear) for text in (said, advice))
+
+
+def use(metrics: Record) -> str:
+    """What the evaluation shows the model to be good for."""
+    found = claim(metrics) if metrics else None
+    if found is None:
+        return "None is shown: the model has not been evaluated."
+    if found.state not in ("better", "unclear"):
+        return f"None is shown. {claimed(metrics)[1]}"
+    return "Ranking candidates for queries like those of the test below. " + (
+        f"That it does so better than {names(found.unclear)} is not shown."
+        if found.unclear
+        else "It is ahead of every other scorer there."
+    )
 
 
 def verdict(metrics: Record) -> str:
     """What may be claimed about the model, compared with each other scorer query by query."""
-    found = claim(metrics)
+    said, found = claimed(metrics)[1], claim(metrics)
     if found.state == "nothing":
-        return "There is nothing to compare: the table needs a model and at least one baseline."
+        return said
     means = {row["scorer"]: row["ndcg@10"]["mean"] for row in metrics["rows"]}
     queries, best = metrics["queries"], found.others[0]
     groups = metrics.get("query_groups", queries)
     return sentences(
         f"Over {count(queries, 'query')} the model has nDCG@10 {means['model']:.3f}; the best of "
-        f"the others is {{best}} with {means[best]:.3f} ({gap(metrics['model_minus'][best])}).",
-        CLAIMS[found.state],
+        f"the others is {code(best)} with {means[best]:.3f} ({gap(metrics['model_minus'][best])}).",
+        said,
         MIN_GROUPS <= groups < FEW_GROUPS
         and f"There are only {groups} independent groups of queries, for which a 95 % interval is "
-        "too narrow: treat every difference as a hint.",
+        "too narrow (of 12 groups, about 89 % hold the true mean): take differences as hints.",
         FEW_GROUPS <= groups < REHEARSAL_GROUPS
         and "There are few independent queries; treat this as a rehearsal, not as a result.",
-        best=code(best),
-        ahead=names(found.ahead or [""]),
-        unclear=names(found.unclear or [""]),
     )
 
 
 def gap(of: Record) -> str:
     """A difference with its interval and p-value, as far as there are any."""
     low, p = of.get("low"), of.get("p_holm")
-    return (
-        f"difference {of['mean']:+.3f}, "
-        + ("no interval" if pd.isna(low) else f"95 % interval {low:+.3f} to {of['high']:+.3f}")
-        + ("" if p is None else f", p = {p:.2g} after correction")
-    )
+    interval = "no interval" if pd.isna(low) else f"95 % interval {low:+.3f} to {of['high']:+.3f}"
+    tested = "" if p is None else f", p = {p:.2g} after correction"
+    return f"difference {of['mean']:+.3f}, {interval}{tested}"
+
+
+def backends(metrics: Record) -> str:
+    """How the models were run."""
+    parts = []
+    for name, used in metrics.get("backends", {}).items():
+        parts.append(f"{code(name)} was run by **{used['backend']}**")
+        checks = {one["backend"]: one for one in used.get("checks", [])}
+        if used["backend"] != "predict" and (own := checks.get(used["backend"])):
+            faster = own["pairs_per_second"] / checks["predict"]["pairs_per_second"]
+            parts[-1] += (
+                f" ({faster:.1f}x faster than the library in float32; {100 * own['swapped']:.2f} % "
+                f"of pairwise orders inverted on the first {used['pairs']} pairs)"
+            )
+    return "; ".join(parts) + "." if parts else "No model was run."
 
 
 def intervals(metrics: Record) -> str:
@@ -97,23 +142,6 @@ def intervals(metrics: Record) -> str:
         groups < MIN_GROUPS
         and f"**With fewer than {MIN_GROUPS} an interval would be much too narrow, so there is "
         "none.**",
-        MIN_GROUPS <= groups < FEW_GROUPS
-        and f"**With fewer than {FEW_GROUPS} the 95 % intervals are too narrow**: of 12 groups, "
-        "about 89 % hold the true mean.",
-    )
-
-
-def agreement(metrics: Record) -> str:
-    """Whether nDCG@10 and MRR@10 put the scorers in the same order."""
-    ndcg, mrr = (
-        [r["scorer"] for r in sorted(metrics["rows"], key=lambda row: -row[name]["mean"])]
-        for name in ("ndcg@10", "mrr@10")
-    )
-    if ndcg == mrr:
-        return "MRR@10 puts the scorers in the same order as nDCG@10."
-    return (
-        f"By nDCG@10 the order is {names(ndcg)}; by MRR@10 it is {names(mrr)}. Where the two "
-        "disagree, do not build a claim on one of them."
     )
 
 
@@ -135,39 +163,34 @@ def leak(seen: int, queries: int, training_pairs: int) -> str:
 def lists(recipe: Record, suspects: pd.DataFrame) -> str:
     """What the candidate lists hold, how unusual ones are counted, and doubtful negatives."""
     odd, found = recipe["odd_queries"], suspects["reason"].value_counts()
-    values = {
-        "paraphrases_kept_out": 0,
-        "queries_without_judgement": 0,
-        **recipe,
-        "kinds": ", ".join(f"{number:,} {kind}" for kind, number in recipe["kinds"].items()),
-        "zero": odd["without_candidate"] + odd["without_positive"],
-        "easy": odd["one_candidate"] + odd["all_positive"],
-        "doubtful": len(suspects),
+    kinds = ", ".join(f"{number:,} {kind}" for kind, number in recipe["kinds"].items())
+    counted = {
+        "Texts not mined because they are probably paraphrases of the query: {:,}.": recipe.get(
+            "paraphrases_kept_out", 0
+        ),
+        "Relevant texts that are not among the candidates: {:,}; they count in every "
+        "denominator.": recipe["missed_positives"],
+        "Queries of the run left out for want of a judgement: {:,}.": recipe.get(
+            "queries_without_judgement", 0
+        ),
+        "**Queries with nothing relevant to rank, which score 0: {:,}.**": (
+            odd["without_candidate"] + odd["without_positive"]
+        ),
+        "**Lists in which every order is equally good: {:,}**; they do not separate scorers.": (
+            odd["one_candidate"] + odd["all_positive"]
+        ),
     }
-    for reason in ("equal", "group"):
-        values[reason] = found.get(reason, 0)
     return sentences(
-        "{queries:,} queries with {candidates:,} candidates, {positives:,} of them relevant "
-        f"({'{kinds}' if values['kinds'] else 'origin not stated'}); order: {{order}}.",
-        values["paraphrases_kept_out"] > 0
-        and "Texts not mined because they are probably paraphrases of the query: "
-        "{paraphrases_kept_out:,}.",
-        values["missed_positives"] > 0
-        and "Relevant texts that are not among the candidates: {missed_positives:,}; they count in "
-        "every denominator.",
-        values["queries_without_judgement"] > 0
-        and "Queries of the run left out for want of a judgement: {queries_without_judgement:,}.",
-        values["zero"] > 0
-        and "**Queries with nothing relevant to rank, which score 0: {zero:,}.**",
-        values["easy"] > 0
-        and "**Lists in which every order is equally good: {easy:,}**; they do not separate "
-        "scorers.",
-        "**Negatives that are probably true paraphrases: {doubtful:,}** ({equal:,} equal to the "
-        "query or a positive except for case, width and punctuation; {group:,} connected to the "
-        "query through positives). They count against every scorer that ranks them high."
+        f"{recipe['queries']:,} queries with {recipe['candidates']:,} candidates, "
+        f"{recipe['positives']:,} of them relevant ({kinds or 'origin not stated'}); order: "
+        f"{recipe['order']}.",
+        *(number > 0 and text.format(number) for text, number in counted.items()),
+        f"**Negatives that are probably true paraphrases: {len(suspects):,}** "
+        f"({found.get('equal', 0):,} equal to the query or a positive except for case, width and "
+        f"punctuation; {found.get('group', 0):,} connected to the query through positives). They "
+        "count against every scorer that ranks them high."
         if len(suspects)
         else "No negative looks like an unlabelled paraphrase.",
-        **values,
     )
 
 
@@ -181,18 +204,17 @@ def left_out(reasons: Record) -> str:
 def ties(metrics: Record) -> str:
     """How ties were counted, and which scorers do not rank at all."""
     tied = {n: share for n, share in metrics.get("queries_all_tied", {}).items() if share > 0}
+    shares = ", ".join(f"{code(name)} {100 * share:.1f} %" for name, share in tied.items())
     constant = [name for name, share in tied.items() if share > 0.5]
     return sentences(
         "Ties count against the scorer: the irrelevant candidates are put first."
         if metrics["ties"] == "worst"
         else "Ties count as the average over every order of the tied candidates.",
-        "Queries whose candidates all have the same score: {shares}."
+        f"Queries whose candidates all have the same score: {shares}."
         if tied
         else "No scorer gives all candidates of a query the same score.",
         bool(constant)
-        and "**No ranking in most queries: {constant}**. Look for a fault before a claim.",
-        shares=", ".join(f"{code(name)} {100 * share:.1f} %" for name, share in tied.items()),
-        constant=names(constant or [""]),
+        and f"**No ranking in most queries: {names(constant)}**. Look for a fault before a claim.",
     )
 
 
@@ -207,27 +229,29 @@ def pairs(metrics: Record) -> str:
     row = next((row for row in metrics["rows"] if row["scorer"] == "model"), metrics["rows"][0])
     if row["roc_auc"]["mean"] is None:
         return f"No pair metric is defined: {tested}, all of one class."
-    threshold, dev = metrics["thresholds"][row["scorer"]], metrics.get("dev_pairs", 0)
+    first = (
+        f"Over {tested} {code(row['scorer'])} has ROC AUC {format_estimate(row['roc_auc'])}; "
+        "guessing has 0.5."
+    )
+    threshold = metrics["thresholds"][row["scorer"]]
+    if threshold is None:
+        return (
+            f"{first} Without dev pairs of both classes no threshold can be fitted, so accuracy "
+            "and F1 are not defined: a threshold fitted on the test pairs would make them too good."
+        )
     share = metrics["positive_pairs"] / metrics["pairs"]
     usual, low, high = (max(share, 1 - share), row["accuracy"]["low"], row["accuracy"]["high"])
     return sentences(
-        f"Over {tested} {{name}} has ROC AUC {format_estimate(row['roc_auc'])}; guessing has 0.5.",
-        "Without dev pairs of both classes no threshold can be fitted, so accuracy and F1 are not "
-        "defined: a threshold fitted on the test pairs would make them too good."
-        if threshold is None
-        else f"At the threshold {threshold:.3g}, fitted on {count(dev, 'dev pair')} for the "
-        f"highest F1, its accuracy is {format_estimate(row['accuracy'])} and its F1 "
-        f"{format_estimate(row['f1'])}; giving every pair the more frequent answer has accuracy "
-        f"{usual:.3f}.",
+        f"{first} At the threshold {threshold:.3g}, fitted on "
+        f"{count(metrics.get('dev_pairs', 0), 'dev pair')} for the highest F1, its accuracy is "
+        f"{format_estimate(row['accuracy'])} and its F1 {format_estimate(row['f1'])}; giving every "
+        f"pair the more frequent answer has accuracy {usual:.3f}.",
         low is not None and "The intervals also cover how uncertain that threshold is.",
-        threshold is not None
-        and (low is None or low <= usual)
-        and (
-            "**So its accuracy is worse than that of a constant answer.**"
-            if high is not None and high < usual
-            else "**So its accuracy is not shown to be better than that of a constant answer.**"
-        ),
-        name=code(row["scorer"]),
+        high is not None
+        and high < usual
+        and "**So its accuracy is worse than that of a constant answer.**",
+        (low is None or low <= usual <= high)
+        and "**So its accuracy is not shown to be better than that of a constant answer.**",
     )
 
 
@@ -293,31 +317,29 @@ def equal_overlap(orders: pd.DataFrame) -> str:
     """How the scorers do where plain Jaccard can only guess."""
     if orders.empty:
         return "No positive shares as many characters with its query as one of the negatives."
-    best = orders.loc[orders["mean"].idxmax()]
-    model = orders[orders["scorer"] == "model"]
+    best, model = orders.loc[orders["mean"].idxmax()], orders[orders["scorer"] == "model"]
     own = model.iloc[0] if len(model) else best
     return sentences(
-        f"{{name}} is right in {format_estimate(own)} of {int(own['orders']):,} pairwise orders of "
-        "equal overlap; guessing has 0.5.",
+        f"{'The model' if len(model) else code(own['scorer'])} is right in {format_estimate(own)} "
+        f"of {int(own['orders']):,} pairwise orders of equal overlap; guessing has 0.5.",
         not (own["low"] > 0.5 or own["high"] < 0.5)
         and "**That is not shown to be better than guessing.**",
         own["high"] < 0.5 and "**That is worse than guessing.**",
         own["mean"] < best["mean"]
-        and f"{{best}} is right most often, in {format_estimate(best)}: only plain Jaccard is held "
-        "equal here, not which characters are shared or in what order.",
-        name="The model" if len(model) else code(own["scorer"]),
-        best=code(best["scorer"]),
+        and f"{code(best['scorer'])} is right most often, in {format_estimate(best)}: only plain "
+        "Jaccard is held equal here, not which characters are shared or in what order.",
     )
 
 
 def scatter(model: Sequence[float], other: Sequence[float], name: str) -> str:
     """How many queries the model wins and loses against the best baseline."""
-    gaps = pd.Series(list(model)) - pd.Series(list(other))
+    gaps = np.subtract(model, other)
     won, lost = (gaps > 1e-9).sum(), (gaps < -1e-9).sum()
-    return (
+    return sentences(
         f"Queries on which the model is better than {code(name)}: {won:,}; worse: {lost:,}; equal: "
-        f"{len(gaps) - won - lost:,}."
-    ) + (" Both kinds are worth reading: a combination may beat either." if won and lost else "")
+        f"{len(gaps) - won - lost:,}.",
+        bool(won and lost) and "Both kinds are worth reading: a combination may beat either.",
+    )
 
 
 def curve(table: pd.DataFrame) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 from workbench.ranking.metrics import RANKING_METRICS
 from workbench.ranking.uncertainty import direction, format_estimate
 from workbench.reports.findings import code, count, sentences
-from workbench.runs.catalog import RunRecord
+from workbench.runs.catalog import BASELINE, RunRecord
 from workbench.runs.comparison import best_run, varied
 
 KINDS = {
@@ -58,7 +58,7 @@ def best(records: Sequence[RunRecord], paired: pd.DataFrame, metric: str = "ndcg
     tested = paired[paired["p_corrected"].notna()]
     apart = len(paired) - len(tested)
     return sentences(
-        "{text}",
+        text,
         metric not in RANKING_METRICS
         and f"`{metric}` is not kept per query, so there is no paired test of it.",
         bool(len(tested))
@@ -69,7 +69,6 @@ def best(records: Sequence[RunRecord], paired: pd.DataFrame, metric: str = "ndcg
         "is not a difference between the models.",
         f"It was chosen as the best of {measured} on this very test, so its value is somewhat too "
         "high: choose on dev, or confirm it on new queries.",
-        text=text,
     )
 
 
@@ -106,6 +105,39 @@ def seeds(table: pd.DataFrame, metric: str = "ndcg@10") -> str:
         and "**Where it is behind, its mean is higher only because the settings have not the same "
         "seeds.**",
         apart > 0 and f"With {apart} it shares no seed and query, or the metric is not per query.",
+    )
+
+
+def label_efficiency(table: pd.DataFrame) -> str:
+    """With how many labels each start of a model is ahead of the regression, by `label_table`."""
+    if table.empty:
+        return (
+            "There is no curve over numbers of labels: it takes runs with at least three values of "
+            "`max_pairs`, such as those of `notebooks/sweeps/label_efficiency.yaml`."
+        )
+    level = table[table["baseline"]].set_index("max_pairs")[["low", "high"]]
+    parts = []
+    for start, rows in (
+        table[~table["baseline"]]
+        .join(level, "max_pairs", rsuffix="_base")
+        .groupby("start", sort=False)
+    ):
+        ahead, behind = rows["low"] > rows["high_base"], rows["high"] < rows["low_base"]
+        said = [
+            f"{word} with {', '.join(f'{labels:,.0f}' for labels in rows['labels'][chosen])} labels"
+            for word, chosen in (("ahead", ahead), ("behind", behind))
+            if chosen.any()
+        ]
+        parts.append(f"{code(start)} is {' and '.join(said) or 'nowhere clearly ahead or behind'}")
+    return sentences(
+        f"Beside {code(BASELINE)} on the same labels: {'; '.join(parts)}. That is where the 95 % "
+        "intervals, each averaged over the seeds, do not overlap; elsewhere nothing is shown."
+        if len(level)
+        else "No run has a regression to compare with.",
+        table["runs"].min() < 2 and "**Some points rest on one seed**: another may be elsewhere.",
+        table["tests"].nunique() > 1
+        and "**The points do not all rest on the same queries**, so a line may rise or fall with "
+        "its test: give `test_pairs` or `candidates`, and every point the same seeds.",
     )
 
 

@@ -4,8 +4,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from workbench.reports.findings import Record, count, sentences
-from workbench.training.log import STEPS, beside_the_card
+from workbench.reports.findings import Record, code, count, sentences
 
 if TYPE_CHECKING:
     from workbench.training.recipe import Recipe
@@ -15,53 +14,35 @@ MIN_DEV_PAIRS = 200  # a rise on fewer may be chance
 LEARNED = 0.8  # correlation after a warm-up that worked; seen: 0.85 and 0.94, otherwise about 0.5
 
 
-def card(log: pd.DataFrame) -> str:
-    """How the shape of the loss compares with the reference card's."""
-    both = beside_the_card(log)
-    if both.empty:
-        return (
-            f"No stage of this run that the card has a log of is {STEPS} steps long, so there is "
-            "nothing to compare with the card's 500-step means."
-        )
-    parts = (
-        f"in {stage} this run goes from {rows['loss'].iloc[0]:.4f} to {rows['loss'].iloc[-1]:.4f}, "
-        f"the card from {rows['card_loss'].iloc[0]:.4f} to {rows['card_loss'].iloc[-1]:.4f} over "
-        "the same part of the epoch"
-        for stage, rows in both.groupby("stage", sort=False)
-    )
-    return (
-        f"Means of 500 steps: {'; '.join(parts)}. Other pairs, and fewer, give another level; only "
-        "the shape can be compared. Where a stage starts below the end of the stage before it, "
-        "its pairs had been seen already. The card reports no ranking metric."
-    )
-
-
 def loss(log: pd.DataFrame) -> str:
     """How the loss compares with that of a constant answer, and what a loss curve cannot tell."""
     parts = [_level(stage, rows) for stage, rows in log.dropna(subset=["loss"]).groupby("stage")]
-    rows = log[log["stage"] == log["stage"].iloc[-1]].dropna(subset=["dev_loss"])
+    rows = _newest(log).dropna(subset=["dev_loss"])
     if len(rows) > 1:
         least, last = rows.loc[rows["dev_loss"].idxmin()], rows.iloc[-1]
-        parts.append(
-            f"The dev loss was lowest at step {int(least['step']):,} ({least['dev_loss']:.4f})"
-        )
+        now = f" and is {last['dev_loss']:.4f} now; "
         if last["dev_loss"] <= RISE * least["dev_loss"]:
-            parts[-1] += "."
+            trend = "."
         elif last["epoch"] <= 1:
-            parts[-1] += f" and is {last['dev_loss']:.4f} now; no pair has been seen twice so far."
+            trend = f"{now}no pair has been seen twice so far."
         elif last["dev_pairs"] < MIN_DEV_PAIRS:
-            parts[-1] += (
-                f" and is {last['dev_loss']:.4f} now; {count(int(last['dev_pairs']), 'dev pair')} "
-                "are too few to say why."
-            )
+            pairs = count(int(last["dev_pairs"]), "dev pair")
+            trend = f"{now}{pairs} are too few to say why."
         else:
-            parts[-1] += " and rose after it: the model has begun to memorise."
+            trend = " and rose after it: the model has begun to memorise."
+        lowest = f"at step {int(least['step']):,} ({least['dev_loss']:.4f})"
+        parts.append(f"The dev loss was lowest {lowest}{trend}")
     return sentences(
         *parts,
         "**What this curve cannot tell:** whether the model ranks better than counting shared "
         "characters. With few positives the loss falls as soon as the model learns how rare they "
         "are, and easy random negatives make it fall further. Only notebook 4 answers that.",
     )
+
+
+def _newest(log: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the stage that was logged last."""
+    return log[log["stage"] == log["stage"].iloc[-1]] if len(log) else log
 
 
 def _level(stage: str, rows: pd.DataFrame) -> str:
@@ -88,57 +69,59 @@ def dev(log: pd.DataFrame, record: Record) -> str:
     """How average precision on dev compares with guessing, and which model was saved.
 
     Args:
-        log: of the run, of which the newest stage counts.
+        log: of the run, of which the newest stage counts; may be empty.
         record: of the newest finished stage; empty if there is none.
     """
-    rows = log[log["stage"] == log["stage"].iloc[-1]].dropna(subset=["dev_ap"])
+    rows = _newest(log).dropna(subset=["dev_ap"])
     if rows.empty:
         return "No average precision on dev is logged: there is no dev split, or not yet."
     last, best = rows.iloc[-1], rows.loc[rows["dev_ap"].idxmax()]
-    return (
+    return sentences(
         f"At step {int(last['step']):,} average precision on dev is {last['dev_ap']:.3f}; guessing "
         f"has {last['dev_positives'] / last['dev_pairs']:.3f}, the share of positives among the "
         f"{count(int(last['dev_pairs']), 'dev pair')}. The best value so far is "
-        f"{best['dev_ap']:.3f}, at step {int(best['step']):,}. {kept(record)}"
+        f"{best['dev_ap']:.3f}, at step {int(best['step']):,}.",
+        kept(record),
     )
 
 
 def kept(record: Record) -> str:
-    """Which of a stage's models was saved, and why; empty for a record without it.
-
-    Args:
-        record: of the stage, as in `model/lineage.json`.
-    """
+    """Which of a stage's models was saved, and why; `record` as in `model/lineage.json`."""
     if "kept" not in record:
         return ""
     found, (pairs, positives) = record["kept"], record["dev"].values()
-    steps = f"step {record['steps']:,}" + (
-        f" (of {record['planned_steps']:,}: it ended early, because no dev score had been better)"
-        if record["steps"] < record["planned_steps"]
-        else ""
-    )
+    steps = f"step {record['steps']:,}"
+    if record["steps"] < record["planned_steps"]:
+        early = "it ended early, because no dev score had been better"
+        steps += f" (of {record['planned_steps']:,}: {early})"
     if found["model"] == "best":
         return (
             f"Saved is the model of step {found['step']:,}, which had the best average precision "
-            f"on {count(pairs, 'dev pair')} ({found['dev_ap']:.3f}); training went on "
-            f"to {steps}."
+            f"on {count(pairs, 'dev pair')} ({found['dev_ap']:.3f}); training went on to {steps}."
         )
-    few = record["recipe"].get("keep_model") == "best"
-    return f"Saved is the last model, of {steps}" + (
-        ": to choose the best takes 50 dev pairs of each class, and there are "
-        f"{positives:,} positive and {pairs - positives:,} other ones."
-        if few
-        else ", as `keep_model: last` asks."
+    if record["recipe"].get("keep_model") != "best":
+        return f"Saved is the last model, of {steps}, as `keep_model: last` asks."
+    return (
+        f"Saved is the last model, of {steps}: to choose the best takes 50 dev pairs of each "
+        f"class, and there are {positives:,} positive and {pairs - positives:,} other ones."
     )
 
 
 def scores(record: Record) -> str:
-    """What `predict` of the saved model gives; empty for a record without it."""
-    if record.get("activation") == "Sigmoid":
-        return "`predict` gives probabilities: the sigmoid of the model's logit."
-    if "activation" in record:
-        return "`predict` gives logits, numbers of any size; they are not probabilities."
-    return ""
+    """What `predict` of the saved model gives, and how to get the other; empty if not recorded."""
+    if "activation" not in record:
+        return ""
+    gives, other, function = (
+        ("probabilities: the sigmoid of the model's logit", "logits", "Identity")
+        if record["activation"] == "Sigmoid"
+        else ("logits, which are not probabilities", "numbers from 0 to 1", "Sigmoid")
+        if record["activation"] == "Identity"
+        else (f"the `{record['activation']}` of the model's logit", "logits", "Identity")
+    )
+    return (
+        f"`predict` gives {gives}. For {other}, give it `activation_fn=torch.nn.{function}()`: the "
+        "order of the candidates stays the same."
+    )
 
 
 def gradient(log: pd.DataFrame, limit: float = 1.0) -> str:
@@ -156,23 +139,20 @@ def gradient(log: pd.DataFrame, limit: float = 1.0) -> str:
 
 def recipe(asked: "Recipe") -> str:
     """What a recipe asks for beyond the reference card."""
-    extras = {
-        f"repair the vocabulary (`{asked.vocabulary}`, {asked.new_embeddings} start)": (
-            asked.vocabulary != "keep"
-        ),
-        f"warm up on {asked.lexical_pairs:,} pairs with soft lexical targets": asked.lexical_pairs,
-        f"add up to {asked.hard_negatives} hard negatives for each text of a positive": (
-            asked.hard_negatives
-        ),
-        "add each positive in the other order": asked.symmetric,
-        f"give token embeddings a learning rate of {asked.embedding_learning_rate:g}": (
-            asked.embedding_learning_rate
-        ),
-    }
-    wanted = "; ".join(text for text, applies in extras.items() if applies)
+    repaired, mined = asked.vocabulary != "keep", asked.hard_negatives
+    rate, plural = asked.embedding_learning_rate, "s" * (asked.epochs != 1)
+    extras = [
+        repaired and f"repair the vocabulary (`{asked.vocabulary}`, {asked.new_embeddings} start)",
+        asked.lexical_pairs > 0
+        and f"warm up on {asked.lexical_pairs:,} pairs with soft lexical targets",
+        mined > 0 and f"add up to {mined} hard negatives for each text of a positive",
+        asked.symmetric and "add each positive in the other order",
+        rate > 0 and f"give token embeddings a learning rate of {rate:g}",
+    ]
+    wanted = "; ".join(text for text in extras if text)
     plain = (
-        f"{asked.epochs:g} epoch{'s' * (asked.epochs != 1)} in batches of {asked.batch_size}, "
-        f"learning rate {asked.learning_rate:g}, {asked.resolved_precision()}."
+        f"{asked.epochs:g} epoch{plural} in batches of {asked.batch_size}, learning rate "
+        f"{asked.learning_rate:g}, {asked.resolved_precision()}."
     )
     return f"Beyond the labels: {wanted}. Then {plain}" if wanted else f"Labels only: {plain}"
 
@@ -199,14 +179,14 @@ def outcome(record: Record) -> str:
     repaired, warmed, seen = (
         record[name] for name in ("vocabulary", "lexical_warm_up", "pairs_seen")
     )
-    reason = str(record.get("not_fast", "")).translate({123: "", 125: ""})  # no template
+    reason = f" ({record['not_fast']})" if record.get("not_fast") else ""
     added = (f", {n:,} {name.replace('_', ' ')}" for name, n in seen.items() if name != "labelled")
     return sentences(
         "The vocabulary was kept as it is."
         if repaired["vocabulary"] == "keep"
-        else f"`{repaired['vocabulary']}` added a token for each of "
-        f"{count(repaired['added_tokens'], 'character')}; {repaired['left_out_tokens']:,} found no "
-        "slot.",
+        else f"`{repaired['vocabulary']}` added {count(repaired['added_tokens'], 'token')}; "
+        f"{count(repaired['left_out_tokens'], 'character')} found no slot.",
+        "dictionary" in repaired and f"Their dictionary: {code(repaired['dictionary'])}.",
         bool(warmed)
         and f"The lexical warm-up took {count(warmed['steps'], 'step')} over "
         f"{count(warmed['pairs'], 'pair')} with soft targets (mean loss "
@@ -215,8 +195,7 @@ def outcome(record: Record) -> str:
         record["recipe"].get("speed") == "fast"
         and record.get("speed") == "exact"
         and "`speed: fast` is for a BERT with the plain loss on a CPU; here, on "
-        f"{record.get('device', 'this machine')}, the library's own trainer was used"
-        f"{f' ({reason})' if reason else ''}.",
+        f"{record.get('device', 'this machine')}, the library's own trainer was used{reason}.",
         f"Trained on {count(seen['labelled'], 'labelled pair')}{''.join(added)}.",
         kept(record),
         scores(record),
