@@ -2,8 +2,6 @@
 
 import html
 import re
-import shutil
-import subprocess
 
 import nbformat
 import pandas as pd
@@ -34,21 +32,6 @@ HOSTILE = [
     "\"><script>document.title='taken'",
     "{{7*7}} & $x$ '\"",
 ]
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-
-
-def opened(address, place):
-    """The page as a real browser has it after its scripts have run."""
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    return subprocess.run(
-        [BROWSER, *options, f"--user-data-dir={place}/u", "--dump-dom", address],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    ).stdout
 
 
 @pytest.fixture(scope="module")
@@ -104,30 +87,23 @@ def test_a_query_shows_shared_and_unknown_signs(tokenizer):
     assert shown.count("<table>") == 2
 
 
-def test_hostile_texts_are_shown_and_are_no_tags(records, tmp_path):
-    save_browser(tmp_path, records)
-    page = write_report(tmp_path).read_text(encoding="utf-8")
-    body = page.partition("<main>")[2].replace(f"<script>{SCRIPT}</script>", "")
-    allowed = {"main", "body", "html", "section", "h1", "p", "label", "input", "span", "div"}
-    allowed |= {"table", "thead", "tbody", "tr", "th", "td", "caption"}
-    allowed |= {"details", "summary", "mark", "h2", "a"}
-    assert {tag.lower() for tag in re.findall(r"</?([a-zA-Z0-9]+)", body)} <= allowed
-    for text in HOSTILE:
-        assert str(escape(text)) in page
-    plain = html.unescape(re.sub(r"</?(?:mark|span)[^>]*>", "", body))
-    for text in HOSTILE:
-        assert plain.count(text) >= 3
-
-
-def test_the_script_is_ours_alone_and_its_hash_is_the_policy(records, tmp_path):
+def test_hostile_texts_are_no_tags_and_the_only_script_is_ours(records, tmp_path):
     save_browser(tmp_path, records)
     page = write_report(tmp_path).read_text(encoding="utf-8")
     assert page.count("<script") == 1
     assert f"script-src {SCRIPT_HASH};" in page
     assert re.fullmatch(r"'sha256-[A-Za-z0-9+/]{43}='", SCRIPT_HASH)
-    assert "default-src 'none'" in page
-    assert "form-action 'none'" in page
-    assert "src:url(data:font" in page
+    for words in ("default-src 'none'", "form-action 'none'", "src:url(data:font"):
+        assert words in page
+    body = page.partition("<main>")[2].replace(f"<script>{SCRIPT}</script>", "")
+    allowed = {"main", "body", "html", "section", "h1", "p", "label", "input", "span", "div"}
+    allowed |= {"table", "thead", "tbody", "tr", "th", "td", "caption"}
+    allowed |= {"details", "summary", "mark", "h2", "a"}
+    assert {tag.lower() for tag in re.findall(r"</?([a-zA-Z0-9]+)", body)} <= allowed
+    plain = html.unescape(re.sub(r"</?(?:mark|span)[^>]*>", "", body))
+    for text in HOSTILE:
+        assert str(escape(text)) in page
+        assert plain.count(text) >= 3
     save_browser(tmp_path, [])
     assert "<script" not in write_report(tmp_path).read_text(encoding="utf-8")
 
@@ -138,6 +114,10 @@ REFRESH = '<meta http-equiv="refresh" content="0; url=about:blank"><form action=
 @pytest.fixture
 def foreign(tmp_path, records):
     """A run folder made elsewhere, with a redirect in every value that the page shows."""
+    return write_foreign(tmp_path, records)
+
+
+def write_foreign(tmp_path, records):
     record = records[0] | {"rank": REFRESH, "other_name": REFRESH, "slices": [REFRESH]}
     record["orders"] = {
         f"{name}{REFRESH}": [row | {"rank": REFRESH} for row in rows]
@@ -170,38 +150,6 @@ def test_a_run_folder_made_elsewhere_leads_nowhere(foreign):
     assert read_json(foreign / "evaluation/browser.json")[0]["rank"] == REFRESH
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium to open the report with")
-def test_in_a_browser_a_run_folder_made_elsewhere_leads_nowhere(foreign):
-    assert "<title>Run " in opened(write_report(foreign).as_uri(), foreign)
-
-
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium to open the report with")
-@pytest.mark.parametrize(("asked", "found"), [("", 37), ("alert(1)", 6), ("没有这样的", 0)])
-def test_in_a_browser_the_search_works_and_hostile_texts_do_not(records, tmp_path, asked, found):
-    """The page in a real browser: our script runs, and no text from the data does."""
-    save_browser(tmp_path, records)
-    dom = opened(f"{write_report(tmp_path).as_uri()}#search={asked}", tmp_path)
-    assert f'<span id="found">{found} of 37 queries</span>' in dom
-    assert "<title>Run " in dom
-    assert "taken</title>" not in dom
-    assert 'id="broken"' not in dom
-    assert dom.count("<script>") == 1
-    assert dom.count("<tbody hidden") == 37 - found
-
-
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium to open the report with")
-def test_the_browser_would_notice_a_script_that_runs(records, tmp_path):
-    """Without this the test above could pass because nothing ever runs."""
-    save_browser(tmp_path, records)
-    page = write_report(tmp_path)
-    text = page.read_text(encoding="utf-8")
-    evil = "<script>document.title='taken'</script>"
-    for policy, taken in ((SCRIPT_HASH, False), ("'unsafe-inline'", True)):
-        changed = text.replace(f"script-src {SCRIPT_HASH}", f"script-src {policy}")
-        page.write_text(changed.replace("</main>", f"</main>{evil}"), encoding="utf-8")
-        assert ("taken</title>" in opened(page.as_uri(), tmp_path)) == taken
-
-
 def test_the_view_in_jupyterlab_chooses_slice_order_and_query(records):
     view = error_browser(records)
     controls, queries, shown = view.children
@@ -230,10 +178,12 @@ def test_a_browser_of_nothing_shows_nothing():
     assert error_browser([]).children[2].value == ""
 
 
-def test_a_query_typed_in_is_ranked_live():
-    view = live_ranking({"model": CharacterJaccard()}, "ab", ["x", "ab"])
+def test_a_query_typed_in_is_ranked_live_with_its_scores():
+    view = live_ranking({"model": CharacterJaccard(), "b": RandomScorer(1)}, "ab", ["x", "ab"])
     asked, lines, button, shown = view.children
     assert shown.value.index("<td>ab</td>") < shown.value.index("<td>x</td>")
+    assert "<th>b</th>" in shown.value
+    assert re.search(r"<td>ab</td>\s*<td>1.000</td>", shown.value)
     lines.value = "a\n\n <script>alert(1)</script> \n"
     button.click()
     assert "<script>" not in shown.value
@@ -241,10 +191,3 @@ def test_a_query_typed_in_is_ranked_live():
     asked.value = " "
     button.click()
     assert "Type a query" in shown.value
-
-
-def test_scores_are_shown_next_to_their_candidates():
-    view = live_ranking({"model": CharacterJaccard(), "b": RandomScorer(1)}, "ab", ["ab", "a"])
-    shown = view.children[3].value
-    assert "<th>b</th>" in shown
-    assert re.search(r"<td>ab</td>\s*<td>1.000</td>", shown)

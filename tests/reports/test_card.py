@@ -18,8 +18,10 @@ from workbench.data.splits import prepare_data
 from workbench.files import read_json, write_json
 from workbench.models import find_model
 from workbench.reports.model_card import code, safe_text, script_language, table, write_card
+from workbench.reports.page import write_report
 from workbench.training.recipe import Recipe
 from workbench.training.stages import describe_pairs, fine_tune, record_figures
+from workbench.vocabulary.dictionary import ATTRIBUTION
 
 GOLDEN = ROOT / "tests" / "reports" / "golden_card.txt"
 EVIL = [
@@ -301,22 +303,36 @@ def test_the_use_is_what_the_verdict_of_the_report_allows(run, model, unclear, q
     assert ("Do not use it in place" in text) == ("ranks worse" in use)
 
 
-def test_the_card_of_a_repaired_model_speaks_of_its_own_tokenizer(tmp_path, tiny_model):
-    """The inspection is that of the base: its figures and its advice are not the model's."""
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tiny_model):
+    """Runs of the tiny model on characters it does not know, with and without a repair."""
+    top = tmp_path_factory.mktemp("trained")
     pairs = pd.DataFrame({"sentence_0": ["龘靐", "齉爩"] * 30, "sentence_1": "麤", "label": 0.0})
     pairs.loc[::3, "label"] = 1.0
     pairs["sentence_1"] += [chr(0x4E00 + number) for number in range(60)]
-    pairs.to_csv(tmp_path / "pairs.csv", index=False)
-    for vocabulary, low, high in (("keep", 50, 100), ("extend", 0, 0)):
-        folder = tmp_path / vocabulary
-        prepare_data(folder, tmp_path / "pairs.csv", dev_share=0, test_share=0.0)
-        recipe = Recipe(max_length=32, vocabulary=vocabulary)
-        fine_tune(folder, find_model(str(tiny_model)), recipe)
-        write_json(folder / "inspection.json", {"verdict": {"colour": "red"}})
-        text = write_card(folder).read_text("utf-8")
-        (found,) = re.findall(r"\*\*(.*)% of the tokens of the training pairs are unknown", text)
-        assert low <= float(found) <= high
-        assert ("Give the base a vocabulary" in text) == (vocabulary == "keep")
+    pairs.to_csv(top / "pairs.csv", index=False)
+    for vocabulary in ("keep", "extend"):
+        prepare_data(top / vocabulary, top / "pairs.csv", dev_share=0, test_share=0.0)
+        recipe = Recipe(max_length=9999, vocabulary=vocabulary, batch_size=30)
+        fine_tune(top / vocabulary, find_model(str(tiny_model)), recipe)
+        write_json(top / vocabulary / "inspection.json", {"verdict": {"colour": "red"}})
+    return top
+
+
+@pytest.mark.parametrize(("vocabulary", "low", "high"), [("keep", 50, 100), ("extend", 0, 0)])
+def test_a_card_speaks_of_its_model_and_not_of_the_base_or_the_request(
+    trained, vocabulary, low, high
+):
+    """The inspection is that of the base, and a model cuts no later than its positions end."""
+    folder = trained / vocabulary
+    text = write_card(folder).read_text("utf-8")
+    (found,) = re.findall(r"\*\*(.*)% of the tokens of the training pairs are unknown", text)
+    assert low <= float(found) <= high
+    assert ("Give the base a vocabulary" in text) == (vocabulary == "keep")
+    positions = read_json(folder / "model/config.json")["max_position_embeddings"]
+    assert f"Length:** {positions} tokens" in text
+    assert f"pairs of more than {positions} tokens are cut" in text
+    assert f"up to {positions} tokens" in write_report(folder).read_text("utf-8")
 
 
 @pytest.mark.parametrize(
@@ -332,6 +348,48 @@ def test_the_card_says_what_predict_gives_and_how_to_get_the_other(run, activati
     text = write_card(run).read_text("utf-8")
     assert f"`predict` gives {gives}" in text
     assert f"`activation_fn=torch.nn.{wanted}()`" in text
+
+
+@pytest.mark.parametrize(
+    ("repair", "license", "words"),
+    [
+        (
+            {"vocabulary": "words", "new_embeddings": "dictionary", "dictionary": ATTRIBUTION},
+            "apache-2.0",
+            [
+                ATTRIBUTION,
+                "Its words became tokens",
+                "start from its glosses",
+                "only under CC BY-SA 4.0",
+                "**The licence stated above, apache-2.0, is another one",
+                "- **License:** apache-2.0 (see Dictionary below)",
+            ],
+        ),
+        (
+            {"vocabulary": "extend", "new_embeddings": "dictionary", "dictionary": ATTRIBUTION},
+            "cc-by-sa-4.0",
+            ["Its words did not become tokens", "start from its glosses"],
+        ),
+        (
+            {"vocabulary": "words", "new_embeddings": "random", "dictionary": "/home/me/my|ja.tsv"},
+            "",
+            ["<code>my&#124;ja.tsv</code>", "do not start from its glosses", "is not recorded"],
+        ),
+    ],
+)
+def test_the_card_names_the_dictionary_and_what_its_licence_asks(run, repair, license, words):
+    stages = read_json(run / "model/lineage.json")["stages"]
+    stages[0]["vocabulary"] = repair | {"added_tokens": 1234}
+    write_json(run / "model/lineage.json", {"stages": stages})
+    text = " ".join(write_card(run, license=license).read_text("utf-8").split())
+    assert "1,234 tokens were added" in text
+    assert [one for one in words if one not in text] == []
+    assert ("is another one" in text) == (license == "apache-2.0")
+    assert "/home/me" not in text
+
+
+def test_without_a_dictionary_the_card_speaks_of_none(run):
+    assert "ictionary" not in write_card(run).read_text("utf-8").split("### Recommendations")[0]
 
 
 def test_the_language_is_that_of_the_script_unless_it_is_given(run):
@@ -422,14 +480,11 @@ def test_statistics_are_over_all_rows():
     assert found["label"] == {"min": 0.0, "mean": 0.0, "max": 0.0}
 
 
-def test_the_usage_code_runs_without_the_workbench(tmp_path, tiny_model):
+def test_the_usage_code_runs_without_the_workbench(trained, tmp_path):
     """The card's own code, on the model of a run, in a process that cannot see this package."""
-    folder = tmp_path / "run"
-    prepare_data(folder, "data/sample_pairs.csv", max_pairs=60, dev_share=0, test_share=0.1)
-    fine_tune(folder, find_model(str(tiny_model)), Recipe(max_length=64))
-    text = write_card(folder).read_text("utf-8")
+    text = write_card(trained / "keep").read_text("utf-8")
     (usage,) = re.findall(r"```python\n(.*?)```", text, re.S)
-    model = shutil.copytree(folder / "model", tmp_path / "elsewhere")
+    model = shutil.copytree(trained / "keep" / "model", tmp_path / "elsewhere")
     script = tmp_path / "usage.py"
     script.write_text(
         "import sys\nsys.modules['workbench'] = None  # importing it would fail\n"

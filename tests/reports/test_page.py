@@ -1,4 +1,4 @@
-"""The report: its summary, what it leaves out of the notebooks, and how it looks in Chromium."""
+"""The report: its summary, and what it leaves out of the notebooks."""
 
 import re
 
@@ -51,7 +51,7 @@ def said(text):
     return new_output("display_data", {"text/markdown": text})
 
 
-def cell(source, *outputs, tags=()):
+def code(source, *outputs, tags=()):
     return new_code_cell(source, outputs=list(outputs), metadata={"tags": list(tags)})
 
 
@@ -64,8 +64,8 @@ def text_of(page):
     [
         (0.2, 200, "green", "Train with other seeds"),
         (-0.2, 200, "red", "Do not use it in place of bm25"),
-        (0.001, 200, "", "before you prefer it"),
-        (-0.2, 5, "", "Measure on more queries"),
+        (0.001, 200, "amber", "before you prefer it"),
+        (-0.2, 5, "amber", "Measure on more queries"),
     ],
 )
 def test_the_summary_is_the_claim_its_ladder_and_what_to_do(
@@ -115,7 +115,7 @@ def test_the_summary_names_data_base_settings_and_time(tmp_path):
         "<td>symmetric</td><td>True</td>",
         "<td>torch</td><td>2.13</td>",
     ):
-        assert fact in page, fact
+        assert fact in " ".join(page.split()), fact
 
 
 def test_a_run_without_records_or_with_odd_ones_has_a_page(tmp_path):
@@ -132,14 +132,14 @@ def test_what_is_for_an_editor_is_left_out(tmp_path):
     cells = [
         new_markdown_cell("# One"),
         new_markdown_cell("Change the values below."),
-        cell("a = 1", tags=["parameters"]),
-        cell("a = 2", tags=["injected-parameters"]),
+        code("a = 1", tags=["parameters"]),
+        code("a = 2", tags=["injected-parameters"]),
         new_markdown_cell("The versions:\n"),
-        cell("wb.environment()", printed("torch 2.13")),
+        code("wb.environment()", printed("torch 2.13")),
         new_markdown_cell("## Part\n\nRead this.\n\n## Second\n\nOr type a query."),
-        cell("wb.reports.live_ranking()", widget),
+        code("wb.reports.live_ranking()", widget),
         new_markdown_cell("Browse."),
-        cell("browse()", widget),
+        code("browse()", widget),
     ]
     page = text_of(report(tmp_path, cells))
     for gone in ("Change the values", "a = 2", "versions", "2.13", "Or type", "browse()", "VBox"):
@@ -150,12 +150,12 @@ def test_what_is_for_an_editor_is_left_out(tmp_path):
 
 def test_a_failed_cell_is_never_left_out(tmp_path):
     error = new_output("error", ename="KeyError", evalue="'x'", traceback=["KeyError: 'x'"])
-    assert "KeyError" in report(tmp_path, [cell("wb.environment()", error)])
+    assert "KeyError" in report(tmp_path, [code("wb.environment()", error)])
 
 
 def test_long_and_error_output_is_folded_in_one_piece(tmp_path):
     log = [printed(f"step {n} <b>\n") for n in range(9)]
-    page = report(tmp_path, [cell("a", *log, printed("10%\r99%\n", "stderr"), printed("short\n"))])
+    page = report(tmp_path, [code("a", *log, printed("10%\r99%\n", "stderr"), printed("short\n"))])
     assert "<summary>9 lines of output</summary><pre>step 0 &lt;b&gt;\nstep 1" in page
     assert "<summary>1 line of output</summary><pre>99%</pre>" in page
     assert "<summary>" not in page.partition("99%</pre>")[2]
@@ -164,72 +164,39 @@ def test_long_and_error_output_is_folded_in_one_piece(tmp_path):
 
 def test_a_part_that_found_nothing_is_one_line(tmp_path):
     """With the sentences that the findings really give."""
-    log = pd.DataFrame({"stage": ["s"], "epoch": [0.1], "step": [1], "loss": [1]})
-    curve = findings.curve(log.head(0))
-    problem = findings.blend(Blend(problem="there are 3 dev pairs"))
+    nothing = pd.DataFrame()
+    said_of = {
+        "A": findings.curve(nothing),
+        "B": findings.blend(Blend(problem="there are 3 dev pairs")),
+        "C": findings.label_efficiency(nothing),
+    }
+    empty = new_output("display_data", {"text/html": EMPTY})
     cells = [
-        cell(heading, said(sentence), new_output("display_data", {"text/html": EMPTY}))
-        for heading, sentence in (("a", curve), ("b", problem), ("c", findings.card(log)))
+        cell
+        for name, sentence in said_of.items()
+        for cell in (
+            new_markdown_cell(f"## {name}?\n\nLook at it."),
+            code(name, said(sentence), empty),
+        )
     ]
-    parts = [
-        part
-        for name, one in zip("ABC", cells, strict=True)
-        for part in (new_markdown_cell(f"## {name}?\n\nLook at it."), one)
-    ]
-    full = new_markdown_cell("## D?\n\nLook here."), cell("d", said("There are two."))
-    page = report(tmp_path, [*parts, *full, cell("e", cells[0].outputs[1])])
-    for name, sentence in (("A", curve), ("B", problem), ("C", findings.card(log))):
-        assert f"{name}? {sentence}" in text_of(page)
+    full = new_markdown_cell("## D?\n\nLook here."), code("d", said("There are two."))
+    page = report(tmp_path, [*cells, *full, code("e", empty)])
+    for name, sentence in said_of.items():
+        assert f"{name}? {sentence.replace('`', '')}" in text_of(page)
     assert text_of(page).count("Look at it.") == 0
     assert "Look here." in page
     assert "The table is empty." in page
     assert re.findall(r'<li><a href="#part-1-[^"]*">(\w)', page) == ["D"]
 
 
-def test_every_picture_has_a_text_and_every_link_of_the_page_a_place(chain):
-    page = write_report(chain).read_text(encoding="utf-8")
-    pictures = re.findall(r"<img[^>]*>", page)
-    assert len(pictures) > 10
-    assert all(re.search(r'alt="[^"]{5,}"', picture) for picture in pictures)
-    assert "No description" not in page
-    places = re.findall(r'id="([^"]*)"', page)
-    links = re.findall(r'<a href="#([^"]*)">', page.partition("<main>")[0])
-    assert len(links) > 15
-    assert set(links) <= set(places)
-    assert len(set(places)) == len(places)
-
-
-SIZES = [(width, scheme) for width in (1280, 400) for scheme in ("light", "dark")]
-
-
-@pytest.mark.parametrize(("width", "scheme"), SIZES)
-def test_in_chromium_the_report_is_calm_and_complete(chain, browser, width, scheme):
-    """No message, no request, nothing wider than the window; Chinese, not boxes; both themes."""
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    noise = []
-    page.on("console", lambda message: noise.append(message.text))
-    page.on("pageerror", lambda error: noise.append(str(error)))
-    page.on("request", lambda request: noise.append(request.url))
-    address = write_report(chain).as_uri()
-    page.goto(address)
-    assert [one for one in noise if one != address and not one.startswith("data:")] == []
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (int(re.search(r"\d+", paper)[0]) > 128) == (scheme == "light")
-    assert page.locator(".ladder tr.own").count() == 1
-    page.evaluate("window.scrollTo(0, 9000)")
-    assert page.locator("nav").bounding_box()["y"] == 0, "it stays in sight"
-    assert page.locator(".wb-slices").first.is_visible() == (width > 400)
-    assert drawn(page, "怎") != drawn(page, "么") != drawn(page, "\U000f1234")
-    page.close()
-
-
-def drawn(page, text):
-    """The pixels of a text in the page's own font; characters without a glyph all look alike."""
-    page.evaluate(
-        """text => { document.getElementById('drawn')?.remove();
-        const box = Object.assign(document.createElement('p'), {id: 'drawn', textContent: text});
-        document.querySelector('#summary').prepend(box); }""",
-        text,
-    )
-    return page.locator("#drawn").screenshot()
+def test_a_damaged_file_is_named_and_the_rest_is_shown(tmp_path):
+    for file in ("status.json", "model/lineage.json", "notebooks/02_b.ipynb"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("[" * 100_000, encoding="utf-8")
+    (tmp_path / "parameters.yaml").write_text("a: [", encoding="utf-8")
+    page = report(tmp_path, [new_markdown_cell("# One")], metrics=metrics(0.2))
+    assert page.count("A damaged file was left out") == 4
+    for words in ("status.json", "lineage.json", "02_b.ipynb", "parameters.yaml"):
+        assert words in page
+    assert "One" in page
+    assert '<div class="verdict green">' in page

@@ -69,7 +69,7 @@ def write_report(run_dir: str | Path) -> Path:
     def read(reader: Callable[[Path], Any], file: Path) -> Any:
         try:
             return reader(file) if file.is_file() else {}
-        except (ValueError, OSError, nbformat.ValidationError) as error:
+        except (ValueError, OSError, RecursionError, nbformat.ValidationError) as error:
             damaged.append(f"{file.name}: {str(error)[:200]}")
             return {}
 

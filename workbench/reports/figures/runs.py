@@ -110,7 +110,7 @@ def label_efficiency(table: pd.DataFrame, metric: str = "ndcg@10", ax: Axes | No
             ax.scatter(
                 [at] * len(values), values, s=16, c="white", edgecolors=look["color"], zorder=3
             )
-    counts = table.groupby("max_pairs")["labels"].mean()
+    counts = table.groupby("max_pairs")["labels"].mean().sort_values()
     ax.set(xscale="log", xlabel="training labels (log scale)", ylabel=f"{metric} (95 % interval)")
     ax.set_xticks(counts, [f"{labels:,.0f}" for labels in counts], fontsize="small")
     ax.minorticks_off()

@@ -95,7 +95,7 @@ def _stage_starts(log: pd.DataFrame) -> pd.Series:
 
 def running_step(log: pd.DataFrame) -> pd.Series:
     """Steps counted through all stages: each stage starts where the one before it ended."""
-    return log["step"] + log["stage"].map(_stage_starts(log))
+    return log["step"] + log["stage"].map(_stage_starts(log)).astype(float)
 
 
 def _first(logs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -68,9 +68,9 @@ CLAIMS = {  # by state: colour, verdict and advice, with the names of scorers th
 def claimed(metrics: Record) -> tuple[str, str, str]:
     """What the evaluation allows to be claimed: its colour, the verdict, and what to do next."""
     found = claim(metrics)
-    ahead, unclear = names(found.ahead or [""]), names(found.unclear or [""])
+    of = {"ahead": names(found.ahead or [""]), "unclear": names(found.unclear or [""])}
     colour, said, advice = CLAIMS[found.state]
-    return colour, *(text.format(ahead=ahead, unclear=unclear) for text in (said, advice))
+    return colour, said.format(**of), advice.format(**of)
 
 
 def use(metrics: Record) -> str:

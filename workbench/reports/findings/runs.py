@@ -115,13 +115,10 @@ def label_efficiency(table: pd.DataFrame) -> str:
             "There is no curve over numbers of labels: it takes runs with at least three values of "
             "`max_pairs`, such as those of `notebooks/sweeps/label_efficiency.yaml`."
         )
-    level = table[table["baseline"]].set_index("max_pairs")[["low", "high"]]
-    parts = []
-    for start, rows in (
-        table[~table["baseline"]]
-        .join(level, "max_pairs", rsuffix="_base")
-        .groupby("start", sort=False)
-    ):
+    names = ["max_pairs", "low", "high"]
+    level, starts = table.loc[table["baseline"], names], table[~table["baseline"]]
+    both, parts = starts.merge(level, on="max_pairs", suffixes=("", "_base")), []
+    for start, rows in both.groupby("start", sort=False):
         ahead, behind = rows["low"] > rows["high_base"], rows["high"] < rows["low_base"]
         said = [
             f"{word} with {', '.join(f'{labels:,.0f}' for labels in rows['labels'][chosen])} labels"
