@@ -1,6 +1,5 @@
 """Measuring scorers on lists, broken scorers, and what may be claimed from the numbers."""
 
-import math
 from functools import partial
 
 import numpy as np
@@ -335,14 +334,3 @@ def test_the_finding_about_a_learning_curve(means, words):
     curve["low"], curve["high"] = curve["mean"] - 0.05, curve["mean"] + 0.05
     assert words in findings.curve(curve)
     assert "kept no snapshots" in findings.curve(curve.head(0))
-
-
-def test_orders_by_two_metrics_are_compared():
-    rows = [
-        {"scorer": "a", "ndcg@10": {"mean": 0.5}, "mrr@10": {"mean": 0.5}},
-        {"scorer": "b", "ndcg@10": {"mean": 0.4}, "mrr@10": {"mean": 0.4}},
-    ]
-    assert "same order" in findings.agreement({"rows": rows})
-    rows[1]["mrr@10"]["mean"] = 0.6
-    assert "do not build a claim" in findings.agreement({"rows": rows})
-    assert not math.isnan(rows[0]["ndcg@10"]["mean"])

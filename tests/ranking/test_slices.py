@@ -15,7 +15,6 @@ from workbench.reports.figures.ranking import (
     ladder,
     learning_curve,
     model_against,
-    negatives_plot,
     reliability_plot,
     score_distributions,
     slices_plot,
@@ -147,7 +146,6 @@ def test_findings_about_slices_and_negatives(evaluation, features, lists):
 
 def figures(evaluation, features, lists):
     slices = slice_table(evaluation, features, lists, resamples=100)
-    orders = pairwise_orders(evaluation, lists, resamples=100)
     curve = pd.DataFrame(
         {"pairs": [0, 500], "mean": [0.2, 0.5], "low": [0.1, 0.4], "high": [0.3, 0.6]}
     )
@@ -158,7 +156,6 @@ def figures(evaluation, features, lists):
         "scores": lambda ax: score_distributions(scored, "logit", ax),
         "reliability": lambda ax: reliability_plot(scored, 10, ax),
         "slices": lambda ax: slices_plot(slices, ax),
-        "negatives": lambda ax: negatives_plot(orders, "char_jaccard", ax),
         "curve": lambda ax: learning_curve(curve, "bm25", 0.6, ax),
     }
 
@@ -169,7 +166,6 @@ TITLES = {
     "scores": "of the positives score above",
     "reliability": "points too",
     "slices": "Behind char_jaccard in",
-    "negatives": "model fails most against",
     "curve": "+0.300 nDCG@10 from 0 to 500 training pairs",
 }
 
@@ -214,8 +210,6 @@ def test_lists_with_nothing_to_compare_are_drawn_and_said_all_the_same():
     result = evaluate(scorers, lists, nothing, resamples=100)
     orders = pairwise_orders(result, lists)
     assert orders.empty
-    title = negatives_plot(orders, "random").get_title(loc="left")
-    assert title == "No list has both a positive and a negative"
     assert "one kind of negative only" in findings.negatives(orders)
     slices = slice_table(result, query_features(lists), lists, resamples=100)
     assert slices_plot(slices).get_title(loc="left") == "Behind random in 0 of 0 slices"

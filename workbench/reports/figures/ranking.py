@@ -129,7 +129,8 @@ def slices_plot(slices: pd.DataFrame, ax: Axes | None = None) -> Axes:
     other = str(rows["other"].iloc[0])
     looks = (("model", "model", 0.14, ORANGE, "o"), ("other", "other_mean", -0.14, BLUE, "s"))
     for name, mean, shift, color, marker in looks:
-        for small, part in rows.groupby("small"):
+        for small in (False, True):
+            part = rows[rows["small"] == small]
             error = spread(part[mean], part[f"{name}_low"], part[f"{name}_high"])
             look: dict[str, Any] = {"fmt": marker, "markersize": 5, "capsize": 2}
             look["label"] = None if small else "model" if name == "model" else other
