@@ -19,7 +19,7 @@ from workbench.reports.figures.ranking import (
     score_distributions,
     slices_plot,
 )
-from workbench.reports.figures.style import new_axes, plain, save_figure
+from workbench.reports.figures.style import new_axes, save_figure
 from workbench.scoring.baselines import CharacterJaccard, RandomScorer
 
 
@@ -184,15 +184,6 @@ def test_a_figure_uses_the_axes_given_labels_them_and_says_what_it_shows(
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Glyph .* missing")
         assert save_figure(ax, tmp_path, name).stat().st_size > 5000
-
-
-def test_the_worst_queries_are_named_in_chinese_and_dollar_signs_start_no_formula(evaluation):
-    ax = model_against(evaluation, "char_jaccard")
-    names = [text.get_text() for text in ax.texts]
-    assert len(names) == 3
-    assert any("\u4e00" <= character <= "\u9fff" for name in names for character in name)
-    assert plain("$x$") == r"\$x\$"
-    assert plain("a" * 30) == "a" * 23 + "…"
 
 
 def test_small_slices_are_grey(evaluation, features, lists):

@@ -282,8 +282,8 @@ def test_the_sections_of_the_reference_card_come_in_its_order(run):
 @pytest.mark.parametrize(
     ("model", "unclear", "queries", "use"),
     [
-        (0.8, (), 80, "ahead of every other scorer"),
-        (0.8, ("base",), 80, "That it does so better than `base` is not shown"),
+        (0.8, (), 80, "the test below. **The model ranks better than every baseline here"),
+        (0.8, ("base",), 80, "the test below. **The model and `base` cannot be told apart"),
         (0.45, (), 80, "None is shown. **The model ranks worse than `ngram_regression`"),
         (0.8, (), 9, "None is shown. **Too few queries to say anything"),
     ],

@@ -250,7 +250,6 @@ ELSEWHERE = {
     "best": lambda: findings.best([], pd.DataFrame()),
     "differences": lambda: findings.differences([], pd.DataFrame()),
     "failures": lambda: findings.failures(RUNS),
-    "losses": lambda: findings.losses([]),
     "states": lambda: findings.states([]),
     "unmeasured": lambda: findings.unmeasured([]),
     "seeds": lambda: findings.seeds(leads(-0.1, -0.2, -0.05, 0.001)),

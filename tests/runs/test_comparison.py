@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 from workbench.files import read_json, write_json, write_text
 from workbench.ranking.uncertainty import randomisation_test
 from workbench.reports import findings
-from workbench.reports.figures.runs import losses, run_intervals, seed_spread
+from workbench.reports.figures.runs import run_intervals, seed_spread
 from workbench.runs.catalog import done_runs, read_run
 from workbench.runs.comparison import (
     best_run,
@@ -234,7 +234,6 @@ def test_runs_without_figures_or_with_damage_stop_nobody(folder, tmp_path):
     for nothing in ([], mixed[:1]):
         for ask in (runs_table, paired_table, seed_table):
             ask(nothing)
-        losses(nothing, None)
         seed_spread(nothing)
         run_intervals(runs_table(nothing))
         assert findings.best(nothing, paired_table(nothing)).startswith("No run")
@@ -277,8 +276,6 @@ def test_a_damaged_sweep_stops_nobody(tmp_path, jobs):
 
 def test_the_figures_show_every_run_and_name_the_best(records):
     best = best_run(records)
-    axes = losses(records, best)
-    assert len(axes.get_lines()) == 8
     axes = run_intervals(runs_table(records))
     labels = [label.get_text() for label in axes.get_yticklabels()]
     assert labels[-1] == best.name
@@ -295,7 +292,7 @@ def test_notebook_5_compares_a_folder_of_runs(folder, tmp_path):
         kernel_name="python3",
         progress_bar=False,
     )
-    for figure in ("runs", "seeds", "losses"):
+    for figure in ("runs", "seeds"):
         assert (folder / f"figures/{figure}.png").stat().st_size > 5000
     text = out.read_text(encoding="utf-8")
     assert "8 runs: 8 done." in text

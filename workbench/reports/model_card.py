@@ -118,7 +118,9 @@ def write_card(run_dir: str | Path, **settings: Any) -> Path:
         keep_trailing_newline=True,
         finalize=_printed,
     )
-    environment.filters |= {"code": code, "estimate": lambda of: Markdown(format_estimate(of))}
+    environment.filters |= {"code": code, "markdown": Markdown, "base": lambda at: Path(at).name}
+    environment.filters |= {"estimate": lambda of: Markdown(format_estimate(of))}
+    environment.globals |= {"training": training, "values": _values, "losses": _losses, "log": _log}
     text = environment.get_template("card.md").render(_facts(run, chosen))
     write_text(run.card, re.sub(r"\n{3,}", "\n\n", text))
     return run.card
@@ -136,7 +138,6 @@ def _facts(run: RunFolder, settings: dict[str, Any]) -> dict[str, Any]:
     described, given = last.get("statistics", {}), last["hyperparameters"]
     changed = [*last["non_default"]]
     changed += ["eval_strategy", "eval_steps"] if given.get("eval_strategy", "no") != "no" else []
-    dictionary = repair.get("dictionary", "")  # the attribution of the packaged one, or a path
     cpu = [stage.get("processor_seconds") or 0 for stage in stages]
     return {
         "head": _head(run.path.name, stages, metrics, settings | {"language": language}),
@@ -146,10 +147,6 @@ def _facts(run: RunFolder, settings: dict[str, Any]) -> dict[str, Any]:
         "last": last,
         "base": base,
         "length": model_length(run, last),
-        "revision": Markdown(f", revision {code(base['revision'])}" if base["revision"] else ""),
-        "source": Path(last["data"]["source"]).name,
-        "activation": Markdown(training.scores(last)),
-        "kept": Markdown(training.kept(last)),
         "samples": samples and table(COLUMNS, [map(code, row) for row in samples]),
         "statistics": described
         and table(
@@ -159,17 +156,12 @@ def _facts(run: RunFolder, settings: dict[str, Any]) -> dict[str, Any]:
                 for kind in ("min", "mean", "max")
             ],
         ),
-        "use": Markdown(ranking.use(metrics)),
+        "use": ranking.use(metrics),
         "evaluation": _evaluation(metrics),
         "repair": repair,
-        "packaged": dictionary == ATTRIBUTION,
-        "dictionary": dictionary
-        and (Markdown(ATTRIBUTION) if dictionary == ATTRIBUTION else code(Path(dictionary).name)),
-        "log": _log,
-        "losses": _losses,
-        "non_default": _values({name: given[name] for name in changed if name in given}),
-        "recipe": _values({n: v for n, v in last["recipe"].items() if n not in given}),
-        "versions": _values(last.get("versions", {})),
+        "attribution": ATTRIBUTION,
+        "non_default": {name: given[name] for name in changed if name in given},
+        "recipe": {n: v for n, v in last["recipe"].items() if n not in given},
         "seconds": round(sum(stage["seconds"] for stage in stages)),
         "cpu": round(sum(cpu)) if all(cpu) else "unknown",
         **_cautions(run, stages, metrics),

@@ -8,7 +8,7 @@ __getattr__, __dir__ = lazy_names(
         "data": "label_balance length_histogram",
         "ranking": "ladder learning_curve model_against reliability_plot "
         "score_distributions slices_plot",
-        "runs": "label_efficiency losses run_intervals seed_spread",
+        "runs": "label_efficiency run_intervals seed_spread",
         "style": "save_figure show",
         "training": "log_values loss_curve",
     },

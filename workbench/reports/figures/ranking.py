@@ -8,14 +8,13 @@ from matplotlib.axes import Axes
 
 from workbench.ranking.metrics import reliability
 from workbench.ranking.uncertainty import sigmoid
-from workbench.reports.figures.style import BLUE, GREEN, GREY, ORANGE, new_axes, plain, spread
+from workbench.reports.figures.style import BLUE, GREEN, GREY, ORANGE, new_axes, spread
 from workbench.reports.findings import Record
 
 if TYPE_CHECKING:
     from workbench.ranking.evaluation import Evaluation
 
 DARK, PALE = "#374151", "#D1D5DB"
-NAMED_QUERIES = 3  # in `model_against`
 
 
 def ladder(metrics: Record, metric: str = "ndcg@10", ax: Axes | None = None) -> Axes:
@@ -39,34 +38,21 @@ def ladder(metrics: Record, metric: str = "ndcg@10", ax: Axes | None = None) -> 
 def model_against(
     evaluation: "Evaluation", other: str, seed: int = 42, ax: Axes | None = None
 ) -> Axes:
-    """Points: nDCG@10 of each query under the model and under another scorer, the worst named.
+    """Points: nDCG@10 of each query under the model and under another scorer.
 
     Points have a little random jitter (the same for the same seed), since many coincide.
     """
-    ax = new_axes(ax, (6.2, 5.6))
-    model, against = evaluation.values("model"), evaluation.values(other)
-    points = np.array([against, model])
-    points += np.random.default_rng(seed).uniform(-0.012, 0.012, points.shape)
+    ax, against, model = (
+        new_axes(ax, (5.6, 5.2)),
+        evaluation.values(other),
+        evaluation.values("model"),
+    )
+    jitter = np.random.default_rng(seed).uniform(-0.012, 0.012, (2, len(model)))
     ax.plot([0, 1], [0, 1], color=DARK, linewidth=1)
-    ax.scatter(points[0], points[1], s=14, alpha=0.35, color=BLUE, linewidths=0)
-    queries = evaluation.per_query.query("scorer == 'model'")["query"].to_list()
-    gaps = model - against
-    losing = [place for place in np.argsort(gaps, kind="stable")[:NAMED_QUERIES] if gaps[place] < 0]
-    for line, place in enumerate(losing):  # names one below the other, beside the points
-        ax.annotate(
-            plain(queries[place], 18),
-            (points[0, place], points[1, place]),
-            xytext=(1.03, 0.33 - 0.08 * line),
-            textcoords="axes fraction",
-            ha="left",
-            va="center",
-            fontsize="small",
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5},
-            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.8, "relpos": (0, 0.5)},
-        )
+    ax.scatter(against + jitter[0], model + jitter[1], s=14, alpha=0.35, color=BLUE, linewidths=0)
     ax.set(xlabel=f"nDCG@10 of {other} per query", ylabel="nDCG@10 of the model per query")
     ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
-    won, lost = (gaps > 1e-9).sum(), (gaps < -1e-9).sum()
+    won, lost = (model - against > 1e-9).sum(), (model - against < -1e-9).sum()
     ax.set_title(f"Queries won by the model: {won:,}; by {other}: {lost:,}")
     return ax
 

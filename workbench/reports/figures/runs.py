@@ -6,16 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 
 from workbench.reports.figures.style import BLUE, CYCLE, GREY, ORANGE, new_axes, spread
-from workbench.reports.figures.training import running_step
 from workbench.runs.catalog import RunRecord
 from workbench.runs.comparison import LOWER_IS_BETTER, settings
-from workbench.training.log import read_training_log
 
 MAX_ROWS = 40  # runs or settings in a figure
-MAX_COLOURED = 8  # loss curves; of more, only the best run's has a colour
 
 
 def run_intervals(table: pd.DataFrame, metric: str = "ndcg@10", ax: Axes | None = None) -> Axes:
@@ -38,32 +34,6 @@ def run_intervals(table: pd.DataFrame, metric: str = "ndcg@10", ax: Axes | None 
     ax.set(xlabel=f"{metric} (95 % interval)", ylabel="run")
     some = f", the best {MAX_ROWS} of {len(measured)}" if len(measured) > len(rows) else ""
     ax.set_title(f"{metric} by run{some}")
-    return ax
-
-
-def losses(records: Sequence[RunRecord], best: RunRecord | None, ax: Axes | None = None) -> Axes:
-    """The training loss of every run by share of its training, the best run in colour."""
-    ax, others = new_axes(ax), list[np.ndarray]()
-    for number, record in enumerate(records):
-        is_best = best is not None and record.folder == best.folder
-        try:
-            log = read_training_log(record.folder).dropna(subset=["loss"])
-        except (OSError, ValueError):
-            continue
-        step = running_step(log)
-        line = np.column_stack([step / step.max(), log["loss"]]).astype(float)
-        if is_best or len(records) <= MAX_COLOURED:
-            color = CYCLE[number % len(CYCLE)] if len(records) <= MAX_COLOURED else ORANGE
-            ax.plot(*line.T, color=color, label=record.name[:32], linewidth=2, zorder=3)
-        else:
-            others.append(line)
-    # All at once, for there may be hundreds.
-    ax.add_collection(LineCollection(others, colors=GREY, linewidths=0.7, alpha=0.5, zorder=2))
-    ax.autoscale_view()
-    ax.set(xlabel="share of the training", ylabel="binary cross-entropy (nats)", ylim=(0, None))
-    ax.set_title("Training loss of all runs")
-    if ax.get_legend_handles_labels()[0]:
-        ax.legend(fontsize="small")
     return ax
 
 

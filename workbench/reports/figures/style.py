@@ -133,12 +133,6 @@ def packaged_font() -> Path:
     raise FileNotFoundError("no font with Chinese characters: install the package zhplot")
 
 
-def plain(text: str, length: int = 24) -> str:
-    """A text for a figure: cut to `length` characters, no formula started by a dollar sign."""
-    cut = text if len(text) <= length else text[: length - 1] + "…"
-    return cut.replace("$", r"\$")
-
-
 def _figure(drawn: Axes | Figure) -> Figure:
     figure = drawn if isinstance(drawn, Figure) else drawn.get_figure(root=True)
     if figure is None:

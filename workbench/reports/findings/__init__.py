@@ -16,7 +16,7 @@ __getattr__, __dir__ = lazy_names(
         "same_tokens split vocabulary",
         "ranking": "backends blend calibration curve equal_overlap intervals leak "
         "left_out lists negatives pairs scatter slices ties verdict",
-        "runs": "best differences failures label_efficiency losses seeds states unmeasured",
+        "runs": "best differences failures label_efficiency seeds states unmeasured",
         "training": "dev gradient kept loss outcome recipe scores warm_up",
     },
 )

@@ -75,16 +75,15 @@ def claimed(metrics: Record) -> tuple[str, str, str]:
 
 def use(metrics: Record) -> str:
     """What the evaluation shows the model to be good for."""
-    found = claim(metrics) if metrics else None
-    if found is None:
+    if not metrics:
         return "None is shown: the model has not been evaluated."
-    if found.state not in ("better", "unclear"):
-        return f"None is shown. {claimed(metrics)[1]}"
-    return "Ranking candidates for queries like those of the test below. " + (
-        f"That it does so better than {names(found.unclear)} is not shown."
-        if found.unclear
-        else "It is ahead of every other scorer there."
+    ranks = claim(metrics).state in ("better", "unclear")
+    good = (
+        "Ranking candidates for queries like those of the test below."
+        if ranks
+        else "None is shown."
     )
+    return f"{good} {claimed(metrics)[1]}"
 
 
 def verdict(metrics: Record) -> str:

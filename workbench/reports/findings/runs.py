@@ -138,16 +138,6 @@ def label_efficiency(table: pd.DataFrame) -> str:
     )
 
 
-def losses(records: Sequence[RunRecord]) -> str:
-    """Whether the losses of these runs can be compared."""
-    if len({record.data.get("sha256") for record in records}) > 1:
-        return "**The runs have different data, so their losses cannot be compared at all.**"
-    return (
-        "The runs have the same data, so the levels can be compared as far as the splits are the "
-        "same (another seed splits otherwise)."
-    )
-
-
 def failures(table: pd.DataFrame) -> str:
     """How many runs have not come to their end.
 
