@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
+from inspect import isfunction
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,32 @@ def lazy_names(
         return getattr(module, name) if modules[home[name]] else module
 
     return find, lambda: sorted(home)
+
+
+def lazy_functions(
+    package: str, modules: str
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` of a package: the public functions of its modules.
+
+    All `modules`, separated by spaces, are imported when the first function is asked for.
+    """
+
+    @cache
+    def functions() -> dict[str, Any]:
+        loaded = [import_module(f"{package}.{name}") for name in modules.split()]
+        return {
+            name: one
+            for module in loaded
+            for name, one in vars(module).items()
+            if isfunction(one) and one.__module__ == module.__name__ and name[0] != "_"
+        }
+
+    def find(name: str) -> Any:
+        if name.startswith("__") or name not in functions():
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return functions()[name]
+
+    return find, lambda: sorted(functions())
 
 
 def project_root() -> Path:

@@ -22,10 +22,6 @@ from workbench.run_folder import RunFolder
 BLUE, ORANGE, GREEN, GREY, RED = "#0072B2", "#E69F00", "#009E73", "#8A8F98", "#D55E00"
 CYCLE = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9")
 MAX_TITLE = 8.5  # characters of a title per inch of the figure's width
-CHINESE_FONTS = (
-    *("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "PingFang SC"),
-    *("Microsoft YaHei", "SimHei", "WenQuanYi Micro Hei"),
-)
 
 
 def show(*parts: Any, run_dir: str | Path = "", name: str = "") -> None:
@@ -97,11 +93,8 @@ def use_style() -> str:
     """Set our look for all figures, with a font that has Chinese characters; returns its name."""
     # The Chinese font has no bold weight; titles fall back to its regular one without complaint.
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-    known = {font.name for font in font_manager.fontManager.ttflist}
-    name = next((font for font in CHINESE_FONTS if font in known), None)
-    if name is None:
-        font_manager.fontManager.addfont(packaged_font())
-        name = font_manager.FontProperties(fname=packaged_font()).get_name()
+    font_manager.fontManager.addfont(packaged_font())
+    name = font_manager.FontProperties(fname=packaged_font()).get_name()
     matplotlib.rcParams.update(
         {
             "font.family": ["DejaVu Sans", name],

@@ -7,21 +7,9 @@ and are therefore safe to show as Markdown.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from workbench.files import lazy_names
+from workbench.files import lazy_functions
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "data": "bad_rows contradictions labels lengths missing repair repair_table reuse "
-        "same_tokens split vocabulary",
-        "ranking": "backends blend calibration curve equal_overlap intervals leak "
-        "left_out lists negatives pairs scatter slices ties verdict",
-        "runs": "best differences failures label_efficiency seeds states unmeasured",
-        "training": "dev gradient kept loss outcome recipe scores warm_up",
-    },
-)
-
-
+__getattr__, __dir__ = lazy_functions(__name__, "data ranking runs training")
 Record = Mapping[str, Any]
 
 
