@@ -57,8 +57,9 @@ def test_the_report_is_calm_and_complete(report, opened, width, scheme):
     page, noise = opened(report.as_uri(), **look)
     assert noise == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (int(re.search(r"\d+", paper)[0]) > 128) == (scheme == "light")
+    for element in ("body", "mark"):  # its paper is light or dark, and so is that of marked text
+        paper = page.locator(element).first.evaluate("e => getComputedStyle(e).backgroundColor")
+        assert (int(re.search(r"\d+", paper)[0]) > 128) == (scheme == "light"), element
     assert page.locator(".ladder tr.own").count() == 1
     page.evaluate("window.scrollTo(0, 9000)")
     assert page.locator("nav").bounding_box()["y"] == 0, "it stays in sight"

@@ -151,5 +151,5 @@ def learning_curve(
         f"{last['mean'] - first['mean']:+.3f} nDCG@10 from {first['pairs']:,.0f} to "
         f"{last['pairs']:,.0f} training pairs"
     )
-    ax.legend(loc="lower right")
+    ax.legend()
     return ax
