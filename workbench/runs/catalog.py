@@ -73,7 +73,7 @@ def read_run(folder: str | Path) -> RunRecord:
         problems.append(f"{display_path(run.path)} was written by a newer workbench")
     record.state = "damaged" if problems else _state(run.path, record.status)
     failed = record.status.get("error", "") if record.state == "failed" else ""
-    record.problem = "; ".join(problems) or failed
+    record.problem = "; ".join(dict.fromkeys(problems)) or failed
     return record
 
 

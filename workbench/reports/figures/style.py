@@ -31,6 +31,9 @@ def show(*parts: Any, run_dir: str | Path = "", name: str = "") -> None:
         parts: an Axes or Figure, a table, a text as Markdown, or anything else to display.
         run_dir: the run's folder.
         name: the figure is saved as `figures/<name>.png` of the run; without a name it is not.
+
+    Example:
+        >>> show("**Half of the pairs are positive.**")  # doctest: +SKIP
     """
     from IPython.display import HTML, Image, Markdown, display
 
