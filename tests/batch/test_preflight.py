@@ -9,17 +9,25 @@ import ctypes
 import hashlib
 import json
 import os
+import random
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import yaml
 
+from workbench.batch.preflight import any_problem, estimate, preflight
 from workbench.cli import main
+from workbench.data.build_lists import build_test
+from workbench.data.splits import prepare_data, read_split
 from workbench.files import write_json, write_text
+from workbench.models import BUNDLED_MODEL, find_model
+from workbench.runs.parameters import Parameters, check_parameters
+from workbench.training.recipe import LOSSES
+from workbench.training.stages import Training
 
 HEADER = "sentence_0,sentence_1,label\n"
 PAIRS = "".join(f"怎么开通{n},如何办理{n},{n % 2}\n" for n in range(60))
@@ -89,8 +97,11 @@ FILES = {
     "label infinite": (table([("a", "b", "inf")]), "the label is outside [0, 1]"),
     "label empty": (table([("a", "b", "")]), "the label is empty"),
     "texts empty": (table([(" ", "b", "1"), ("\u3000", "c", "0")]), "the text is empty"),
-    "one pair": (table([("a", "b", "1")]), "the test split will hold no positive pair"),
-    "one class only": (table([(f"a{n}", f"b{n}", 0) for n in range(60)]), "nothing to rank"),
+    "one pair": (table([("a", "b", "1")]), "is a positive, so no list can be built"),
+    "one class only": (
+        table([(f"a{n}", f"b{n}", 0) for n in range(60)]),
+        "no list can be built",
+    ),
     "all duplicates": (
         table([("a", "b", "1")] * 50),
         "an earlier line has the same pair with the same label",
@@ -439,10 +450,11 @@ def test_a_preflight_warns_where_bfloat16_would_be_slow(place, capsys, monkeypat
     assert ("bfloat16 is not faster" in capsys.readouterr().out) is not has
 
 
-def test_a_preflight_loads_no_torch(place):
+def test_a_preflight_of_the_bundled_base_loads_no_torch(place):
     code = (
         "import sys; from workbench.__main__ import main; "
-        f"code = main(['preflight', {str(place / 'ok.yaml')!r}]); "
+        f"base = '-p', 'base_model', {BUNDLED_MODEL!r}; "
+        f"code = main(['preflight', {str(place / 'ok.yaml')!r}, *base]); "
         "assert code == 0 and not {'torch', 'transformers', 'papermill'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -475,25 +487,27 @@ def bound_by_permissions():
         LIBC.prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0)
 
 
-@pytest.mark.parametrize("command", ["run", "sweep", "preflight"])
-@pytest.mark.parametrize("name", [[], ["--name", "x"]])
-def test_a_folder_that_is_read_only(place, command, name):
-    asked = place / "ok.yaml"
-    if command == "sweep":
-        asked = place / "sweep.yaml"
-        write_text(asked, f"parameters: {place}/ok.yaml\nseeds: [1]\n")
+def test_a_folder_that_is_read_only(place):
+    """Each command refuses it, with a name and without; one process without root's rights."""
+    write_text(place / "sweep.yaml", f"parameters: {place}/ok.yaml\nseeds: [1]\n")
+    files = {"run": "ok.yaml", "sweep": "sweep.yaml", "preflight": "ok.yaml"}
+    asked = [
+        [command, str(place / file), "--runs-dir", str(place / "runs"), *name]
+        for command, file in files.items()
+        for name in ([], ["--name", "x"])
+    ]
     before = snapshot(place)
     (place / "runs").chmod(0o555)
     done = subprocess.run(
-        [sys.executable, "-m", "workbench", command, asked, "--runs-dir", place / "runs", *name],
+        [sys.executable, "-c", f"from workbench.cli import main; print(*map(main, {asked}))"],
         preexec_fn=bound_by_permissions,
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[2],
     )
     (place / "runs").chmod(0o755)
-    assert done.returncode == 2, done.stderr
-    assert "runs cannot be written to (Permission denied)" in done.stderr
+    assert done.stdout.splitlines()[-1].split() == ["2"] * len(asked), done.stderr
+    assert done.stderr.count("runs cannot be written to (Permission denied)") == len(asked)
     assert [path.name for path in (place / "runs").iterdir()] == ["precious"]
     assert snapshot(place) == before
 
@@ -549,47 +563,83 @@ def test_bad_rows_are_a_warning_where_they_are_only_to_be_reported(place, capsys
 
 
 def test_only_the_first_rows_of_a_large_file_are_read_and_this_is_said(place, capsys, monkeypatch):
-    from workbench.batch.preflight import read_rows
-
-    rows = pd.DataFrame(
-        {
-            "sentence_0": [f"问{n}" for n in range(5000)],
-            "sentence_1": [f"答{n}" for n in range(5000)],
-            "label": [n % 2 for n in range(5000)],
-        }
-    )
-    rows.to_csv(place / "large.csv", index=False)
-    found = read_rows(place / "large.csv", {}, limit=500)
-    assert not found.whole
-    assert 0 < len(found.good) < 5000
-    assert 2500 < found.estimated < 10_000
-    monkeypatch.setattr(read_rows, "__defaults__", (500,))
-    assert (
-        ask(place, place / "ok.yaml", "-p", "pairs", place / "large.csv", command="preflight") == 0
-    )
-    assert "rows of" in capsys.readouterr().out
+    rows = "".join(f"问{n},答{n},{n % 2}\n" for n in range(5000))
+    large = pairs_file(place, HEADER + rows)
+    monkeypatch.setattr("workbench.batch.preflight.ROWS_READ", 500)
+    assert ask(place, place / "ok.yaml", "-p", "pairs", large, command="preflight") == 0
+    out = capsys.readouterr().out
+    (about,) = re.findall(r"the first 500 of about ([\d,]+) rows", out)
+    (pairs,) = re.findall(r"about ([\d,]+) training pairs", out)
+    assert 2500 < int(about.replace(",", "")) < 10_000
+    assert int(pairs.replace(",", "")) > 1000
 
 
 def test_the_estimate_counts_steps_and_bytes():
-    from workbench.batch.preflight import Splits, estimate
-    from workbench.runs.parameters import Parameters
+    def asked(**values):
+        return estimate(Parameters(batch_size=10, **values), 800, 400, 10**8, 10**6)
 
-    asked, splits = {"batch_size": 10}, Splits(True, 800, 400, 50)
-    one = estimate(Parameters(**asked), splits, 10**8, 10**6)
-    assert (one.pairs, one.steps) == (800, 80)
-    assert one.kept == 10**8 + 10**6 + 20_000_000
-    more = estimate(Parameters(**asked, symmetric=True, epochs=2), splits, 10**8, 10**6)
-    assert (more.pairs, more.steps) == (1200, 240)
-    staged = estimate(Parameters(**asked, stages="400,0"), splits, 10**8, 10**6)
-    assert staged.steps == 40 + 80
-    assert staged.kept == one.kept + 10**8
-    long = estimate(Parameters(**asked, checkpoint_steps=40), splits, 10**8, 10**6)
-    assert long.disk == one.disk + 2 * 3 * 10**8
+    pairs, steps, kept, most = asked()
+    assert (pairs, steps, kept) == (800, 80, 10**8 + 10**6 + 20_000_000)
+    assert asked(symmetric=True, epochs=2)[:2] == (1200, 240)
+    assert asked(stages="400,0")[1:3] == (40 + 80, kept + 10**8)
+    assert asked(max_steps=7)[1] == 7
+    assert asked(gradient_accumulation_steps=3)[1] == 27
+    assert asked(checkpoint_steps=40)[3] == most + 2 * 3 * 10**8
 
 
 STAR = HEADER + "".join(f"一,答{n},{n % 2}\n" for n in range(40))  # one connected group
+
+
+def odd_request(number):
+    """A small file and parameters, by seed; what is odd is left to chance."""
+    rng = random.Random(number)
+    size, queries = rng.choice([1, 2, 3, 5, 8, 14, 25]), rng.choice([1, 4, 1000])
+    label = rng.choice([lambda: rng.randint(0, 1)] * 3 + [lambda: 1, lambda: 0, rng.random])
+    text = rng.choice([lambda n: f"问{n}", lambda n: chr(0x4E00 + n), lambda n: f"怎么 {n % 7}"])
+    rows = [(text(n % queries), text(100 + n), label()) for n in range(size)]
+    loss = rng.choice([*LOSSES, "bce", "mse", "margin_mse"])
+    asked = {"loss": loss, "test_share": rng.choice([0, 0.2, 0.5]), "max_steps": 1}
+    asked |= {"dev_share": rng.choice([0, 0.2]), "hard_negatives": rng.choice([0, 0, 1])}
+    asked |= {"symmetric": rng.random() < 0.3, "stages": rng.choice(["", "", "2,0"])}
+    asked |= {"lexical_pairs": rng.choice([0, 0, 4]), "max_length": rng.choice([8, 64, 500])}
+    asked |= {"batch_size": rng.choice([1, 3]), "gradient_accumulation_steps": rng.choice([1, 2])}
+    if loss in ("mse", "margin_mse"):
+        asked["teacher"] = rng.choice(["", "label", "ngram_regression", "bm25", "nobody"])
+    return table(rows), asked
+
+
+def start(folder, values):
+    """What notebooks 1, 2 and 4 begin with, to the first step of every stage."""
+    names = ("pairs", "columns", "dev_share", "test_share", "seed")
+    prepare_data(folder, **{name: getattr(values, name) for name in names})
+    build_test(read_split(folder, "test"), values.list_size, values.seed)
+    training = Training(folder, find_model(values.base_model), values, values.stages)
+    for stage in training.stages():
+        model = stage.start_model()
+        stage.run(stage.trainer(model, stage.loss(model)))
+
+
+NUMBERS = range(int(os.environ.get("FUZZ_EXAMPLES", "12")))
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_preflight_says_ready_exactly_where_a_run_can_start(number, place, tiny_model):
+    content, asked = odd_request(number)
+    file = pairs_file(place, content)
+    values = check_parameters(asked | {"pairs": str(file), "base_model": str(tiny_model)})
+    found = preflight(values, place / "runs/x")
+    try:
+        start(place / "runs/x", values)
+        said = ""
+    except ValueError as error:
+        said = str(error)
+    problems = [str(one) for one in found if one.level == "problem"]
+    assert bool(problems) == bool(said), (asked, content, problems, said)
+    assert any_problem(found) == bool(problems)
+
+
 DOOMED = {
-    "one group": (STAR, [], "the test split will hold no positive pair"),
+    "one group": (STAR, [], "is a positive, so no list can be built"),
     "five pairs": (HEADER + "".join(f"a{n},b{n},1\n" for n in range(5)), ["test_share", "0.1"], ""),
     "no pair to train on": (
         HEADER + "a,b,1\nc,d,0\ne,f,1\n",
@@ -607,7 +657,7 @@ def test_what_the_split_will_lack_is_seen_in_the_file(name, place, capsys):
     asked = ["-p", "pairs", bad, *more]
     before = snapshot(place)
     assert ask(place, place / "ok.yaml", *asked, command="preflight") == 2
-    assert (message or "the test split will hold no positive pair") in capsys.readouterr().err
+    assert (message or "is a positive, so no list can be built") in capsys.readouterr().err
     assert snapshot(place) == before
 
 

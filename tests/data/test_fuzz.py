@@ -10,10 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from workbench.batch.plan import SweepFile, read_plan
-from workbench.batch.preflight import read_rows
 from workbench.data.list_files import read_candidates
 from workbench.data.lists import CandidateError
-from workbench.data.readers import COLUMNS, REASONS, PairsError
+from workbench.data.readers import COLUMNS, REASONS, PairsError, check_rows, file_records
 from workbench.runs.parameters import (
     ParameterError,
     Parameters,
@@ -37,6 +36,11 @@ BYTES = st.one_of(
 HEADER = b"sentence_0,sentence_1,label\n"
 
 
+def read_rows(path):
+    """The good and the bad rows of a file with the usual columns."""
+    return check_rows(file_records(path, dict(zip(COLUMNS, COLUMNS, strict=True))))
+
+
 def told(error, name):
     """A refusal in one plain text that names the file."""
     assert name in str(error)
@@ -50,11 +54,10 @@ def test_reading_pairs(tmp_path, content, headed, suffix):
     head = HEADER.replace(b",", b"\t") if suffix == ".tsv" else HEADER
     path.write_bytes(head + content if headed else content)
     try:
-        rows = read_rows(path, {})
+        good, bad_rows = read_rows(path)
     except PairsError as error:
         return told(error, "pairs")
-    assert rows.whole
-    for row in rows.good:
+    for row in good:
         line, first, second, label = row
         assert line >= 1
         assert first == first.strip() != ""
@@ -62,10 +65,10 @@ def test_reading_pairs(tmp_path, content, headed, suffix):
         assert 0 <= label <= 1
         (first + second).encode("utf-8")
         assert "\0" not in first + second
-    for bad in rows.bad:
+    for bad in bad_rows:
         assert bad.reason in REASONS
         str(bad).encode("utf-8")
-    assert len({row[1:] for row in rows.good}) == len(rows.good)
+    assert len({row[1:] for row in good}) == len(good)
 
 
 VALUES = st.one_of(
@@ -85,8 +88,7 @@ def test_reading_json_rows_with_any_values(tmp_path, rows):
 
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
-    found = read_rows(path, {})
-    assert len(found.good) + len(found.bad) == len(rows)
+    assert sum(map(len, read_rows(path))) == len(rows)
 
 
 @fuzz
@@ -169,6 +171,6 @@ def test_the_fuzzer_is_not_vacuous(tmp_path):
     """The checks above would notice: a reader that lets a bad row through breaks them."""
     path = tmp_path / "pairs.csv"
     path.write_bytes(HEADER + b"a,b,0.5\n")
-    assert len(read_rows(path, {}).good) == 1
+    assert len(read_rows(path)[0]) == 1
     with pytest.raises(AssertionError):
         told(PairsError("no name"), "pairs.csv")

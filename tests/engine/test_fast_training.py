@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
 from workbench.data.splits import prepare_data
 from workbench.engine.gradients import BertGradients, Dropout, shares
@@ -15,7 +16,7 @@ from workbench.scoring.cross_encoder import load_cross_encoder, pair_encoder
 from workbench.training.log import TrainingLog, read_training_log
 from workbench.training.recipe import Recipe
 from workbench.training.stages import fine_tune
-from workbench.training.trainer import FastTrainer, ResumableTrainer, can_train_fast, make_trainer
+from workbench.training.trainer import FastTrainer, ResumableTrainer, make_trainer, why_not_fast
 
 FAST = Recipe(max_length=32, learning_rate=1e-3, batch_size=16, speed="fast", precision="float32")
 
@@ -157,7 +158,11 @@ def test_a_training_is_that_of_the_library(tiny_model, sample, tmp_path, threads
         folder = tmp_path / speed
         folder.mkdir()
         trainer = train(
-            model, sample, folder, kind, FAST.model_copy(update={"speed": speed, "epochs": 2})
+            model,
+            sample,
+            folder,
+            kind,
+            FAST.model_copy(update={"speed": speed, "epochs": 2, "weight_decay": 0.1}),
         )
         models[kind] = model, trainer, read_training_log(folder)
     (fast, trainer, log), (plain, _, plain_log) = models.values()
@@ -219,9 +224,11 @@ def test_shares_hold_every_pair_once_and_about_equally_many_tokens(model, sample
 
 
 def test_which_models_are_trained_fast(model):
-    assert can_train_fast(model)
+    loss = BinaryCrossEntropyLoss(model)
+    assert not why_not_fast(model, loss, Recipe(weight_decay=0.1))
+    assert why_not_fast(model, loss, Recipe(optim="sgd")) == "optim is sgd"
     model.model.config.num_labels = 2
-    assert not can_train_fast(model)
+    assert "with one output, not with 2" in why_not_fast(model, loss, Recipe())
 
 
 @pytest.mark.parametrize(("used", "said"), [("fast", False), ("exact", True)])

@@ -23,7 +23,7 @@ import torch
 from transformers import modeling_utils
 
 from workbench.models import find_model
-from workbench.training import checkpoints, stages
+from workbench.training import checkpoints, stages, trainer
 from workbench.training.checkpoints import last_checkpoint
 from workbench.training.log import TrainingLog
 from workbench.training.recipe import Recipe
@@ -69,6 +69,7 @@ def instrument(killer, folder):
         Path(path).write_bytes(b"half a file")
 
     around(torch, "save", "checkpoint", half_a_file)
+    around(trainer, "save_model", "checkpoint", half_a_file)
     around(checkpoints, "seal", "checkpoint", lambda p: (p / "complete.json").write_text('{"files'))
     around(checkpoints, "prune", "checkpoint")
     around(shutil, "rmtree", "removal")

@@ -1,24 +1,35 @@
 """Losses and trainer options: refused by name before a run, or trained, recorded and resumed."""
 
 import inspect
+import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import losses as library
 
-from workbench.data.splits import DataError, read_split
+from tests.benchmarks.tiny import write_tiny_kind
+from workbench.batch.plan import read_plan
+from workbench.data.pairs import text_pairs
+from workbench.data.splits import DataError, read_manifest, read_split
 from workbench.models import find_model
 from workbench.reports import findings
 from workbench.reports.model_card import write_card
 from workbench.runs.parameters import check_parameters
+from workbench.scoring.baselines import CharacterJaccard
 from workbench.scoring.cross_encoder import ModelScorer, load_cross_encoder
+from workbench.training import stages
 from workbench.training.log import TrainingLog, read_training_log
-from workbench.training.losses import LIST_LENGTH, LOSSES, make_loss, training_rows
-from workbench.training.recipe import Recipe
-from workbench.training.stages import fine_tune
+from workbench.training.losses import LIST_LENGTH, make_loss, training_rows
+from workbench.training.recipe import LOSSES, Recipe
+from workbench.training.stages import Training, fine_tune
 
 SHORT = {"max_length": 32, "learning_rate": 1e-3, "max_steps": 4, "hard_negatives": 2}
 PAIRS = [("怎么开通会员", "如何办理会员"), ("a", "b"), ("会员", "c")]
@@ -62,7 +73,7 @@ def test_a_loss_trains_and_predict_gives_what_the_card_says(name, run, tiny_mode
         ({"loss": "hinge"}, "loss: input should be 'bce', 'mse'"),
         (
             {"loss_parameters": {"weight": 2}},
-            "loss bce has no parameter 'weight'; it has activation_fn",
+            "loss bce has no parameter 'weight'; did you mean pos_weight",
         ),
         ({"loss_parameters": {"pos_weight": -1}}, "pos_weight must be above 0 and finite"),
         ({"loss_parameters": {"pos_weight": "x"}}, "valid number"),
@@ -70,21 +81,22 @@ def test_a_loss_trains_and_predict_gives_what_the_card_says(name, run, tiny_mode
         ({"loss_parameters": "[" * 100_000}, "must be a mapping"),
         (
             {"loss": "lambda", "loss_parameters": {"weighting_scheme": "os.system"}},
-            "weighting_scheme 'os.system' is none of NoWeightingScheme, LambdaRankScheme",
+            "weighting_scheme 'os.system': input should be 'NoWeightingScheme', 'Lam",
         ),
-        ({"loss": "mse", "loss_parameters": {"activation_fn": "ReLU"}}, "none of Identity, Sigm"),
+        ({"loss": "mse", "loss_parameters": {"activation_fn": "ReLU"}}, "'Identity' or 'Sigmoid'"),
         ({"loss": "lambda", "loss_parameters": {"reduction_log": "ten"}}, "'natural' or 'binary'"),
         ({"trainer_arguments": {"lr": 1}}, "the library's trainer has no argument 'lr'"),
         ({"trainer_arguments": {"seed": 1}}, "'seed' is set by the workbench's own parameters"),
-        ({"trainer_arguments": {"adam_beta1": "x", "max_grad_norm": 2}}, None),
+        ({"trainer_arguments": {"adam_beta1": "x"}}, "adam_beta1 'x': input should be a valid num"),
+        ({"trainer_arguments": {"metric_for_best_model": "f1"}}, "is set by the workbench's own"),
+        ({"teacher": "bm25"}, "teacher: value error, only loss mse and margin_mse learn"),
+        ({"lora_rank": 2, "speed": "fast"}, "take speed: exact with LoRA"),
+        ({"metric_for_best_model": "f1"}, "should be 'ndcg@10' or 'ap'"),
         ({"weight_decay": 2}, "weight_decay: input should be less than or equal to 1"),
         ({"lr_scheduler_type": "steps"}, "lr_scheduler_type: input should be 'linear', 'cosine'"),
     ],
 )
 def test_what_the_library_would_not_take_is_refused_by_name(given, said):
-    if said is None:  # types of its arguments are the library's to check, when it is built
-        assert check_parameters(given).trainer_arguments["max_grad_norm"] == 2
-        return
     with pytest.raises(ValueError, match=":") as caught:
         check_parameters(given)
     assert said in str(caught.value)
@@ -148,6 +160,7 @@ def test_lists_that_cannot_be_built_are_refused_before_anything_moves(run, tiny_
         {"gradient_accumulation_steps": 2, "gradient_checkpointing": True, "weight_decay": 0.1},
         {"optim": "adafactor", "lr_scheduler_type": "cosine", "eval_steps": 3},
         {"trainer_arguments": {"max_grad_norm": 0.5, "adam_beta2": 0.98}, "speed": "fast"},
+        {"lora_rank": 2, "gradient_checkpointing": True, "embedding_learning_rate": 1e-3},
     ],
 )
 def test_options_reach_the_trainer_and_resume_gives_the_same_bytes(
@@ -178,3 +191,153 @@ def test_options_reach_the_trainer_and_resume_gives_the_same_bytes(
     weights = [(folder / "model/model.safetensors").read_bytes() for folder in (whole, run)]
     assert weights[0] == weights[1]
     assert record["train_loss"] == pytest.approx(logs[0]["loss"].mean())
+
+
+@pytest.mark.parametrize(
+    ("optim", "schedule", "precision"),
+    [
+        ("sgd", "polynomial", "float32"),
+        ("adamw_torch", "constant_with_warmup", "bfloat16"),
+        ("adafactor", "cosine", "float32"),
+    ],
+)
+def test_optimisers_schedules_and_bfloat16_train(optim, schedule, precision, run, tiny_model):
+    names = {"optim": optim, "lr_scheduler_type": schedule}
+    recipe = Recipe(**SHORT | {"max_steps": 2}, **names, precision=precision, warmup_ratio=0.5)
+    record = fine_tune(run, find_model(str(tiny_model)), recipe)
+    used = record["hyperparameters"]
+    assert {name: used[name] for name in names} == names
+    assert used["bf16"] == (precision == "bfloat16")
+    assert np.isfinite(record["train_loss"])
+
+
+def test_embeddings_norms_and_biases_do_not_decay(run, tiny_model):
+    def trained(decay):
+        recipe = Recipe(**SHORT, weight_decay=decay, embedding_learning_rate=1e-3)
+        stage = next(Training(run, find_model(str(tiny_model)), recipe).stages())
+        model = stage.start_model()
+        return model, stage.trainer(model, stage.loss(model))
+
+    model, trainer = trained(0.1)
+    decays = {
+        id(one): group["weight_decay"]
+        for group in trainer.create_optimizer().param_groups
+        for one in group["params"]
+    }
+    names = {name: decays[id(one)] for name, one in model.named_parameters()}
+    spared = {name for name in names if any(part in name for part in ("embed", "Norm", "bias"))}
+    assert {name for name, decay in names.items() if decay == 0} == spared
+    assert len(spared) < len(names)
+    assert set(decays.values()) == {0.0, 0.1}
+
+
+@pytest.mark.parametrize("kind", ["bert", "xlm-roberta", "albert", "modernbert"])
+def test_adapters_are_merged_into_an_ordinary_model(kind, run, tmp_path):
+    """It is loaded and scores the same where there is neither the workbench nor peft."""
+    base = write_tiny_kind(tmp_path / "base", kind)
+    recipe = Recipe(**SHORT, lora_rank=2, lora_alpha=4)
+    whole = fine_tune(run, find_model(str(base)), recipe, snapshots=2)
+    weights = [load_file(folder / "model.safetensors") for folder in (base, run / "model")]
+    assert weights[0].keys() == weights[1].keys()
+    moved = {name for name, old in weights[0].items() if not torch.equal(old, weights[1][name])}
+    assert any("attention" in name or "attn" in name for name in moved)
+    assert not any("embeddings" in name for name in moved)
+    assert whole["trained_parameters"] < sum(one.numel() for one in weights[0].values()) / 2
+    code = (
+        "import json, sys; sys.modules['peft'] = sys.modules['workbench'] = None\n"
+        "from sentence_transformers import CrossEncoder\n"
+        "model = CrossEncoder(sys.argv[1], max_length=32)\n"
+        "print(json.dumps(model.predict(json.loads(sys.argv[2])).tolist()))"
+    )
+    asked = [sys.executable, "-c", code, run / "model", json.dumps(PAIRS)]
+    done = subprocess.run(asked, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    logits = ModelScorer.load(find_model(str(run)), 32).score(PAIRS)
+    assert json.loads(done.stdout) == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-6)
+    assert len(list((run / "snapshots").iterdir())) == 2
+    again = tmp_path / "again"  # a snapshot does not disturb the training
+    shutil.copytree(run / "data", again / "data")
+    fine_tune(again, find_model(str(base)), recipe)
+    assert (again / "model/model.safetensors").read_bytes() == (
+        run / "model/model.safetensors"
+    ).read_bytes()
+
+
+def test_with_a_repaired_vocabulary_adapters_come_with_the_embeddings(run, tiny_model, monkeypatch):
+    recipe = Recipe(**SHORT, lora_rank=2, vocabulary="extend", lexical_pairs=20)
+    record = fine_tune(run, find_model(str(tiny_model)), recipe)
+    rows = load_file(run / "model/model.safetensors")["bert.embeddings.word_embeddings.weight"]
+    assert record["vocabulary"]["added_tokens"] > 0
+    assert record["trained_parameters"] > rows.numel()
+    assert "train LoRA adapters of rank 2" in findings.recipe(recipe)
+    monkeypatch.setattr("workbench.training.recipe.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="needs the package peft: pip install"):
+        Recipe(lora_rank=2)
+
+
+@pytest.mark.parametrize("loss", ["mse", "margin_mse"])
+def test_a_loss_learns_the_scores_of_a_teacher(loss, run, tiny_model, tmp_path, monkeypatch):
+    """Of a scorer, of a column of the file, or of another model."""
+    base, seen = find_model(str(tiny_model)), []
+    plain = stages.make_trainer
+
+    def spied(*args, **kwargs):
+        trainer = plain(*args, **kwargs)
+        seen.append(trainer.train_dataset.to_pandas())
+        return trainer
+
+    monkeypatch.setattr(stages, "make_trainer", spied)
+    source = read_manifest(run)["source"]
+    train = read_split(run, "train")
+    other = train.assign(sentence_1=train["sentence_1"].to_numpy()[::-1], label=1 - train["label"])
+    train = pd.concat([train, other]).drop_duplicates(["sentence_0", "sentence_1"])
+    train.to_parquet(run / "data/train.parquet", index=False)
+    train["score"] = np.linspace(-9, 9, len(train))
+    train.to_csv(tmp_path / "scored.csv", index=False)
+    manifest = run / "data/manifest.json"
+    manifest.write_text(manifest.read_text().replace(source, str(tmp_path / "scored.csv")))
+    given = {"max_steps": 1, "loss": loss}
+    given |= {"hard_negatives": 0, "learning_rate": 1e-3, "max_length": 32}
+    scorer = ModelScorer.load(base, 32)
+    scores = {"char_jaccard": CharacterJaccard().score(text_pairs(train)), "score": train["score"]}
+    for name, values in (scores | {str(tiny_model): scorer.score(text_pairs(train))}).items():
+        shutil.rmtree(run / "model", ignore_errors=True)
+        record = fine_tune(run, base, Recipe(**given, teacher=name))
+        rows = seen.pop()
+        by_pair = dict(zip(text_pairs(train), values, strict=True))
+        if loss == "mse":
+            texts = zip(rows["sentence_0"], rows["sentence_1"], strict=True)
+            expected = [by_pair[pair] for pair in texts]
+        else:
+            texts = zip(rows["query"], rows["positive"], rows["negative"], strict=True)
+            expected = [by_pair[q, good] - by_pair[q, bad] for q, good, bad in texts]
+        assert rows["label"].to_numpy() == pytest.approx(np.array(expected), abs=1e-5)
+        assert record["recipe"]["teacher"] == name
+        assert read_training_log(run)["dev_loss"].isna().all()  # of labels: not what is learned
+    for teacher, more, said in (
+        ("nobody", {}, r"neither a scorer \(.*, a column of .*scored.csv, nor a model"),
+        ("token_jaccard", {}, "is made from more than pairs"),
+        ("score", {"symmetric": True}, "has no number for .* need a scorer"),
+    ):
+        with pytest.raises(DataError, match=said):
+            fine_tune(run, base, Recipe(**given | more, teacher=teacher))
+
+
+def test_a_sweep_over_losses_and_bases(tmp_path, run):
+    """Every run that the planner lists trains, each with its loss from its base."""
+    kinds = [str(write_tiny_kind(tmp_path / kind, kind)) for kind in ("electra", "roberta")]
+    asked = {
+        "base": {"max_steps": 1, "max_length": 32, "hard_negatives": 1},
+        "grid": {"loss": ["bce", "listnet"], "base_model": kinds},
+    }
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(asked))
+    jobs = read_plan(tmp_path / "sweep.yaml").jobs
+    assert len({job.identity for job in jobs}) == len(jobs) == 4
+    made = set()
+    for job in jobs:
+        folder = tmp_path / "runs" / job.name
+        shutil.copytree(run / "data", folder / "data")
+        base = find_model(job.parameters.base_model)
+        record = fine_tune(folder, base, Recipe.of(job.parameters.model_dump()))
+        made.add((record["loss"], record["base"]["sha256"]))
+    assert len(made) == 4

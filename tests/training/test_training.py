@@ -1,3 +1,4 @@
+import inspect
 import json
 import shutil
 import time
@@ -11,23 +12,29 @@ from tokenizers import Tokenizer
 from tokenizers.models import Unigram
 from transformers import TrainerCallback
 
+import workbench
+from workbench.data.build_lists import build_candidates
 from workbench.data.pairs import text_pairs
 from workbench.data.splits import DataError, prepare_data, read_split
 from workbench.files import read_json
 from workbench.machine import _gain_of_bfloat16
 from workbench.models import ModelError, find_model, read_lineage
+from workbench.ranking.evaluation import rank_lists, score_lists
 from workbench.ranking.ladder import find_snapshots, find_subject, stage_models
 from workbench.ranking.metrics import pair_metrics
 from workbench.reports import findings
 from workbench.reports.figures.training import log_values, loss_curve, running_step
 from workbench.reports.model_card import write_card
 from workbench.run_folder import stage_folders
+from workbench.runs.parameters import Parameters
 from workbench.scoring.cross_encoder import ModelScorer, load_cross_encoder
 from workbench.training.checkpoints import DivergedError, ResumeError
 from workbench.training.log import TrainingLog, read_training_log
 from workbench.training.recipe import Recipe, read_stages
 from workbench.training.stages import Training, fine_tune
 from workbench.training.trainer import (
+    LIST_SIZE,
+    MAX_LISTS,
     FastTrainer,
     ResumableTrainer,
     constant_loss,
@@ -61,6 +68,23 @@ def test_logging_every_500_steps_or_ten_times_a_run(steps, every):
 def test_defaults_are_those_of_the_reference_card():
     card = {"max_length": 512, "epochs": 1.0, "batch_size": 8, "learning_rate": 5e-5, "seed": 42}
     assert Recipe() == Recipe(**card, precision="auto", vocabulary="keep", speed="exact")
+
+
+def test_functions_have_the_defaults_of_the_parameters():
+    """But for names that mean something else there, and intervals of figures, which are drawn."""
+    other = {"run_dir", "pairs", "candidates", "query", "backend", "batch_size", "resamples"}
+    rooms = [workbench, workbench.data, workbench.training, workbench.scoring, workbench.ranking]
+    public = [getattr(room, name) for room in rooms for name in dir(room)]
+    taken = [
+        (function, name, given.default)
+        for function in public
+        if callable(function)
+        for name, given in inspect.signature(function).parameters.items()
+        if given.default is not given.empty and name in Parameters.model_fields.keys() - other
+    ]
+    assert len(taken) > 20
+    for function, name, default in taken:
+        assert default == Parameters.model_fields[name].default, (function, name)
 
 
 def test_hyperparameters_reach_the_trainer(trained):
@@ -422,21 +446,35 @@ def test_a_loss_that_is_not_finite_stops_the_training(copied, tiny_model, monkey
     assert fine_tune(copied, base, RECIPE, resume=True, checkpoint_steps=2)["steps"] > 6
 
 
-@pytest.mark.parametrize(("minimum", "keep"), [(1, "best"), (1, "last"), (50, "best")])
+@pytest.mark.parametrize(
+    ("minimum", "keep", "metric"),
+    [(1, "best", "ap"), (1, "best", "ndcg@10"), (1, "last", "ap"), (50, "best", "ndcg@10")],
+)
 def test_the_best_model_on_dev_is_saved_where_dev_can_tell(
-    minimum, keep, trained, copied, tiny_model, monkeypatch
+    minimum, keep, metric, copied, tiny_model, monkeypatch
 ):
-    """Its average precision is that of the log, after a kill too."""
+    """Its score is that of the log, after a kill too."""
     monkeypatch.setattr("workbench.training.trainer.MIN_DEV", minimum)
-    base, recipe = find_model(str(tiny_model)), RECIPE.model_copy(update={"keep_model": keep})
-    recipe = recipe.model_copy(update={"early_stopping_patience": 3, "epochs": 5})
+    chosen_by = {"keep_model": keep, "metric_for_best_model": metric}
+    more = {"early_stopping_patience": 3, "epochs": 5}
+    base, recipe = find_model(str(tiny_model)), RECIPE.model_copy(update=chosen_by | more)
     record = fine_tune(copied, base, recipe, checkpoint_steps=3)
     log, dev = read_training_log(copied), read_split(copied, "dev")
+    ranked = (minimum, metric) == (1, "ndcg@10")
+    column = "dev_ndcg" if ranked else "dev_ap"
     rows, text = log.dropna(subset=["dev_ap"]), findings.kept(record)
-    best = rows.loc[rows["dev_ap"].idxmax()]
+    best = rows.loc[rows[column].idxmax()]
     chosen = best if (minimum, keep) == (1, "best") else rows.iloc[-1]
-    scores = ModelScorer.load(find_model(str(copied)), 64).score(text_pairs(dev))
-    assert pair_metrics(scores, list(dev["label"]))["ap"] == pytest.approx(chosen["dev_ap"])
+    scorer = ModelScorer.load(find_model(str(copied)), 64)
+    ap = pair_metrics(scorer.score(text_pairs(dev)), list(dev["label"]))["ap"]
+    assert ap == pytest.approx(chosen["dev_ap"])
+    assert rows["dev_ndcg"].notna().all() == ranked
+    if ranked:
+        lists = build_candidates(dev, LIST_SIZE, recipe.seed)[:MAX_LISTS]
+        found = rank_lists(score_lists(scorer, lists), lists, "expected")["ndcg@10"]
+        assert found.mean() == pytest.approx(chosen["dev_ndcg"])
+        assert rows["dev_lists"].unique() == [len(lists)]
+        assert "which had the best nDCG@10 on" in text
     assert record["kept"]["model"] == ("last" if chosen is not best else "best")
     if minimum == 50:
         assert record["steps"] == record["planned_steps"]
@@ -468,11 +506,19 @@ def test_the_best_model_on_dev_is_saved_where_dev_can_tell(
         )
 
 
-def test_scoring_dev_pairs_does_not_change_the_training(trained, copied, tiny_model):
-    """Without a dev split the weights are the same; so they are for any number of evaluations."""
-    dev = copied / "data/dev.parquet"
+def test_scoring_dev_does_not_change_the_training(trained, copied, tiny_model, monkeypatch):
+    """The weights are the same with pairs and lists of dev, more of them, and without a dev split.
+
+    So they are for any number of evaluations.
+    """
+    base, dev = find_model(str(tiny_model)), copied / "data/dev.parquet"
+    with monkeypatch.context() as patch:
+        patch.setattr("workbench.training.trainer.MIN_DEV", 1)
+        fine_tune(copied, base, RECIPE.model_copy(update={"keep_model": "last", "eval_steps": 2}))
+    assert read_training_log(copied)["dev_ndcg"].notna().sum() >= 8
+    assert same(copied / "model", trained[0] / "model")
     pd.read_parquet(dev).head(0).to_parquet(dev)
-    fine_tune(copied, find_model(str(tiny_model)), RECIPE)
+    fine_tune(copied, base, RECIPE)
     assert same(copied / "model", trained[0] / "model")
 
 

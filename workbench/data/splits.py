@@ -4,6 +4,7 @@ Two texts are the same here if they are equal once normalised (case, width, punc
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def sampled(pairs: pd.DataFrame, max_pairs: int, seed: int) -> pd.DataFrame:
 
 def prepare_data(
     run_dir: str | Path,
-    pairs: str,
+    pairs: str | LabelledPairs,
     *,
     columns: Mapping[str, str] | None = None,
     on_bad_rows: str = "report",
@@ -107,7 +108,7 @@ def prepare_data(
     dev_share: float = 0.1,
     test_share: float = 0.1,
     seed: int = 42,
-    test_pairs: str = "",
+    test_pairs: str | LabelledPairs = "",
 ) -> dict[str, Any]:
     """Read, check and split the pairs into `run_dir/data`, and account for every row.
 
@@ -116,7 +117,7 @@ def prepare_data(
 
     Args:
         run_dir: the run folder; made if absent.
-        pairs: the source, as `read_pairs` takes it.
+        pairs: the source, as `read_pairs` takes it, or what that has read.
         columns: as `read_pairs` takes them.
         on_bad_rows: `report` or `fail`.
         label_map: as `read_pairs` takes it.
@@ -135,8 +136,11 @@ def prepare_data(
         PairsError: a source cannot be read or has no usable row.
         DataError: the shares are out of range, or no pair is left to train on.
     """
-    source = read_pairs(pairs, columns, on_bad_rows, label_map)
-    separate = read_pairs(test_pairs, columns, on_bad_rows, label_map) if test_pairs else None
+    read = partial(read_pairs, columns=columns, on_bad_rows=on_bad_rows, label_map=label_map)
+    source = read(pairs) if isinstance(pairs, str) else pairs
+    separate = (
+        read(test_pairs) if isinstance(test_pairs, str) and test_pairs else test_pairs or None
+    )
     used, known = source.frame, source.frame.head(0)
     settings: dict[str, Any] = {
         "columns": dict(columns or {}),
@@ -146,14 +150,16 @@ def prepare_data(
         "test_share": test_share,
         "seed": seed,
     }
-    if separate is not None:
+    if isinstance(separate, LabelledPairs):
         first, second = (used[name].map(normalised) for name in COLUMNS[:2])
         texts = {normalised(text) for name in COLUMNS[:2] for text in separate.frame[name]}
         shared = first.isin(texts) | second.isin(texts)
         known = used[shared & (used["label"] >= POSITIVE)]
         used = used[~shared].reset_index(drop=True)
         if used.empty:
-            raise DataError(f"{source.source}: every pair has a text that occurs in {test_pairs}")
+            raise DataError(
+                f"{source.source}: every pair has a text that occurs in {separate.source}"
+            )
         settings["test_pairs"] = {
             "source": separate.source,
             "sha256": separate.sha256,
@@ -163,7 +169,7 @@ def prepare_data(
         }
     used = sampled(used, max_pairs, seed)
     splits = split_pairs(used, dev_share, 0.0 if separate else test_share, seed)
-    if separate is not None:
+    if isinstance(separate, LabelledPairs):
         splits["test"] = separate.frame
     manifest = _manifest(source, used, splits, settings)
     folder = RunFolder(run_dir)

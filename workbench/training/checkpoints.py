@@ -1,16 +1,19 @@
 """Checkpoints that are whole or do not count, and models that are written whole."""
 
+import copy
 import os
 import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sentence_transformers.cross_encoder import CrossEncoder
-from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers import TrainerCallback, TrainerState, set_seed
 
 from workbench.files import read_json, sha256, write_json
+from workbench.training.recipe import Recipe
 
 MARK = "complete.json"  # written last; lists every file of the checkpoint with its SHA-256
 KEPT_CHECKPOINTS = 2
@@ -80,6 +83,41 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=step_of)
 
 
+def add_lora(model: CrossEncoder, recipe: Recipe) -> None:
+    """Freeze a model's body and give its linear layers low-rank adapters (Hu et al., 2021).
+
+    Trained with them are the head, a pooler, and the token embeddings if the recipe repairs the
+    vocabulary or gives them a learning rate. `save_model` adds the adapters to the weights.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    whole: Any = model[0].model
+    if (output := whole.get_output_embeddings()) is not None:  # of a language model
+        output.requires_grad_(False)
+    set_seed(recipe.seed)
+    lora = LoraConfig(r=recipe.lora_rank, lora_alpha=recipe.lora_alpha, target_modules="all-linear")
+    body: Any = inject_adapter_in_model(lora, whole.base_model)
+    for name, weights in body.named_parameters():
+        if name.startswith("pooler."):
+            weights.requires_grad_(True)
+    if recipe.vocabulary != "keep" or recipe.embedding_learning_rate:
+        body.get_input_embeddings().requires_grad_(True)
+
+
+def _merged(model: CrossEncoder) -> CrossEncoder:
+    """The model with adapters added to the weights: a copy, for training may go on."""
+    if not any(".lora_" in name for name, _ in model.named_parameters()):
+        return model
+    from peft.tuners.lora import LoraLayer
+
+    model = copy.deepcopy(model)
+    for name, layer in [*model.named_modules()]:
+        if isinstance(layer, LoraLayer):
+            layer.merge()
+            model.set_submodule(name, layer.get_base_layer())
+    return model
+
+
 def save_model(model: CrossEncoder, folder: Path, stages: list[dict[str, Any]]) -> None:
     """Write a model folder with its lineage next to its final place; rename it once it is whole."""
     _save_whole(model, folder, "lineage.json", {"schema": 1, "stages": stages})
@@ -89,7 +127,7 @@ def _save_whole(model: CrossEncoder, folder: Path, name: str, content: dict[str,
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.parent / f".{folder.name}.tmp"
     shutil.rmtree(unfinished, ignore_errors=True)
-    model.save_pretrained(str(unfinished), create_model_card=False)
+    _merged(model).save_pretrained(str(unfinished), create_model_card=False)
     write_json(unfinished / name, content)
     for path in unfinished.rglob("*"):
         flush(path)
@@ -110,14 +148,12 @@ class SnapshotCallback(TrainerCallback):
         folder: Path,
         count: int,
         pairs: int,
-        before: Mapping[str, int] | None = None,
+        before: Mapping[str, int] = MappingProxyType({"steps": 0, "pairs": 0}),
     ) -> None:
-        self.model, self.folder, self.count, self.pairs = model, folder, count, pairs
-        self.before = before or {"steps": 0, "pairs": 0}
+        self.model, self.folder, self.count = model, folder, count
+        self.pairs, self.before = pairs, before
 
-    def on_step_end(
-        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         """Save the model if a snapshot is due."""
         parts = range(1, self.count + 1)
         due = {max(1, round(state.max_steps * part / self.count)) for part in parts}

@@ -14,7 +14,7 @@ from workbench.run_folder import RunFolder
 LOG_COLUMNS = [
     *("stage", "step", "steps", "epoch", "seconds"),
     *("loss", "constant_loss", "learning_rate", "grad_norm"),
-    *("dev_loss", "dev_ap", "dev_pairs", "dev_positives"),
+    *("dev_loss", "dev_ap", "dev_ndcg", "dev_pairs", "dev_positives", "dev_lists"),
 ]
 STEPS = 500  # the card's log has the mean loss of every 500 steps
 
@@ -59,8 +59,8 @@ def read_training_log(run_dir: str | Path) -> pd.DataFrame:
     Returns:
         Columns `stage`, `step`, `steps` (the stage's total), `epoch`, `seconds`, `loss` (mean
         since the last row), `constant_loss` (of the mean label as the only answer),
-        `learning_rate`, `grad_norm` (before clipping), `dev_loss`, `dev_ap`, `dev_pairs`,
-        `dev_positives`.
+        `learning_rate`, `grad_norm` (before clipping), `dev_loss`, `dev_ap`, `dev_ndcg` (nDCG@10),
+        `dev_pairs`, `dev_positives`, `dev_lists`.
 
     Raises:
         FileNotFoundError: the run has no log yet.

@@ -5,7 +5,9 @@ This is the only definition of a training parameter: the parameters of a run are
 """
 
 import json
+import math
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -16,6 +18,23 @@ from workbench.machine import on_gpu, quick_in_bfloat16
 def setting(default: Any, description: str, **limits: Any) -> Any:
     """A pydantic field with its help and the limits of its values, such as `ge=0`."""
     return Field(default, description=description, **limits)
+
+
+LOSSES = {  # name -> class of the library, and what it learns from
+    "bce": ("BinaryCrossEntropyLoss", "pairs"),
+    "mse": ("MSELoss", "pairs"),
+    "margin_mse": ("MarginMSELoss", "triples"),
+    "mnrl": ("MultipleNegativesRankingLoss", "positives"),
+    "cached_mnrl": ("CachedMultipleNegativesRankingLoss", "positives"),
+    "lambda": ("LambdaLoss", "lists"),
+    "listnet": ("ListNetLoss", "lists"),
+    "listmle": ("ListMLELoss", "lists"),
+    "plistmle": ("PListMLELoss", "lists"),
+    "ranknet": ("RankNetLoss", "lists"),
+    "adr_mse": ("ADRMSELoss", "lists"),
+}
+TAUGHT = ("mse", "margin_mse")  # losses that can learn a teacher's scores
+MIN_DEV = 50  # dev pairs of each class, or dev lists, from which a metric chooses a model
 
 
 class Recipe(BaseModel):
@@ -58,26 +77,22 @@ class Recipe(BaseModel):
     )
     symmetric: bool = setting(False, "add each positive pair in the other order too")
     keep_model: Literal["best", "last"] = setting(
-        "best", "best on dev, if that has 50 pairs of each class; or last"
+        "best", f"best on dev, if that has {MIN_DEV} pairs of each class; or last"
+    )
+    metric_for_best_model: Literal["ndcg@10", "ap"] = setting(
+        "ndcg@10", f"of dev: ndcg@10, if dev makes {MIN_DEV} lists, else ap; or ap"
     )
     early_stopping_patience: int = setting(
         0, "dev scores without a better one that end it; 0: none", ge=0
     )
-    loss: Literal[
-        "bce",
-        "mse",
-        "margin_mse",
-        "mnrl",
-        "cached_mnrl",
-        "lambda",
-        "listnet",
-        "listmle",
-        "plistmle",
-        "ranknet",
-        "adr_mse",
-    ] = setting("bce", "bce, mse, margin_mse, mnrl, lambda, listnet, ...: a loss of the library")
+    loss: Literal[tuple(LOSSES)] = setting(  # type: ignore[valid-type]
+        "bce", "bce, mse, margin_mse, mnrl, lambda, listnet, ...: a loss of the library"
+    )
     loss_parameters: dict[str, Any] = setting({}, "of the loss, such as {pos_weight: 2}")
-    weight_decay: float = setting(0.0, "of the optimiser", ge=0, le=1)
+    teacher: str = setting("", "mse and margin_mse learn its scores: a scorer, model, or column")
+    lora_rank: int = setting(0, "of LoRA adapters trained in place of the weights; 0: none", ge=0)
+    lora_alpha: int = setting(16, "their update is scaled by lora_alpha / lora_rank", ge=1)
+    weight_decay: float = setting(0.0, "of weights but embeddings, norms, biases", ge=0, le=1)
     lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup", "polynomial"] = setting(
         "linear", "linear, cosine, polynomial or constant_with_warmup"
     )
@@ -99,17 +114,24 @@ class Recipe(BaseModel):
         except (ValueError, RecursionError) as error:
             raise ValueError('must be a mapping, such as {"pos_weight": 2}') from error
 
-    @field_validator("loss_parameters", "trainer_arguments")
+    @field_validator("loss_parameters", "trainer_arguments", "teacher", "lora_rank")
     @classmethod
-    def _known(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        """Names and values that the library takes; it is loaded only if there are any."""
-        if value:
-            from workbench.training.losses import check_arguments, check_loss
+    def _fits(cls, value: Any, info: ValidationInfo) -> Any:
+        """What the library and the parameters above allow; the library is loaded only if needed."""
+        from workbench.training.losses import check_arguments, check_loss
 
-            if info.field_name == "trainer_arguments":
-                check_arguments(value)
-            elif "loss" in info.data:
-                check_loss(info.data["loss"], value)
+        before = info.data
+        if value and info.field_name == "trainer_arguments":
+            check_arguments(value)
+        elif value and info.field_name == "loss_parameters" and "loss" in before:
+            check_loss(before["loss"], value)
+        elif value and info.field_name == "teacher" and before.get("loss") not in TAUGHT:
+            raise ValueError(f"only loss {' and '.join(TAUGHT)} learn the scores of a teacher")
+        elif value and info.field_name == "lora_rank":
+            if find_spec("peft") is None:
+                raise ValueError("LoRA needs the package peft: pip install 'peft>=0.17'")
+            if before.get("speed") == "fast":
+                raise ValueError("speed: fast trains all weights; take speed: exact with LoRA")
         return value
 
     @classmethod
@@ -118,7 +140,7 @@ class Recipe(BaseModel):
         return cls(**{name: values[name] for name in cls.model_fields if name in values})
 
     def resolved_precision(self) -> str:
-        """`float32` or `bfloat16`.
+        """`float32`, `bfloat16` or `float16`.
 
         `auto` is bfloat16 on a GPU that has it and, with `speed: fast`, on a processor that is
         faster in it.
@@ -127,6 +149,12 @@ class Recipe(BaseModel):
             return self.precision
         faster = quick_in_bfloat16() and (self.speed == "fast" or on_gpu())
         return "bfloat16" if faster else "float32"
+
+    def steps(self, rows: int) -> int:
+        """Optimizer steps of a stage that trains on `rows` pairs, triples or lists."""
+        batches = math.ceil(rows / self.batch_size)
+        updates = math.ceil(batches / self.gradient_accumulation_steps)
+        return self.max_steps or math.ceil(updates * self.epochs)
 
 
 def read_stages(stages: str) -> tuple[int, ...]:

@@ -14,11 +14,10 @@ import pandas as pd
 import torch
 from sentence_transformers.cross_encoder import CrossEncoder
 
-from workbench.data import POSITIVE
 from workbench.data.pairs import text_pairs
 from workbench.data.splits import DataError, read_manifest, read_split
 from workbench.files import display_path, read_json, write_json
-from workbench.machine import on_gpu, torch_threads
+from workbench.machine import torch_threads
 from workbench.models import ModelLocation, find_model, load_tokenizer, read_lineage
 from workbench.ranking.uncertainty import sigmoid
 from workbench.run_folder import RunFolder, read_record, set_aside
@@ -26,7 +25,13 @@ from workbench.scoring.cross_encoder import ModelScorer, load_cross_encoder
 from workbench.scoring.zero_shot import ZeroShot, has_head
 from workbench.training.checkpoints import ResumeError, SnapshotCallback, save_model
 from workbench.training.log import TrainingLog
-from workbench.training.losses import LOSSES, make_loss, stored_activation, training_rows
+from workbench.training.losses import (
+    check_training,
+    make_loss,
+    origin_of,
+    stage_pairs,
+    stored_activation,
+)
 from workbench.training.mining import lexical_pairs, with_mined
 from workbench.training.recipe import Recipe, read_stages
 from workbench.training.trainer import (
@@ -104,13 +109,10 @@ class Training:
         self.snapshots, self.checkpoint_steps = snapshots, checkpoint_steps
         self.train = read_split(run_dir, "train")
         self.dev = read_split(run_dir, "dev").head(DEV_PAIRS)
-        if self.train.empty:
-            raise DataError(f"{run_dir}: there is no training pair")
-        refuse_one_class(self.train, f"{run_dir}: {len(self.train):,} training pairs", recipe)
-        if not recipe.hard_negatives:  # with them, what the loss needs may yet be mined
-            training_rows(self.train, LOSSES[recipe.loss][1])
-        if recipe.precision == "float16" and not on_gpu():
-            raise ValueError("precision: float16 needs a GPU; take bfloat16, float32 or auto")
+        try:
+            check_training(self.train, recipe, self.sizes, origin_of(run_dir))
+        except DataError as error:
+            raise DataError(f"{run_dir}: {error}") from error
         if recipe.vocabulary != "keep":  # raises ModelError before anything is set aside
             check_repair(
                 load_tokenizer(base), recipe.vocabulary, recipe.new_embeddings, recipe.dictionary
@@ -320,21 +322,6 @@ class Stage:
         save_model(model, self.place, [*self.earlier, record])
 
 
-def refuse_one_class(train: pd.DataFrame, what: str, recipe: Recipe) -> None:
-    """Nothing, if the pairs hold what the recipe learns from.
-
-    Raises:
-        DataError: all labels are equal, or mining needs two classes and there is one.
-    """
-    positive, mined = train["label"] >= POSITIVE, recipe.hard_negatives or recipe.lexical_pairs
-    alike = train["label"].nunique() == 1 and not (
-        positive.all() and LOSSES[recipe.loss][1] == "positives"
-    )
-    if alike or (mined and positive.nunique() == 1):
-        kind, other = ("positive", 0) if positive.iloc[0] else ("negative", 1)
-        raise DataError(f"{what} are all {kind}: add pairs with label {other} to tell them apart")
-
-
 def agreement(model: CrossEncoder, pairs: pd.DataFrame) -> float | None:
     """Pearson correlation, in [-1, 1], of the model's probabilities with soft targets.
 
@@ -346,14 +333,6 @@ def agreement(model: CrossEncoder, pairs: pd.DataFrame) -> float | None:
     if min(np.ptp(probabilities), np.ptp(target)) == 0:
         return None
     return float(np.corrcoef(probabilities, target)[0, 1])
-
-
-def stage_pairs(train: pd.DataFrame, size: int, seed: int = 42) -> pd.DataFrame:
-    """A seeded random sample of `size` rows in their given order; all rows for 0 or too many."""
-    if not 0 < size < len(train):
-        return train
-    chosen = np.random.default_rng(seed).choice(len(train), size, replace=False)
-    return train.iloc[np.sort(chosen)].reset_index(drop=True)
 
 
 def describe_pairs(pairs: pd.DataFrame) -> dict[str, dict[str, float]]:

@@ -3,16 +3,16 @@
 import math
 import os
 import platform
+import re
 import shutil
 import signal
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 from datasets import Dataset
 from safetensors.torch import load_model, save_model
+from scipy.special import entr
 from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers.cross_encoder import (
     CrossEncoder,
@@ -31,23 +32,34 @@ from transformers import PrinterCallback, TrainerState
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 
 from workbench.data import POSITIVE
+from workbench.data.build_lists import build_candidates
+from workbench.data.lists import CandidateError, CandidateList
 from workbench.data.pairs import text_pairs
+from workbench.data.readers import COLUMNS
+from workbench.data.splits import known_positives
 from workbench.engine.forward import unsupported
 from workbench.engine.gradients import BertGradients
 from workbench.files import read_json, replacing, write_json
-from workbench.ranking.metrics import pair_metrics
+from workbench.models import find_model
+from workbench.ranking.evaluation import rank_lists, split_scores
+from workbench.ranking.metrics import MAIN_METRIC, pair_metrics
 from workbench.scoring.cross_encoder import ModelScorer, pair_encoder
 from workbench.training import checkpoints
 from workbench.training.log import TrainingLog
-from workbench.training.losses import needs, training_rows
-from workbench.training.mining import COLUMNS
-from workbench.training.recipe import Recipe
+from workbench.training.losses import known_scores, needs, origin_of, training_rows
+from workbench.training.recipe import LOSSES, MIN_DEV, TAUGHT, Recipe
 
 PROGRESS = "progress.json"  # in a checkpoint: what the library does not keep
+KEPT = ("pending", "total", "count", "best", "before")  # there, of the trainer
 BEST = "best.safetensors"  # beside the checkpoints: the weights that were best on dev
-MIN_DEV = 50  # dev pairs of each class from which average precision chooses a model
+WEIGHTS = "model.safetensors"  # in a checkpoint
+MAX_LISTS, LIST_SIZE = 100, 10  # of dev: few candidates, for they are scored again and again
 CHECKPOINT_STEPS = 500  # steps between checkpoints
-LOGGED = ("loss", "learning_rate", "grad_norm", "eval_loss", "eval_ap")
+PACKAGES = (
+    *("Sentence Transformers", "Transformers", "PyTorch", "Accelerate", "Datasets", "Tokenizers"),
+    "Reranker Workbench",
+)
+LOGGED = ("loss", "learning_rate", "grad_norm", "eval_loss", "eval_ap", "eval_ndcg")
 
 
 class ResumableTrainer(CrossEncoderTrainer):
@@ -58,32 +70,28 @@ class ResumableTrainer(CrossEncoderTrainer):
     A checkpoint counts once it is whole; SIGTERM writes one and stops. Scoring dev pairs does not
     move the random numbers of the training.
 
-    Attributes:
-        training_log: receives the log rows.
-        in_each_row: values of the log rows that hold a loss, and of those that hold dev scores.
-        keep_best: whether the model ends with the weights that were best on dev.
-        patience: dev scores in a row without a better one that end the training; 0: none do.
-        best: `step` and `dev_ap` of the best dev score, and how many came after it; step 0: none.
+    `best` has step and value of the best dev score, and how many came after it; step 0: none yet.
     """
 
     training_log: TrainingLog
-    in_each_row: dict[str, dict[str, float]]
-    keep_best = False
-    patience = 0
-    unit = "pairs"  # what a batch holds
-    made: Mapping[str, int] = MappingProxyType({})  # what the labelled pairs have become
-    not_fast = ""  # why `speed: fast` does not apply
+    in_each_row: dict[str, dict[str, float]]  # values of log rows with a loss, or `dev_ap`
+    made: dict[str, int]  # what the labelled pairs have become
+    not_fast: str  # why `speed: fast` does not apply
+    metric = "dev_ap"  # the column of the log by which a model is best
+    keep_best = False  # whether the training ends with that model
+    patience = 0  # dev scores in a row without a better one that end the training; 0: none do
+    stopping = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.folder = Path(str(self.args.output_dir))
         self.pending: list[float] = []  # losses since the last log row
         self.total, self.count = 0.0, 0  # of the losses before those
-        self.best: dict[str, Any] = {"step": 0, "dev_ap": -1.0, "after": 0}
+        self.best: dict[str, Any] = {"step": 0, "after": 0}
         self.before = {"seconds": 0.0, "processor_seconds": 0.0}
         self.started = time.monotonic(), time.process_time()
-        self.stopping = False
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
+    def train(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
         """Train to the end, from the last whole checkpoint or else from the beginning.
 
         Raises:
@@ -91,17 +99,13 @@ class ResumableTrainer(CrossEncoderTrainer):
             TrainingStoppedError: SIGTERM came; a checkpoint was written.
             DivergedError: the loss or a weight is not finite.
         """
-        checkpoint = checkpoints.last_checkpoint(Path(str(self.args.output_dir)))
-        if checkpoint:
+        if checkpoint := checkpoints.last_checkpoint(self.folder):
             progress, loss = read_json(checkpoint / PROGRESS), describe_loss(self.loss)
             if progress["loss"] != loss:
-                message = f"{checkpoint} was written with {progress['loss']}, not {loss}"
-                raise checkpoints.ResumeError(
-                    f"{message}: train without resume, or undo the change"
-                )
-            self.pending, self.total = progress["pending"], progress["total"]
-            self.count = progress["count"]
-            self.before, self.best = progress["spent"], progress["best"]
+                message = f"{checkpoint} was written with {progress['loss']}, not {loss}: "
+                raise checkpoints.ResumeError(f"{message}train without resume, or undo the change")
+            for name in KEPT:
+                setattr(self, name, progress[name])
             kwargs["resume_from_checkpoint"] = str(checkpoint)
         self.training_log.rewind(checkpoints.step_of(checkpoint) if checkpoint else 0)
         self.started = time.monotonic(), time.process_time()
@@ -110,18 +114,14 @@ class ResumableTrainer(CrossEncoderTrainer):
             handler = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stopping", True))
         try:
             with warnings.catch_warnings():
-                # the reference recipe pins memory; without a GPU torch warns: it has no effect
-                warnings.filterwarnings("ignore", message=".*pin_memory", category=UserWarning)
-                # of gradient checkpointing: the model library has not followed a new name yet
-                warnings.filterwarnings(
-                    "ignore", ".*gradient_checkpointing", category=FutureWarning
-                )
+                # the reference recipe pins memory, which has no effect without a GPU; and a model
+                # library has not followed a new name yet
+                warnings.filterwarnings("ignore", ".*(pin_memory|gradient_checkpointing)")
                 if checkpoint and self._patience_is_over():  # it was killed after its last step
                     self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
                     self._load_from_checkpoint(str(checkpoint))
-                    result = None
                 else:
-                    result = super().train(*args, **kwargs)
+                    super().train(*args, **kwargs)
         finally:
             if main_thread:
                 signal.signal(signal.SIGTERM, handler)
@@ -132,8 +132,7 @@ class ResumableTrainer(CrossEncoderTrainer):
             )
         self._refuse_weights_not_finite()
         if self.keep_best and self.best["step"]:
-            load_model(self.model, str(Path(str(self.args.output_dir)) / BEST))
-        return result
+            load_model(self.model, str(self.folder / BEST))
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         """The library's, after each step; once SIGTERM has come, the step is the last."""
@@ -148,10 +147,11 @@ class ResumableTrainer(CrossEncoderTrainer):
         cuda = [torch.cuda.current_device()] if torch.cuda.is_available() else []
         with torch.random.fork_rng(devices=cuda):
             metrics = super().evaluate(*args, **kwargs)
-        if (found := metrics.get("eval_ap", -1.0)) > self.best["dev_ap"]:
-            self.best = {"step": self.state.global_step, "dev_ap": found, "after": 0}
+        found = metrics.get(self.metric.replace("dev", "eval"), -1.0)
+        if found > self.best.get(self.metric, -1.0):
+            self.best = {"step": self.state.global_step, self.metric: found, "after": 0}
             if self.keep_best:
-                with replacing(Path(str(self.args.output_dir)) / BEST) as file:
+                with replacing(self.folder / BEST) as file:
                     save_model(self.model, str(file))
         else:
             self.best["after"] += 1
@@ -163,12 +163,12 @@ class ResumableTrainer(CrossEncoderTrainer):
         return 0 < self.patience <= self.best["after"]
 
     def _diverged(self, what: str) -> checkpoints.DivergedError:
-        step, args = self.state.global_step, self.args
+        step, steps = self.state.global_step, self.state.max_steps
         return checkpoints.DivergedError(
-            f"{self.training_log.stage}: {what} after step {step:,} of {self.state.max_steps:,}: "
-            f"the training has diverged; {self._last_good()}. Lower learning_rate (it is "
-            f"{args.learning_rate:g}), raise warmup_ratio, or take precision float32; look for "
-            "damaged pairs too."
+            f"{self.training_log.stage}: {what} after step {step:,} of {steps:,}: the training has "
+            f"diverged; {self._last_good()}. Lower learning_rate (it is "
+            f"{self.args.learning_rate:g}), raise warmup_ratio, or take precision float32; look "
+            "for damaged pairs too."
         )
 
     def _refuse_weights_not_finite(self) -> None:
@@ -177,10 +177,9 @@ class ResumableTrainer(CrossEncoderTrainer):
                 raise self._diverged(f"the weights {name} are not finite")
 
     def _last_good(self) -> str:
-        good = checkpoints.last_checkpoint(Path(str(self.args.output_dir)))
-        if good is None:
-            return "there is no checkpoint before it"
-        return f"the checkpoint of step {checkpoints.step_of(good)} is whole"
+        if good := checkpoints.last_checkpoint(self.folder):
+            return f"the checkpoint of step {checkpoints.step_of(good)} is whole"
+        return "there is no checkpoint before it"
 
     def spent(self) -> dict[str, float]:
         """Seconds and processor seconds of training, those before an interruption included."""
@@ -209,64 +208,68 @@ class ResumableTrainer(CrossEncoderTrainer):
         if "loss" in logs:
             if self.pending:
                 logs["loss"] = math.fsum(self.pending) / len(self.pending)
-            self.total, self.count = (
-                math.fsum([self.total, *self.pending]),
-                self.count + len(self.pending),
-            )
-            self.pending = []
+            self.total = math.fsum([self.total, *self.pending])
+            self.count, self.pending = self.count + len(self.pending), []
         super().log(logs, start_time)
         values = {n.replace("eval", "dev"): float(logs[n]) for n in LOGGED if n in logs}
         if not values:
             return
         step, steps, seconds = self.state.global_step, self.state.max_steps, self.spent()["seconds"]
-        row = {
-            "step": step,
-            "steps": steps,
-            "epoch": self.state.epoch,
-            "seconds": round(seconds, 3),
-        }
-        extra = [self.in_each_row[n] for n in ("loss", "dev_ap") if n in values]
-        self.training_log.append(row | values | {n: v for one in extra for n, v in one.items()})
+        row = {"step": step, "steps": steps, "epoch": self.state.epoch}
+        row["seconds"] = round(seconds, 3)
+        for name in self.in_each_row.keys() & values.keys():
+            row |= self.in_each_row[name]
+        self.training_log.append(row | values)
         if not watched():
             shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
             batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
-            rate = step * batch / max(seconds, 1e-9)
-            left = seconds / max(1, step) * (steps - step)
-            shown = f"step {step}/{steps}  {shown}  {rate:.0f} {self.unit}/s  {left:.0f} s left"
-            print(shown, flush=True)
+            unit = next(iter(self.made), "pairs").replace("_", " ")
+            rate, left = step * batch / max(seconds, 1e-9), seconds / max(1, step) * (steps - step)
+            text = f"step {step}/{steps}  {shown}  {rate:.0f} {unit}/s  {left:.0f} s left"
+            print(text, flush=True)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a checkpoint that counts once it is whole; remove older ones."""
         self._refuse_weights_not_finite()
-        folder = Path(str(self.args.output_dir))
-        place = folder / f"checkpoint-{self.state.global_step}"
+        place = self.folder / f"checkpoint-{self.state.global_step}"
         try:
             shutil.rmtree(place, ignore_errors=True)  # half of one, from a kill at this step
             super()._save_checkpoint(model, trial)
-            (place / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody reads
-            progress: dict[str, Any] = {"pending": self.pending, "total": self.total}
-            progress |= {
-                "count": self.count,
-                "best": self.best,
-                "spent": self.spent(),
-                "loss": describe_loss(self.loss),
-            }
+            progress = {name: getattr(self, name) for name in KEPT}
+            progress |= {"before": self.spent(), "loss": describe_loss(self.loss)}
             write_json(place / PROGRESS, progress)
             checkpoints.seal(place)
-            checkpoints.prune(folder)
+            checkpoints.prune(self.folder)
         except Exception as error:
             shutil.rmtree(place, ignore_errors=True)  # it may be what fills the disk
             raise RuntimeError(
-                f"the checkpoint of step {self.state.global_step} cannot be written to {folder} "
-                f"({type(error).__name__}: {error}); {self._last_good()}. Is the disk full?"
+                f"the checkpoint of step {self.state.global_step} cannot be written to "
+                f"{self.folder} ({type(error).__name__}: {error}); {self._last_good()}. Is the "
+                "disk full?"
             ) from error
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """The weights alone, as they are trained; the rest of the model does not change."""
+        folder = Path(output_dir or self.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_model(self.model, str(folder / WEIGHTS))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        load_model(self.model, str(Path(resume_from_checkpoint) / WEIGHTS))
+
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        """The library's, which spares biases and norms, without embeddings."""
+        spared = {
+            f"{place}.{name}"
+            for place, module in model.named_modules()
+            if isinstance(module, torch.nn.Embedding)
+            for name, _ in module.named_parameters()
+        }
+        return [name for name in super().get_decay_parameter_names(model) if name not in spared]
 
 
 class FastTrainer(ResumableTrainer):
-    """The library's trainer, with the gradients of a step computed by `BertGradients`.
-
-    Data, order, optimizer, schedule, clipping, logs and checkpoints stay the library's.
-    """
+    """The library's trainer, but for the gradients of a step, which `BertGradients` computes."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -278,10 +281,7 @@ class FastTrainer(ResumableTrainer):
         self.gradients = BertGradients(cross_encoder.model, occurring, dtype)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """The library's, with only those token embeddings that occur in the training pairs.
-
-        After each update they are copied into the model's own matrix.
-        """
+        """The library's, of those token embeddings that occur; updates go into the matrix."""
         optimizer = super().create_optimizer(model)
         for group in optimizer.param_groups:
             group["params"] = [
@@ -296,41 +296,34 @@ class FastTrainer(ResumableTrainer):
     ) -> torch.Tensor:
         """The loss of a batch; its gradients are set."""
         model.train()
-        pairs = self.encoder.encode(_pairs(inputs))
-        seed = self.args.seed, self.state.global_step
+        pairs, seed = self.encoder.encode(_pairs(inputs)), (self.args.seed, self.state.global_step)
         return self._noted(self.gradients.step(pairs, inputs["label"], seed))
 
     def _clip_grad_norm(self, model: Any) -> torch.Tensor:
         return torch.nn.utils.clip_grad_norm_(self.gradients.learned, self.args.max_grad_norm)
 
-    def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_checkpoint(*args, **kwargs)
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint)
         self.gradients.read()
 
 
-def can_train_fast(model: Any, loss: torch.nn.Module | None = None) -> bool:
-    """Whether `FastTrainer` trains this here: a plain BERT with the plain loss, on the CPU."""
-    if model.model is None or unsupported(model.model) or model.device.type != "cpu":
-        return False
-    try:
-        pair_encoder(model)
-    except ValueError:  # its tokenizer joins pairs in its own way
-        return False
-    return loss is None or _is_plain(loss)
-
-
-def why_not_fast(model: Any, loss: torch.nn.Module, recipe: Recipe) -> str:
+def why_not_fast(model: Any, loss: Any, recipe: Recipe) -> str:
     """What of the model, the loss or the recipe `FastTrainer` cannot do; empty for nothing."""
-    plain = Recipe().model_dump()
-    options = ("weight_decay", "optim", "gradient_accumulation_steps", "gradient_checkpointing")
-    for name in (*options, "trainer_arguments"):
-        if (value := getattr(recipe, name)) != plain[name]:
+    options = "optim", "gradient_accumulation_steps", "gradient_checkpointing", "trainer_arguments"
+    for name in options:
+        if (value := getattr(recipe, name)) != Recipe.model_fields[name].default:
             return f"{name} is {value}"
     if recipe.precision == "float16":
         return "precision is float16"
     if not _is_plain(loss):
         return f"the loss is {describe_loss(loss)}"
-    return "" if can_train_fast(model) else "the model is not such a BERT, or not on the CPU"
+    if model.model is None or model.device.type != "cpu":
+        return "it trains one BERT on the CPU"
+    try:
+        pair_encoder(model)
+    except ValueError as error:  # its tokenizer joins pairs in its own way
+        return str(error)
+    return unsupported(model.model)
 
 
 def _is_plain(loss: Any) -> bool:
@@ -375,26 +368,21 @@ def make_trainer(
     checkpoint_steps: int = CHECKPOINT_STEPS,
     loss: torch.nn.Module | None = None,
 ) -> ResumableTrainer:
-    """A trainer on labelled pairs.
+    """A trainer of a model on labelled pairs: columns `sentence_0`, `sentence_1`, `label`.
 
-    Args:
-        model: changed in place by `train()`.
-        folder: of the checkpoints; `train()` resumes from the last one in it.
-        train: columns `sentence_0`, `sentence_1`, `label` in [0, 1].
-        dev: the same, scored whenever a log row is written; may be empty.
-        recipe: of this phase.
-        log: receives the log rows.
-        checkpoint_steps: steps between two checkpoints.
-        loss: of the library; binary cross-entropy if None.
+    `train()` goes on from the last checkpoint in the folder and writes one every `checkpoint_steps`
+    steps. Dev pairs, if there are any, are scored whenever a log row is written. The loss is one of
+    the library; binary cross-entropy if None.
     """
     loss = loss or BinaryCrossEntropyLoss(model)
-    rows, made = training_rows(train, needs(loss))
-    batches = math.ceil(len(rows) / recipe.batch_size)
-    updates = math.ceil(batches / recipe.gradient_accumulation_steps)
-    steps = recipe.max_steps or math.ceil(updates * recipe.epochs)
-    every, rate = logging_steps(steps), recipe.embedding_learning_rate
-    precision = recipe.resolved_precision()
-    bfloat16 = precision == "bfloat16"
+    plain, needed = _is_plain(loss), needs(loss)
+    taught = bool(recipe.teacher) and type(loss).__name__ in {LOSSES[name][0] for name in TAUGHT}
+    targets = _teacher_scores(train, recipe, log) if taught else None
+    rows, made = training_rows(train, needed, targets)
+    if recipe.lora_rank:
+        checkpoints.add_lora(model, recipe)
+    steps, precision = recipe.steps(len(rows)), recipe.resolved_precision()
+    every, bfloat16 = logging_steps(steps), precision == "bfloat16"
     others: dict[str, Any] = {"max_grad_norm": 1.0} | recipe.trainer_arguments
     if recipe.gradient_checkpointing:
         others["activation_checkpointing"] = True
@@ -404,14 +392,14 @@ def make_trainer(
         per_device_train_batch_size=recipe.batch_size,
         per_device_eval_batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate,
-        learning_rate_mapping={r".*word_embeddings\.weight": rate} if rate else {},
+        learning_rate_mapping=_embedding_rate(model, recipe),
         lr_scheduler_type=recipe.lr_scheduler_type,
         warmup_steps=math.ceil(recipe.warmup_ratio * steps),
         weight_decay=recipe.weight_decay,
         optim=recipe.optim,
         max_steps=recipe.max_steps or -1,
         gradient_accumulation_steps=recipe.gradient_accumulation_steps,
-        batch_sampler="no_duplicates" if needs(loss) == "positives" else "batch_sampler",
+        batch_sampler="no_duplicates" if needed == "positives" else "batch_sampler",
         seed=recipe.seed,
         bf16=bfloat16,
         fp16=precision == "float16",
@@ -427,26 +415,27 @@ def make_trainer(
     not_fast = why_not_fast(model, loss, recipe) if recipe.speed == "fast" else ""
     fast = recipe.speed == "fast" and not not_fast
     backend = ("torch-bfloat16" if bfloat16 else "torch-float32") if fast else "predict"
-    datasets = [Dataset.from_pandas(one, preserve_index=False) for one in (rows, dev[COLUMNS])]
-    by_library = len(dev) and needs(loss) == "pairs" and not _is_plain(loss)
+    lists, positives = _dev_lists(dev, recipe, log), int((dev["label"] >= POSITIVE).sum())
+    dev_rows = None  # the dev scores include the plain loss: the pairs are scored once, not twice
+    if len(dev) and needed == "pairs" and not plain and not taught:
+        dev_rows = Dataset.from_pandas(dev[[*COLUMNS]], preserve_index=False)
     trainer = (FastTrainer if fast else ResumableTrainer)(
         model=model,
         args=arguments,
-        train_dataset=datasets[0],
-        # the evaluator computes the plain loss too, so that dev pairs are scored once, not twice
-        eval_dataset=datasets[1] if by_library else None,
-        evaluator=PairEvaluator(dev, backend, _is_plain(loss)) if len(dev) else None,
+        train_dataset=Dataset.from_pandas(rows, preserve_index=False),
+        eval_dataset=dev_rows,
+        evaluator=DevScores(dev, lists, backend, plain) if len(dev) else None,
         loss=loss,
     )
-    trainer.training_log = log
-    trainer.made, trainer.not_fast = made, not_fast
-    trainer.unit = "pairs" if needs(loss) == "pairs" else next(iter(made)).replace("_", " ")
-    positives = int((dev["label"] >= POSITIVE).sum())
+    trainer.training_log, trainer.made, trainer.not_fast = log, made, not_fast
     trainer.in_each_row = {
-        "loss": {"constant_loss": constant_loss(train)} if _is_plain(loss) else {},
+        "loss": {"constant_loss": constant_loss(train)} if plain else {},
         "dev_ap": {"dev_pairs": len(dev), "dev_positives": positives},
     }
-    if min(positives, len(dev) - positives) >= MIN_DEV:
+    if lists:
+        trainer.metric = "dev_ndcg"
+        trainer.in_each_row["dev_ap"]["dev_lists"] = len(lists)
+    if lists or min(positives, len(dev) - positives) >= MIN_DEV:
         trainer.keep_best = recipe.keep_model == "best"
         trainer.patience = recipe.early_stopping_patience
     trainer.remove_callback(PrinterCallback)  # our log lines say the same, and more readably
@@ -457,24 +446,60 @@ def make_trainer(
 
 def constant_loss(pairs: pd.DataFrame) -> float:
     """The binary cross-entropy, in nats, of a model that answers the mean label to every pair."""
-    mean = np.clip(float(pairs["label"].mean()), 1e-12, 1 - 1e-12)
-    return float(-mean * np.log(mean) - (1 - mean) * np.log(1 - mean))
+    mean = float(pairs["label"].mean())
+    return float(entr([mean, 1 - mean]).sum())
 
 
-class PairEvaluator(BaseEvaluator):
-    """Average precision and binary cross-entropy of the model on dev pairs, for the trainer."""
+def _teacher_scores(train: pd.DataFrame, recipe: Recipe, log: TrainingLog) -> np.ndarray:
+    """What the teacher gives the training pairs."""
+    known = known_scores(recipe.teacher, train, origin_of(log.path.parent), recipe.seed)
+    if known is not None:
+        return known
+    return ModelScorer.load(find_model(recipe.teacher), recipe.max_length).score(text_pairs(train))
 
-    def __init__(self, dev: pd.DataFrame, backend: str = "predict", with_loss: bool = True) -> None:
+
+def _embedding_rate(model: CrossEncoder, recipe: Recipe) -> dict[str, float]:
+    """The learning rate of the token embeddings, by a pattern of their name, if it differs."""
+    if not recipe.embedding_learning_rate:
+        return {}
+    body: Any = model[0].model
+    matrix = body.get_input_embeddings().weight
+    name = next(name for name, one in body.named_parameters() if one is matrix)
+    short = ".".join(name.split(".")[-2:])
+    return {f".*{re.escape(short)}": recipe.embedding_learning_rate}
+
+
+def _dev_lists(dev: pd.DataFrame, recipe: Recipe, log: TrainingLog) -> list[CandidateList]:
+    """Lists of dev texts to choose a model by, built as those of the test; empty if too few."""
+    if recipe.metric_for_best_model != MAIN_METRIC or dev.empty:
+        return []
+    try:
+        lists = build_candidates(dev, LIST_SIZE, recipe.seed, known_positives(log.path.parent))
+    except CandidateError:  # no positive
+        return []
+    return lists[:MAX_LISTS] if len(lists) >= MIN_DEV else []
+
+
+class DevScores(BaseEvaluator):
+    """Scores of a model on dev pairs and dev lists, for the trainer."""
+
+    def __init__(
+        self, dev: pd.DataFrame, lists: list[CandidateList], backend: str, loss: bool
+    ) -> None:
         super().__init__()
-        self.dev, self.backend, self.with_loss = dev, backend, with_loss
+        self.dev, self.lists, self.backend, self.loss = dev, lists, backend, loss
 
     def __call__(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """`ap`, and `loss` in place of the library's."""
+        """`ap` of the pairs, `ndcg` of the lists, and the binary cross-entropy as `loss`."""
         labels = self.dev["label"].to_numpy(dtype=float)
-        scorer = ModelScorer(model, backend=self.backend)
-        logits = scorer.score(text_pairs(self.dev)).astype(float)
-        found = {"ap": pair_metrics(logits, list(labels))["ap"]}
-        if self.with_loss:
+        pairs = [*text_pairs(self.dev), *(pair for one in self.lists for pair in one.pairs())]
+        scores = ModelScorer(model, backend=self.backend).score(pairs).astype(float)
+        logits, listed = scores[: len(labels)], scores[len(labels) :]
+        found = {"ap": pair_metrics(logits, labels)["ap"]}
+        if self.lists:
+            values = rank_lists(split_scores(listed, self.lists), self.lists, "expected")
+            found["ndcg"] = float(values[MAIN_METRIC].mean())
+        if self.loss:
             found["loss"] = float(np.mean(np.logaddexp(0.0, logits) - labels * logits))
         return found
 
@@ -490,15 +515,13 @@ def describe_training(trainer: ResumableTrainer) -> dict[str, Any]:
     harmless |= {"save_strategy", "save_steps", "dataloader_pin_memory"}
     defaults = CrossEncoderTrainingArguments(output_dir="unused").to_dict()
     used = {k: v for k, v in trainer.args.to_dict().items() if k not in places}
-    packages = ("Sentence Transformers", "Transformers", "PyTorch", "Accelerate", "Datasets")
-    versions = {"Python": platform.python_version()}
-    for name in (*packages, "Tokenizers", "Reranker Workbench"):
-        package = "torch" if name == "PyTorch" else name.lower().replace(" ", "-")
-        versions[name] = metadata.version(package)
+    packages = {name: name.lower().replace(" ", "-").replace("py", "") for name in PACKAGES}
+    versions = {name: metadata.version(package) for name, package in packages.items()}
     return {
         "loss": type(trainer.loss).__name__,
         "loss_options": describe_loss(trainer.loss),
         "hyperparameters": used,
+        "trained_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "non_default": [k for k in used if k not in harmless and used[k] != defaults[k]],
-        "versions": versions,
+        "versions": {"Python": platform.python_version()} | versions,
     }

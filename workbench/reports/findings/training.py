@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from workbench.reports.findings import Record, code, count, sentences
+from workbench.training.recipe import MIN_DEV
 
 if TYPE_CHECKING:
     from workbench.training.recipe import Recipe
@@ -89,21 +90,25 @@ def kept(record: Record) -> str:
     """Which of a stage's models was saved, and why; `record` as in `model/lineage.json`."""
     if "kept" not in record:
         return ""
-    found, (pairs, positives) = record["kept"], record["dev"].values()
+    found, dev = record["kept"], record["dev"]
+    pairs, positives = dev["dev_pairs"], dev["dev_positives"]
     steps = f"step {record['steps']:,}"
     if record["steps"] < record["planned_steps"]:
         early = "it ended early, because no dev score had been better"
         steps += f" (of {record['planned_steps']:,}: {early})"
     if found["model"] == "best":
+        score = f"average precision on {count(pairs, 'dev pair')} ({found.get('dev_ap', 0):.3f})"
+        if "dev_ndcg" in found:
+            score = f"nDCG@10 on {count(dev['dev_lists'], 'dev list')} ({found['dev_ndcg']:.3f})"
         return (
-            f"Saved is the model of step {found['step']:,}, which had the best average precision "
-            f"on {count(pairs, 'dev pair')} ({found['dev_ap']:.3f}); training went on to {steps}."
+            f"Saved is the model of step {found['step']:,}, which had the best {score}; training "
+            f"went on to {steps}."
         )
     if record["recipe"].get("keep_model") != "best":
         return f"Saved is the last model, of {steps}, as `keep_model: last` asks."
     return (
-        f"Saved is the last model, of {steps}: to choose the best takes 50 dev pairs of each "
-        f"class, and there are {positives:,} positive and {pairs - positives:,} other ones."
+        f"Saved is the last model, of {steps}: to choose the best takes {MIN_DEV} dev pairs of "
+        f"each class, and there are {positives:,} positive and {pairs - positives:,} other ones."
     )
 
 
@@ -147,6 +152,9 @@ def recipe(asked: "Recipe") -> str:
         and f"warm up on {asked.lexical_pairs:,} pairs with soft lexical targets",
         mined > 0 and f"add up to {mined} hard negatives for each text of a positive",
         asked.symmetric and "add each positive in the other order",
+        asked.teacher != "" and f"learn the scores of {code(asked.teacher)}",
+        asked.lora_rank > 0
+        and f"train LoRA adapters of rank {asked.lora_rank} in place of all weights",
         rate > 0 and f"give token embeddings a learning rate of {rate:g}",
     ]
     wanted = "; ".join(text for text in extras if text)
