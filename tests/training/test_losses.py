@@ -61,7 +61,7 @@ def test_a_loss_trains_and_predict_gives_what_the_card_says(name, run, tiny_mode
     assert log["dev_loss"].notna().any() == (needed == "pairs")
     card = write_card(run).read_text(encoding="utf-8")
     assert f"[{kind}]" in card
-    assert f"activation is `{record['activation']}`" in card
+    assert findings.scores(record) in card
     if name == "lambda":
         assert record["not_fast"].startswith("the loss is LambdaLoss(")
         assert "library's own trainer was used (the loss is LambdaLoss" in findings.outcome(record)
