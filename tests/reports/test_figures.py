@@ -11,14 +11,16 @@ import pytest
 from IPython.display import HTML, Image, Markdown
 from matplotlib.figure import Figure
 
+from workbench.files import write_json, write_text
 from workbench.reports import findings
 from workbench.reports.figures import style
 from workbench.reports.figures.data import label_balance, length_histogram
 from workbench.reports.figures.runs import label_efficiency
 from workbench.reports.figures.style import new_axes, packaged_font, save_figure
 from workbench.reports.figures.training import log_values, loss_curve
+from workbench.run_folder import RunFolder
 from workbench.runs.catalog import RunRecord
-from workbench.runs.comparison import label_table
+from workbench.runs.comparison import find_runs, label_table
 
 matplotlib.use("Agg")
 LABELS = {"labels": {"pairs": 4, "positive": 1, "negative": 3}}
@@ -115,6 +117,20 @@ def test_labels_by_start_by_hand():
     for record in others:  # without a measurement there is no point
         record.metrics, record.baseline = {}, {}
     assert label_table(others).empty
+
+
+def test_labels_by_start_come_from_the_records_of_run_folders(tmp_path):
+    for place, asked in enumerate((100, 300, 0)):
+        run = RunFolder(tmp_path / f"run-{place}")
+        write_text(run.parameters, f"vocabulary: keep\nmax_pairs: {asked}\nseed: 1\n")
+        write_json(run.manifest, {"source": "a.csv", "sides": {"train": {"pairs": 90 + place}}})
+        scorers = (("model", 0.4), ("bm25", 0.9), ("ngram_regression", 0.6))
+        rows = [{"scorer": name, "ndcg@10": estimate(mean)} for name, mean in scorers]
+        write_json(run.metrics, {"rows": rows, "queries": 9, "model_minus": {}})
+    table = label_table(find_runs("", tmp_path))
+    assert table["start"].tolist() == ["keep"] * 3 + ["ngram_regression"] * 3
+    assert table["labels"].tolist() == [90, 91, 92] * 2
+    assert table["mean"].tolist() == [0.4] * 3 + [0.6] * 3
 
 
 def test_labels_by_start_are_drawn_with_interval_and_seeds():
