@@ -224,7 +224,7 @@ def test_tokens_in_the_same_company_start_near_each_other(tokenizer):
     assert near < 0.5 * np.linalg.norm(rows["呗"] - rows["嘛"])
 
 
-@pytest.mark.parametrize("how", ["unused", "extend"])
+@pytest.mark.parametrize("how", ["unused", "extend", "words"])
 def test_a_repaired_model_is_loaded_by_anyone_with_the_same_ids(tmp_path, tokenizer, how):
     base = find_model(BUNDLED_MODEL)
     repair = repair_vocabulary(tokenizer, TEXTS, how)
@@ -234,7 +234,7 @@ def test_a_repaired_model_is_loaded_by_anyone_with_the_same_ids(tmp_path, tokeni
     rows = random_rows(before.numpy(), len(repair.ids))
     apply_repair(model, repair, rows)
     after = body.get_input_embeddings().weight.detach()
-    assert after.shape[0] == (before.shape[0] + len(rows) if how == "extend" else before.shape[0])
+    assert after.shape[0] == (before.shape[0] + len(rows) if how != "unused" else before.shape[0])
     untouched = np.setdiff1d(np.arange(len(before)), repair.ids)
     assert (after[untouched] == before[untouched]).all()
     assert (after.numpy()[list(repair.ids)] == rows).all()

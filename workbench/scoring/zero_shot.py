@@ -13,6 +13,8 @@ from workbench.vocabulary.repair import repair_model
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
+RARITY = 0.01  # the share of texts at which a token weighs half
+
 
 def has_head(location: ModelLocation) -> bool:
     """Whether a model has the weights of a trained head, so that its score means something."""
@@ -27,19 +29,37 @@ def has_head(location: ModelLocation) -> bool:
     return False
 
 
+def _token_weights(tokenizer: Any, texts: Sequence[str]) -> Float32Array:
+    """The weight of each token number; special tokens weigh nothing."""
+    counts = np.zeros(len(tokenizer))
+    for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]:
+        counts[np.unique(np.array(ids, dtype=np.int64))] += 1
+    weights = RARITY / (RARITY + np.maximum(counts, 0.5) / len(texts))
+    weights[tokenizer.all_special_ids] = 0
+    return weights.astype(np.float32)
+
+
 class ZeroShot:
     """A base model as it is: its own score, or for a base without a head the cosine of two texts.
 
-    A text's vector is the mean of its tokens' last hidden states (Reimers and Gurevych, 2019).
+    A text's vector is the weighted mean of its tokens' last hidden states. A token that stands in a
+    share p of the texts has weight `RARITY / (RARITY + p)`: smooth inverse frequency (Arora et al.,
+    ICLR 2017), so that the words of every question do not decide. Without texts all weigh the same.
 
     Args:
         model: the base as loaded, with a repaired vocabulary perhaps.
         head: whether it came with a trained head; see `has_head`.
+        texts: to count tokens in, such as those of the training pairs.
         batch_size: texts, or pairs, at once.
     """
 
-    def __init__(self, model: "CrossEncoder", head: bool, batch_size: int = 64) -> None:
+    def __init__(
+        self, model: "CrossEncoder", head: bool, texts: Sequence[str] = (), batch_size: int = 64
+    ) -> None:
         self.model, self.head, self.batch_size = model, head, batch_size
+        self.weights = np.ones(len(model.tokenizer), dtype=np.float32)
+        if texts and not head:
+            self.weights = _token_weights(model.tokenizer, texts)
 
     @classmethod
     def with_dictionary(
@@ -58,7 +78,7 @@ class ZeroShot:
         model = load_cross_encoder(location, max_length, seed)
         tokenizer = load_tokenizer(location)
         repair_model(model, tokenizer, texts, "words", "dictionary", dictionary, seed)
-        return cls(model, has_head(location))
+        return cls(model, has_head(location), texts)
 
     def score(self, pairs: Sequence[TextPair]) -> Float32Array:
         """Logits or cosines, float32 of shape (n,)."""
@@ -79,7 +99,7 @@ class ZeroShot:
         body = body.base_model
         found = np.empty((len(texts), body.config.hidden_size), dtype=np.float32)
         order = np.argsort([len(text) for text in texts], kind="stable")
-        was_training = body.training
+        weights, was_training = torch.from_numpy(self.weights).to(body.device), body.training
         body.eval()
         with torch.inference_mode():
             for start in range(0, len(texts), self.batch_size):
@@ -91,8 +111,8 @@ class ZeroShot:
                     return_tensors="pt",
                 ).to(body.device)
                 states = body(**batch).last_hidden_state.float()
-                weight = batch["attention_mask"].unsqueeze(-1)
-                mean = (states * weight).sum(1) / weight.sum(1)
+                weight = weights[batch["input_ids"]] * batch["attention_mask"]
+                mean = (states * weight.unsqueeze(-1)).sum(1)
                 found[rows] = torch.nn.functional.normalize(mean, dim=-1).numpy(force=True)
         body.train(was_training)
         return found

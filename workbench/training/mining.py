@@ -25,6 +25,7 @@ POOL = 20_000  # texts that each block of queries is compared with
 BLOCK = 4096  # queries that share a sample
 EACH_QUERY = 5  # soft pairs of one query
 RANDOM_SHARE = 0.2  # of the soft pairs
+LABELLED_SHARE = 0.25  # of the pairs of a warm-up
 MAX_PROBABILITY = 0.6  # of a positive, by the regression, that a hard negative may have
 
 
@@ -77,11 +78,12 @@ def hard_negatives(train: pd.DataFrame, each: int, seed: int = 42) -> pd.DataFra
 def lexical_pairs(
     train: pd.DataFrame, count: int, seed: int = 42, similarity: Scorer | None = None
 ) -> pd.DataFrame:
-    """Pairs with soft labels that teach a model to compare texts, before it sees a label.
+    """Pairs that teach a model to compare texts before it is trained on the labels alone.
 
-    The pairs cover all character overlaps evenly; a fifth is of random texts. The
-    target is the mean of cheap scores in [0, 1]: the character Jaccard, the probability of an
-    n-gram regression trained on the labels, and the base's own similarity where it has one.
+    A quarter are labelled pairs. The others cover all character overlaps evenly, a fifth of them
+    random texts, and have a soft label: the mean of two cheap scores in [0, 1], the probability by
+    an n-gram regression trained on the labels, and the base's own similarity or, without one, the
+    character Jaccard.
 
     Args:
         train: the training split, and nothing else; columns `COLUMNS`, as in the result.
@@ -91,6 +93,8 @@ def lexical_pairs(
             random texts have 0 on average and equal ones 1.
     """
     texts, rng = training_texts(train), np.random.default_rng(seed)
+    labelled = train.sample(min(len(train), round(LABELLED_SHARE * count)), random_state=seed)
+    count -= len(labelled)
     queries = [texts[n] for n in rng.integers(len(texts), size=-(-count // EACH_QUERY))]
     pool = [texts[n] for n in rng.permutation(len(texts))[:POOL]]
     rows: list[tuple[str, str]] = []
@@ -102,18 +106,17 @@ def lexical_pairs(
                 other = pool[near[np.abs(overlap - wanted).argmin()]]
             rows.append((query, other) if rng.random() < 0.5 else (other, query))
     rows = rows[:count]
-    teachers = [
-        CharacterJaccard().score(rows).astype(float),
-        expit(NgramRegression(seed).fit(train).score(rows)).astype(float),
-    ]
-    if similarity is not None:
-        found = similarity.score(rows).astype(float)
-        first, second = ([pair[side] for pair in rows] for side in (0, 1))
+    if similarity is None:
+        alike = CharacterJaccard().score(rows).astype(float)
+    else:
+        first, second = zip(*rows, strict=True)
         apart = similarity.score(list(zip(first, rng.permutation(second), strict=True))).mean()
         same = similarity.score([(text, text) for text in first[:EACH_QUERY]]).mean()
-        teachers.append(np.clip((found - apart) / max(same - apart, 1e-9), 0, 1))
-    pairs = pd.DataFrame(rows, columns=COLUMNS[:2])
-    return pairs.assign(label=np.mean(teachers, axis=0))
+        found = similarity.score(rows).astype(float)
+        alike = np.clip((found - apart) / max(same - apart, 1e-9), 0, 1)
+    likely = expit(NgramRegression(seed).fit(train).score(rows)).astype(float)
+    soft = pd.DataFrame(rows, columns=COLUMNS[:2]).assign(label=(alike + likely) / 2)
+    return pd.concat([soft, labelled[COLUMNS]], ignore_index=True)
 
 
 def _mined(train: pd.DataFrame, queries: list[str], each: int, seed: int) -> pd.DataFrame:

@@ -215,7 +215,8 @@ class Stage:
         if not (place / "model").is_dir():
             teacher = None
             if recipe.vocabulary != "keep" and recipe.new_embeddings == "dictionary":
-                teacher = ZeroShot(model, has_head(self.base))
+                texts = training_texts(self.training.train)
+                teacher = ZeroShot(model, has_head(self.base), texts)
             pairs = lexical_pairs(self.training.train, recipe.lexical_pairs, recipe.seed, teacher)
             factor = recipe.lexical_learning_rate / recipe.learning_rate
             changes = {
