@@ -69,7 +69,7 @@ check: $(STAMP)
 	$(BIN)/python -m tests.audit_lock
 
 nightly: $(STAMP)
-	FUZZ_EXAMPLES=10000 $(BIN)/python -m pytest tests/test_fuzz.py
+	FUZZ_EXAMPLES=10000 $(BIN)/python -m pytest tests/data/test_fuzz.py
 	$(BIN)/python -m tests.benchmarks.at_once 8 5
 
 bench: $(STAMP)

@@ -161,6 +161,13 @@ class TestMakefile:
         assert [Path(file).stem for file in files] == ["quickstart", "quickstart_repaired"]
         assert all((ROOT / file).is_file() for file in files)
 
+    def test_every_file_and_module_it_names_exists(self):
+        files = re.findall(r"(?:tests|docs|notebooks)/[\w/]+\.(?:py|yaml|ipynb)", read("Makefile"))
+        modules = re.findall(r"-m ((?:tests|workbench)[\w.]+)", read("Makefile"))
+        files += [f"{module.replace('.', '/')}.py" for module in modules]
+        assert len(files) > 8
+        assert [file for file in files if not (ROOT / file).is_file()] == []
+
     def test_only_the_tests_are_offline(self):
         assert "export HF_HUB_OFFLINE=1" in make("-n", "test").stdout
         assert read("Makefile").count("HF_HUB_OFFLINE") == 1

@@ -150,15 +150,16 @@ def _hint(wrong: click.ClickException) -> str:
     return f"It is a parameter, so write: -p {name} VALUE\n" if known else ""
 
 
-@click.group(cls=Commands)
-def cli() -> None:
-    r"""Fine-tune a cross-encoder reranker and know whether it got better.
+EXAMPLES = """\b
+Examples:
+  workbench run notebooks/parameters/quickstart.yaml --name first   try it on the sample
+  workbench run notebooks/parameters/quickstart.yaml -p pairs my_pairs.csv
+  workbench score runs/first my_pairs.csv scores                    use the model"""
 
-    \b
-    workbench run notebooks/parameters/quickstart.yaml --name first   try it on the sample
-    workbench run notebooks/parameters/quickstart.yaml -p pairs my_pairs.csv
-    workbench score runs/first my_pairs.csv scores                    use the model
-    """
+
+@click.group(cls=Commands, epilog=EXAMPLES)
+def cli() -> None:
+    """Fine-tune a cross-encoder reranker and know whether it got better."""
 
 
 def options(*added: Callable[..., Any]) -> Callable[..., Any]:

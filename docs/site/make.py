@@ -126,7 +126,7 @@ def build(out, run, solutions=False):
     notebooks(run, source)
     lessons(source, ["exercises", *(["solutions"] if solutions else [])])
     (source / "reference.md").write_text(reference(), encoding="utf-8")
-    for name in ("measurements", "decisions"):
+    for name in ("choosing", "measurements", "decisions"):
         shutil.copy(ROOT / f"docs/{name}.md", source)
     decks = source.with_name(f"{out.name}-slides")
     slides(decks)
