@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
+QUICKLY := --require-hashes --no-deps --no-compile
 NOTEBOOKS = $$(find notebooks -name '*.ipynb' -not -path '*/.ipynb_checkpoints/*' | sort)
 
 # What `make lock` needs: the resolver, the sha256 of the CPU build of torch for Linux x86-64 and
@@ -89,11 +90,12 @@ fix: $(STAMP)
 
 # pip rates an index's file above one in a folder it is told to look in (find-links), such as a
 # CPU build of torch: so the folder is asked first. Where there is none, this does nothing.
+# Nothing is compiled beforehand: of 30,000 modules few are ever imported.
 $(STAMP): requirements.lock pyproject.toml | .venv/bin/python
 	@echo "Installing the pinned packages into .venv, once: a few minutes; torch is the largest."
 	@sed -n '/^torch==/,/^    #/p' requirements.lock > .venv/torch.txt
-	@$(PIP) install --no-index --require-hashes --no-deps -r .venv/torch.txt 2> /dev/null || true
-	@$(PIP) install --require-hashes --no-deps -r requirements.lock
+	@$(PIP) install $(QUICKLY) --no-index -r .venv/torch.txt 2> /dev/null || true
+	@$(PIP) install $(QUICKLY) -r requirements.lock
 	@echo "Installing the workbench itself."
 	@$(PIP) install --no-build-isolation -e .
 	@$(PIP) check

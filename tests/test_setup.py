@@ -260,10 +260,10 @@ class TestContinuousIntegration:
     def test_is_executable(self):
         assert self.SCRIPT.stat().st_mode & stat.S_IXUSR
 
-    def test_tests_then_checks_from_the_root(self, run):
-        assert run() == (0, [f"{ROOT} test", f"{ROOT} check"])
+    def test_installs_then_tests_then_checks_from_the_root(self, run):
+        assert run() == (0, [f"{ROOT} {name}" for name in (".venv/.installed", "test", "check")])
 
-    @pytest.mark.parametrize("target", ["test", "check"])
+    @pytest.mark.parametrize("target", [".venv/.installed", "test", "check"])
     def test_fails_when_one_fails(self, run, target):
         code, _ = run(fails=target)
         assert code != 0
