@@ -79,15 +79,26 @@ def notebooks(run, source):
     nbformat.write(still(nbformat.read(out, 4)), out)
 
 
+def executed(files):
+    """The notebooks of these files, executed in one kernel that forgets its names in between."""
+    books = [nbformat.read(file, 4) for file in files]
+    cells = []
+    for book in books:
+        cells += [nbformat.v4.new_code_cell("%reset -f"), *book.cells]
+    for number, cell in enumerate(cells):
+        cell.id = f"cell-{number}"
+    together = nbformat.v4.new_notebook(cells=cells, metadata=books[0].metadata)
+    where = {"metadata": {"path": ROOT}}
+    NotebookClient(together, kernel_name="python3", resources=where).execute()
+    return books
+
+
 def lessons(source, kinds):
     """The lessons, executed; what is to be written by the learner stays unwritten."""
     for kind in kinds:
         (source / "lessons" / kind).mkdir(parents=True)
-        for file in sorted((LESSONS / kind).glob("*.ipynb")):
-            book = nbformat.read(file, 4)
-            NotebookClient(
-                book, kernel_name="python3", resources={"metadata": {"path": ROOT}}
-            ).execute()
+        files = sorted((LESSONS / kind).glob("*.ipynb"))
+        for file, book in zip(files, executed(files), strict=True):
             nbformat.write(still(book), source / "lessons" / kind / file.name)
     shutil.copy(LESSONS / "glossary.md", source / "lessons")
 
