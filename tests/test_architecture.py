@@ -19,6 +19,19 @@ def test_a_room_has_few_files(room):
     assert len(list(room.glob("*.py"))) <= 9
 
 
+def test_the_tree_in_contributing_is_the_tree():
+    """Each room and file is named, and nothing that is not there."""
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    told = {}
+    for line in text.partition("workbench/\n")[2].partition("notebooks/")[0].splitlines():
+        room, _, files = line.strip().rpartition("  ") if "/  " in line else ("", "", line)
+        told[room.strip(" /")] = {name for name in files.split() if not name.endswith("/")}
+    assert told.keys() == {""} | {room.name for room in ROOMS if room.parent == PACKAGE}
+    for room, files in told.items():
+        found = {path.stem for path in (PACKAGE / room).glob("*.py")} - {"__init__", "__main__"}
+        assert files == found, room
+
+
 def loaded_by(code):
     show = f"import sys; {code}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True)

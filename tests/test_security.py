@@ -4,12 +4,9 @@ import json
 import shutil
 from html.parser import HTMLParser
 
-import nbformat
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tests.conftest import ROOT
-from workbench.batch.execute import execute
 from workbench.cli import main
 from workbench.files import LinkError, refuse_links, write_json
 from workbench.models import ModelError, find_model
@@ -26,62 +23,13 @@ HOSTILE = [
     "<style>@import '//x.test/c'</style>",
     "$\\href{javascript:1}{x}$",
 ]
-TAGS = {
-    "a",
-    "b",
-    "br",
-    "code",
-    "col",
-    "colgroup",
-    "div",
-    "em",
-    "h1",
-    "h2",
-    "h3",
-    "h4",
-    "hr",
-    "i",
-    "li",
-    "ol",
-    "p",
-    "pre",
-    "small",
-    "span",
-    "strong",
-    "style",
-    "sub",
-    "sup",
-    "table",
-    "tbody",
-    "progress",
-    "td",
-    "tfoot",
-    "th",
-    "thead",
-    "tr",
-    "u",
-    "ul",
-    "mark",
-    "details",
-    "summary",
-}
-ATTRIBUTES = {
-    "border",
-    "class",
-    "colspan",
-    "halign",
-    "id",
-    "rowspan",
-    "scope",
-    "style",
-    "title",
-    "valign",
-    "lang",
-    "open",
-    "scoped",
-    "value",
-    "max",
-}
+TAGS = (
+    "a b br code col colgroup details div em h1 h2 h3 h4 hr i li mark ol p pre progress small span "
+    "strong style sub summary sup table tbody td tfoot th thead tr u ul"
+)
+ATTRIBUTES = (
+    "border class colspan halign id lang max open rowspan scope scoped style title valign value"
+)
 
 
 class Tags(HTMLParser):
@@ -92,9 +40,9 @@ class Tags(HTMLParser):
         self.harmful = []
 
     def handle_starttag(self, tag, attrs):
-        if tag not in TAGS:
+        if tag not in TAGS.split():
             self.harmful.append(tag)
-        self.harmful += [f"{tag} {name}" for name, _ in attrs if name not in ATTRIBUTES]
+        self.harmful += [f"{tag} {name}" for name, _ in attrs if name not in ATTRIBUTES.split()]
 
 
 def harmful(html):
@@ -109,52 +57,19 @@ def test_the_search_for_harmful_html_finds_every_hostile_text():
     assert harmful("<table border=1 class=dataframe><td>&lt;img src=x&gt;</td></table>") == []
 
 
-@pytest.fixture(scope="module")
-def hostile_run(once, tiny_model):
-    """All notebooks on pairs whose texts are markup, with labels that can be learned."""
-
-    def make(run):
-        folder = run / "source"
-        folder.mkdir(parents=True)
-        rows = [
-            (f"{HOSTILE[n % 9]} {n}", f"{HOSTILE[(n + n // 9) % 9]} {n // 2}", n % 2)
-            for n in range(180)
-        ]
-        pairs = folder / "pairs.jsonl"
-        names = ("sentence_0", "sentence_1", "label")
-        lines = [json.dumps(dict(zip(names, row, strict=True))) for row in rows]
-        pairs.write_text("\n".join(lines), encoding="utf-8")
-        values = {
-            "run_dir": str(run),
-            "pairs": str(pairs),
-            "base_model": str(tiny_model),
-            "test_share": 0.3,
-            "dev_share": 0.1,
-            "max_length": 64,
-            "snapshots": 2,
-            "query": HOSTILE[0],
-            "runs": str(run),
-        }
-        for source in sorted((ROOT / "notebooks").glob("0*.ipynb")):
-            execute(source, run / "notebooks" / source.name, values)
-
-    return once("hostile", make)
-
-
-def test_no_output_of_any_notebook_holds_a_text_as_markup(hostile_run):
-    seen = 0
-    for file in sorted(hostile_run.glob("notebooks/*.ipynb")):
-        notebook = nbformat.read(file, as_version=4)
-        outputs = [one for cell in notebook.cells for one in cell.get("outputs", [])]
-        for output in outputs:
-            data = output.get("data", {})
-            assert not data.keys() & {"application/javascript", "image/svg+xml", "text/latex"}
-            for kind in ("text/html", "text/markdown"):
-                text = data.get(kind, "")
-                assert harmful(text) == [], (file.name, text[:3000])
-                seen += "x.test" in text
-            assert "x.test/m)" not in data.get("text/markdown", "").replace("\\", "")
-    assert seen >= 5, "the texts were shown, so the test saw them"
+def markup_in(notebook):
+    """What is harmful in a notebook's outputs, and how many of them show a hostile text."""
+    found, shown = [], 0
+    for output in (one for cell in notebook.cells for one in cell.get("outputs", [])):
+        data = output.get("data", {})
+        found += data.keys() & {"application/javascript", "image/svg+xml", "text/latex"}
+        for kind in ("text/html", "text/markdown"):
+            text = data.get(kind, "")
+            found += harmful(text)
+            shown += "x.test" in text
+        if "x.test/m)" in data.get("text/markdown", "").replace("\\", ""):
+            found.append("an image of Markdown")
+    return found, shown
 
 
 CODE = [

@@ -16,6 +16,10 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import workbench
+from workbench.batch.plan import read_plan
+from workbench.cli import cli
+from workbench.runs.parameters import Parameters
+from workbench.training.losses import LOSSES
 
 ROOT = Path(__file__).resolve().parent.parent
 CUDA_ONLY = re.compile(r"nvidia|cuda|triton")
@@ -267,6 +271,34 @@ class TestContinuousIntegration:
     def test_fails_when_one_fails(self, run, target):
         code, _ = run(fails=target)
         assert code != 0
+
+
+DOCUMENTS = ["README.md", "SECURITY.md", "CONTRIBUTING.md"]
+DOCUMENTS += [f"docs/{name}.md" for name in ("choosing", "decisions", "measurements")]
+
+
+class TestDocuments:
+    @pytest.mark.parametrize("name", DOCUMENTS)
+    def test_what_a_document_tells_to_type_exists(self, name):
+        text = read(name)
+        links = re.findall(r"\]\((?!http|#)([^)#]+)", text)
+        assert [link for link in links if not (ROOT / name).parent.joinpath(link).exists()] == []
+        files = re.findall(r"notebooks/[\w/]+\.(?:yaml|ipynb|md)", text)
+        assert [file for file in files if not (ROOT / file).exists()] == []
+        assert set(re.findall(r"-p (\w+)", text)) <= {*Parameters.model_fields, "key"}
+        commands = set(re.findall(r"(?:`|bin/|^)workbench ([a-z]+)", text, re.M))
+        assert commands <= cli.commands.keys()
+        for target in set(re.findall(r"`make (\w+)|^make (\w+)", text, re.M)):
+            assert f"make {''.join(target)} " in make("help").stdout
+
+    def test_the_page_on_choosing_has_every_loss(self):
+        rows = re.findall(r"^\| `(\w+)` \|", read("docs/choosing.md"), re.M)
+        assert sorted(rows) == sorted(LOSSES)
+
+    def test_the_sweep_of_losses_has_each_once_but_for_the_cached_one(self):
+        plan = read_plan(ROOT / "notebooks/sweeps/losses.yaml")
+        found = [job.parameters.loss for job in plan.jobs]
+        assert sorted(found) == sorted(3 * [name for name in LOSSES if name != "cached_mnrl"])
 
 
 def test_package_has_the_version_of_the_project():
