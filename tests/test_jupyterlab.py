@@ -167,13 +167,13 @@ def fonts_of_chinese(page):
 def use_the_widgets(page):
     """Choose another order and query in the error browser; have typed candidates ranked."""
     page.locator("select").filter(has_text="as in the file").last.select_option("as in the file")
-    queries = page.locator("select[size]")
-    queries.last.select_option(index=1)
-    marked = page.locator(".wb-orders")
-    assert marked.count()
-    page.get_by_role("textbox", name="candidates").fill(f"{HOSTILE[2]}\n{QUESTION}")
+    before = page.locator(".wb-orders").last.inner_html()
+    page.locator("select[size]").last.select_option(index=1)
+    shown = "[...document.querySelectorAll('.wb-orders')].at(-1).innerHTML"
+    page.wait_for_function(f"before => {shown} != before", arg=before)
+    page.get_by_role("textbox", name="candidates").fill(f"{HOSTILE[2]}\n独一无二")
     page.get_by_role("button", name="rank", exact=True).click()
-    page.wait_for_function("document.querySelectorAll('.widget-html table tr').length == 3")
+    page.locator("td", has_text="独一无二").first.wait_for()
 
 
 def test_run_all_in_jupyterlab(page, address, place, tiny_model, chinese_fonts):
