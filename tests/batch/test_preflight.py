@@ -78,7 +78,7 @@ def table(rows):
     return HEADER + "".join(f"{a},{b},{label}\n" for a, b, label in rows)
 
 
-# name: (content of the file, what is said, further parameters)
+# name: (content of the file, what is said, its name)
 FILES = {
     "empty file": ("", "there is no column 'sentence_0'"),
     "only a header": (HEADER, "has no row"),
@@ -108,32 +108,18 @@ FILES = {
     ),
     "every row ragged": (HEADER + "a,b\nc,d,1,2\n", "more or fewer fields than the header"),
     "lone surrogates": (HEADER.encode() + b"\xed\xa0\x80,b,1\n", "not UTF-8 text"),
+    "JSONL of no objects": (b'["a"]\n"b"\n', "the line is not a JSON object", "bad.jsonl"),
+    "JSONL without a label": (b'{"sentence_0": "a", "sentence_1": "b"}\n', "lacks a", "bad.jsonl"),
+    "Parquet by name alone": (b"PAR1 it is not", "not a Parquet file", "bad.parquet"),
+    "gzip cut short": (b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03abc", "gzip", "bad.csv.gz"),
+    "a format that is unknown": (b"PK", "the name must end in one of", "bad.xlsx"),
 }
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_of_pairs_that_cannot_be_used(name, place, capsys):
-    content, message = FILES[name]
-    bad = pairs_file(place, content)
-    before = snapshot(place)
-    assert ask(place, place / "ok.yaml", "-p", "pairs", bad, "-p", "on_bad_rows", "fail") == 2
-    assert message in capsys.readouterr().err
-    assert snapshot(place) == before
-
-
-OTHER_FORMATS = {
-    "JSONL of no objects": ("bad.jsonl", b'["a"]\n"b"\n', "the line is not a JSON object"),
-    "JSONL without a label": ("bad.jsonl", b'{"sentence_0": "a", "sentence_1": "b"}\n', "lacks a"),
-    "Parquet by name alone": ("bad.parquet", b"PAR1 it is not", "not a Parquet file"),
-    "gzip cut short": ("bad.csv.gz", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03abc", "gzip"),
-    "a format that is unknown": ("bad.xlsx", b"PK", "the name must end in one of"),
-}
-
-
-@pytest.mark.parametrize("name", OTHER_FORMATS)
-def test_a_file_of_another_format_that_cannot_be_used(name, place, capsys):
-    file, content, message = OTHER_FORMATS[name]
-    bad = pairs_file(place, content, file)
+    content, message, *called = FILES[name]
+    bad = pairs_file(place, content, *called)
     before = snapshot(place)
     assert ask(place, place / "ok.yaml", "-p", "pairs", bad, "-p", "on_bad_rows", "fail") == 2
     assert message in capsys.readouterr().err
@@ -684,6 +670,15 @@ def test_a_repair_that_is_asked_for_is_not_advised_and_an_impossible_one_is_refu
     other = ["-p", "base_model", place / "model", *repair]
     assert ask(place, place / "ok.yaml", *other, command="preflight") == 2
     assert "only a WordPiece vocabulary can be repaired" in capsys.readouterr().err
+    words = ["-p", "vocabulary", "words", "-p", "dictionary", "nowhere.tsv"]
+    assert ask(place, place / "ok.yaml", *words, command="preflight") == 2
+    assert "nowhere.tsv" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", ["02", "03", "04"])
+def test_a_notebook_alone_needs_what_it_reads(number, place, capsys):
+    assert ask(place, place / "ok.yaml", "--only", number, command="preflight") == 2
+    assert f"--only {number}: there is nothing to" in capsys.readouterr().err
 
 
 def test_a_path_is_looked_for_at_the_root_and_then_here(place, capsys, monkeypatch):

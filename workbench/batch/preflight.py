@@ -166,11 +166,15 @@ def preflight(
             fix = f"run notebook {before} as well (--only {before},{number})"
             found.append(Finding("problem", text, fix + ", or give candidates" * (number == "04")))
     if data and "02" in numbers:
-        tried("pairs", partial(_look_at_training, parameters, data))
+        known_file = parameters.pairs and not parameters.pairs.startswith("hub:")
+        origin = (parameters.pairs, parameters.columns) if known_file else NOWHERE
+        train, sizes = data.splits["train"], read_stages(parameters.stages)
+        tried("pairs", lambda _: check_training(train, parameters, sizes, origin))
     if data and "04" in numbers and not parameters.candidates:
         tried("pairs", partial(_look_at_test, parameters, data))
     if location and "02" in numbers and parameters.vocabulary != "keep":
-        tried("base_model", partial(_look_at_repair, parameters, location))
+        asked = parameters.vocabulary, parameters.new_embeddings, parameters.dictionary
+        tried("base_model", lambda _: check_repair(load_tokenizer(location), *asked))
     if location and not any_problem(found):  # with torch it takes seconds, so it comes last
         tried("base_model", partial(_look_at_weights, parameters, location), "weights", *key)
     if data and location and not prepared and not any_problem(found):
@@ -295,12 +299,6 @@ def _look_at_weights(parameters: Parameters, location: ModelLocation, said: Find
         said.append(Finding("warning", text, f"set max_length: {length}"))
 
 
-def _look_at_training(parameters: Parameters, data: Data, said: Findings) -> None:
-    known = parameters.pairs and not parameters.pairs.startswith("hub:")
-    origin = (parameters.pairs, parameters.columns) if known else NOWHERE
-    check_training(data.splits["train"], parameters, read_stages(parameters.stages), origin)
-
-
 def _look_at_test(parameters: Parameters, data: Data, said: Findings) -> None:
     test, whole = data.splits["test"], data.scale == 1
     positives = round((test["label"] >= POSITIVE).sum() * data.scale)
@@ -312,11 +310,6 @@ def _look_at_test(parameters: Parameters, data: Data, said: Findings) -> None:
         text = f"the test split will hold {'about ' * (not whole)}{positives} positive pairs: too "
         fix = "give candidates, more pairs or a larger test_share, or leave out notebook 4 (--only)"
         said.append(Finding("warning", f"{text}few for a claim", fix))
-
-
-def _look_at_repair(parameters: Parameters, location: ModelLocation, said: Findings) -> None:
-    start, dictionary = parameters.new_embeddings, parameters.dictionary
-    check_repair(load_tokenizer(location), parameters.vocabulary, start, dictionary)
 
 
 def _look_at_vocabulary(
