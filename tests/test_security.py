@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from workbench.cli import main
-from workbench.files import LinkError, refuse_links, write_json
+from workbench.files import PathError, refuse_links, write_json
 from workbench.models import ModelError, find_model
 from workbench.scoring.cross_encoder import load_cross_encoder
 
@@ -155,7 +155,7 @@ def test_a_link_that_stays_inside_is_no_matter(tmp_path):
     refuse_links(tmp_path / "run")
     refuse_links(tmp_path / "nothing")
     (tmp_path / "away").symlink_to("run")
-    with pytest.raises(LinkError, match="away is a link"):
+    with pytest.raises(PathError, match="away is a link"):
         refuse_links(tmp_path / "away")
 
 
@@ -170,7 +170,7 @@ def test_runs_are_not_removed_elsewhere(tmp_path, capsys):
     for name in ("real", "linked", "sweep/linked", "../victim/real"):
         assert main(["runs", "rm", name, "--yes", "--runs-dir", str(runs)]) == 2, name
         assert (victim / "parameters.yaml").is_file()
-    assert "not in" in capsys.readouterr().err
+    assert "is no run folder in" in capsys.readouterr().err
 
 
 def edit_model(source, folder, change):

@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
@@ -83,6 +83,10 @@ class Commands(click.Group):
     `RuntimeError` or an `OSError` that the work failed. Notes of the error say how to go on.
     """
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order in which they are needed."""
+        return list(self.commands)
+
     def invoke(self, ctx: click.Context) -> Any:
         """The exit code of the command that was asked for."""
         from workbench.batch.worker import remove_leftovers
@@ -99,7 +103,10 @@ class Commands(click.Group):
                 raise
             if isinstance(error, ValueError):
                 return _report(f"nothing was started:\n{error}".replace("\n", "\n  "), 2)
-            return _report("\n".join([f"failed: {_reason(error)}", *_notes(error)]), 1)
+            reason = str(error)
+            if isinstance(error, OSError) and error.strerror and error.filename:
+                reason = f"{display_path(os.fsdecode(error.filename))}: {error.strerror}"
+            return _report("\n".join([f"failed: {reason}", *_notes(error)]), 1)
 
 
 def _terminate(*_: Any) -> None:
@@ -109,12 +116,6 @@ def _terminate(*_: Any) -> None:
 
 def _notes(error: BaseException) -> list[str]:
     return list(getattr(error, "__notes__", ()))
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{display_path(os.fsdecode(error.filename))}: {error.strerror}"
-    return str(error)
 
 
 def _report(text: str, code: int) -> int:
@@ -130,8 +131,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code = int(cli.main(arguments, prog_name="workbench", standalone_mode=False) or 0)
         except click.ClickException as wrong:
             wrong.show(sys.stderr)
-            print(_hint(wrong), end="", file=sys.stderr)
             code = wrong.exit_code
+            if hint := _hint(wrong, sys.argv[1:] if arguments is None else arguments):
+                print(hint, file=sys.stderr)
         out.flush()
         if out.error:
             code = _report(
@@ -141,13 +143,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _hint(wrong: click.ClickException) -> str:
-    """How a parameter is given that somebody took for an option."""
+def _hint(wrong: click.ClickException, arguments: Iterable[str]) -> str:
+    """What somebody may have meant who gave an option that there is not."""
     from workbench.runs.parameters import Parameters
 
-    name = getattr(wrong, "option_name", "").lstrip("-").replace("-", "_")
-    known = name in Parameters.model_fields
-    return f"It is a parameter, so write: -p {name} VALUE\n" if known else ""
+    option = getattr(wrong, "option_name", "")
+    name = option.lstrip("-").replace("-", "_")
+    if option == "-p":
+        return "A parameter is two words, its name and its value, such as: -p epochs 2"
+    if name in Parameters.model_fields:
+        return f"It is a parameter, so write: -p {name} VALUE"
+    paths = [one for one in arguments if one.startswith("-") and Path(one).exists()]
+    return f"For the path of that name, write: ./{paths[0]}" if option and paths else ""
 
 
 EXAMPLES = """\b
@@ -162,53 +169,68 @@ def cli() -> None:
     """Fine-tune a cross-encoder reranker and know whether it got better."""
 
 
-def options(*added: Callable[..., Any]) -> Callable[..., Any]:
-    """Several options and arguments as one decorator."""
-
-    def add(function: Callable[..., Any]) -> Callable[..., Any]:
-        for one in reversed(added):
-            function = one(function)
-        return function
-
-    return add
+def _two_words(
+    _context: click.Context, _option: click.Parameter, given: Sequence[tuple[str, str]]
+) -> Sequence[tuple[str, str]]:
+    for name, _ in given:
+        if "=" in name:
+            raise click.BadParameter(f"write {name!r} as two words: {name.replace('=', ' ', 1)}")
+    return given
 
 
 overrides = click.option(
-    "-p", "overrides", nargs=2, multiple=True, metavar="KEY VALUE", help="Set a parameter."
+    "-p",
+    "overrides",
+    nargs=2,
+    multiple=True,
+    metavar="NAME VALUE",
+    callback=_two_words,
+    help="Set a parameter, over the file; can be repeated (`workbench parameters` lists them).",
 )
 runs_dir = click.option(
     "--runs-dir",
     default="runs",
     metavar="DIR",
     callback=lambda _context, _option, given: str(found_path(given)),
-    help="Where runs are (runs).",
+    help="The folder of all runs (default: runs).",
+)
+engine = click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    help="Where the work is done: on this machine (default), or on a Ray cluster.",
+)
+address = click.option(
+    "--address", default="", metavar="HOST:PORT", help="The Ray cluster (default: start one here)."
 )
 max_length = click.option(
-    "--max-length", type=int, metavar="N", help="Tokens of a pair, at most the model's own."
+    "--max-length", type=int, metavar="N", help="Cut pairs at N tokens (default: as the model)."
 )
-engine = options(
-    click.option("--engine", type=click.Choice(["local", "ray"]), default="local"),
-    click.option("--address", default="", metavar="HOST:PORT", help="Of Ray; else it is started."),
-)
-request = options(
-    click.argument("file", metavar="[PARAMS.yaml]", required=False),
-    click.option("--name", help="Of the run; default: the file's name and the time."),
-    overrides,
-    click.option("--only", default="", metavar="01,02", help="Run these notebooks alone."),
-    click.option("--resume", is_flag=True, help="Continue the run called NAME."),
-    runs_dir,
-)
+
+
+def request(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What a run is asked for with, as a decorator."""
+    for add in (
+        runs_dir,
+        click.option("--resume", is_flag=True, help="Continue the run called NAME."),
+        click.option("--only", default="", metavar="01,02", help="Run only these notebooks."),
+        overrides,
+        click.option("--name", help="Name of the run (default: the file's name and the time)."),
+        click.argument("file", metavar="[PARAMS.yaml]", required=False),
+    ):
+        function = add(function)
+    return function
 
 
 @cli.command(epilog="Example: workbench run notebooks/parameters/quickstart.yaml --name mine")
 @request
 @click.option("--supervised", is_flag=True, hidden=True)  # as a sweep starts it, see `Worker`
 def run(supervised: bool, **asked: Any) -> None:
-    """Execute the notebooks into a run folder.
+    """Prepare data, train, plot and evaluate: execute the notebooks into runs/NAME.
 
-    Notebooks 01 to 04 are executed with the parameters of a YAML file (without one, the defaults;
-    with --resume or --only, those of the run called NAME), into runs/NAME. A relative path is
-    looked for at the project's root, then in the working directory.
+    The parameters come from a YAML file; without one, all have their defaults, and with --resume
+    or --only they are those of the run called NAME. A relative path is looked for at the project's
+    root, then in the working directory.
     """
     from workbench.batch.preflight import refuse_problems
     from workbench.batch.worker import RELEASE_SECONDS, stop_with_input
@@ -275,7 +297,7 @@ def _look(
     recorded = RunFolder(Path(runs_dir) / (name or "")).parameters
     if file is None and name and (resume or only) and recorded.is_file():
         file = str(recorded)  # as the run was started
-    parameters, problems = sound_parameters(given_parameters(file, dict(overrides).items()))
+    parameters, problems = sound_parameters(given_parameters(file, overrides))
     folder = Path(runs_dir) / (name or fresh_name(_stem(file), runs_dir))
     numbers = [number.strip() for number in only.split(",") if number.strip()]
     return preflight(parameters, folder, numbers, resume, problems), parameters, folder, numbers
@@ -286,18 +308,33 @@ def _stem(file: str | None) -> str:
     return Path(file or "defaults").stem
 
 
+@cli.command(epilog="Example: workbench parameters learning_rate")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+def parameters(names: Sequence[str]) -> None:
+    """List the parameters of a run with their defaults.
+
+    All, or those with NAME in their name. They are set in PARAMS.yaml, by -p, or in the first code
+    cell of a notebook.
+    """
+    from workbench.runs.parameters import Parameters
+
+    fields = Parameters.model_fields.items()
+    rows = [(name, repr(field.default), field.description or "") for name, field in fields]
+    show_table([row for row in rows if not names or any(name in row[0] for name in names)])
+
+
 @cli.command(epilog="Example: workbench sweep notebooks/sweeps/vocabularies.yaml --jobs 2")
 @click.argument("file", metavar="[SWEEP.yaml]", required=False)
-@click.option("--name", help="Of the sweep; default: the file's name and the time.")
+@click.option("--name", help="Name of the sweep (default: the file's name and the time).")
 @overrides
 @engine
+@address
 @click.option("--jobs", type=click.IntRange(1), default=1, metavar="N", help="Runs at a time (1).")
-@click.option("--resume", is_flag=True, help="Go on with the sweep called NAME.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done.")
-@click.option("--max-failures", type=click.IntRange(0), default=0, help="To stop at (0: never).")
+@click.option("--resume", is_flag=True, help="Continue the sweep called NAME.")
+@click.option("--dry-run", is_flag=True, help="List the runs and start nothing.")
 @runs_dir
 def sweep(**asked: Any) -> int:
-    """Make many runs: grids, lists, seeds, or a search.
+    """Make many runs: from grids, lists, seeds, or a search.
 
     Each run that SWEEP.yaml asks for is a run folder in runs/NAME. Runs that are done already are
     not made again.
@@ -307,20 +344,160 @@ def sweep(**asked: Any) -> int:
     return 0 if sweep(**asked) else 1
 
 
+@cli.group(invoke_without_command=True, epilog="Example: workbench runs --csv > runs.csv")
+@click.option("--json", "form", flag_value="json", help="Print everything as JSON.")
+@click.option("--csv", "form", flag_value="csv", help="Print everything as CSV.")
+@click.option("--export", type=click.Choice(["mlflow"]), help="Copy the runs to a tracker.")
+@click.option("--uri", default="", help="Server or store of the tracker (default: in runs/).")
+@runs_dir
+@click.pass_context
+def runs(ctx: click.Context, form: str | None, export: str | None, uri: str, runs_dir: str) -> None:
+    """List, export or remove runs: those in runs/ and in the sweeps there."""
+    from workbench.runs.catalog import export_runs, read_run, run_folders
+
+    if ctx.invoked_subcommand:
+        ctx.default_map = {"rm": {"runs_dir": runs_dir}}
+        return
+    place = _existing(runs_dir)
+    records = [read_run(folder) for folder in run_folders(place)]
+    if export:
+        export_runs(records, uri)
+    else:
+        show([_row(record, place) for record in records], form)
+
+
+def _existing(runs_dir: str) -> Path:
+    place = project_path(runs_dir)
+    if not place.is_dir():
+        raise RequestError(f"{display_path(place)}: there is no such folder")
+    return place
+
+
+def _row(record: "RunRecord", place: Path) -> dict[str, Any]:
+    """A run as one flat mapping; of a sweep, the name is SWEEP/RUN."""
+    inside = record.folder.parent.is_relative_to(place)
+    return {
+        "name": str(record.folder.relative_to(place)) if inside else record.name,
+        "state": record.state,
+        "started": record.status.get("started", ""),
+        "seconds": record.seconds,
+        "folder": display_path(record.folder),
+        "problem": record.problem,
+        **{name: value.get("mean") for name, value in record.metrics.items()},
+        **{f"p.{name}": value for name, value in record.parameters.items()},
+    }
+
+
+def show(rows: list[dict[str, Any]], form: str | None = None) -> None:
+    """Print runs as a table for people, or everything in them as `json` or `csv`."""
+    if form == "json":
+        print(json.dumps(rows, ensure_ascii=False, indent=2))
+    elif form == "csv":
+        columns = list(dict.fromkeys(name for one in rows for name in one))
+        raw = sys.stdout if sys.stdout.isatty() else getattr(sys.stdout, "stream", sys.stdout)
+        out = csv.writer(raw, lineterminator="\n")  # a file gets what the run folders hold
+        out.writerow(columns)
+        out.writerows([csv_cell(one.get(name, "")) for name in columns] for one in rows)
+    else:
+        metrics = [name for name in METRICS_SHOWN if any(name in one for one in rows)]
+        columns = ["name", "state", *metrics, "seconds"]
+        show_table([columns, *([one.get(name) for name in columns] for one in rows)])
+        for one in rows:
+            if one["problem"]:
+                print(f"{terminal_text(one['name'])}: {terminal_text(one['problem'])[:200]}")
+
+
+def show_table(lines: Sequence[Sequence[Any]]) -> None:
+    """Print rows of cells in columns; numbers have four digits, None is empty."""
+    cells = [[_cell(value) for value in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        print("  ".join(map(str.ljust, line, widths)).rstrip())
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else terminal_text(value)
+
+
+def csv_cell(value: Any) -> Any:
+    """The value for a CSV cell, with a quote mark before a text that a spreadsheet would compute.
+
+    `=cmd|...` in a text from the data would otherwise run when the file is opened (CWE-1236).
+    Numbers stay numbers.
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+
+def terminal_text(value: Any) -> str:
+    """The value in one line, as `plain` shows it."""
+    return plain(str(value).replace("\n", " ").replace("\t", " "))
+
+
+@runs.command(name="rm", epilog="Example: workbench runs rm mine vocabularies/keep_1a2b3c4d")
+@click.argument("names", nargs=-1, required=True, metavar="RUN...")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@runs_dir
+def remove(names: Sequence[str], yes: bool, runs_dir: str) -> None:
+    """Delete run folders, named as `workbench runs` lists them, after asking."""
+    from workbench.runs.catalog import in_use, read_run, run_folders
+
+    place = _existing(runs_dir)
+    folders = list(dict.fromkeys(place / name for name in names))
+    for folder in folders:
+        shown = display_path(folder)
+        inside = place.resolve() in folder.resolve().parents and not folder.is_symlink()
+        if not inside or not RunFolder(folder).parameters.is_file():
+            raise RequestError(f"{shown} is no run folder in {display_path(place)}")
+        if in_use(folder):
+            raise RequestError(f"{shown} is in use by another process")
+        if not os.access(folder.parent, os.W_OK):
+            raise RequestError(f"{shown}: cannot be removed; its disk or folder is read-only")
+    others = [read_run(folder) for folder in run_folders(place) if folder not in folders]
+    for folder in folders:
+        users = [other.name for other in others if _uses(other, folder)]
+        needed = f"; {', '.join(users)} started from it or compares with it" if users else ""
+        print(terminal_text(f"{display_path(folder)}{needed}"))
+    if not yes:
+        if not sys.stdin.isatty():
+            raise RequestError("rm: nobody is there to ask; add --yes")
+        if input(f"delete {len(folders)} run folders for good? [y/N] ").strip().lower() != "y":
+            print("nothing was deleted")
+            return
+    for folder in folders:
+        shutil.rmtree(folder)  # does not follow links
+    print(f"deleted {len(folders)}")
+
+
+def _uses(record: "RunRecord", folder: Path) -> bool:
+    """Whether a run started from the run in a folder, or compares with it."""
+    values = [str(record.parameters.get("base_model", ""))]
+    values += str(record.parameters.get("compare_runs", "")).split(",")
+    places = [project_path(value.strip()) for value in values if value.strip()]
+    return folder in places or folder / "model" in places
+
+
 @cli.command(epilog="Example: workbench score runs/mine pairs.csv scores --top-k 10")
 @click.argument("model", metavar="RUN")
 @click.argument("source", metavar="IN")
 @click.argument("out", metavar="OUT")
-@click.option("--sentence-0-column", "query_column", default="sentence_0", help="Of queries.")
 @click.option(
-    "--sentence-1-column", "candidate_column", default="sentence_1", help="Of candidates."
+    "--sentence-0-column", "query_column", default="sentence_0", help="The column of the query."
+)
+@click.option(
+    "--sentence-1-column",
+    "candidate_column",
+    default="sentence_1",
+    help="The column of the candidate.",
 )
 @click.option("--top-k", default=0, metavar="K", help="Keep the best K candidates of each query.")
-@click.option("--backend", default="auto", metavar="NAME", help="How to score (auto).")
+@click.option("--backend", default="auto", metavar="NAME", help="How to run the model (auto).")
 @max_length
-@click.option("--part-rows", type=int, default=10_000, metavar="N", help="Rows of a part (10000).")
+@click.option("--part-rows", type=int, default=10_000, metavar="N", help="Rows a part (10000).")
 @click.option("--workers", type=int, default=1, metavar="N", help="Processes (1).")
 @engine
+@address
 def score(out: str, workers: int, engine: str, address: str, **asked: Any) -> None:
     """Score a file of any size with a model.
 
@@ -359,7 +536,12 @@ def score(out: str, workers: int, engine: str, address: str, **asked: Any) -> No
 
 @cli.command(epilog="Example: workbench export runs/mine --to onnx-int8")
 @click.argument("model", metavar="RUN")
-@click.option("--to", type=click.Choice(["onnx", "onnx-int8"]), default="onnx")
+@click.option(
+    "--to",
+    type=click.Choice(["onnx", "onnx-int8"]),
+    default="onnx",
+    help="The form: 32-bit numbers (onnx, default), or 8-bit weights too.",
+)
 @max_length
 def export(model: str, to: str, max_length: int | None) -> None:
     """Write a model for ONNX Runtime.
@@ -379,10 +561,10 @@ def export(model: str, to: str, max_length: int | None) -> None:
 
 @cli.command(epilog="Example: workbench card runs/mine --language zh --license apache-2.0")
 @click.argument("run", metavar="RUN")
-@click.option("--samples", "card_samples", type=int, help="Training pairs to print; 0: none.")
-@click.option("--language", help="For the head of the card.")
-@click.option("--license", help="For the head of the card.")
-@click.option("--dataset", help="For the head of the card.")
+@click.option("--samples", "card_samples", type=int, metavar="N", help="Training pairs to print.")
+@click.option("--language", metavar="CODE", help="Language of the texts, such as zh.")
+@click.option("--license", metavar="NAME", help="Licence of the model, such as apache-2.0.")
+@click.option("--dataset", metavar="NAME", help="Name of the data on the Hub.")
 def card(run: str, **given: Any) -> None:
     """Write the model card of a run again, from its records.
 
@@ -398,160 +580,69 @@ def card(run: str, **given: Any) -> None:
     print(f"card: {display_path(path)}")
 
 
-@cli.group(invoke_without_command=True, epilog="Example: workbench runs --csv > runs.csv")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print everything as CSV.")
-@click.option("--export", type=click.Choice(["mlflow"]), help="Hand the runs to a tracker.")
-@click.option("--uri", default="", help="Of the tracker; default: a store in runs/.")
-@runs_dir
-@click.pass_context
-def runs(
-    ctx: click.Context, as_json: bool, as_csv: bool, export: str | None, uri: str, runs_dir: str
-) -> int:
-    """List, export or remove runs: those in runs/ and in the sweeps there."""
-    from workbench.runs.catalog import read_run, run_folders
+@cli.command(epilog="Example: workbench publish runs/mine owner/my-reranker --dry-run")
+@click.argument("run", metavar="RUN")
+@click.argument("name", metavar="OWNER/NAME")
+@click.option("--private", is_flag=True, help="Let only the owner see it.")
+@click.option("--dry-run", is_flag=True, help="List the files, check the card, upload nothing.")
+@click.option("--anyway", is_flag=True, help="Publish in spite of what the check finds.")
+def publish(run: str, name: str, private: bool, dry_run: bool, anyway: bool) -> None:
+    """Upload a run's model, card and report to the Hugging Face Hub.
 
-    if ctx.invoked_subcommand:
-        ctx.default_map = {"rm": {"runs_dir": runs_dir}}
-        return 0
-    records = [read_run(folder) for folder in run_folders(_existing(runs_dir))]
-    if export:
-        from workbench.runs.catalog import export_runs
-
-        return export_runs(records, uri)
-    rows = [_row(record) for record in records]
-    show(rows, "json" if as_json else "csv" if as_csv else "")
-    return 0
-
-
-def _existing(runs_dir: str) -> Path:
-    place = project_path(runs_dir)
-    if not place.is_dir():
-        raise RequestError(f"{display_path(place)}: there is no such folder")
-    return place
-
-
-def _row(record: "RunRecord") -> dict[str, Any]:
-    """A run as one flat mapping."""
-    return {
-        "name": record.name,
-        "state": record.state,
-        "started": record.status.get("started", ""),
-        "seconds": record.seconds,
-        "folder": display_path(record.folder),
-        "problem": record.problem,
-        **{name: value.get("mean") for name, value in record.metrics.items()},
-        **{f"p.{name}": value for name, value in record.parameters.items()},
-    }
-
-
-def show(rows: list[dict[str, Any]], form: str = "") -> None:
-    """Print rows as a table for people, or everything in them as `json` or `csv`."""
-    if form == "json":
-        print(json.dumps(rows, ensure_ascii=False, indent=2))
-        return
-    if form == "csv":
-        columns = list(dict.fromkeys(name for one in rows for name in one))
-        raw = sys.stdout if sys.stdout.isatty() else getattr(sys.stdout, "stream", sys.stdout)
-        out = csv.writer(raw, lineterminator="\n")  # a file gets what the run folders hold
-        out.writerow(columns)
-        out.writerows([csv_cell(one.get(name, "")) for name in columns] for one in rows)
-        return
-    metrics = [name for name in METRICS_SHOWN if any(name in one for one in rows)]
-    columns = ["name", "state", *metrics, "seconds"]
-    lines = [columns, *([_cell(one.get(name)) for name in columns] for one in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print("  ".join(map(str.ljust, line, widths)).rstrip())
-    for one in rows:
-        if one["problem"]:
-            print(f"{terminal_text(one['name'])}: {terminal_text(one['problem'])[:200]}")
-
-
-def csv_cell(value: Any) -> Any:
-    """The value for a CSV cell, with a quote mark before a text that a spreadsheet would compute.
-
-    `=cmd|...` in a text from the data would otherwise run when the file is opened (CWE-1236).
-    Numbers stay numbers.
+    It is refused where the report says "do not publish", and where the card lacks a licence, cannot
+    be read by the Hub or names paths of this machine. The report shows texts of the data.
     """
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+    from workbench.reports import publish as hub
+
+    run = str(found_path(run))
+    files = hub.published_files(run)
+    show_table([(f"{file.stat().st_size:,} bytes", path) for path, file in files.items()])
+    problems = hub.publish_problems(run)
+    if problems and not anyway:
+        raise RequestError("\n".join([*problems, "correct this, or add --anyway"]))
+    print("\n".join(problems) or "the card was checked: nothing was found")
+    print("nothing was uploaded" if dry_run else hub.publish(run, name, private))
 
 
-def terminal_text(value: Any) -> str:
-    """The value in one line, as `plain` shows it."""
-    return plain(str(value).replace("\n", " ").replace("\t", " "))
+@cli.command(epilog="Example: workbench bases --pairs my_pairs.csv --base runs/mine")
+@click.option("--pairs", metavar="FILE", help="Show what each tokenizer makes of these pairs.")
+@overrides
+@click.option("--base", "added", multiple=True, metavar="PATH", help="Another model; repeatable.")
+@click.option("--download", is_flag=True, help="Fetch tokenizers that are not on this machine.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything, with sources, as JSON.")
+def bases(
+    pairs: str | None,
+    overrides: Sequence[tuple[str, str]],
+    added: Sequence[str],
+    download: bool,
+    as_json: bool,
+) -> None:
+    """List well-known base models, and what their tokenizers make of a file of pairs.
 
+    With --pairs, the last columns are tokens for each character, the share of tokens that are
+    unknown, and the share of texts that become equal to another text. Nothing is fetched without
+    --download, and never weights. Other names of columns: -p sentence_0_column question.
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else terminal_text(value)
-
-
-@runs.command(name="rm", epilog="Example: workbench runs rm mine vocabularies/keep_1a2b3c4d")
-@click.argument("names", nargs=-1, required=True, metavar="RUN...")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@runs_dir
-def remove(names: Sequence[str], yes: bool, runs_dir: str) -> None:
-    """Delete run folders, after asking."""
-    from workbench.runs.catalog import in_use, read_run, run_folders
-
-    place = _existing(runs_dir)
-    folders = list(dict.fromkeys(_find(place, name) for name in names))
-    for folder in folders:
-        if not folder.resolve().is_relative_to(place.resolve()) or folder.is_symlink():
-            raise RequestError(
-                f"{display_path(folder)} is not in {display_path(place)}, so it is not removed: "
-                "name the folder it is in with --runs-dir"
-            )
-        if in_use(folder):
-            raise RequestError(f"{display_path(folder)} is in use by another process")
-        if not os.access(folder.parent, os.W_OK):
-            raise RequestError(
-                f"{display_path(folder)}: cannot be removed; its disk or folder is read-only"
-            )
-    others = [read_run(folder) for folder in run_folders(place) if folder not in folders]
-    for folder in folders:
-        users = [other.name for other in others if _uses(other, folder)]
-        needed = f"; {', '.join(users)} started from it or compares with it" if users else ""
-        print(terminal_text(f"{display_path(folder)}{needed}"))
-    if not yes:
-        if not sys.stdin.isatty():
-            raise RequestError("rm: nobody is there to ask; add --yes")
-        if input(f"delete {len(folders)} run folders for good? [y/N] ").strip().lower() != "y":
-            print("nothing was deleted")
-            return
-    for folder in folders:
-        shutil.rmtree(folder)  # does not follow links
-    print(f"deleted {len(folders)}")
-
-
-def _find(place: Path, name: str) -> Path:
-    """The run of that name in a folder of runs or in a sweep there (`SWEEP/RUN` or `RUN`).
-
-    Raises:
-        RequestError: there is none, or there are several.
+    Weights that are only a pickle are not loaded: such a base has to be saved as .safetensors.
     """
-    from workbench.runs.catalog import run_folders
+    from workbench.data.pairs import read_pairs
+    from workbench.runs.parameters import check_parameters, given_parameters
+    from workbench.vocabulary.bases import known_bases, read_by_bases
 
-    direct, top = place / name, place.resolve()
-    inside = top in direct.resolve().parents
-    if inside and not direct.is_symlink() and (direct / "parameters.yaml").is_file():
-        return direct
-    found = [folder for folder in run_folders(place) if folder.name == name]
-    if len(found) == 1:
-        return found[0]
-    several = ", ".join(display_path(folder) for folder in found)
-    reason = f"is several runs: {several}" if found else "is no run folder there"
-    raise RequestError(f"{terminal_text(name)} {reason}")
-
-
-def _uses(record: "RunRecord", folder: Path) -> bool:
-    """Whether a run started from the run in a folder, or compares with it."""
-    values = [str(record.parameters.get("base_model", ""))]
-    values += str(record.parameters.get("compare_runs", "")).split(",")
-    places = [project_path(value.strip()) for value in values if value.strip()]
-    return folder in places or folder / "model" in places
+    table = known_bases()
+    if pairs:
+        asked = check_parameters(given_parameters(None, [*overrides, ("pairs", pairs)]))
+        found = read_pairs(asked.pairs, asked.columns, label_map=asked.label_map)
+        places = ((path, found_path(path)) for path in added)
+        more = (str(place) if place.exists() else path for path, place in places)
+        read = read_by_bases(found.frame, [*table.index, *more], download)
+        table = table.reindex(read.index).join(read)
+    if as_json:
+        print(table.reset_index(names="name").to_json(orient="records", indent=2))
+        return
+    hidden = ["source", *(["licence", "tokenizer", "positions"] if pairs else [])]
+    shown = table.drop(columns=hidden).reset_index(names="base").astype(object)
+    show_table([list(shown), *shown.where(shown.notna(), None).to_numpy().tolist()])
 
 
 @cli.group()
@@ -561,7 +652,7 @@ def lessons() -> None:
 
 @lessons.command()
 def doctor() -> int:
-    """Say whether this machine is ready, and how long a training would take here."""
+    """Say whether this machine is ready, and how long a training takes here."""
     from workbench.lessons import doctor
 
     return 0 if doctor() else 1
@@ -578,7 +669,7 @@ def build() -> None:
 @lessons.command()
 @click.argument("run")
 def record(run: str) -> None:
-    """Record a finished run of the sample as the one that the lessons start from."""
+    """Record the finished run RUN as the one that the lessons start from."""
     from workbench.lessons import record
 
     print(f"recorded in {display_path(record(run))}")

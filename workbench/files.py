@@ -6,7 +6,6 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from importlib import import_module
 from inspect import isfunction
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 
 class PathError(ValueError):
-    """There can be no file with this path, or none that may be read."""
+    """There can be no such file, none may be read, or a link in the way leads elsewhere."""
 
 
 class DamagedError(ValueError):
@@ -68,10 +67,9 @@ def lazy_functions(
 
 
 def project_root() -> Path:
-    """The folder that holds `notebooks/`; relative paths in parameters start here.
+    """The folder that holds `notebooks/`, where relative paths in parameters start.
 
-    It is the folder of the source tree; for a copy installed elsewhere, the nearest folder at or
-    above the working directory that has `notebooks/`, else the working directory.
+    For a package outside the source tree it is looked for from the working directory upwards.
     """
     candidates = [Path(__file__).resolve().parent.parent, Path.cwd(), *Path.cwd().parents]
     return next((path for path in candidates if (path / "notebooks").is_dir()), Path.cwd())
@@ -98,7 +96,12 @@ def found_path(path: str | os.PathLike[str]) -> Path:
 
 
 def display_path(path: str | os.PathLike[str]) -> str:
-    """`path` for people: relative to the project's root if it is inside."""
+    """`path` for people: relative to the project's root if it is inside.
+
+    Example:
+        >>> display_path(project_root() / "runs" / "mine")
+        'runs/mine'
+    """
     absolute, root = project_path(path), project_root()
     return str(absolute.relative_to(root) if absolute.is_relative_to(root) else absolute)
 
@@ -135,32 +138,23 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 def read_json(path: str | os.PathLike[str], shape: Any = Any) -> Any:
     """The content of a UTF-8 JSON file.
 
-    Args:
-        path: of the file.
-        shape: the type that the content must have, as pydantic checks it.
-
     Raises:
-        DamagedError: the file holds something else.
+        DamagedError: it does not have the type `shape`, as pydantic checks it.
     """
+    from pydantic import TypeAdapter, ValidationError
+
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
-        _checked(shape).validate_python(value, strict=True)
-    except RecursionError:
-        raise DamagedError(f"{display_path(path)} is damaged (nested too deeply)") from None
+        TypeAdapter(shape).validate_python(value, strict=True)
+        return value
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
     except ValueError as error:
         reason = str(error)
-        if hasattr(error, "errors"):  # of pydantic
-            first = error.errors()[0]
-            reason = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
-        raise DamagedError(f"{display_path(path)} is damaged ({reason[:200]})") from None
-    return value
-
-
-@cache
-def _checked(shape: Any) -> Any:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(shape)
+    except RecursionError:
+        reason = "nested too deeply"
+    raise DamagedError(f"{display_path(path)} is damaged ({reason[:200]})")
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
@@ -169,30 +163,21 @@ def sha256(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class LinkError(ValueError):
-    """Something would be written or deleted through a link to elsewhere; nothing was started."""
-
-
-def links_leading_out(folder: str | os.PathLike[str]) -> list[Path]:
-    """Links anywhere in a folder, or the folder itself as a link, that lead out of it."""
-    top = Path(os.path.abspath(folder))
-    if top.is_symlink():
-        return [top]
-    inside = (Path(place, name) for place, dirs, files in os.walk(top) for name in (*dirs, *files))
-    home = top.resolve()
-    return sorted(
-        path for path in inside if path.is_symlink() and not path.resolve().is_relative_to(home)
-    )
-
-
 def refuse_links(folder: str | os.PathLike[str]) -> None:
     """Make sure that what is written into a folder stays in it.
 
     Raises:
-        LinkError: a link in it, or the folder itself, leads elsewhere.
+        PathError: links in it, or the folder itself, lead elsewhere; the message has a line each.
     """
-    for path in links_leading_out(folder):
-        raise LinkError(
-            f"{display_path(path)} is a link that leads out of its folder ({os.readlink(path)}): "
-            "remove it, or choose another folder"
-        )
+    top = Path(os.path.abspath(folder))
+    home = top.resolve()
+    inside = (Path(place, name) for place, dirs, files in os.walk(top) for name in (*dirs, *files))
+    links = [top] if top.is_symlink() else sorted(path for path in inside if path.is_symlink())
+    lines = [
+        f"{display_path(path)} is a link that leads out of its folder ({os.readlink(path)}): "
+        "remove it, or choose another folder"
+        for path in links
+        if path is top or not path.resolve().is_relative_to(home)
+    ]
+    if lines:
+        raise PathError("\n".join(lines))

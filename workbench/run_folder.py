@@ -16,14 +16,10 @@ NOTEBOOKS = {
     "04": "04_evaluate_ranking",
 }
 SCHEMA = 1  # of status.json; a folder with a higher one was written by a newer workbench
-STAGES = "stages"
 
 
 class RunFolder:
-    """Paths of a run's files and folders; a relative run folder is in the project's root.
-
-    The attributes are paths, whether or not anything is there.
-    """
+    """Paths of a run's files and folders, whether or not anything is there."""
 
     def __init__(self, run_dir: str | Path) -> None:
         self.path = project_path(run_dir)
@@ -41,7 +37,7 @@ class RunFolder:
         self.lineage = self.model / "lineage.json"
         self.card = self.model / "README.md"
         self.card_settings = self.path / "card.json"
-        self.stages = self.path / STAGES  # models of all stages but the last, which is `model`
+        self.stages = self.path / "stages"  # models of all stages but the last, which is `model`
         self.snapshots = self.path / "snapshots"  # models along the training
         self.checkpoints = self.path / "checkpoints"  # what a killed training goes on from
         self.evaluation = self.path / "evaluation"
@@ -66,18 +62,16 @@ class RunFolder:
         return any(file.is_file() for file in (self.status, self.manifest, self.lineage))
 
 
-class _Record(BaseModel, allow_inf_nan=False):
-    """What of a record is relied on; what else is in it is kept as it is."""
-
-
-class _Entry(_Record):  # of a notebook in status.json, or of a run in sweep.json
+class _Entry(BaseModel, allow_inf_nan=False):  # a notebook in status.json, a run in sweep.json
     state: str = ""
     seconds: float = 0.0
     error: str = ""
     same_as: str = ""
 
 
-class _Status(_Record):
+class _Record(BaseModel, allow_inf_nan=False):
+    """What of status.json, sweep.json, environment.json and data/manifest.json is relied on."""
+
     schema_: int = Field(SCHEMA, alias="schema")
     state: str = ""
     started: str = ""
@@ -85,65 +79,55 @@ class _Status(_Record):
     notebook: str = ""
     cell: Any = None  # printed as it is, escaped
     notebooks: dict[str, _Entry] = {}
-
-
-class _Sweep(_Record):
-    schema_: int = Field(SCHEMA, alias="schema")
-    jobs: dict[str, _Entry]
-
-
-class _Environment(_Record):
+    jobs: dict[str, _Entry] = {}
     identity: str = ""
     code: str = ""
     commit: str | None = None
     packages: dict[str, str] = {}
-
-
-class _Manifest(_Record):
     source: str = ""
     sha256: str = ""
     sides: dict[str, dict[str, float | None]] = {}
     test_pairs: dict[str, Any] = {}
 
 
-class _Stage(_Record):
+class _Stage(BaseModel):
     stage: str
     base: dict[str, str]
-    data: _Manifest
+    data: _Record
     recipe: dict[str, Any]
     hyperparameters: dict[str, Any]
     steps: int
     seconds: float
 
 
-class _Lineage(_Record):  # the least, as of a warm-up
+class _Lineage(BaseModel):  # the least, as of a warm-up
     stages: list[dict[str, Any]] = Field(min_length=1)
 
 
-class WholeLineage(_Record):
+class WholeLineage(BaseModel):
     """`lineage.json` as training writes it, which a model card is made from."""
 
     stages: list[_Stage] = Field(min_length=1)
 
 
-class _Estimate(_Record):
+class _Estimate(BaseModel, allow_inf_nan=False):
     mean: float | None
     low: float | None = None
     high: float | None = None
 
 
-class _Row(_Record, extra="allow"):
+class _Row(BaseModel, extra="allow"):
     __pydantic_extra__: dict[str, _Estimate | None]  # by metric
     scorer: str
 
 
-class _Metrics(_Record):
+class _Metrics(BaseModel):
     rows: list[_Row]
     queries: int
     model_minus: dict[str, Any]
 
 
-class _Query(_Record):
+class _Query(BaseModel):
     query: str
     other_name: str
     model: float
@@ -155,10 +139,7 @@ class _Query(_Record):
 
 
 SHAPES = {
-    "status.json": _Status,
-    "sweep.json": _Sweep,
-    "environment.json": _Environment,
-    "manifest.json": _Manifest,
+    **dict.fromkeys(("status.json", "sweep.json", "environment.json", "manifest.json"), _Record),
     "lineage.json": _Lineage,
     "metrics.json": _Metrics,
     "browser.json": list[_Query],
@@ -166,11 +147,7 @@ SHAPES = {
 
 
 def read_record(file: Path) -> Any:
-    """The content of a record of a run or a model; an empty mapping if there is none.
-
-    Raises:
-        DamagedError: it does not hold what the workbench writes into it.
-    """
+    """The content of a record of a run or a model, see `read_json`; empty if there is none."""
     return read_json(file, SHAPES.get(file.name, dict[str, Any])) if file.is_file() else {}
 
 
@@ -181,21 +158,18 @@ def stage_folders(run_dir: str | Path) -> list[Path]:
 
 
 def set_aside(run_dir: str | Path, names: Iterable[str]) -> Path | None:
-    """Move what a run folder holds under `names` to `earlier/<time>/` in it, so nothing is lost.
+    """Move what a run folder holds under `names` to a new folder in `earlier/`, and return that.
 
-    Returns:
-        The folder it was moved to; None if there was nothing to move.
+    None if there was nothing to move.
     """
     folder = RunFolder(run_dir)
-    present = [folder.path / name for name in names if (folder.path / name).exists()]
-    if not present:
-        return None
+    present = [path for name in names if (path := folder.path / name).exists()]
     stamp = time.strftime("%Y%m%d-%H%M%S")
     target = folder.earlier / f"{stamp}-{len(list(folder.earlier.glob('*')))}"
-    target.mkdir(parents=True)
     for path in present:
+        target.mkdir(parents=True, exist_ok=True)
         path.rename(target / path.name)
-    return target
+    return target if present else None
 
 
 class RequestError(ValueError):

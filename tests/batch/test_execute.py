@@ -27,6 +27,13 @@ from workbench.runs.parameters import load_parameters
 
 @pytest.fixture
 def project(tmp_path, tiny_model):
+    """A project whose notebooks run in kernels."""
+    return TinyProject(tmp_path, tiny_model, "kernels", "report")
+
+
+@pytest.fixture
+def quick(tmp_path, tiny_model):
+    """A project whose notebooks take no time, nor what is around them."""
     return TinyProject(tmp_path, tiny_model)
 
 
@@ -34,10 +41,13 @@ def done_before(number):
     return [earlier for earlier in NOTEBOOKS if earlier < number]
 
 
-@pytest.mark.parametrize("name", SIGNALS)
-@pytest.mark.parametrize("number", NOTEBOOKS)
-def test_a_signal_in_each_notebook(project, number, name):
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [("01", "SIGKILL"), ("02", "SIGTERM"), ("04", "Ctrl-C")],
+)
+def test_a_signal_in_a_notebook(tmp_path, tiny_model, number, name):
     """Ended in any notebook, in any way: no kernel is left, earlier ones stay, the run goes on."""
+    project = TinyProject(tmp_path, tiny_model, "kernels")
     (project.root / "wait").write_text(number)
     process = project.ask("run", project.request, "--name", "x", "-p", "seed", "5")
     await_file(project.runs / "x" / f"at-{number}", process)
@@ -97,23 +107,23 @@ def test_a_disk_that_is_full_in_mid_run(project):
     assert project.run("run", "--name", "x", "--resume")[0] == 0
 
 
-def test_two_runs_with_one_name_at_once(project):
-    (project.root / "wait").write_text("01")
-    first = project.ask("run", project.request, "--name", "x")
-    await_file(project.runs / "x" / "at-01", first)
-    before = snapshot(project.runs / "x")
+def test_two_runs_with_one_name_at_once(quick):
+    (quick.root / "wait").write_text("01")
+    first = quick.ask("run", quick.request, "--name", "x")
+    await_file(quick.runs / "x" / "at-01", first)
+    before = snapshot(quick.runs / "x")
     for options in ([], ["--resume"], ["--only", "03"]):
-        code, _, error = project.run("run", project.request, "--name", "x", *options)
+        code, _, error = quick.run("run", quick.request, "--name", "x", *options)
         assert code == 2
         assert "in use by another process" in error or "choose another --name" in error
-    code, _, error = project.run("runs", "rm", "x", "--yes")
+    code, _, error = quick.run("runs", "rm", "x", "--yes")
     assert code == 2
     assert "in use by another process" in error
-    assert snapshot(project.runs / "x") == before
-    (project.root / "wait").unlink()
+    assert snapshot(quick.runs / "x") == before
+    (quick.root / "wait").unlink()
     _, error = first.communicate(timeout=120)
     assert first.returncode == 0, error
-    assert project.status("x")["state"] == "done"
+    assert quick.status("x")["state"] == "done"
 
 
 SAME_SECOND = """
@@ -124,49 +134,54 @@ time.strftime = lambda form, *at: "20300101-000000" if form == "%Y%m%d-%H%M%S" e
 
 
 @pytest.mark.parametrize("command", ["run", "sweep"])
-def test_requests_without_a_name_in_the_same_second(project, command):
+def test_requests_without_a_name_in_the_same_second(quick, command):
     """Each gets a folder of its own, though all would call it alike."""
-    (project.site / "sitecustomize.py").write_text(SAME_SECOND)
-    asked = project.request
+    (quick.site / "sitecustomize.py").write_text(SAME_SECOND)
+    asked = quick.request
     if command == "sweep":
-        asked = project.root / "sweep.yaml"
-        write_text(asked, f"parameters: {project.request}\nseeds: [1]\n")
-    processes = [project.ask(command, asked) for _ in range(2)]
+        asked = quick.root / "sweep.yaml"
+        write_text(asked, f"parameters: {quick.request}\nseeds: [1]\n")
+    processes = [quick.ask(command, asked) for _ in range(2)]
     for process in processes:
         _, error = process.communicate(timeout=120)
         assert process.returncode == 0, error
     stamp = f"{asked.stem}-20300101-000000"
-    assert {path.name for path in project.runs.iterdir()} == {stamp, f"{stamp}-2"}
-    before = snapshot(project.root.parent)
-    assert project.run(command, asked, "-p", "epochs", "many")[0] == 2
-    assert snapshot(project.root.parent) == before
-    assert len(list(project.runs.iterdir())) == 2
+    assert {path.name for path in quick.runs.iterdir()} == {stamp, f"{stamp}-2"}
+    before = snapshot(quick.root.parent)
+    assert quick.run(command, asked, "-p", "epochs", "many")[0] == 2
+    assert snapshot(quick.root.parent) == before
+    assert len(list(quick.runs.iterdir())) == 2
 
 
 BROKEN = {
     "is no JSON": (lambda p: (p / "02_fine_tune.ipynb").write_text("{"), "02_fine_tune"),
     "is gone": (lambda p: (p / "02_fine_tune.ipynb").unlink(), "02_fine_tune"),
     "has a syntax error": (None, "SyntaxError"),
-    "takes no parameters": (None, "no cell tagged 'parameters' that declares run_dir"),
 }
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_notebook_that_was_edited_and_is_broken(project, name):
+def test_a_notebook_that_was_edited_and_is_broken(quick, name):
     damage, message = BROKEN[name]
     if damage:
-        damage(project.root / "notebooks")
-    elif "syntax" in name:
-        project.write("02_fine_tune", "this is no Python")
+        damage(quick.root / "notebooks")
     else:
-        project.write("02_fine_tune", "print(1)", "pass")
-    code, _, error = project.run("run", project.request, "--name", "x")
+        quick.write("02_fine_tune", "this is no Python")
+    code, _, error = quick.run("run", quick.request, "--name", "x")
     assert code == 1
     assert message in error
-    status = project.status("x")
+    status = quick.status("x")
     assert (status["state"], status["notebook"]) == ("failed", "02")
     assert status["notebooks"]["01"]["state"] == "done"
-    assert (project.runs / "x/data/manifest.json").is_file()
+    assert (quick.runs / "x/data/manifest.json").is_file()
+
+
+def test_a_notebook_that_takes_no_parameters_is_not_executed(quick, tmp_path):
+    quick.write("02_fine_tune", "print(1)", "pass")
+    source = quick.root / "notebooks/02_fine_tune.ipynb"
+    with pytest.raises(ValueError, match="no cell tagged 'parameters' that declares run_dir"):
+        execute(source, tmp_path / "out.ipynb", {})
+    assert not (tmp_path / "out.ipynb").exists()
 
 
 def test_a_file_that_vanishes_in_mid_run(tmp_path, tiny_model, capsys, monkeypatch):
@@ -191,7 +206,6 @@ def test_a_file_that_vanishes_in_mid_run(tmp_path, tiny_model, capsys, monkeypat
 
 VANISHING = {
     "training pairs": ("02", "data/train.parquet"),
-    "test pairs": ("04", "data/test.parquet"),
     "weights": ("04", "model/model.safetensors"),
 }
 
@@ -224,7 +238,10 @@ def test_a_file_of_a_run_that_vanishes_before_a_later_act(
     assert snapshot(run / "data") | snapshot(run / "model") == before
 
 
-def test_a_clock_that_goes_backwards(project, monkeypatch, tmp_path):
+SIDES = {"sides": {"test": {"positives": 9}}}
+
+
+def test_a_clock_that_goes_backwards(quick, monkeypatch, tmp_path):
     """Each look at the clock gives an earlier time; durations come from another one."""
     hour = iter(range(100_000, 0, -1))
     monkeypatch.setattr(time, "strftime", lambda *_: f"20300101-{next(hour):06d}")
@@ -233,20 +250,23 @@ def test_a_clock_that_goes_backwards(project, monkeypatch, tmp_path):
         (tmp_path / "a").write_text(str(number))
         set_aside(tmp_path, ["a"])
     assert sorted(p.read_text() for p in tmp_path.glob("earlier/*/a")) == ["0", "1", "2"]
-    monkeypatch.setattr("workbench.batch.execute.project_root", lambda: project.root)
-    parameters = load_parameters(project.request)
-    run_chain(parameters, project.runs / "x")
-    status = project.status("x")
+
+    def prepared(_source, _target, values):
+        write_json(Path(values["run_dir"]) / "data/manifest.json", SIDES)
+
+    monkeypatch.setattr("workbench.batch.execute.execute", prepared)
+    run_chain(load_parameters(quick.request), quick.runs / "x")
+    status = quick.status("x")
     assert status["state"] == "done"
     assert status["finished"] < status["started"]
     assert all(entry["seconds"] >= 0 for entry in status["notebooks"].values())
 
 
 def test_runs_at_once_do_not_race(tmp_path, tiny_model):
-    """Eight kernels start at the same moment, each twice: sockets, caches, figures, names."""
-    project = TinyProject(tmp_path, tiny_model, draws=True)
+    """Kernels that start at the same moment: sockets, caches, figures, names."""
+    project = TinyProject(tmp_path, tiny_model, "kernels", draws=True)
     processes = [
-        project.ask("run", project.request, "--name", f"r{n}", "-p", "seed", n) for n in range(8)
+        project.ask("run", project.request, "--name", f"r{n}", "-p", "seed", n) for n in range(3)
     ]
     for number, process in enumerate(processes):
         _, error = process.communicate(timeout=300)

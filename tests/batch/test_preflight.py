@@ -307,8 +307,8 @@ def done_already(place):
 
 
 FOLDERS = {
-    "is a link": (link_as_run, [], "is a link to"),
-    "holds a link that leads out": (link_in_run, ["--only", "03"], "leads out of the run folder"),
+    "is a link": (link_as_run, [], "is a link that leads out"),
+    "holds a link that leads out": (link_in_run, ["--only", "03"], "leads out of its folder"),
     "comes from the future": (from_the_future, ["--only", "03"], "written by a newer workbench"),
     "has a damaged status": (damaged_status, ["--only", "03"], "is damaged"),
     "holds other files": (other_files, [], "is not a run folder and not empty"),

@@ -1,7 +1,7 @@
-"""A project with four notebooks that take a moment each, to try what strikes while they run.
+"""A project with four notebooks that take a moment each, to try what happens while they run.
 
 The package is copied, so that it finds these notebooks and not the real ones; the command, the
-chain, the kernels, the locks and the report are the real ones.
+runs, the kernels, the locks and the report are the real ones.
 """
 
 import json
@@ -25,7 +25,7 @@ NOTEBOOKS = {
     "04": "04_evaluate_ranking",
 }
 PARAMETERS = 'run_dir: str = "runs/notebook"  # the folder\nseed: int = 42  # of all\n'
-# Waits in the act named in the file `wait`, after it has said that it is there.
+# Waits in the notebook named in the file `wait`, after it has said that it is there.
 BODY = """
 import json, os, signal, time
 from pathlib import Path
@@ -68,15 +68,55 @@ ax.figure.savefig(run / "figures/a.png")
 """
 
 
+# What takes seconds in the copied package is replaced where something else is tested: notebooks run
+# in the command's own process, the inputs are not looked at, and the report is a word.
+QUICK = {
+    "kernels": (
+        "batch/execute.py",
+        """
+
+def execute(source, target, values):
+    import json
+
+    names = {}
+    os.chdir(source.parent)
+    for cell in json.loads(source.read_text())["cells"]:
+        exec("".join(cell["source"]), names)
+        names |= {name: value for name, value in values.items() if name in names}
+""",
+    ),
+    "inputs": (
+        "batch/preflight.py",
+        """
+
+def _look_at_inputs(parameters, numbers, reads_pairs):
+    return Inputs([], None, None)
+""",
+    ),
+    "report": (
+        "reports/page.py",
+        """
+
+def write_report(run_dir):
+    (run_dir / "report.html").write_text("report")
+""",
+    ),
+}
+
+
 class TinyProject:
     """The project in a folder; `start` and `run` give the command to a process of its own.
 
-    With `draws`, act 03 draws a figure; to load matplotlib for it takes a second.
+    With `draws`, notebook 03 draws a figure; to load matplotlib for it takes a second. Of what is
+    in `QUICK`, only what `real` names is done as it is.
     """
 
-    def __init__(self, folder, model, draws=False):
+    def __init__(self, folder, model, *real, draws=False):
         self.root, self.site, self.runs = folder / "project", folder / "site", folder / "runs"
         shutil.copytree(Path(workbench.__file__).parent, self.site / "workbench")
+        for file, source in (QUICK[name] for name in QUICK.keys() - set(real)):
+            module = self.site / "workbench" / file
+            module.write_text(("" if "page" in file else module.read_text()) + source)
         (self.root / "notebooks").mkdir(parents=True)
         self.runs.mkdir()
         for act, name in NOTEBOOKS.items():
@@ -98,8 +138,8 @@ class TinyProject:
         notebook = nbformat.v4.new_notebook(cells=cells, metadata=kernel)
         nbformat.write(notebook, self.root / "notebooks" / f"{name}.ipynb")
 
-    def start(self, *arguments, **options):
-        environment = {**os.environ, "PYTHONPATH": str(self.site)}
+    def start(self, *arguments, env=None, **options):
+        environment = {**os.environ, "PYTHONPATH": str(self.site), **(env or {})}
         environment.pop("PYTEST_CURRENT_TEST", None)
         return subprocess.Popen(
             [sys.executable, "-m", "workbench", *map(str, arguments)],

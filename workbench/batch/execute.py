@@ -24,15 +24,17 @@ from workbench.run_folder import (
     read_record,
     set_aside,
 )
-from workbench.runs.folder import (
-    LOCK_SECONDS,
-    folder_problems,
-    holding,
-    now,
-    record_request,
-    run_identity,
-)
+from workbench.runs import folder as folders
 from workbench.runs.parameters import Parameters
+
+NOTHING_TO_RANK = (
+    "the test split has no positive pair, so notebook 04 would have nothing to rank: raise "
+    "test_share, or give candidates"
+)
+KERNEL_ENDED = (
+    ". The notebook did not cause this: the system may have ended the kernel for want of memory; "
+    "try a smaller batch_size, max_length or max_pairs, and continue with --resume"
+)
 
 
 def run_chain(
@@ -41,7 +43,7 @@ def run_chain(
     only: Sequence[str] = (),
     resume: bool = False,
     checked: bool = False,
-    patience: float = LOCK_SECONDS,
+    patience: float = folders.LOCK_SECONDS,
 ) -> Path:
     """Execute the notebooks into a run folder, one after another, and write the report.
 
@@ -59,40 +61,42 @@ def run_chain(
     Raises:
         RequestError: the request is wrong or the run is being written by another process.
         NotebookError: a notebook failed. The report is written nevertheless.
+
+    Example:
+        >>> import workbench as wb
+        >>> from workbench.runs.parameters import load_parameters
+        >>> asked = load_parameters("notebooks/parameters/quickstart.yaml")
+        >>> wb.run_chain(asked, "runs/mine")  # doctest: +SKIP
     """
     run = RunFolder(run_dir)
     if not checked:
         refuse_problems(preflight(parameters, run.path, only, resume))
-    with holding(run.path, patience):
+    with folders.holding(run.path, patience):
         # another process may have changed the folder between the preflight and the lock
-        if problems := folder_problems(parameters, run.path, only, resume):
+        if problems := folders.folder_problems(parameters, run.path, only, resume):
             raise RequestError("\n".join(problems))
         given = {"run_dir": display_path(run.path), "resume": resume}
         values = parameters.model_copy(update=given)
-        record_request(values, run.path, run_identity(values))
+        folders.record_request(values, run.path, folders.run_identity(values))
         return _run_notebooks(values, run, list(only) or list(NOTEBOOKS), resume)
 
 
 def summary(run_dir: str | Path) -> str:
     """What a run has shown, where its model and its report are, and what to do next."""
-    from workbench.ranking.uncertainty import format_estimate
-    from workbench.reports.findings.ranking import verdict
-
     run, lines = RunFolder(run_dir), []
-    shown, metrics = display_path(run.path), read_record(run.metrics)
-    rows = sorted(metrics.get("rows", ()), key=lambda row: -row["ndcg@10"]["mean"])
-    if rows:
-        ranked = sorted(rows, key=lambda row: row["scorer"] != "model")[:2]
-        values = [f"{row['scorer']} {format_estimate(row['ndcg@10'])}" for row in ranked]
-        lines = [
-            re.sub(r"[*`]", "", verdict(metrics)),
-            f"nDCG@10: {', best other: '.join(values)}",
-        ]
-    if run.model.is_dir():
-        lines.append(f"model:  {display_path(run.model)}")
-    lines.append(f"report: {display_path(run.report)}")
-    if run.model.is_dir():
-        lines.append(f"next:   workbench score {shown} YOUR_PAIRS.csv scores")
+    if metrics := read_record(run.metrics):
+        from workbench.ranking.uncertainty import format_estimate
+        from workbench.reports.findings.ranking import verdict
+
+        rows = sorted(metrics["rows"], key=lambda row: -row["ndcg@10"]["mean"])
+        rows.sort(key=lambda row: row["scorer"] != "model")
+        values = [f"{row['scorer']} {format_estimate(row['ndcg@10'])}" for row in rows[:2]]
+        lines += [re.sub(r"[*`]", "", verdict(metrics))]
+        lines += [f"nDCG@10: {', best other: '.join(values)}"]
+    trained = run.model.is_dir()
+    lines += [f"model:  {display_path(run.model)}"] * trained
+    lines += [f"report: {display_path(run.report)}"]
+    lines += [f"next:   workbench score {display_path(run.path)} YOUR_PAIRS.csv scores"] * trained
     return "\n".join(lines)
 
 
@@ -102,14 +106,14 @@ def compare(run_dir: str | Path, others: Sequence[str]) -> str:
 
     run, name = RunFolder(run_dir), "05_compare_runs.ipynb"
     values = {"run_dir": display_path(run.path), "compare_runs": ",".join([*others, str(run_dir)])}
-    with holding(run.path):
+    with folders.holding(run.path):
         execute(project_root() / "notebooks" / name, run.notebooks / name, values)
         write_report(run.path)
     return "\n\n".join(f"{one}\n{summary(one)}" for one in (*others, str(run_dir)))
 
 
 def still_valid(entries: Mapping[str, Any], numbers: Sequence[str]) -> dict[str, Any]:
-    """The entries of `status.json` for notebooks that do not depend on one that is run again.
+    """The entries of `status.json` for notebooks that depend on none of those that run again.
 
     Each depends on those before it, but nothing depends on the figures of notebook 03.
     """
@@ -127,7 +131,7 @@ def _run_notebooks(
         entries = still_valid(entries, numbers)
         if "04" in numbers:
             set_aside(run.path, [run.evaluation.name])
-    status = {"schema": SCHEMA, "state": "running", "started": now(), "notebooks": entries}
+    status = {"schema": SCHEMA, "state": "running", "started": folders.now(), "notebooks": entries}
     write_json(run.status, status)
     number = numbers[0]
     try:
@@ -135,19 +139,19 @@ def _run_notebooks(
             if resume and entries.get(number, {}).get("state") == "done":
                 print(f"[{number}] done earlier, kept", flush=True)
                 continue
-            entries[number] = {"state": "running", "started": now()}
+            entries[number] = {"state": "running", "started": folders.now()}
             write_json(run.status, status)
             start = time.monotonic()
             print(f"[{number}] {NOTEBOOKS[number]}", flush=True)
             _run_notebook(number, parameters, run)
             if number == "01" and "04" in numbers and not parameters.candidates:
-                _check_test_split(run)
+                _refuse_empty_test(run)
             entries[number] |= {"state": "done", "seconds": round(time.monotonic() - start, 1)}
             write_json(run.status, status)
             print(f"[{number}] done in {time.monotonic() - start:.0f} s", flush=True)
         print("writing the report", flush=True)
         write_report(run.path)
-        status |= {"state": "done", "finished": now()}
+        status |= {"state": "done", "finished": folders.now()}
         write_json(run.status, status)
     except BaseException as error:  # Ctrl-C too is recorded, and raised again
         state, cell, reason = "interrupted", None, type(error).__name__
@@ -158,7 +162,7 @@ def _run_notebooks(
             entry["state"] = state
         ended = {"state": "failed", "notebook": number, "cell": cell, "error": reason}
         try:
-            write_json(run.status, status | ended | {"finished": now()})
+            write_json(run.status, status | ended | {"finished": folders.now()})
             write_report(run.path)
         except OSError as second:  # on a full disk the error before stays the one reported
             print(f"the status could not be written either: {second}", file=sys.stderr)
@@ -166,35 +170,25 @@ def _run_notebooks(
     return run.report
 
 
-def _check_test_split(run: RunFolder) -> None:
+def _refuse_empty_test(run: RunFolder) -> None:
     """Stop before the training if notebook 04 would find nothing to rank."""
     if not read_record(run.manifest)["sides"]["test"]["positives"]:
-        reason = (
-            "the test split has no positive pair, so notebook 04 would have nothing to rank: "
-            "raise test_share, or give candidates"
-        )
-        raise NotebookError("01", None, reason)
+        raise NotebookError("01", None, NOTHING_TO_RANK)
 
 
 def _run_notebook(number: str, parameters: Parameters, run: RunFolder) -> None:
     """Execute one notebook; every failure is raised as a `NotebookError`."""
-    from papermill.exceptions import PapermillExecutionError
-
     source = project_root() / "notebooks" / f"{NOTEBOOKS[number]}.ipynb"
     try:
         with _sigterm_for_the_kernel():
             execute(source, run.notebooks / source.name, parameters.model_dump())
-    except PapermillExecutionError as error:
-        raise NotebookError(number, error.cell_index, f"{error.ename}: {error.evalue}") from error
-    except Exception as error:  # the kernel died or could not start, or the notebook is broken
-        reason = f"{type(error).__name__}: {error}"
-        if type(error).__name__ == "DeadKernelError":
-            reason += (
-                ". The notebook did not cause this: the system may have ended the kernel for want "
-                "of memory; try a smaller batch_size, max_length or max_pairs, and continue with "
-                "--resume"
-            )
-        raise NotebookError(number, None, reason) from error
+    except Exception as error:
+        kind, cell, reason = type(error).__name__, None, str(error)
+        if kind == "PapermillExecutionError":  # of a cell
+            kind, cell, reason = error.ename, error.cell_index, error.evalue  # type: ignore[attr-defined]
+        elif kind == "DeadKernelError":
+            reason += KERNEL_ENDED
+        raise NotebookError(number, cell, f"{kind}: {reason}") from error
 
 
 def execute(source: Path, target: Path, values: dict[str, Any]) -> None:
@@ -237,10 +231,9 @@ def execute(source: Path, target: Path, values: dict[str, Any]) -> None:
 
 @contextmanager
 def _kernel_folder() -> Iterator[str]:
-    """A private folder for a kernel's sockets, history, start-up files and description.
+    """A folder for a kernel's sockets, history and start-up files, which no other run shares.
 
-    Runs at the same time share nothing there, a user's own start-up files change no run, and
-    `python3` is this very Python, whatever Jupyter's paths say.
+    `python3` is this very Python there, whatever Jupyter's paths say.
     """
     from ipykernel.kernelspec import write_kernel_spec
 
@@ -261,6 +254,9 @@ def _sigterm_for_the_kernel() -> Iterator[None]:
 
     Outside of the main thread, which alone gets signals, this does nothing.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     handed_on = []
 
     def hand_on(*_: Any) -> None:
@@ -270,9 +266,6 @@ def _sigterm_for_the_kernel() -> Iterator[None]:
         for child in handed_on:
             child.terminate()
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     before = signal.signal(signal.SIGTERM, hand_on)
     try:
         yield

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, Self
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from workbench.run_folder import RunFolder
-from workbench.runs.folder import data_identity, run_identity
+from workbench.runs.folder import run_identity
 from workbench.runs.parameters import (
     ParameterError,
     Parameters,
@@ -24,6 +24,7 @@ from workbench.runs.parameters import (
 )
 
 MAX_RUNS = 10_000
+AGAIN = "instead of trial"  # attribute of a trial: the number of the interrupted one it repeats
 
 
 class Range(BaseModel, extra="forbid", frozen=True):
@@ -75,27 +76,24 @@ class SweepFile(BaseModel, extra="forbid", frozen=True):
         return self
 
 
-class Job(NamedTuple):
+class PlannedRun(NamedTuple):
     """One run of a sweep."""
 
     name: str  # of its folder
     parameters: Parameters
     values: dict[str, Any]  # the parameters that differ between the runs of this sweep
     identity: str  # see `run_identity`
-    data: str  # see `data_identity`
 
 
 class Plan(NamedTuple):
-    """A sweep file with all shared parameters in `base`, and its jobs (none for a search)."""
+    """A sweep file with all shared parameters in `base`, and its runs (none for a search)."""
 
     asked: SweepFile
-    jobs: list[Job]
+    runs: list[PlannedRun]
 
 
 def read_plan(path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Plan:
-    """Read a sweep file, lay overrides over the shared parameters, and list the runs.
-
-    Equal runs are listed once.
+    """Read a sweep file, lay overrides over the shared parameters, and list the runs, each once.
 
     Raises:
         ParameterError: the file cannot be read, or names or values are wrong; all are listed.
@@ -106,25 +104,21 @@ def read_plan(path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Pl
         lines = [f"{path}: {_reason(one)}" for one in error.errors()]
         raise ParameterError("\n".join(lines)) from None
     shared = given_parameters(asked.parameters or None) | asked.base | dict(overrides)
-    plan = asked.model_copy(update={"parameters": "", "base": shared})
-    if asked.search and find_spec("optuna") is None:
-        raise ParameterError("search: install it with pip install 'optuna>=4'")
+    asked = asked.model_copy(update={"parameters": "", "base": shared})
     if asked.search:  # its runs are not known yet, but both ends of each range can be checked
-        ends = [
-            {name: value}
-            for name, one in asked.search.space.items()
-            for value in one.choices or (one.low, one.high)
-        ]
-        make_jobs(shared, [{}, *ends])
-        return Plan(plan, [])
+        if find_spec("optuna") is None:
+            raise ParameterError("search: install it with pip install 'optuna>=4'")
+        space = asked.search.space.items()
+        ends = [{name: end} for name, one in space for end in one.choices or (one.low, one.high)]
+        planned_runs(shared, [{}, *ends])
+        return Plan(asked, [])
     names = [*asked.grid, *["seed"] * bool(asked.seeds)]
     lists = [asked.runs or [{}], *asked.grid.values(), *[asked.seeds] * bool(asked.seeds)]
-    count = math.prod(map(len, lists))
-    if count > MAX_RUNS:
+    if (count := math.prod(map(len, lists))) > MAX_RUNS:
         raise ParameterError(f"{path}: {count:,} runs are asked for; at most {MAX_RUNS:,} may be")
     crossed = itertools.product(*lists)
     settings = (one | dict(zip(names, values, strict=True)) for one, *values in crossed)
-    return Plan(plan, make_jobs(shared, settings))
+    return Plan(asked, planned_runs(shared, settings))
 
 
 def _reason(problem: Any) -> str:
@@ -134,13 +128,15 @@ def _reason(problem: Any) -> str:
     return f"{where}: {text[:1].lower()}{text[1:]}; it is {shortened(problem['input'])}"
 
 
-def make_jobs(shared: Mapping[str, Any], settings: Iterable[Mapping[str, Any]]) -> list[Job]:
-    """A job for each setting over the shared parameters; equal ones once.
+def planned_runs(
+    shared: Mapping[str, Any], settings: Iterable[Mapping[str, Any]]
+) -> list[PlannedRun]:
+    """A run for each setting over the shared parameters; equal ones once.
 
     Raises:
         ParameterError: with one line for everything that is wrong in any of them.
     """
-    jobs: dict[str, Job] = {}
+    runs: dict[str, PlannedRun] = {}
     problems: dict[str, None] = {}
     for setting in settings:
         parameters, wrong = sound_parameters({**shared, **setting})
@@ -149,10 +145,10 @@ def make_jobs(shared: Mapping[str, Any], settings: Iterable[Mapping[str, Any]]) 
             identity = run_identity(parameters)
             values = {name: getattr(parameters, name) for name in setting}
             name = _folder_name(values, identity)
-            jobs[identity] = Job(name, parameters, values, identity, data_identity(parameters))
+            runs[identity] = PlannedRun(name, parameters, values, identity)
     if problems:
         raise ParameterError("\n".join(problems))
-    return list(jobs.values())
+    return list(runs.values())
 
 
 def _folder_name(values: Mapping[str, Any], identity: str) -> str:
@@ -165,11 +161,8 @@ def _folder_name(values: Mapping[str, Any], identity: str) -> str:
     return "_".join([*filter(None, parts[:6]), identity[:8]])
 
 
-AGAIN = "instead of trial"  # the number of the interrupted trial that another repeats
-
-
 class OptunaSearch:
-    """Jobs that Optuna proposes, at most `slots` ahead of the results it has seen.
+    """Runs that Optuna proposes, at most `slots` ahead of the results it has seen.
 
     `halving` is successive halving (Jamieson and Talwalkar, 2016) in Optuna's asynchronous form: of
     the runs that reach a rung, those below the best part are ended. Trials are kept in `study.log`
@@ -186,8 +179,7 @@ class OptunaSearch:
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.search, self.shared, self.slots = search, shared, slots
-        self.states = optuna.trial.TrialState
-        random, seed = search.method == "random", int(shared.get("seed", 42))
+        self.states, random = optuna.trial.TrialState, search.method == "random"
         sampler = optuna.samplers.RandomSampler if random else optuna.samplers.TPESampler
         pruner: Any = optuna.pruners.NopPruner()
         if search.method == "halving":
@@ -196,17 +188,17 @@ class OptunaSearch:
             storage=JournalStorage(JournalFileBackend(str(folder / "study.log"))),
             study_name="sweep",
             load_if_exists=True,
-            sampler=sampler(seed=seed),
+            sampler=sampler(seed=int(shared.get("seed", 42))),
             pruner=pruner,
             direction="maximize" if search.metric == "dev_ap" else "minimize",
         )
         for lost in self.study.get_trials(states=(self.states.RUNNING,)):
             self.study.tell(lost.number, state=self.states.FAIL)
             self.study.enqueue_trial(lost.params, user_attrs={AGAIN: lost.number})
-        self.trials: dict[str, list[Any]] = {}  # under way, by the name of their job
-        self.reported: dict[str, int] = {}  # the last step, by the name of the job
+        self.trials: dict[str, list[Any]] = {}  # under way, by the name of their run
+        self.reported: dict[str, int] = {}  # the last step, by the name of the run
 
-    def next(self) -> Job | None:
+    def next(self) -> PlannedRun | None:
         """A new proposal; None while enough are under way, or when all trials are made.
 
         A failed trial is not made up for, or a sweep in which all fail would never end; one that
@@ -219,44 +211,44 @@ class OptunaSearch:
         if under_way >= self.slots or made + under_way >= self.search.trials:
             return None
         trial = self.study.ask()
-        values = {name: self._suggest(trial, name) for name in self.search.space}
-        (job,) = make_jobs(self.shared, [values])
-        self.trials.setdefault(job.name, []).append(trial)
-        return job
+        values = {name: _suggest(trial, name, one) for name, one in self.search.space.items()}
+        (run,) = planned_runs(self.shared, [values])
+        self.trials.setdefault(run.name, []).append(trial)
+        return run
 
-    def tell(self, job: Job, state: str, folder: Path) -> None:
+    def tell(self, run: PlannedRun, state: str, folder: Path) -> None:
         """Tell Optuna the figure on dev, or that there is none (`state` is not `done`)."""
         value = last_row(folder).get(self.search.metric)
-        for trial in self.trials.pop(job.name, []):
+        for trial in self.trials.pop(run.name, []):
             if state == "done" and value is not None:
                 self.study.tell(trial, value)
             else:
                 ended = self.states.PRUNED if state == "pruned" else self.states.FAIL
                 self.study.tell(trial, state=ended)
 
-    def hopeless(self, job: Job, folder: Path) -> bool:
-        """Whether successive halving ends a running job at the rung it has reached."""
+    def hopeless(self, run: PlannedRun, folder: Path) -> bool:
+        """Whether successive halving ends a run under way at the rung it has reached."""
         if self.search.method != "halving":
             return False
-        row, trials = last_row(folder), self.trials.get(job.name)
+        row, trials = last_row(folder), self.trials.get(run.name)
         step, value = int(row.get("step", 0)), row.get(self.search.metric)
-        if not trials or value is None or self.reported.get(job.name) == step:
+        if not trials or value is None or self.reported.get(run.name) == step:
             return False
-        self.reported[job.name] = step
+        self.reported[run.name] = step
         rung = round(10 * step / max(1, int(row.get("steps", step))))  # tenths of the training
         trials[0].report(value, max(1, rung))
         return bool(trials[0].should_prune())
 
-    def _suggest(self, trial: Any, name: str) -> Any:
-        one = self.search.space[name]
-        if one.choices is not None:
-            return trial.suggest_categorical(name, one.choices)
-        low, high = one.low or 0.0, one.high or 0.0
-        if Parameters.model_fields[name].annotation is int:
-            return trial.suggest_int(
-                name, int(low), int(high), step=int(one.step or 1), log=one.log
-            )
-        return trial.suggest_float(name, low, high, step=one.step, log=one.log)
+
+def _suggest(trial: Any, name: str, one: Range) -> Any:
+    """A trial's value of the parameter `name`."""
+    if one.choices is not None:
+        return trial.suggest_categorical(name, one.choices)
+    low, high = one.low or 0.0, one.high or 0.0
+    if Parameters.model_fields[name].annotation is int:
+        step = int(one.step or 1)
+        return trial.suggest_int(name, int(low), int(high), step=step, log=one.log)
+    return trial.suggest_float(name, low, high, step=one.step, log=one.log)
 
 
 def last_row(folder: Path) -> dict[str, Any]:

@@ -1,32 +1,24 @@
 """Sweeps: many runs, a few at a time, each an ordinary run folder, none lost and none made twice.
 
 runs/SWEEP/ holds `sweep.yaml` (the request), `sweep.json` (the state of every run), a run folder
-for each run, `shared/` (notebook 1, done once for each data setting), `logs/` (what the runs
-printed) and `study.log` (the trials of a search).
+for each run, `logs/` (what the runs printed) and `study.log` (the trials of a search).
 """
 
 import asyncio
-import shutil
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
-from workbench.batch.plan import Job, Plan, read_plan
-from workbench.batch.preflight import Finding, preflight, refuse_problems
+from workbench.batch.plan import OptunaSearch, Plan, PlannedRun, read_plan
+from workbench.batch.preflight import Finding, Inputs, preflight, refuse_problems
 from workbench.batch.worker import Worker
-from workbench.files import (
-    display_path,
-    project_path,
-    project_root,
-    write_json,
-    write_text,
-)
+from workbench.files import display_path, project_path, project_root, write_json, write_text
 from workbench.machine import core_count
 from workbench.run_folder import RequestError, read_record
 from workbench.runs.catalog import done_runs, read_run
@@ -45,6 +37,9 @@ ENDED = ("done", "kept", "failed", "pruned")
 POLL_SECONDS = 0.2
 STOP_SECONDS = 80  # a worker that does not stop in its time has ended itself by then
 
+Start = Callable[[list[str], Path], Any]
+"""Starts `workbench run` with these arguments and a log: a `Worker`, or with its `poll`, `stop`."""
+
 
 def sweep(
     file: str | None,
@@ -54,7 +49,6 @@ def sweep(
     jobs: int = 1,
     engine: str = "local",
     address: str = "",
-    max_failures: int = 0,
     resume: bool = False,
     dry_run: bool = False,
 ) -> bool:
@@ -76,12 +70,12 @@ def sweep(
     folder = project_path(runs_dir) / (name or fresh_name(stem, runs_dir))
     _check_folder(folder, resume)
     plan = read_plan(file or folder / "sweep.yaml", overrides)
-    _check_jobs(plan, folder, resume)
+    _check_runs(plan, folder, resume)
     if dry_run:
         _describe(plan, folder)
         return True
     try:
-        with _opened(engine, jobs, address) as opened:
+        with _engine(engine, jobs, address) as start:
             import matplotlib.font_manager  # noqa: F401  # fills its cache, before many do at once
 
             folder = folder if name else fresh_folder(stem, runs_dir)
@@ -90,7 +84,7 @@ def sweep(
                 values = plan.asked.model_dump(exclude_defaults=True)
                 text = yaml.safe_dump(values, allow_unicode=True, sort_keys=False)
                 write_text(folder / "sweep.yaml", text)
-                record = Sweep(folder, plan, opened, max_failures).run()
+                record = Sweep(folder, plan, start, jobs).run()
     except KeyboardInterrupt as error:
         again = f"workbench sweep --name {folder.name} --resume --runs-dir {runs_dir}"
         error.add_note(f"go on with: {again}")
@@ -113,12 +107,12 @@ def _check_folder(folder: Path, resume: bool) -> None:
         raise RequestError(f"{shown} is not a sweep's folder and not empty")
 
 
-def _check_jobs(plan: Plan, folder: Path, resume: bool) -> None:
+def _check_runs(plan: Plan, folder: Path, resume: bool) -> None:
     """Look at every run of a plan; what is found is printed or raised once for all of them."""
-    known: dict[Any, Any] = {}
+    known: dict[Any, Inputs] = {}
     found: dict[Finding, None] = {}
-    for job in plan.jobs:
-        for finding in preflight(job.parameters, folder / job.name, known=known):
+    for run in plan.runs:
+        for finding in preflight(run.parameters, folder / run.name, known=known):
             if finding.level != "note" and not (resume and "exists:" in finding.text):
                 found[finding] = None
     refuse_problems(found)
@@ -128,67 +122,49 @@ def _describe(plan: Plan, folder: Path) -> None:
     known = done_runs(folder.parent) if folder.parent.is_dir() else {}
     search = plan.asked.search
     trials = f", {search.trials} trials by {search.method}" if search else ""
-    print(f"{display_path(folder)}: {len(plan.jobs)} runs{trials}")
-    for job in plan.jobs:
-        values = ", ".join(f"{name}={value}" for name, value in job.values.items())
-        made = f"  done: {display_path(known[job.identity])}" if job.identity in known else ""
-        print(f"  {job.name}  {values}{made}")
-    count = len({job.data for job in plan.jobs})
-    print(f"notebook 1 runs {count} times, once for each data setting; nothing was started")
-
-
-class Engine(NamedTuple):
-    """What makes prepared runs, `slots` at a time.
-
-    `start` takes the arguments of `workbench run` and the file for what it prints; it returns a
-    `Worker`, or something with the same methods `poll` and `stop`.
-    """
-
-    name: str
-    slots: int
-    start: Callable[[list[str], Path], Any]
+    print(f"{display_path(folder)}: {len(plan.runs)} runs{trials}")
+    for run in plan.runs:
+        values = ", ".join(f"{name}={value}" for name, value in run.values.items())
+        made = f"  done: {display_path(known[run.identity])}" if run.identity in known else ""
+        print(f"  {run.name}  {values}{made}")
+    print("nothing was started")
 
 
 @contextmanager
-def _opened(name: str, slots: int, address: str) -> Iterator[Engine]:
-    """The engine of that name: `local`, or `ray` on a running cluster or one started here."""
+def _engine(name: str, slots: int, address: str) -> Iterator[Start]:
+    """What starts runs: `local`, or `ray` on a running cluster or one started here."""
     if name == "local":
-        cores = max(1, core_count() // slots)
-        yield Engine("LocalEngine", slots, partial(Worker, cores=cores, root=project_root()))
-        return
-    from workbench.batch.ray import Task, connected
+        yield partial(Worker, root=project_root(), cores=max(1, core_count() // slots))
+    else:
+        from workbench.batch.ray import Task, connected
 
-    with connected(address, slots) as ray:
-        yield Engine("RayEngine", slots, partial(Task, ray))
+        with connected(address, slots) as ray:
+            yield partial(Task, ray)
 
 
 class Sweep:
-    """One sweep in its folder, whose lock the caller holds (see `holding`)."""
+    """One sweep in its folder, whose lock the caller holds (see `holding`).
 
-    def __init__(self, folder: Path, plan: Plan, engine: Engine, max_failures: int = 0) -> None:
-        self.folder, self.engine, self.max_failures = folder, engine, max_failures
-        self.left, self.search = iter(plan.jobs), None
-        self.entries: dict[str, dict[str, Any]] = {
-            job.name: {"values": job.values, "identity": job.identity, "state": "waiting"}
-            for job in plan.jobs
-        }
+    Args:
+        folder: of the sweep.
+        plan: its runs, or its search.
+        start: see `Start`.
+        slots: runs under way at a time.
+    """
+
+    def __init__(self, folder: Path, plan: Plan, start: Start, slots: int) -> None:
+        self.folder, self.start, self.slots = folder, start, slots
+        self.left, self.search = iter(plan.runs), None
+        self.entries: dict[str, dict[str, Any]] = {run.name: _entry(run) for run in plan.runs}
         if plan.asked.search:
-            from workbench.batch.plan import OptunaSearch
-
-            self.search = OptunaSearch(plan.asked.search, plan.asked.base, folder, engine.slots)
+            self.search = OptunaSearch(plan.asked.search, plan.asked.base, folder, slots)
             self.entries = _ended_before(folder)
-        self.record: dict[str, Any] = {
-            "schema": SCHEMA,
-            "state": "running",
-            "started": now(),
-            "engine": engine.name,
-            "jobs": self.entries,
-        }
+        self.record: dict[str, Any] = {"schema": SCHEMA, "state": "running", "started": now()}
+        self.record["jobs"] = self.entries
         self.begin = time.monotonic()
         self.known: dict[str, Path] = {}  # runs that were done before, by identity
-        self.running: dict[str, Any] = {}  # by the name of the log
+        self.running: dict[str, Any] = {}  # workers, by the name of their run
         self.results: dict[str, str] = {}  # by the name of the run
-        self.prepared: dict[str, str] = {}  # by data setting: empty, or why it failed
         self.locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def run(self) -> dict[str, Any]:
@@ -223,111 +199,82 @@ class Sweep:
                 entry["state"] = "stopped"
 
     async def _fill_slots(self) -> None:
-        await asyncio.gather(*(self._slot() for _ in range(self.engine.slots)))
+        await asyncio.gather(*(self._slot() for _ in range(self.slots)))
 
     async def _slot(self) -> None:
         """Make one run after another."""
-        while (job := self._next()) is not None:
-            async with self.locks[job.name]:  # a search may propose the same setting twice
-                if job.name not in self.results:
-                    self.results[job.name] = await self._make(job)
+        while run := self.search.next() if self.search else next(self.left, None):
+            async with self.locks[run.name]:  # a search may propose the same setting twice
+                if run.name not in self.results:
+                    self.results[run.name] = await self._make(run)
             if self.search:
-                folder = self.known.get(job.identity, self.folder / job.name)
-                self.search.tell(job, self.results[job.name], folder)
+                folder = self.known.get(run.identity, self.folder / run.name)
+                self.search.tell(run, self.results[run.name], folder)
 
-    def _next(self) -> Job | None:
-        failed = sum(entry["state"] == "failed" for entry in self.entries.values())
-        if 0 < self.max_failures <= failed:
-            return None
-        return self.search.next() if self.search else next(self.left, None)
-
-    async def _make(self, job: Job) -> str:
+    async def _make(self, run: PlannedRun) -> str:
         """Make a run, unless the very same is done already: `done`, `failed` or `pruned`."""
-        folder, found = self.folder / job.name, self.known.get(job.identity)
+        folder, found = self.folder / run.name, self.known.get(run.identity)
         if found is not None:
             made = read_run(found)
             same = made.environment.get("code") == code_digest()
             other = {} if same else {"note": "made by other code"}
             place = {} if found == folder else {"same_as": display_path(found)}
-            self._note(job, state="kept", seconds=made.seconds, **place, **other)
+            self._note(run, state="kept", seconds=made.seconds, **place, **other)
             return "done"
-        shared = self.folder / "shared" / job.data[:16]
-        if reason := await self._prepare_data(job, shared):
-            self._note(job, state="failed", error=f"preparing its data failed: {reason}")
-            return "failed"
-        _prepare_run(job, folder, shared)
-        self._note(job, state="running")
-        code, pruned = await self._work(job.name, job, folder)
+        if not (folder / "parameters.yaml").is_file():  # as if it had been interrupted at once
+            values = run.parameters.model_copy(update={"run_dir": display_path(folder)})
+            record_request(values, folder, run.identity)
+        self._note(run, state="running")
+        code, pruned = await self._work(run, folder)
         state = "done" if code == 0 else "pruned" if pruned else "failed"
-        error = {"error": self._why(folder, job.name, code)} if state == "failed" else {}
-        self._note(job, state=state, seconds=read_run(folder).seconds, **error)
+        error = {"error": self._why(folder, code)} if state == "failed" else {}
+        self._note(run, state=state, seconds=read_run(folder).seconds, **error)
         return state
 
-    async def _prepare_data(self, job: Job, shared: Path) -> str:
-        """Run notebook 1 once for each data setting; empty, or why it failed."""
-        async with self.locks[job.data]:
-            if job.data not in self.prepared:
-                _prepare_run(job, shared)
-                name, code = f"shared-{job.data[:12]}", 0
-                entries = read_run(shared).status.get("notebooks", {})
-                if entries.get("01", {}).get("state") != "done":
-                    code, _ = await self._work(name, job, shared, "--only", "01")
-                self.prepared[job.data] = "" if code == 0 else self._why(shared, name, code)
-        return self.prepared[job.data]
-
-    async def _work(self, name: str, job: Job, folder: Path, *options: str) -> tuple[int, bool]:
+    async def _work(self, run: PlannedRun, folder: Path) -> tuple[int, bool]:
         """Resume a prepared run; its exit code, and whether a search ended it."""
-        place = ["--runs-dir", str(folder.parent), "--name", folder.name, "--resume"]
-        running = self.engine.start([*place, *options], self.folder / "logs" / f"{name}.log")
-        self.running[name], pruned = running, False
-        while (code := running.poll()) is None:
-            if self.search and not pruned and self.search.hopeless(job, folder):
+        arguments = ["--runs-dir", str(folder.parent), "--name", run.name, "--resume"]
+        worker, pruned = self.start(arguments, self._log(run.name)), False
+        self.running[run.name] = worker
+        while (code := worker.poll()) is None:
+            if self.search and not pruned and self.search.hopeless(run, folder):
                 pruned = True
-                running.stop()
+                worker.stop()
             await asyncio.sleep(POLL_SECONDS)
-        del self.running[name]
+        del self.running[run.name]
         return code, pruned
 
-    def _why(self, folder: Path, name: str, code: int) -> str:
+    def _log(self, name: str) -> Path:
+        return self.folder / "logs" / f"{name}.log"
+
+    def _why(self, folder: Path, code: int) -> str:
         """Why a run failed, by its own record; of one that left none, the last it printed."""
         status = read_run(folder).status
         if status.get("state") == "failed":
             return f"notebook {status.get('notebook', '?')}: {status.get('error', '')}"
-        log = self.folder / "logs" / f"{name}.log"
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        text = self._log(folder.name).read_text(encoding="utf-8", errors="replace")
         what = "its process was killed" if code < 0 else f"it ended with exit code {code}"
-        return what + (f"; the last it said: {lines[-1]}" if lines else "")
+        return what + "".join(f"; the last it said: {line}" for line in text.splitlines()[-1:])
 
-    def _note(self, job: Job, **news: Any) -> None:
+    def _note(self, run: PlannedRun, **news: Any) -> None:
         """Record and print the new state of a run."""
-        first = {"values": job.values, "identity": job.identity}
-        entry = self.entries.setdefault(job.name, first)
+        entry = self.entries.setdefault(run.name, _entry(run))
         entry.update(news)
         self._save()
         minutes, seconds = divmod(int(time.monotonic() - self.begin), 60)
         more = entry.get("error") or entry.get("same_as") or entry.get("note") or ""
         if entry["state"] == "done":
-            value = read_run(self.folder / job.name).value("ndcg@10")
+            value = read_run(self.folder / run.name).value("ndcg@10")
             more = "" if value is None else f"nDCG@10 {value:.3f}"
-        line = f"{minutes:>3}:{seconds:02d}  {entry['state']:8} {job.name}"
+        line = f"{minutes:>3}:{seconds:02d}  {entry['state']:8} {run.name}"
         print(line + (f"  ({more})" if more else ""), flush=True)
 
     def _save(self) -> None:
         write_json(self.folder / "sweep.json", self.record)
 
 
-def _prepare_run(job: Job, folder: Path, shared: Path | None = None) -> None:
-    """Make a run folder that can be resumed, with the results of notebook 1 from another one."""
-    if (folder / "parameters.yaml").is_file():
-        return
-    if shared:
-        own = shutil.ignore_patterns(".lock", "*.yaml", "environment.json", "report.html")
-        shutil.copytree(shared, folder, ignore=own, dirs_exist_ok=True)
-        status = read_record(folder / "status.json")
-        status["notebooks"]["01"]["shared"] = display_path(shared)
-        write_json(folder / "status.json", status)
-    values = job.parameters.model_copy(update={"run_dir": display_path(folder)})
-    record_request(values, folder, job.identity)
+def _entry(run: PlannedRun) -> dict[str, Any]:
+    return {"values": run.values, "identity": run.identity, "state": "waiting"}
 
 
 def _ended_before(folder: Path) -> dict[str, dict[str, Any]]:

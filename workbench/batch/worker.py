@@ -66,16 +66,16 @@ def stop_with_input() -> None:
     Whoever started it is then gone or wants it to end: nothing goes on training unseen, and a
     resumed sweep finds the folder free.
     """
+
+    def wait_for_the_end() -> None:
+        sys.stdin.read()
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(STOP_SECONDS)
+        os._exit(1)
+
     # a sweep in the background of a script (`nohup ... &`) inherits that Ctrl-C is ignored
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    threading.Thread(target=_wait_for_the_end, daemon=True).start()
-
-
-def _wait_for_the_end() -> None:
-    sys.stdin.read()
-    os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(STOP_SECONDS)
-    os._exit(1)
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
 
 
 @contextmanager

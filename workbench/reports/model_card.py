@@ -98,7 +98,7 @@ def write_card(run_dir: str | Path, **settings: Any) -> Path:
 
     Raises:
         FileNotFoundError: the run has no model.
-        LinkError: a link in the run leads elsewhere.
+        PathError: a link in the run leads elsewhere.
         TypeError: there is no such setting.
 
     Example:

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +15,10 @@ from workbench.files import display_path, project_path, sha256
 from workbench.run_folder import NOTEBOOKS, SCHEMA, RequestError, RunFolder, read_record
 from workbench.runs.parameters import read_settings
 
+SWEEP = "sweep.json"
 PROJECT = "reranker-workbench"  # the experiment in MLflow
 BASELINE = "ngram_regression"  # of the ladder, learns from the same labels without a base model
+LISTS = ("bad_rows", "bad_row_examples", "groups")  # in a manifest
 LOGGED = ("loss", "learning_rate", "grad_norm", "dev_loss", "dev_ap")
 
 
@@ -55,16 +57,16 @@ def read_run(folder: str | Path) -> RunRecord:
     """A run folder's records; damage in one of them leaves the others readable."""
     run = RunFolder(folder)
     record, problems = RunRecord(run.path.name, run.path), []
-    read = {
+    readers: dict[str, Callable[[], Any]] = {
         "status": lambda: read_record(run.status),
         "parameters": lambda: _plain(read_settings(run.parameters)),
         "environment": lambda: read_record(run.environment),
-        "data": lambda: _without_rows(read_record(run.manifest)),
+        "data": lambda: {n: v for n, v in read_record(run.manifest).items() if n not in LISTS},
         "metrics": lambda: _of("model", read_record(run.metrics)),
         "baseline": lambda: _of(BASELINE, read_record(run.metrics)),
         "test": lambda: sha256(run.candidates) if run.candidates.is_file() else "",
     }
-    for name, reader in read.items():
+    for name, reader in readers.items():
         try:
             setattr(record, name, reader())
         except (ValueError, OSError) as error:
@@ -78,17 +80,9 @@ def read_run(folder: str | Path) -> RunRecord:
 
 
 def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
-    kept = (str, int, float, dict, type(None))
-    return {
-        name: str(value) if isinstance(value, dict) else value
-        for name, value in parameters.items()
-        if isinstance(value, kept)
-    }
-
-
-def _without_rows(manifest: dict[str, Any]) -> dict[str, Any]:
-    lists = ("bad_rows", "bad_row_examples", "groups")
-    return {name: value for name, value in manifest.items() if name not in lists}
+    """Parameters as numbers and texts."""
+    plain = (str, int, float, type(None))
+    return {n: v if isinstance(v, plain) else str(v) for n, v in parameters.items()}
 
 
 def _of(scorer: str, metrics: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -121,36 +115,25 @@ def in_use(folder: Path) -> bool:
 def run_folders(place: str | Path) -> list[Path]:
     """The run folders in a folder and in the sweeps in it; the folder itself if it is one.
 
-    A sweep includes the runs that it has taken from elsewhere.
+    A sweep includes the runs elsewhere that its record names.
     """
-    folder = project_path(place)
+    folder, found = project_path(place), []
     if _is_run(folder):
         return [folder]
-    if (folder / "sweep.json").is_file():
-        return _sweep_folders(folder)
-    found: dict[Path, None] = {}
-    for path in _folders(folder):
-        found |= dict.fromkeys([path] if _is_run(path) else _sweep_folders(path))
-    return list(found)
+    for path in sorted(folder.glob("*/")):
+        if not path.is_symlink() and _is_run(path):
+            found.append(path)
+        elif not path.is_symlink() and (path / SWEEP).is_file():
+            found += run_folders(path)
+    with suppress(ValueError, OSError):  # a sweep that is damaged has its own runs still
+        entries = read_record(folder / SWEEP).get("jobs", {}).values()
+        elsewhere = (project_path(entry["same_as"]) for entry in entries if entry.get("same_as"))
+        found += filter(_is_run, elsewhere)
+    return list(dict.fromkeys(found))
 
 
 def _is_run(folder: Path) -> bool:
     return RunFolder(folder).parameters.is_file()
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*/") if not path.is_symlink())
-
-
-def _sweep_folders(folder: Path) -> list[Path]:
-    """The runs in a sweep's folder, and those elsewhere that its record names."""
-    record, found = folder / "sweep.json", _folders(folder)
-    if not record.is_file():
-        return []
-    with suppress(ValueError, OSError):  # a sweep that is damaged has its own runs still
-        entries = read_record(record)["jobs"].values()
-        found += [project_path(entry["same_as"]) for entry in entries if entry.get("same_as")]
-    return [path for path in found if _is_run(path)]
 
 
 def done_runs(runs_dir: Path) -> dict[str, Path]:
@@ -160,15 +143,10 @@ def done_runs(runs_dir: Path) -> dict[str, Path]:
     return {identity: folder for identity, folder in done.items() if identity}
 
 
-def export_runs(records: Sequence[RunRecord], uri: str = "") -> int:
-    """Write finished and failed runs to MLflow, each once, and print how many were new.
+def export_runs(records: Sequence[RunRecord], uri: str = "") -> None:
+    """Write runs that are not under way to MLflow, each once, and print how many were new.
 
-    Args:
-        records: runs that are still running are left out.
-        uri: of a server or store; empty for a folder among the runs.
-
-    Returns:
-        The exit code.
+    `uri` is that of a server or a store; empty for a folder among the runs.
 
     Raises:
         RequestError: MLflow is not installed, or does not answer.
@@ -182,7 +160,7 @@ def export_runs(records: Sequence[RunRecord], uri: str = "") -> int:
     except ImportError as error:
         raise RequestError("--export: needs MLflow: pip install 'mlflow-skinny>=3'") from error
 
-    ended = [one for one in records if one.state in ("done", "incomplete", "failed", "interrupted")]
+    ended = [one for one in records if one.state not in ("running", "damaged")]
     client = MlflowClient(tracking_uri=uri or (project_path("runs") / "mlruns").as_uri())
     try:
         found = client.get_experiment_by_name(PROJECT)
@@ -194,7 +172,6 @@ def export_runs(records: Sequence[RunRecord], uri: str = "") -> int:
     except MlflowException as error:
         raise RequestError(f"--export: {str(error).splitlines()[0]}") from error
     print(f"mlflow: {len(new)} runs exported, {len(ended) - len(new)} were there already")
-    return 0
 
 
 def _export_run(client: Any, experiment: str, record: RunRecord) -> None:
@@ -205,16 +182,16 @@ def _export_run(client: Any, experiment: str, record: RunRecord) -> None:
     for start in range(0, len(metrics), 1000):  # of one request
         client.log_batch(run, metrics=metrics[start : start + 1000])
     tags = {
-        "workbench.key": _key(record),
-        "workbench.state": record.state,
-        "workbench.folder": str(record.folder),
-        "workbench.commit": str(record.environment.get("commit") or ""),
-        "workbench.data": str(record.data.get("sha256", "")),
+        "key": _key(record),
+        "state": record.state,
+        "folder": str(record.folder),
+        "commit": str(record.environment.get("commit") or ""),
+        "data": str(record.data.get("sha256", "")),
     }
     client.log_batch(
         run,
         params=[Param(name, str(value)[:6000]) for name, value in record.parameters.items()],
-        tags=[RunTag(name, value) for name, value in tags.items()],
+        tags=[RunTag(f"workbench.{name}", value) for name, value in tags.items()],
     )
     files = RunFolder(record.folder)
     for file in (files.parameters, files.environment, files.metrics, files.report):
@@ -232,12 +209,10 @@ def _key(record: RunRecord) -> str:
 
 def _metrics(record: RunRecord) -> Iterator[tuple[str, float, int, int]]:
     """Name, value, step and milliseconds of each finite number of the training and the test."""
-    try:
-        lines = RunFolder(record.folder).training_log.read_text(encoding="utf-8").splitlines()
-        log = [json.loads(line) for line in lines]
-    except (OSError, ValueError):
-        log = []
-    found, when = [], 0
+    log, found, when = [], [], 0
+    with suppress(OSError, ValueError):
+        text = RunFolder(record.folder).training_log.read_text(encoding="utf-8")
+        log = [json.loads(line) for line in text.splitlines()]
     for row in log:
         when = int(1000 * float(row.get("seconds") or 0))
         found += [(name, row.get(name), int(row.get("step") or 0), when) for name in LOGGED]

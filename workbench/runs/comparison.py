@@ -28,22 +28,23 @@ NOT_COMPARED = {*NOT_RECORDED, "compare_runs", "query"}  # parameters
 
 
 def find_runs(compare_runs: str, run_dir: str | Path) -> list[RunRecord]:
-    """The runs to compare.
+    """The runs in `compare_runs`: run folders, sweeps or folders of runs, separated by commas.
 
-    Args:
-        compare_runs: run folders, sweeps or folders of runs, separated by commas; empty for the
-            runs in `run_dir`.
-        run_dir: the folder of this comparison: a sweep, a folder of runs, or a run.
+    If it is empty, those in `run_dir`.
+
+    Example:
+        >>> import workbench as wb
+        >>> wb.find_runs("", "runs/none")
+        []
     """
     places = [place.strip() for place in compare_runs.split(",") if place.strip()]
     found = [folder for place in places or [str(run_dir)] for folder in run_folders(place)]
     records = [read_run(folder) for folder in dict.fromkeys(found)]
     counts = Counter(record.name for record in records)
-    for place, record in enumerate(records):
-        if counts[record.name] > 1:
-            name = f"{record.folder.parent.name}/{record.name}"
-            records[place] = replace(record, name=name)
-    return records
+    return [
+        replace(one, name=f"{one.folder.parent.name}/{one.name}") if counts[one.name] > 1 else one
+        for one in records
+    ]
 
 
 def differences(records: Sequence[RunRecord]) -> pd.DataFrame:
@@ -84,8 +85,7 @@ def varied(records: Sequence[RunRecord]) -> list[str]:
 def settings(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """What distinguishes each run from the others, except for the seed.
 
-    These are the parameters that vary and, if not all runs have the same, digests of the `code`
-    that made them and of the `data`: runs of other code are not runs with other seeds.
+    These are the parameters that vary, and digests of `code` and `data` where these do.
     """
     names = [name for name in varied(records) if name != "seed"]
     made = {
@@ -104,22 +104,28 @@ def runs_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.Data
 
     Runs without the metric are at the end.
     """
-    names = varied(records)
-    columns = ["run", "state", *names, metric, "low", "high", "seconds", "problem"]
-    rows = []
-    for record in records:
-        asked = [record.parameters.get(name) for name in names]
-        found = [record.metrics.get(metric, {}).get(part) for part in ("mean", "low", "high")]
-        ended = [record.seconds, record.problem[:80]]
-        rows.append([record.name, record.state, *asked, *found, *ended])
-    table = pd.DataFrame(rows, columns=columns)
-    table[[metric, "low", "high"]] = table[[metric, "low", "high"]].astype(float)
+    names, parts = varied(records), {metric: "mean", "low": "low", "high": "high"}
+    columns = ["run", "state", *names, *parts, "seconds", "problem"]
+    rows = [
+        [one.name, one.state]
+        + [one.parameters.get(name) for name in names]
+        + [one.metrics.get(metric, {}).get(part) for part in parts.values()]
+        + [one.seconds, one.problem[:80]]
+        for one in records
+    ]
+    table = pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(parts, float))
     ascending = metric in LOWER_IS_BETTER
     return table.sort_values(metric, ascending=ascending, kind="stable", ignore_index=True)
 
 
 def best_run(records: Sequence[RunRecord], metric: str = "ndcg@10") -> RunRecord | None:
-    """The run with the best mean of a metric; None if no run has it."""
+    """The run with the best mean of a metric; None if no run has it.
+
+    Example:
+        >>> import workbench as wb
+        >>> wb.best_run(wb.find_runs("", "runs/none")) is None
+        True
+    """
     measured = [record for record in records if record.value(metric) is not None]
     return min(measured, key=lambda record: _loss([record], metric), default=None)
 
@@ -148,13 +154,10 @@ def paired_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.Da
     table = _tests([_gap(best, other, metric) for other in others], tests)
     table = table.rename(columns={"mean": "difference"})
     table["run"] = [record.name for record in others]
-    whole = table["queries"] == len(per_query(best, metric))
-    table["note"] = np.where(whole, "", "only the queries in common")
-    table.loc[table["queries"] == 0, "note"] = (
-        "no query in common with the same candidates: not comparable"
-    )
-    table = table.sort_values("difference", na_position="last", kind="stable", ignore_index=True)
-    return table[columns]
+    found, whole = table["queries"], len(per_query(best, metric))
+    table["note"] = np.where(found == whole, "", "only the queries in common")
+    table.loc[found == 0, "note"] = "no query in common with the same candidates: not comparable"
+    return table.sort_values("difference", kind="stable", ignore_index=True)[columns]
 
 
 def seed_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.DataFrame:
@@ -169,23 +172,21 @@ def seed_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.Data
         `lead` of the best there, which is negative where it is behind, with its 95 % interval, and
         `p_corrected`, which allows for having chosen the best.
     """
-    groups: dict[str, list[RunRecord]] = {}
-    given = {}
+    groups: dict[str, tuple[dict[str, Any], list[RunRecord]]] = {}
     for record, setting in zip(records, settings(records), strict=True):
         if record.value(metric) is not None:
-            given[_text(setting)] = setting
-            groups.setdefault(_text(setting), []).append(record)
-    ordered = dict(sorted(groups.items(), key=lambda one: _loss(one[1], metric)))
-    values = [pd.Series([record.value(metric) for record in runs]) for runs in ordered.values()]
-    table = pd.DataFrame([given[key] for key in ordered])
+            groups.setdefault(_text(setting), (setting, []))[1].append(record)
+    ordered = sorted(groups.values(), key=lambda one: _loss(one[1], metric))
+    values = [pd.Series([record.value(metric) for record in runs]) for _, runs in ordered]
+    table = pd.DataFrame([setting for setting, _ in ordered])
     table["runs"] = [len(one) for one in values]
     for name, function in {"mean": "mean", "sd": "std", "min": "min", "max": "max"}.items():
         table[name] = [one.agg(function) for one in values]
-    best, *others = ordered.values() or [[]]
+    (_, best), *others = ordered or [({}, [])]
     if metric not in RANKING_METRICS:
         others = []
-    tests = len({frozenset(record.test for record in runs) for runs in ordered.values()})
-    found = _tests([_seed_gaps(best, other, metric) for other in others], tests)
+    tests = len({frozenset(record.test for record in runs) for _, runs in ordered})
+    found = _tests([_seed_gaps(best, other, metric) for _, other in others], tests)
     found.index += 1  # the row of the best setting itself stays empty
     return table.join(found.rename(columns={"mean": "lead"}))
 

@@ -19,9 +19,8 @@ from filelock import FileLock, Timeout
 
 from workbench.files import (
     DamagedError,
-    LinkError,
+    PathError,
     display_path,
-    links_leading_out,
     project_path,
     project_root,
     refuse_links,
@@ -88,22 +87,18 @@ def fresh_folder(stem: str, runs_dir: str | Path = "runs") -> Path:
 
 @contextmanager
 def holding(folder: Path, patience: float = LOCK_SECONDS) -> Iterator[None]:
-    """Hold the lock of a run's or a sweep's folder, which is made if absent.
-
-    Args:
-        folder: an absolute path.
-        patience: seconds to wait for another process that holds it.
+    """Hold the lock of the folder of a run or a sweep, which is made if absent.
 
     Raises:
-        RequestError: another process holds it, a link in it leads elsewhere, or it cannot be
-            written.
+        RequestError: another process still holds it after `patience` seconds, a link in it leads
+            elsewhere, or it cannot be written.
     """
     lock = FileLock(folder / ".lock", timeout=patience)
     try:
         refuse_links(folder)
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-    except LinkError as error:
+    except PathError as error:
         raise RequestError(str(error)) from None
     except Timeout:
         raise RequestError(f"{display_path(folder)} is in use by another process") from None
@@ -119,29 +114,22 @@ def folder_problems(
     parameters: Parameters, run_dir: Path, only: Sequence[str], resume: bool
 ) -> list[str]:
     """Why this run must not be written into this folder, one line each; empty if it may."""
-    shown, exists = display_path(run_dir), (run_dir / "parameters.yaml").is_file()
-    if run_dir.is_symlink():
-        return [f"{shown} is a link to {os.readlink(run_dir)}; a run needs its own folder"]
+    shown, run = display_path(run_dir), RunFolder(run_dir)
     if run_dir.exists() and not run_dir.is_dir():
         return [f"{shown} is a file, so it cannot be a run folder"]
-    problems = [
-        f"{shown}/{path.relative_to(run_dir)} is a link that leads out of the run folder "
-        f"({path.resolve()}): remove it, or choose another --name"
-        for path in links_leading_out(run_dir)
-    ]
-    if not exists:
+    problems = []
+    if not run.parameters.is_file():
         if run_dir.is_dir() and any(path.name != ".lock" for path in run_dir.iterdir()):
             problems.append(f"{shown} is not a run folder and not empty")
         if resume:
             problems.append(f"{shown} does not exist, so it cannot be resumed")
-        return problems
-    if not resume and not only:
+    elif not resume and not only:
         problems.append(
             f"{shown} exists: choose another --name, or --resume it, or name the notebooks to run "
             "again with --only"
         )
-    run = RunFolder(run_dir)
     try:
+        refuse_links(run_dir)
         for file in (run.manifest, run.lineage, run.metrics, run.browser):
             read_record(file)
         schema = read_record(run.status).get("schema", SCHEMA)
@@ -150,31 +138,25 @@ def folder_problems(
                 f"{shown} was written by a newer workbench (schema {schema}, known here: "
                 f"{SCHEMA}): update this one, or choose another --name"
             )
-        elif resume:
+        elif resume and run.parameters.is_file():
             problems += changed_parameters(parameters, run_dir)
-    except (DamagedError, SettingsError) as error:
+    except (DamagedError, PathError, SettingsError) as error:
         problems.append(str(error))
     return problems
 
 
 def changed_parameters(parameters: Parameters, run_dir: Path) -> list[str]:
     """Which parameters, or else which data, differ from those the run was started with."""
-    recorded = read_settings(run_dir / "parameters.yaml")
+    recorded, run = read_settings(run_dir / "parameters.yaml"), RunFolder(run_dir)
     # A parameter that is newer than the run had its default.
     before = {name: field.default for name, field in Parameters.model_fields.items()} | recorded
-    changed = [
+    problems = [
         f"{name}: the run was started with {before[name]!r}, not {value!r}; --resume continues "
         "with the same parameters"
         for name, value in parameters.model_dump().items()
         if name not in NOT_RECORDED and before[name] != value
     ]
-    return changed or _changed_data(parameters, run_dir)
-
-
-def _changed_data(parameters: Parameters, run_dir: Path) -> list[str]:
-    """Which files of pairs are no longer those that the run's data was made from."""
-    manifest = read_record(RunFolder(run_dir).manifest)
-    problems = []
+    manifest = {} if problems else read_record(run.manifest)
     for name, record in {"pairs": manifest, "test_pairs": manifest.get("test_pairs", {})}.items():
         path, was = project_path(getattr(parameters, name)), str(record.get("sha256", ""))
         if was and path.is_file() and (now_is := sha256(path)) != was:
@@ -196,7 +178,13 @@ def record_request(parameters: Parameters, folder: Path, identity: str = "") -> 
 
 
 def environment() -> dict[str, Any]:
-    """Versions, source commit, digest of the code and hardware, for `environment.json`."""
+    """Versions, source commit, digest of the code and hardware, for `environment.json`.
+
+    Example:
+        >>> import workbench as wb
+        >>> sorted(wb.environment())
+        ['code', 'commit', 'cores', 'packages', 'platform', 'python', 'schema']
+    """
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=project_root(), capture_output=True, text=True
     )
@@ -233,22 +221,12 @@ def now() -> str:
 
 def run_identity(parameters: Parameters) -> str:
     """64 hexadecimal digits that two runs share exactly if they ask for the same result."""
-    return _identity(parameters, [n for n in Parameters.model_fields if n not in NOT_RECORDED])
-
-
-def data_identity(parameters: Parameters) -> str:
-    """The same for notebook 1 alone: runs that share it can share its result."""
-    return _identity(parameters, DATA_PARAMETERS)
-
-
-def _identity(parameters: Parameters, names: Sequence[str]) -> str:
-    asked = parameters.model_dump()
+    asked = parameters.model_dump(exclude=NOT_RECORDED)
+    base = parameters.base_model, parameters.base_revision, parameters.fallback_model
     whole = {
-        "parameters": {name: asked[name] for name in names},
+        "parameters": asked,
         "inputs": {name: _file_digests(asked[name]) for name in INPUT_PARAMETERS},
-        "base": _base_digest(
-            parameters.base_model, parameters.base_revision, parameters.fallback_model
-        ),
+        "base": _base_digest(*base),
     }
     text = json.dumps(whole, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()

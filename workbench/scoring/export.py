@@ -241,7 +241,7 @@ def export_model(
     Raises:
         ExportedError: `to` is something else, the folder is not the user's own, the extra `onnx`
             is missing, or the model, its `tokenizer.json` or this torch cannot do it.
-        LinkError: a link in the folder leads elsewhere.
+        PathError: a link in the folder leads elsewhere.
         LogitsDifferError: the exported model computes something else than the original.
     """
     if to not in EXPORTED:

@@ -341,7 +341,7 @@ def score_file(
         `parts`, `backend` (see `ModelScorer.backend_record`) and `seconds` (of this start).
 
     Raises:
-        BulkError, LinkError: the folder belongs to something else, is in use, or leads elsewhere.
+        BulkError, PathError: the folder belongs to something else, is in use, or leads elsewhere.
         PairsError, ModelError, BackendError, ExportedError, EngineError: file, model, backend or
             cluster cannot be used.
         CutShortError: a worker was killed; what is finished stays.

@@ -269,11 +269,17 @@ def vocabulary_verdict(outlook: Mapping[str, Any]) -> dict[str, str]:
             f" The tokenizer's normaliser (lower case, accents) makes {folded:.1%} of them equal, "
             "whatever its vocabulary has."
         )
-        action = "Choose a base model whose tokenizer keeps case and accents: no repair helps here."
+        action = (
+            "Choose a base model whose tokenizer keeps case and accents (`workbench bases` lists "
+            "some): no repair helps here."
+        )
     elif best == "keep":
-        action = "Choose a base model that has the characters: this tokenizer cannot be repaired."
+        action = (
+            "Choose a base model that has the characters (`workbench bases` lists some): this "
+            "tokenizer cannot be repaired."
+        )
     else:
-        action = "Choose a base model made for this language; or "
+        action = "Choose a base model made for this language (`workbench bases` lists some); or "
         if "unk_share" in outlook.get("words", {}) and outlook["words"]["added"]:
             action += (
                 "train with vocabulary: words and new_embeddings: dictionary, which leaves "

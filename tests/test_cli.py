@@ -1,0 +1,98 @@
+"""The command line itself: help for a newcomer, hints, and outputs that take nothing."""
+
+import io
+import sys
+
+import click
+import pytest
+
+from workbench.cli import cli, main
+from workbench.files import write_json, write_text
+from workbench.runs.parameters import Parameters
+
+
+def commands(group=cli, path=()):
+    """Every command with the words that call it."""
+    for name, command in group.commands.items():
+        yield (*path, name), command
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+
+
+@pytest.mark.parametrize(("words", "command"), [((), cli), *commands()], ids=str)
+def test_help_explains_the_command_and_every_option(words, command, capsys):
+    assert main([*words, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "\\b" not in out
+    assert (command.help or "").split("\n")[0].endswith(".")
+    for option in command.params:
+        if isinstance(option, click.Option) and not option.hidden:
+            assert option.help.endswith((".", "(1).", "(auto)."))
+            assert option.opts[0] in out
+
+
+def test_every_parameter_is_listed_with_its_default(capsys):
+    assert main(["parameters"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(Parameters.model_fields)
+    assert main(["parameters", "learning_rate"]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.split(maxsplit=2) == ["learning_rate", "5e-05", "the highest; falls linearly to 0"]
+
+
+HINTS = {
+    "-p epochs=3": "A parameter is two words, its name and its value, such as: -p epochs 2",
+    "-p epochs": "A parameter is two words",
+    "-p epochs=3 --resume": "write 'epochs=3' as two words: epochs 3",
+    "--epochs 3": "write: -p epochs VALUE",
+    "--max-pairs 3": "write: -p max_pairs VALUE",
+    "-x.yaml": "write: ./-x.yaml",
+}
+
+
+@pytest.mark.parametrize("asked", HINTS)
+def test_a_mistake_of_form_gets_a_hint(asked, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-x.yaml").touch()
+    assert main(["run", *asked.split()]) == 2
+    assert HINTS[asked] in capsys.readouterr().err
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = tmp_path / "runs/跑"
+    write_text(run / "model/README.md", "---\nlicense: mit\n---\n# 跑\n")
+    write_json(run / "model/lineage.json", {"stages": [{}]})
+    write_text(run / "parameters.yaml", "seed: 1\n")
+    write_json(run / "status.json", {"state": "failed", "error": "坏了", "notebooks": {}})
+    return run
+
+
+ASKED = {
+    "bases": ["bases"],
+    "parameters": ["parameters"],
+    "runs": ["runs", "--runs-dir", "{runs}"],
+    "runs --csv": ["runs", "--csv", "--runs-dir", "{runs}"],
+    "runs --json": ["runs", "--json", "--runs-dir", "{runs}"],
+    "runs rm": ["runs", "rm", "跑", "--yes", "--runs-dir", "{runs}"],
+    "publish": ["publish", "{run}", "me/mine", "--dry-run", "--anyway"],
+    "preflight": ["preflight", "-p", "base_model", "{model}", "--runs-dir", "{runs}"],
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_an_output_that_is_full_or_narrow_ends_in_plain_words(
+    name, run, tiny_model, capsys, monkeypatch
+):
+    places = {"runs": run.parent, "run": run, "model": tiny_model}
+    asked = [word.format(**places) for word in ASKED[name]]
+    if name != "runs rm":
+        narrow = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+        monkeypatch.setattr(sys, "stdout", narrow)
+        assert main(asked) == 0
+        narrow.flush()
+        assert narrow.buffer.getvalue()
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(asked) == 1
+    assert "the output cannot be written (No space left" in capsys.readouterr().err
