@@ -623,7 +623,7 @@ def bases(
     unknown, and the share of texts that become equal to another text. Nothing is fetched without
     --download, and never weights. Other names of columns: -p sentence_0_column question.
 
-    Weights that are only a pickle are not loaded: such a base has to be saved as .safetensors.
+    Only weights in .safetensors are loaded: a base that has others has to be saved so first.
     """
     from workbench.data.pairs import read_pairs
     from workbench.runs.parameters import check_parameters, given_parameters

@@ -24,7 +24,7 @@ def test_the_table_is_whole_and_every_base_has_its_source():
     ]
     assert table.notna().all().all()
     assert (table["positions"] >= 512).all()
-    assert set(table["weights"]) <= {"safetensors", "pickle", ""}
+    assert set(table["weights"]) <= {"safetensors", "pickled", ""}
     for name, source in table["source"].items():
         assert HUB_NAME.fullmatch(name) or name == BUNDLED_MODEL
         assert source.startswith("https://huggingface.co/")
