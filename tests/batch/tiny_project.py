@@ -89,8 +89,10 @@ def execute(source, target, values):
         "batch/preflight.py",
         """
 
-def _look_at_inputs(parameters, numbers, reads_pairs):
-    return Inputs([], None, None)
+def _look_at_pairs(*_):
+    return None
+
+_look_at_candidates = _look_at_model = _look_at_pairs
 """,
     ),
     "report": (

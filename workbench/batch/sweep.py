@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from workbench.batch.plan import OptunaSearch, Plan, PlannedRun, read_plan
-from workbench.batch.preflight import Finding, Inputs, preflight, refuse_problems
+from workbench.batch.preflight import Finding, preflight, refuse_problems
 from workbench.batch.worker import Worker
 from workbench.files import display_path, project_path, project_root, write_json, write_text
 from workbench.machine import core_count
@@ -109,7 +109,7 @@ def _check_folder(folder: Path, resume: bool) -> None:
 
 def _check_runs(plan: Plan, folder: Path, resume: bool) -> None:
     """Look at every run of a plan; what is found is printed or raised once for all of them."""
-    known: dict[Any, Inputs] = {}
+    known: dict[Any, Any] = {}
     found: dict[Finding, None] = {}
     for run in plan.runs:
         for finding in preflight(run.parameters, folder / run.name, known=known):
