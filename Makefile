@@ -34,9 +34,9 @@ help:
 
 run: $(STAMP)
 	@name=quickstart-$$(date +%Y%m%d-%H%M%S); \
-	echo "Two runs on the shipped sample: the base model as it is, then with a repaired vocabulary;"; \
-	echo "then notebook 5 compares them. About five minutes on two cores, without network. Both models"; \
-	echo "lose to counting characters here, and that is meant: the reports say why."; \
+	echo "Two runs on the shipped sample: the base model as it is, which cannot read the texts and"; \
+	echo "loses to counting characters, then with words that a dictionary explains; notebook 5 compares"; \
+	echo "them. A few minutes on two cores, without network. The reports say what may be claimed."; \
 	$(BIN)/workbench run notebooks/parameters/quickstart.yaml --name "$$name" && \
 	$(BIN)/workbench run notebooks/parameters/quickstart_repaired.yaml --name "$$name-repaired" \
 	    -p compare_runs "runs/$$name" && \
