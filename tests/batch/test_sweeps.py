@@ -93,6 +93,13 @@ def test_identity_follows_what_is_read_and_not_where_it_goes(plan_file, tmp_path
     assert read_plan(path, [*given, ("epochs", "2")]).runs[0].identity != first
     pairs.write_text(rows + "c,d,0\n", encoding="utf-8")
     assert read_plan(path, given).runs[0].identity != first
+    words = tmp_path / "words.tsv"
+    given += [("dictionary", str(words))]
+    found = []
+    for gloss in ("cat", "dog"):
+        words.write_text(f"猫\t{gloss}\n", encoding="utf-8")
+        found.append(read_plan(path, given).runs[0].identity)
+    assert len(set(found)) == 2
 
 
 WRONG = [

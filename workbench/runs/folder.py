@@ -44,7 +44,7 @@ DATA_PARAMETERS = (
     *("test_pairs", "max_pairs", "dev_share", "test_share", "base_model", "base_revision"),
     *("fallback_model", "max_length", "candidates", "list_size", "seed"),
 )
-INPUT_PARAMETERS = ("pairs", "test_pairs", "candidates")
+INPUT_PARAMETERS = ("pairs", "test_pairs", "candidates", "dictionary")
 MAX_NAME_BYTES = 200
 LOCK_SECONDS = 0.5  # to wait for a lock: a process that only looks at a folder releases it at once
 
@@ -227,6 +227,7 @@ def run_identity(parameters: Parameters) -> str:
         "parameters": asked,
         "inputs": {name: _file_digests(asked[name]) for name in INPUT_PARAMETERS},
         "base": _base_digest(*base),
+        "teacher": _base_digest(parameters.teacher, "", "") if parameters.teacher else "",
     }
     text = json.dumps(whole, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
