@@ -24,7 +24,7 @@ __getattr__, __dir__ = lazy_names(
         "reports.findings": "",
         "batch.execute": "run_chain",
         "data.build_lists": "build_test",
-        "data.list_files": "read_test",
+        "data.lists": "read_test",
         "data.pairs": "read_pairs",
         "data.splits": "prepare_data read_manifest read_split",
         "files": "display_path",

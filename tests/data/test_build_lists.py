@@ -4,7 +4,6 @@ import pandas as pd
 import pytest
 
 from workbench.data.build_lists import (
-    build_candidates,
     build_test,
     look_alikes,
     query_groups,
@@ -39,8 +38,8 @@ def test_an_index_of_nothing_finds_nothing():
 
 
 def test_built_lists_have_positives_labelled_negatives_and_no_hidden_positive(sample):
-    lists = build_candidates(sample, size=20, seed=3)
-    assert lists == build_candidates(sample, size=20, seed=3)
+    lists = build_test(sample, size=20, seed=3).lists
+    assert lists == build_test(sample, size=20, seed=3).lists
     positive = sample[sample["label"] >= 0.5]
     partners = set(map(frozenset, zip(positive["sentence_0"], positive["sentence_1"], strict=True)))
     negative = sample[sample["label"] < 0.5].groupby("sentence_0")["sentence_1"].agg(set)
@@ -61,10 +60,10 @@ def test_built_lists_have_positives_labelled_negatives_and_no_hidden_positive(sa
 
 def test_candidates_come_from_the_test_split_alone(chain):
     """Of the whole pipeline: no candidate of the lists it built is in another split."""
-    from workbench.data.list_files import read_candidates
+    from workbench.data.lists import read_test
     from workbench.data.splits import read_split
 
-    lists = read_candidates(chain / "evaluation/candidates.jsonl")
+    lists = read_test(chain / "evaluation/candidates.jsonl").lists
     texts = {
         name: {*split["sentence_0"], *split["sentence_1"]}
         for name, split in ((n, read_split(chain, n)) for n in ("train", "dev", "test"))
@@ -108,7 +107,7 @@ def test_paraphrases_are_not_mined_by_group_or_by_normalised_form():
 def test_paraphrases_of_another_spelling_are_not_mined():
     """`ab` ~ `ba` and `BA!` ~ `abc`: so `abc` means the same as `ab`."""
     given = pairs(("ab", "ba", 1), ("BA!", "abc", 1), ("abz", "yy", 0))
-    one = next(one for one in build_candidates(given, 9) if one.query == "ab")
+    one = next(one for one in build_test(given, 9).lists if one.query == "ab")
     assert set(one.candidates) == {"ba", "abz", "yy"}
 
 
@@ -162,7 +161,7 @@ def test_queries_are_grouped_by_shared_queries_and_positives_not_by_negatives():
 
 def test_without_a_positive_there_is_nothing_to_rank(sample):
     with pytest.raises(CandidateError, match="none of these 9 pairs is a positive"):
-        build_candidates(sample[sample["label"] == 0].head(9))
+        build_test(sample[sample["label"] == 0].head(9))
 
 
 def test_look_alikes_are_nearest_first_without_the_query():

@@ -10,8 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from workbench.batch.plan import SweepFile, read_plan
-from workbench.data.list_files import read_candidates
-from workbench.data.lists import CandidateError
+from workbench.data.lists import CandidateError, read_test
 from workbench.data.readers import COLUMNS, REASONS, PairsError, check_rows, file_records
 from workbench.runs.parameters import (
     ParameterError,
@@ -97,7 +96,7 @@ def test_reading_candidates(tmp_path, content, suffix):
     path = tmp_path / f"lists{suffix}"
     path.write_bytes(content)
     try:
-        lists = read_candidates(path)
+        lists = read_test(path).lists
     except CandidateError as error:
         return told(error, "lists")
     assert all(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from workbench.data.pairs import read_pairs
 from workbench.data.readers import COLUMNS, BadRow, PairsError, parse_label
+from workbench.runs.parameters import ParameterError, check_parameters
 
 ROWS = [
     ("怎么开通", "如何开通", 1.0),
@@ -151,10 +152,18 @@ def test_labels_on_another_scale_are_a_problem_that_one_parameter_solves(tmp_pat
     assert [row.reason for row in words.bad_rows] == ["label_not_mapped", "label_missing"]
 
 
-@pytest.mark.parametrize("wrong", ["1", "a=2", "a=0,A=1", "=1", "a=x"])
-def test_a_label_map_that_cannot_be_meant_is_refused(tmp_path, wrong):
-    with pytest.raises(PairsError, match="must name each label once"):
+@pytest.mark.parametrize(
+    "wrong", ["1", "a=2", "a=0,A=1", "1=0,1.0=1", "=1", "a=x", ",", "0:0", {"a": 1}, 3, None]
+)
+def test_a_label_map_that_cannot_be_meant_is_refused_by_what_was_given(tmp_path, wrong):
+    with pytest.raises(PairsError) as error:
         read(tmp_path, ",a,b,1\n", label_map=wrong)
+    assert f"label_map is {wrong!r}, but must name each label once" in str(error.value)
+    assert "such as no=0,yes=1" in str(error.value)
+    if isinstance(wrong, str):  # the same before a run starts, in place of a pattern
+        with pytest.raises(ParameterError) as error:
+            check_parameters({"label_map": wrong})
+        assert f"label_map is {wrong!r}, but must name each label once" in str(error.value)
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
@@ -183,13 +192,73 @@ def test_what_unfolds_to_a_huge_line_or_a_huge_column_is_bounded(tmp_path, monke
             read_pairs(tmp_path / name)
     import tracemalloc
 
-    frame = pd.DataFrame([("x" * 400_000, "b", 1.0)] * 2000, columns=list(COLUMNS))
+    frame = pd.DataFrame([("x" * 400_000, "b", 1.0)] * 500, columns=list(COLUMNS))
     frame.to_parquet(tmp_path / "bomb.parquet")
     assert (tmp_path / "bomb.parquet").stat().st_size < 1_000_000
     tracemalloc.start()
     assert len(read_pairs(tmp_path / "bomb.parquet").frame) == 1
-    assert tracemalloc.get_traced_memory()[1] < 100_000_000  # all rows at once: 800 MB
+    assert tracemalloc.get_traced_memory()[1] < 100_000_000  # all rows at once: 200 MB
     tracemalloc.stop()
+
+
+def parquet(path, texts, **options):
+    columns = [texts, ["b"] * len(texts), [1.0] * len(texts)]
+    frame = pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)))
+    frame.to_parquet(path, index=False, **options)
+    return path
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("codec", ["snappy", "zstd", "gzip", None])
+def test_a_page_that_claims_too_much_is_refused_before_it_is_decompressed(
+    tmp_path, monkeypatch, version, codec
+):
+    import pyarrow.parquet as pq
+
+    path = parquet(
+        tmp_path / "pairs.parquet",
+        [chr(97 + n) * 9000 for n in range(3)],
+        compression=codec,
+        data_page_version=version,
+        write_statistics=True,
+        use_dictionary=version == "1.0",
+    )
+    assert len(read_pairs(path).frame) == 3
+    monkeypatch.setattr("workbench.data.readers.MAX_PAGE", 20_000)
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda *_, **__: pytest.fail("was read"))
+    packed = tmp_path / "pairs.parquet.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    for one in (path, packed):
+        with pytest.raises(PairsError, match=r"'sentence_0': a page has 27,0\d\d bytes"):
+            read_pairs(one)
+
+
+def test_the_header_of_a_page_counts_not_the_metadata(tmp_path, monkeypatch):
+    """A file whose metadata are honest and small, and one page of which claims almost 1 GB."""
+    path = parquet(tmp_path / "pairs.parquet", ["a"] * 9, compression="zstd", use_dictionary=False)
+    raw = path.read_bytes()
+    place = raw.index(b"\x15\x00\x15", 4)  # a data page: type 0, then the size in zigzag
+    size = raw[place + 3]
+    assert size < 128
+    claims = raw[: place + 3] + b"\xfe\xff\xff\xff\x07" + raw[place + 4 :]
+    monkeypatch.setattr("pyarrow.parquet.ParquetFile.iter_batches", lambda *_, **__: 1 / 0)
+    path.write_bytes(claims)
+    with pytest.raises(PairsError, match="a page has 1,073,741,823 bytes when decompressed"):
+        read_pairs(path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "header", "text"])
+def test_a_damaged_parquet_file_is_no_traceback(tmp_path, damage):
+    path = parquet(tmp_path / "pairs.parquet", ["abcde"] * 9, compression=None)
+    raw = path.read_bytes()
+    broken = {
+        "cut": raw[:-9],
+        "header": raw[:4] + b"\xff" * 20 + raw[24:],
+        "text": raw.replace(b"abcde", b"ab\xffde"),
+    }
+    path.write_bytes(broken[damage])
+    with pytest.raises(PairsError, match=r"pairs\.parquet: not a Parquet file"):
+        read_pairs(path)
 
 
 def test_a_text_over_several_lines_keeps_line_numbers_right(tmp_path):

@@ -3,18 +3,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.data.build_lists import build_candidates, query_groups, seen_queries
+from workbench.data.build_lists import build_test, query_groups, seen_queries
 from workbench.data.overlap import normalised
 from workbench.data.splits import (
     DataError,
     known_positives,
+    meaning_groups,
     prepare_data,
     read_manifest,
     read_split,
     split_pairs,
     text_groups,
 )
-from workbench.files import read_json
+from workbench.files import DamagedError, read_json
 
 edges = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=60)
 
@@ -133,7 +134,7 @@ def test_texts_that_differ_in_spelling_alone_are_in_one_split(tmp_path):
     seen = [{normalised(text) for text in texts_of(split)} for split in splits.values()]
     assert all(map(len, seen))
     assert not (seen[0] & seen[1] | seen[0] & seen[2] | seen[1] & seen[2])
-    lists = build_candidates(pairs, 10)
+    lists = build_test(pairs, 10).lists
     assert seen_queries(lists, pairs.iloc[::5]) == len(lists)
     assert len(set(query_groups(lists))) == 60
 
@@ -150,7 +151,7 @@ def test_positives_kept_out_of_training_are_no_negatives_of_the_test(tmp_path):
     test = read_split(tmp_path / "run", "test")
     found = {}
     for name, more in (("with", known), ("without", None)):
-        one = build_candidates(test, 9, known=more)[0]
+        one = build_test(test, 9, known=more).lists[0]
         found[name] = {t for t, gain in zip(one.candidates, one.relevance, strict=True) if not gain}
     assert found["without"] - found["with"] == {"a c"}
     assert known_positives(tmp_path / "none").empty
@@ -161,6 +162,28 @@ def test_a_run_without_data_says_what_to_do(tmp_path):
         read_split(tmp_path, "train")
     with pytest.raises(DataError, match="01_inspect_data"):
         read_manifest(tmp_path)
+
+
+def test_a_damaged_record_or_split_is_named_and_not_a_traceback(tmp_path):
+    run = tmp_path / "run"
+    prepare_data(run, "data/sample_pairs.csv", max_pairs=50)
+    (run / "data/train.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(DataError, match=r"train\.parquet: not a Parquet file.*: delete .* again"):
+        read_split(run, "train")
+    for content in ("{", '{"sides": 3}', "[]"):
+        (run / "data/manifest.json").write_text(content)
+        for call in (read_manifest, lambda run: prepare_data(run, "data/sample_pairs.csv")):
+            with pytest.raises(DamagedError, match=r"manifest\.json is damaged"):
+                call(run)
+
+
+def test_one_notion_of_the_same_text_groups_splits_lists_and_meanings():
+    positive = pairs_of([]).assign(sentence_0=["Pay now"], sentence_1=["Bill?"], label=[1.0])
+    groups = meaning_groups(["pay  now!", "ＢＩＬＬ", "open", "OPEN", "close"], positive)
+    assert groups[0] == groups[1]
+    assert groups[2] == groups[3]
+    assert len(set(groups)) == 3
+    assert len(meaning_groups([], positive)) == 0
 
 
 def test_a_test_file_of_its_own_is_kept_apart(tmp_path, sample):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from workbench.data.build_lists import build_candidates
+from workbench.data.build_lists import build_test
 from workbench.data.splits import split_pairs
 from workbench.files import read_json
 from workbench.ranking.blend import fit_blend, try_blend
@@ -43,7 +43,7 @@ def splits(sample):
 
 @pytest.fixture(scope="module")
 def lists(splits):
-    return build_candidates(splits[2], 20)
+    return build_test(splits[2], 20).lists
 
 
 @pytest.fixture(scope="module")

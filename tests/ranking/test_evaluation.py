@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from workbench.data.build_lists import build_candidates
-from workbench.data.list_files import read_candidates
-from workbench.data.lists import CandidateList
+from workbench.data.build_lists import build_test
+from workbench.data.lists import CandidateList, read_test
 from workbench.files import read_json
 from workbench.ranking.evaluation import (
     evaluate,
@@ -46,7 +45,7 @@ class Reversed(CharacterJaccard):
 
 @pytest.fixture(scope="module")
 def lists(sample):
-    return build_candidates(sample, 20)[:120]
+    return build_test(sample, 20).lists[:120]
 
 
 def row_of(result, name):
@@ -93,7 +92,7 @@ def test_a_new_metric_is_in_every_table_by_its_entry_alone(monkeypatch, tmp_path
     assert "recall@20" in result.table("ranking")
     folder = save_evaluation(tmp_path, result, LISTS)
     assert pd.read_parquet(folder / "per_query.parquet")["recall@20"].tolist() == [1, 1]
-    assert read_candidates(folder / "candidates.jsonl") == LISTS
+    assert read_test(folder / "candidates.jsonl").lists == LISTS
 
 
 def test_odd_queries_stay_in_every_mean_and_are_counted():

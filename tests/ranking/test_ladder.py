@@ -10,8 +10,7 @@ import yaml
 from safetensors.numpy import load_file
 
 from workbench.cli import main
-from workbench.data.list_files import read_candidates
-from workbench.data.lists import CandidateList
+from workbench.data.lists import CandidateList, read_test
 from workbench.files import read_json, write_json
 from workbench.models import ModelError
 from workbench.ranking.evaluation import evaluate
@@ -235,7 +234,7 @@ def test_snapshots_make_a_learning_curve_that_ends_at_the_model(chain):
     assert all((last[name] == model[name]).all() for name in model)
     first = load_file(folders[0] / "model.safetensors")
     assert any((first[name] != model[name]).any() for name in model)
-    lists = read_candidates(chain / "evaluation/candidates.jsonl")
+    lists = read_test(chain / "evaluation/candidates.jsonl").lists
     scorers, _ = ladder_scorers(find_subject(chain, ""), lists, 64)
     chosen = {name: scorers[name] for name in ("model", "base")}
     nothing = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
@@ -295,4 +294,4 @@ def test_a_new_baseline_needs_nothing_but_its_entry_in_the_registry(
 
 
 def read_lists(run):
-    return read_candidates(run / "evaluation/candidates.jsonl")
+    return read_test(run / "evaluation/candidates.jsonl").lists

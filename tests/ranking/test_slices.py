@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from workbench.data.build_lists import build_candidates
+from workbench.data.build_lists import build_test
 from workbench.data.lists import CandidateList
 from workbench.ranking.evaluation import evaluate
 from workbench.ranking.slices import equal_overlap, pairwise_orders, query_features, slice_table
@@ -25,7 +25,7 @@ from workbench.scoring.baselines import CharacterJaccard, RandomScorer
 
 @pytest.fixture(scope="module")
 def lists(sample):
-    return build_candidates(sample, 15)[:100]
+    return build_test(sample, 15).lists[:100]
 
 
 @pytest.fixture(scope="module")

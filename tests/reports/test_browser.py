@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from markupsafe import escape
 
-from workbench.data.build_lists import build_candidates
+from workbench.data.build_lists import build_test
 from workbench.data.lists import CandidateList
 from workbench.files import read_json, write_json
 from workbench.models import find_model, load_tokenizer
@@ -41,7 +41,7 @@ def tokenizer(tiny_model):
 
 @pytest.fixture(scope="module")
 def records(sample, tokenizer):
-    lists = build_candidates(sample, 20)[:30]
+    lists = build_test(sample, 20).lists[:30]
     lists += [
         CandidateList(
             text,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from workbench.data.list_files import read_candidates
+from workbench.data.lists import read_test
 from workbench.ranking.evaluation import evaluate
 from workbench.scoring.baselines import (
     Bm25,
@@ -34,7 +34,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def measured():
-    train, lists = pd.read_csv(FILES[0]), read_candidates(FILES[1])
+    train, lists = pd.read_csv(FILES[0]), read_test(FILES[1]).lists
     scorers = {
         "random": RandomScorer(42),
         "candidate_order": CandidateOrder(),

@@ -13,7 +13,7 @@ from tokenizers.models import Unigram
 from transformers import TrainerCallback
 
 import workbench
-from workbench.data.build_lists import build_candidates
+from workbench.data.build_lists import build_test
 from workbench.data.pairs import text_pairs
 from workbench.data.splits import DataError, prepare_data, read_split
 from workbench.files import read_json
@@ -470,7 +470,7 @@ def test_the_best_model_on_dev_is_saved_where_dev_can_tell(
     assert ap == pytest.approx(chosen["dev_ap"])
     assert rows["dev_ndcg"].notna().all() == ranked
     if ranked:
-        lists = build_candidates(dev, LIST_SIZE, recipe.seed)[:MAX_LISTS]
+        lists = build_test(dev, LIST_SIZE, recipe.seed).lists[:MAX_LISTS]
         found = rank_lists(score_lists(scorer, lists), lists, "expected")["ndcg@10"]
         assert found.mean() == pytest.approx(chosen["dev_ndcg"])
         assert rows["dev_lists"].unique() == [len(lists)]

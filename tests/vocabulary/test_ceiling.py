@@ -11,14 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from workbench.data.lists import CandidateList
 from workbench.models import BUNDLED_MODEL, find_model, load_tokenizer
-from workbench.vocabulary.coverage import (
-    best_accuracy,
-    best_ndcg,
-    best_roc_auc,
-    input_classes,
-    list_ceiling,
-    pair_ceilings,
-)
+from workbench.vocabulary.coverage import best_binary, best_ndcg, ceilings
 from workbench.vocabulary.tokens import count_tokens
 
 ITEMS = st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=9)
@@ -51,9 +44,9 @@ def expected_ndcg(scores, gains, k):
 def test_three_items_by_hand():
     # Two look alike and differ in label: one of the three is lost at best.
     classes, positive = [0, 0, 1], [True, False, False]
-    assert best_accuracy(classes, positive) == pytest.approx(2 / 3)
     # The positive ties with one negative (one half) and beats the other (one): 1.5 of 2.
-    assert best_roc_auc(classes, positive) == pytest.approx(0.75)
+    expected = {"accuracy": pytest.approx(2 / 3), "roc_auc": pytest.approx(0.75)}
+    assert best_binary(classes, positive) == expected
 
 
 def test_a_list_by_hand():
@@ -77,17 +70,17 @@ def test_no_order_of_the_classes_is_more_accurate_and_one_reaches_it(items):
         np.mean([answer[names.index(c)] == p for c, p in items])
         for answer in itertools.product([False, True], repeat=len(names))
     ]
-    assert best_accuracy(classes, positive) == pytest.approx(max(tried))
+    assert best_binary(classes, positive)["accuracy"] == pytest.approx(max(tried))
 
 
 @given(ITEMS)
 def test_no_order_of_the_classes_has_a_higher_auc_and_one_reaches_it(items):
     classes, positive = map(list, zip(*items, strict=True))
     if len(set(positive)) < 2:
-        assert np.isnan(best_roc_auc(classes, positive))
+        assert np.isnan(best_binary(classes, positive)["roc_auc"])
         return
     tried = [roc_auc_score(positive, scores) for scores in every_order(classes)]
-    assert best_roc_auc(classes, positive) == pytest.approx(max(tried))
+    assert best_binary(classes, positive)["roc_auc"] == pytest.approx(max(tried))
 
 
 @given(GRADED, st.integers(1, 4))
@@ -104,15 +97,15 @@ def test_pairs_and_lists_that_the_base_model_cannot_tell_apart():
         columns=["sentence_0", "sentence_1", "label"],
     )
     counts = count_tokens(tokenizer, ["谁说你可爱了", "谁说你可怜了", "你好", "hello", "world"])
-    found = pair_ceilings(pairs, counts)
-    assert found == {
+    one = CandidateList("hello", ("谁说你可爱了", "谁说你可怜了"), (1.0, 0.0))
+    assert ceilings(counts, pairs, [one]) == {
         "accuracy": pytest.approx(2 / 3),
         "roc_auc": pytest.approx(0.75),
+        "ndcg@10": pytest.approx((1 + 1 / np.log2(3)) / 2),
         "conflicting_pairs": 2,
     }
-    one = CandidateList("hello", ("谁说你可爱了", "谁说你可怜了"), (1.0, 0.0))
-    assert list_ceiling([one], counts) == pytest.approx((1 + 1 / np.log2(3)) / 2)
-    assert np.isnan(list_ceiling([], counts))
+    found = ceilings(counts, pairs[pairs["label"] == 1])
+    assert found["ndcg@10"] is found["roc_auc"] is None
 
 
 def test_the_same_texts_labelled_both_ways_are_not_the_tokenizers_fault():
@@ -120,13 +113,14 @@ def test_the_same_texts_labelled_both_ways_are_not_the_tokenizers_fault():
     pairs = pd.DataFrame(
         [("a", "b", 1.0), ("a", "b", 0.0)], columns=["sentence_0", "sentence_1", "label"]
     )
-    found = pair_ceilings(pairs, count_tokens(tokenizer, ["a", "b"]))
+    found = ceilings(count_tokens(tokenizer, ["a", "b"]), pairs)
     assert found["accuracy"] == 0.5
     assert found["conflicting_pairs"] == 0
 
 
 def test_pairs_are_alike_only_where_both_texts_are():
     counts = pd.DataFrame({"sequence": [0, 0, 1]}, index=["x", "y", "z"])
-    classes = input_classes(counts, ["x", "y", "x", "z"], ["z", "z", "x", "x"])
-    assert classes[0] == classes[1]
-    assert len(set(classes)) == 3
+    rows = [("x", "z", 1), ("y", "z", 0), ("x", "x", 1), ("z", "x", 0)]
+    pairs = pd.DataFrame(rows, columns=["sentence_0", "sentence_1", "label"])
+    assert ceilings(counts, pairs)["conflicting_pairs"] == 2
+    assert ceilings(counts, pairs)["accuracy"] == 0.75

@@ -18,12 +18,18 @@ from workbench.reports.page import verdict_card
 from workbench.scoring.cross_encoder import load_cross_encoder
 from workbench.training.recipe import Recipe
 from workbench.training.stages import agreement, fine_tune
-from workbench.vocabulary.coverage import missing_characters, repair_outlook, vocabulary_verdict
+from workbench.vocabulary.coverage import (
+    learn_repairs,
+    missing_characters,
+    repair_outlook,
+    vocabulary_verdict,
+)
 from workbench.vocabulary.repair import (
     apply_repair,
     random_rows,
     repair_vocabulary,
     spectral_rows,
+    training_texts,
 )
 from workbench.vocabulary.tokens import missing_tokens, tokenize, unknown_pieces
 
@@ -36,6 +42,10 @@ def tokenizer():
     return load_tokenizer(find_model(BUNDLED_MODEL))
 
 
+def outlook_of(pairs, tokenizer):
+    return repair_outlook(pairs, tokenizer, learn_repairs(tokenizer, training_texts(pairs)))
+
+
 def pairs_of(*rows):
     return pd.DataFrame(rows, columns=["sentence_0", "sentence_1", "label"])
 
@@ -44,7 +54,7 @@ def pairs_of(*rows):
 def test_what_was_unknown_is_read_and_what_was_known_stays(tokenizer, how):
     repair = repair_vocabulary(tokenizer, TEXTS, how)
     for text in TEXTS:
-        assert not any(token.unknown for token in tokenize(repair.tokenizer, text)), text
+        assert not any(token.unknown for token in tokenize(repair.tokenizer, [text])[0]), text
     for text in ENGLISH[:3]:
         assert repair.tokenizer.encode(text).ids == tokenizer.encode(text).ids
     sizes = [one.get_vocab_size() for one in (tokenizer, repair.tokenizer)]
@@ -66,7 +76,7 @@ def test_too_few_slots_go_to_the_most_frequent_and_the_rest_is_reported(tokenize
 def test_only_texts_given_are_learned_from(tokenizer):
     repair = repair_vocabulary(tokenizer, ["谁"], "extend")
     assert repair.added == ("谁",)
-    assert [t.unknown for t in tokenize(repair.tokenizer, "谁说")] == [False, True]
+    assert [t.unknown for t in tokenize(repair.tokenizer, ["谁说"])[0]] == [False, True]
 
 
 def test_a_word_of_unknown_characters_gets_continuing_tokens(tokenizer):
@@ -86,7 +96,7 @@ def test_other_tokenizers_are_refused_with_a_reason(tokenizer):
 def test_a_tokenizer_that_is_no_wordpiece_is_inspected_all_the_same():
     unigram = Tokenizer(models.Unigram([("<unk>", 0.0), ("a", -1.0)], unk_id=0))
     pairs = pairs_of(("a谁", "a", 1.0), ("a说", "a", 0.0))
-    outlook = repair_outlook(pairs, pairs, unigram)
+    outlook = outlook_of(pairs, unigram)
     assert "Unigram" in outlook["extend"]["refused"]
     assert outlook["keep"]["ceiling"]["accuracy"] == 0.5
     verdict = vocabulary_verdict(outlook)
@@ -135,9 +145,9 @@ def test_missing_characters_by_hand(tokenizer):
 
 def test_the_verdict_is_green_on_english_and_red_on_chinese(tokenizer, sample):
     english = pairs_of(("how do I pay", "How to pay?", 1.0), ("open account", "close it", 0.0))
-    verdict = vocabulary_verdict(repair_outlook(english, english, tokenizer))
+    verdict = vocabulary_verdict(outlook_of(english, tokenizer))
     assert verdict["colour"] == "green"
-    outlook = repair_outlook(sample, sample, tokenizer)
+    outlook = outlook_of(sample, tokenizer)
     verdict = vocabulary_verdict(outlook)
     assert verdict["colour"] == "red"
     assert "vocabulary: extend" in verdict["action"]
@@ -149,7 +159,7 @@ def test_the_verdict_is_green_on_english_and_red_on_chinese(tokenizer, sample):
 def test_the_verdict_is_green_on_chinese_with_a_chinese_vocabulary(tokenizer, sample):
     texts = [*sample["sentence_0"], *sample["sentence_1"]]
     chinese = repair_vocabulary(tokenizer, texts, "extend").tokenizer
-    assert vocabulary_verdict(repair_outlook(sample, sample, chinese))["colour"] == "green"
+    assert vocabulary_verdict(outlook_of(sample, chinese))["colour"] == "green"
 
 
 @pytest.mark.parametrize(
@@ -165,6 +175,7 @@ def test_the_verdict_is_green_on_chinese_with_a_chinese_vocabulary(tokenizer, sa
 )
 def test_the_thresholds_of_the_verdict(unknown, lost, colour):
     keep = {"unk_share": unknown, "lost_share": lost, "folded_share": 0.0}
+    keep |= {"unread_share": unknown, "byte_share": 0.0}
     mended = keep | {"unk_share": 0.0, "added": 3}
     assert vocabulary_verdict({"keep": keep, "extend": mended})["colour"] == colour
 
@@ -175,7 +186,7 @@ def test_texts_made_equal_by_the_normaliser_are_counted_and_no_repair_is_promise
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     accents = pairs_of(("café open", "is cafe", 1.0), ("cafe open", "is café", 0.0))
-    outlook = repair_outlook(accents, accents, tokenizer)
+    outlook = outlook_of(accents, tokenizer)
     assert outlook["keep"]["folded_share"] == outlook["extend"]["folded_share"] == 1.0
     verdict = vocabulary_verdict(outlook)
     assert verdict["colour"] == "red"
@@ -183,10 +194,10 @@ def test_texts_made_equal_by_the_normaliser_are_counted_and_no_repair_is_promise
     assert "no repair helps" in verdict["action"]
     # Unknown characters besides: a repair gives them tokens, and the texts stay equal.
     kana = pairs_of(("か いろ", "が いろ", 1.0), ("は いろ", "ば いろ", 0.0))
-    verdict = vocabulary_verdict(repair_outlook(kana, kana, tokenizer))
+    verdict = vocabulary_verdict(outlook_of(kana, tokenizer))
     assert "no repair helps" in verdict["action"]
     case = pairs_of(("Cafe open", "is cafe", 1.0), ("cafe open", "is Cafe", 0.0))
-    assert vocabulary_verdict(repair_outlook(case, case, tokenizer))["colour"] == "green"
+    assert vocabulary_verdict(outlook_of(case, tokenizer))["colour"] == "green"
 
 
 def test_a_text_in_the_verdict_cannot_become_markup():

@@ -19,7 +19,7 @@ import pandas as pd
 from workbench.batch.worker import scratch_folder
 from workbench.data import POSITIVE
 from workbench.data.build_lists import build_test
-from workbench.data.list_files import read_test
+from workbench.data.lists import read_test
 from workbench.data.pairs import LabelledPairs
 from workbench.data.readers import (
     COLUMNS,
@@ -47,8 +47,8 @@ from workbench.runs.folder import DATA_PARAMETERS, folder_problems
 from workbench.runs.parameters import Parameters
 from workbench.training.losses import NOWHERE, check_training
 from workbench.training.recipe import read_stages
-from workbench.vocabulary.coverage import repair_outlook, vocabulary_verdict
-from workbench.vocabulary.repair import check_repair
+from workbench.vocabulary.coverage import learn_repairs, repair_outlook, vocabulary_verdict
+from workbench.vocabulary.repair import check_repair, training_texts
 
 ROWS_READ = 200_000  # in less than a second
 BAD_ROWS_SHOWN = 3
@@ -319,7 +319,9 @@ def _look_at_vocabulary(
     how, sampled = parameters.vocabulary, data.scale > 1 or len(pairs) > SAMPLE_PAIRS
     if sampled:
         pairs = train = pairs.sample(min(SAMPLE_PAIRS, len(pairs)), random_state=0)
-    outlook = repair_outlook(pairs, train, load_tokenizer(location))
+    tokenizer = load_tokenizer(location)
+    repairs = learn_repairs(tokenizer, training_texts(train))
+    outlook = repair_outlook(pairs, tokenizer, repairs)
     part = f" (on a sample of {len(pairs):,} pairs; notebook 1 judges all of them)" * sampled
     if how == "keep":
         verdict = vocabulary_verdict(outlook)

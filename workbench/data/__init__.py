@@ -7,14 +7,9 @@ POSITIVE = 0.5  # labels at or above it count as positive
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "build_lists": (
-            "build_candidates build_test look_alikes query_groups seen_queries suspect_negatives"
-        ),
-        "list_files": "read_candidates read_test",
-        "lists": "CandidateList RankingTest write_candidates",
+        "build_lists": "build_test look_alikes query_groups seen_queries suspect_negatives",
+        "lists": "CandidateList RankingTest read_test write_candidates",
         "pairs": "read_pairs",
-        "splits": (
-            "known_positives prepare_data read_manifest read_split sampled split_pairs text_groups"
-        ),
+        "splits": "known_positives prepare_data read_manifest read_split split_pairs text_groups",
     },
 )

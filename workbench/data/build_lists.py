@@ -4,19 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from workbench.data import POSITIVE
-from workbench.data.lists import CandidateError, CandidateList, RankingTest, count_lists, shuffled
+from workbench.data.lists import CandidateError, CandidateList, RankingTest, count_lists
 from workbench.data.overlap import OverlapIndex, normalised
-from workbench.data.splits import text_groups
-
-
-def build_candidates(
-    pairs: pd.DataFrame, size: int = 30, seed: int = 42, known: pd.DataFrame | None = None
-) -> list[CandidateList]:
-    """The lists of `build_test`, without the recipe."""
-    return build_test(pairs, size, seed, known).lists
+from workbench.data.splits import meaning_groups
 
 
 def build_test(
@@ -26,9 +18,8 @@ def build_test(
 
     A list holds the query's positives (label at or above `POSITIVE`) and its labelled negatives,
     both never cut; up to half of the free places go to look-alikes (nearest by character overlap),
-    the rest to random texts. Texts connected to the query by positives are not mined; texts that
-    are equal after normalisation count as connected: they are probably paraphrases that nobody
-    labelled. The candidates are then shuffled, so that their order tells nothing.
+    the rest to random texts. Texts of the query's meaning (see `meaning_groups`) are not mined:
+    they are probably paraphrases that nobody labelled. The candidates are then shuffled.
 
     Args:
         pairs: columns `sentence_0`, `sentence_1`, `label`, from one split.
@@ -46,7 +37,7 @@ def build_test(
     positive, negative = pairs[is_positive], pairs[~is_positive]
     texts = list(dict.fromkeys([*pairs["sentence_0"], *pairs["sentence_1"]]))
     place = {text: number for number, text in enumerate(texts)}
-    meaning = _meaning_groups(texts, positive if known is None else pd.concat([positive, known]))
+    meaning = meaning_groups(texts, positive if known is None else pd.concat([positive, known]))
     labelled = negative.groupby("sentence_0")["sentence_1"].agg(list).to_dict()
     queries: dict[str, list[str]] = {}
     for query, own in positive.groupby("sentence_0", sort=False)["sentence_1"]:
@@ -77,7 +68,7 @@ def build_test(
         rows = [(text, float(kind == "positive"), kind) for kind in parts for text in parts[kind]]
         candidates, relevance, kinds = zip(*rows, strict=True)
         one = CandidateList(query, candidates, relevance, kinds=kinds)
-        lists.append(shuffled(one, seed, len(lists)))
+        lists.append(one.shuffled(seed, len(lists)))
     if not lists:
         raise CandidateError(
             f"none of these {len(pairs)} pairs is a positive, so no list can be built: use more "
@@ -103,43 +94,39 @@ def suspect_negatives(
 ) -> pd.DataFrame:
     """Negatives that are probably true paraphrases of their query.
 
-    Args:
-        lists: the candidate lists.
-        pairs: labelled pairs whose positives connect texts as well, if there are any.
+    The positives of `pairs`, if there are any, connect texts as well.
 
     Returns:
         One row per suspect: `number` (of the list), `query`, `candidate`, `reason`: `equal` to the
         query or to a positive after normalisation, or `group`, connected to it through positives.
     """
-    rows = [(one.query, text, 1.0) for one in lists for text in one.positives()]
-    positive = pd.DataFrame(rows, columns=["sentence_0", "sentence_1", "label"])
+    positive = _positive_pairs(lists)
     if pairs is not None:
-        positive = pd.concat([positive, pairs[pairs["label"] >= POSITIVE]], ignore_index=True)
-    texts = (text for one in lists for text in (one.query, *one.candidates))
-    known = list(dict.fromkeys(texts))
-    meaning = dict(zip(known, _meaning_groups(known, positive), strict=True))
+        positive = pd.concat([positive, pairs[pairs["label"] >= POSITIVE]])
+    texts = list(dict.fromkeys(text for one in lists for text in (one.query, *one.candidates)))
+    meaning = dict(zip(texts, meaning_groups(texts, positive), strict=True))
     suspects = []
     for number, one in enumerate(lists):
         same = {normalised(text) for text in (one.query, *one.positives())}
         for text, gain in zip(one.candidates, one.relevance, strict=True):
-            equal = normalised(text) in same
-            if gain <= 0 and (equal or meaning[text] == meaning[one.query]):
-                suspects.append((number, one.query, text, "equal" if equal else "group"))
+            if gain <= 0 and meaning[text] == meaning[one.query]:
+                reason = "equal" if normalised(text) in same else "group"
+                suspects.append((number, one.query, text, reason))
     return pd.DataFrame(suspects, columns=["number", "query", "candidate", "reason"])
 
 
-def query_groups(lists: Sequence[CandidateList]) -> NDArray[np.int64]:
+def query_groups(lists: Sequence[CandidateList]) -> np.ndarray:
     """The group of each list, shape (lists,): lists that share a query or a positive share it.
-
-    Texts are the same if they are equal after normalisation.
 
     Such queries are not independent observations, so intervals resample them together. Shared
     negatives do not connect, or else every list would be connected to every other.
     """
-    rows = [(n, text) for n, one in enumerate(lists) for text in (one.query, *one.positives())]
-    frame = pd.DataFrame(rows, columns=["sentence_0", "sentence_1"])
-    groups = dict(zip(frame["sentence_0"], text_groups(frame), strict=True))
-    return np.array([groups[number] for number in range(len(lists))], dtype=np.int64)
+    return meaning_groups([one.query for one in lists], _positive_pairs(lists))
+
+
+def _positive_pairs(lists: Sequence[CandidateList]) -> pd.DataFrame:
+    rows = [(one.query, text) for one in lists for text in one.positives()]
+    return pd.DataFrame(rows, columns=["sentence_0", "sentence_1"])
 
 
 def seen_queries(lists: Sequence[CandidateList], train: pd.DataFrame) -> int:
@@ -155,16 +142,3 @@ def look_alikes(query: str, texts: Sequence[str], count: int = 50) -> list[str]:
     places, shared = next(OverlapIndex(distinct).overlaps([query]))
     overlap[places] = shared
     return [distinct[place] for place in np.argsort(-overlap, kind="stable")[:count]]
-
-
-def _meaning_groups(texts: Sequence[str], positive: pd.DataFrame) -> NDArray[np.int64]:
-    """A number for each text, shape (texts,).
-
-    Texts share it that are connected by positive pairs or equal after normalisation.
-    """
-    group: dict[str, int] = {}
-    numbers = text_groups(positive).tolist()
-    for column in ("sentence_0", "sentence_1"):
-        group |= dict(zip(map(normalised, positive[column]), numbers, strict=True))
-    own = (normalised(text) for text in texts)
-    return np.array([group.setdefault(text, len(group) + len(positive)) for text in own])

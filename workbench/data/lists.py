@@ -1,19 +1,33 @@
-"""Candidate lists: a query with the candidates to rank for it.
+"""Candidate lists: a query with the candidates to rank for it; read, written and counted.
 
-The order of a list is a scorer too (`candidate_order`). Where a source states an order (a TREC run,
-a `rank` column, our own `order`) it is kept; elsewhere the candidates are shuffled by seed, so that
-no list has its positives first because of how it was written.
+The order of a list is a scorer too. Where a source states an order (a TREC run, a `rank` column,
+our own `order`) it is kept; elsewhere the candidates are shuffled by seed, so that no list has its
+positives first because of how it was written.
 """
 
+import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
+from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, ValidationError, create_model
 
-from workbench.files import write_text
+from workbench.data.readers import (
+    ABSENT,
+    REASONS,
+    BadRow,
+    PairsError,
+    Record,
+    file_records,
+    holds_objects,
+    opened,
+    text_lines,
+    text_problem,
+)
+from workbench.files import display_path, project_path, sha256, write_text
 
 KINDS = {
     "positive": "relevant by label",
@@ -23,6 +37,9 @@ KINDS = {
     "unjudged": "not judged, so taken as not relevant",
     "given": "from the file, which does not say where it comes from",
 }
+TREC_FILES = ("qrels", "run", "queries.tsv", "documents.tsv")
+PROBLEMS_SHOWN = 20  # kinds of bad row, each with its first row in full
+LIST_SHAPE = '{"query": "...", "positive": ["..."], "negative": ["..."]}'
 
 
 class CandidateError(ValueError):
@@ -30,21 +47,13 @@ class CandidateError(ValueError):
 
 
 class CandidateList(NamedTuple):
-    """A query and its candidates, in list order.
-
-    Attributes:
-        query: the text to rank for.
-        candidates: the texts, all different.
-        relevance: of each candidate, 0 for not relevant, else above 0 (graded or 1).
-        missed: the relevance of relevant texts that are not among the candidates.
-        kinds: of each candidate a key of `KINDS`; empty where nothing is known.
-    """
+    """A query and its candidates, in list order."""
 
     query: str
-    candidates: tuple[str, ...]
-    relevance: tuple[float, ...]
-    missed: tuple[float, ...] = ()
-    kinds: tuple[str, ...] = ()
+    candidates: tuple[str, ...]  # the texts, all different
+    relevance: tuple[float, ...]  # of each candidate, 0 for not relevant, else above 0
+    missed: tuple[float, ...] = ()  # of relevant texts that are not among the candidates
+    kinds: tuple[str, ...] = ()  # of each candidate a key of `KINDS`; empty if nothing is known
 
     def pairs(self) -> list[tuple[str, str]]:
         """The (query, candidate) pairs, in list order."""
@@ -54,27 +63,25 @@ class CandidateList(NamedTuple):
         """The relevant candidates, in list order."""
         return [t for t, gain in zip(self.candidates, self.relevance, strict=True) if gain > 0]
 
+    def ordered(self, order: Iterable[int]) -> "CandidateList":
+        """The list with its candidates in the given order, a permutation of their places."""
+        places = list(order)
+        return self._replace(
+            candidates=tuple(self.candidates[place] for place in places),
+            relevance=tuple(self.relevance[place] for place in places),
+            kinds=tuple(self.kinds[place] for place in places) if self.kinds else (),
+        )
+
+    def shuffled(self, seed: int, number: int) -> "CandidateList":
+        """The list in random order, which depends on the seed and the list's number."""
+        return self.ordered(np.random.default_rng([seed, number]).permutation(len(self.candidates)))
+
 
 class RankingTest(NamedTuple):
     """Candidate lists and how they were made, as plain values for JSON."""
 
     lists: list[CandidateList]
     recipe: dict[str, Any]
-
-
-def shuffled(one: CandidateList, seed: int, number: int) -> CandidateList:
-    """The list in random order, which depends on the seed and the list's number."""
-    return ordered(one, np.random.default_rng([seed, number]).permutation(len(one.candidates)))
-
-
-def ordered(one: CandidateList, order: Iterable[int]) -> CandidateList:
-    """The list with its candidates in the given order, a permutation of their places."""
-    places = list(order)
-    return one._replace(
-        candidates=tuple(one.candidates[place] for place in places),
-        relevance=tuple(one.relevance[place] for place in places),
-        kinds=tuple(one.kinds[place] for place in places) if one.kinds else (),
-    )
 
 
 def count_lists(lists: Sequence[CandidateList]) -> dict[str, Any]:
@@ -97,17 +104,15 @@ def count_lists(lists: Sequence[CandidateList]) -> dict[str, Any]:
 
 
 def write_candidates(path: str | Path, lists: Iterable[CandidateList]) -> None:
-    """Write lists as JSONL rows that `read_candidates` reads back unchanged.
+    """Write lists as JSONL rows that `read_test` reads back unchanged.
 
     Besides `query`, `positive` and `negative` a row has `order` (the candidates' places among
-    positives and negatives, in list order) and, where there are any, `grades` of the positives,
-    `missed` and `kinds`.
+    positives and negatives) and, where there are any, `grades` of the positives, `missed`, `kinds`.
     """
     rows = []
     for one in lists:
-        gains = np.asarray(one.relevance, dtype=float)
-        order = np.argsort(gains <= 0, kind="stable")  # positives first, both in list order
-        written, count = ordered(one, order), int((gains > 0).sum())
+        order = np.argsort(np.asarray(one.relevance) <= 0, kind="stable")  # positives first
+        written, count = one.ordered(order), len(one.positives())
         row: dict[str, Any] = {
             "query": one.query,
             "positive": written.candidates[:count],
@@ -119,3 +124,241 @@ def write_candidates(path: str | Path, lists: Iterable[CandidateList]) -> None:
         row |= {name: value for name in ("missed", "kinds") if (value := getattr(written, name))}
         rows.append(json.dumps(row, ensure_ascii=False) + "\n")
     write_text(path, "".join(rows))
+
+
+def read_test(path: str | Path, seed: int = 42) -> RankingTest:
+    """Candidate lists from a file (also in gzip) or folder; its name gives the form.
+
+    - `.jsonl`: rows `{"query": str, "positive": [str, ...], "negative": [str, ...]}`, optionally
+      with `grades`, `order`, `missed` and `kinds` as `write_candidates` writes them.
+    - `.csv`, `.tsv`, `.parquet`: columns `query_id`, `query`, `candidate`, `label` (0 or more), and
+      `rank` where the table states an order.
+    - a folder: the TREC files `qrels` and `run`, with the texts in `queries.tsv` and
+      `documents.tsv` (an id, a tab, a text). Candidates without a judgement count as not relevant,
+      grades below 0 as 0. Judged relevant texts outside the run stay in the denominators, judged
+      queries outside the run have an empty list, and queries without judgement are left out.
+      Documents of a query with equal texts are one candidate with the highest of their grades.
+
+    `seed` is that of the order of lists whose source states none.
+
+    Raises:
+        CandidateError: nothing is there, or rows are wrong: the first twenty kinds are named with
+            file, line, field and value.
+
+    Example:
+        >>> read_test("notebooks/lessons/recorded/lists.jsonl").recipe["queries"]
+        56
+    """
+    place = project_path(path)
+    read = _read_objects if holds_objects(place) else _read_table
+    try:
+        lists, stated, counts = (_read_trec if place.is_dir() else read)(place)
+    except PairsError as error:
+        raise CandidateError(str(error)) from error
+    if not lists:
+        raise CandidateError(f"{display_path(place)}: there is no candidate list in it")
+    if not stated:
+        lists = [one.shuffled(seed, number) for number, one in enumerate(lists)]
+    files = [place / name for name in TREC_FILES] if place.is_dir() else [place]
+    recipe = {
+        "source": display_path(place),
+        "sha256": {file.name: sha256(file) for file in files},
+        "order": "as the source states it" if stated else f"shuffled with seed {seed}",
+        **counts,
+        **count_lists(lists),
+    }
+    return RankingTest(lists, recipe)
+
+
+Source = tuple[list[CandidateList], bool, dict[str, int]]  # whether it states an order; counts
+
+
+def _usable(text: Any) -> Any:
+    if reason := text_problem(text):
+        raise ValueError(REASONS[reason])
+    return text.strip()
+
+
+Text = Annotated[str, BeforeValidator(_usable)]
+Name = Annotated[Text, BeforeValidator(lambda name: "" if name is None else str(name))]
+Grade = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[Grade, Field(gt=0)]
+
+
+class _Object(BaseModel, strict=True):
+    query: Text
+    positive: list[Text]
+    negative: list[Text]
+    grades: list[Positive] | None = None
+    missed: list[Positive] = []
+    kinds: list[Literal[tuple(KINDS)]] = []  # type: ignore[valid-type]
+    order: list[int] | None = None
+
+
+class _TableRow(BaseModel):
+    query_id: Name
+    query: Text
+    candidate: Text
+    label: Grade
+    rank: FiniteFloat = 0.0
+
+
+TREC_TEXT = create_model("TrecText", id=Text, text=Text)
+JUDGEMENT = create_model("Judgement", query=Text, iteration=str, document=Text, grade=FiniteFloat)
+RETRIEVAL = create_model(
+    "Retrieval", query=Text, q0=str, document=Text, rank=FiniteFloat, score=FiniteFloat, tag=str
+)
+
+
+def _read_objects(file: Path) -> Source:
+    lists, stated = [], []
+
+    def take(row: _Object) -> None:
+        candidates = (*row.positive, *row.negative)
+        count, grades = len(candidates), row.grades
+        grades = [1.0] * len(row.positive) if grades is None else grades
+        if not count and not row.missed:
+            raise ValueError(f"the query {row.query!r} has no candidates")
+        if twice := [text for text, times in Counter(candidates).items() if times > 1]:
+            raise ValueError(f"the candidate {twice[0]!r} occurs twice among positive and negative")
+        if len(grades) != len(row.positive) or len(row.kinds) not in (0, count):
+            raise ValueError("grades must be one per positive, kinds one per candidate")
+        if row.order is not None and sorted(row.order) != list(range(count)):
+            raise ValueError(f"order must hold each of 0 to {count - 1} once, not {row.order!r}")
+        relevance = (*grades, *(0.0 for _ in row.negative))
+        one = CandidateList(row.query, candidates, relevance, tuple(row.missed), tuple(row.kinds))
+        lists.append(one if row.order is None else one.ordered(row.order))
+        stated.append(row.order is not None)
+
+    _each_row(file, _Object, take)
+    if any(stated) and not all(stated):
+        text = f"{sum(stated)} of {len(stated)} rows have a field 'order': all or none"
+        raise CandidateError(f"{display_path(file)}: {text}")
+    return lists, any(stated), {}
+
+
+def _read_table(file: Path) -> Source:
+    found: dict[str, dict[str, _TableRow]] = {}  # query_id -> candidate -> row
+
+    def take(row: _TableRow) -> None:
+        rows = found.setdefault(row.query_id, {})
+        first = next(iter(rows.values()), row).query
+        if first != row.query:
+            raise ValueError(
+                f"the query is {row.query!r}, but above {first!r} for {row.query_id!r}"
+            )
+        _add(rows, row.candidate, row)
+
+    _each_row(file, _TableRow, take)
+    stated, lists = False, []
+    for rows in found.values():
+        ranked = sorted(rows.values(), key=lambda row: row.rank)
+        stated = "rank" in ranked[0].model_fields_set
+        texts, relevance = zip(*((row.candidate, row.label) for row in ranked), strict=True)
+        lists.append(CandidateList(ranked[0].query, texts, relevance))
+    return lists, stated, {}
+
+
+def _read_trec(folder: Path) -> Source:
+    """A list for each judged query, in the order of `qrels`; candidates by score, then rank."""
+    if absent := [name for name in TREC_FILES if not (folder / name).is_file()]:
+        raise CandidateError(
+            f"{display_path(folder)}: there is no {absent[0]!r} in it; a folder of TREC files has "
+            + ", ".join(TREC_FILES)
+        )
+    queries, documents = _trec_texts(folder / "queries.tsv"), _trec_texts(folder / "documents.tsv")
+    judged: dict[str, dict[str, float]] = {}
+    runs: dict[str, dict[str, tuple[float, float]]] = {}
+
+    def judge(row: Any) -> None:
+        if row.query not in queries:
+            raise ValueError(f"the query {row.query!r} has no text in queries.tsv")
+        _add(judged.setdefault(row.query, {}), row.document, max(0.0, row.grade))
+
+    def retrieve(row: Any) -> None:
+        if row.document not in documents:
+            raise ValueError(f"the document {row.document!r} has no text in documents.tsv")
+        _add(runs.setdefault(row.query, {}), row.document, (-row.score, row.rank))
+
+    _each_row(folder / "qrels", JUDGEMENT, judge, _lines(folder / "qrels", 4))
+    _each_row(folder / "run", RETRIEVAL, retrieve, _lines(folder / "run", 6))
+    lists, merged = [], 0
+    for query, grades in judged.items():
+        run = runs.get(query, {})
+        ranked = sorted(run, key=lambda name: (run[name], name))
+        # Documents with one text are one candidate, with the highest of their grades.
+        best: dict[str, float] = {}  # text -> grade
+        for name, grade in grades.items():
+            text = documents.get(name, f"\0{name}")  # a judged one outside the run may lack a text
+            best[text] = max(grade, best.get(text, 0.0))
+        candidates = tuple(dict.fromkeys(documents[name] for name in ranked))
+        merged += len(ranked) - len(candidates)
+        relevance = tuple(best.get(text, 0.0) for text in candidates)
+        missed = tuple(g for text, g in best.items() if g > 0 and text not in candidates)
+        kinds = tuple(
+            "unjudged" if text not in best else "positive" if best[text] > 0 else "labelled"
+            for text in candidates
+        )
+        lists.append(CandidateList(queries[query], candidates, relevance, missed, kinds))
+    counts = {
+        "equal_texts_merged": merged,
+        "unjudged_candidates": sum(one.kinds.count("unjudged") for one in lists),
+        "queries_without_run": len(judged.keys() - runs.keys()),
+        "queries_without_judgement": len(runs.keys() - judged.keys()),
+    }
+    return lists, True, counts
+
+
+def _trec_texts(file: Path) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    _each_row(file, TREC_TEXT, lambda row: _add(texts, row.id, row.text), _lines(file, 2, "\t"))
+    return texts
+
+
+def _add(found: dict[str, Any], name: str, value: Any) -> None:
+    if name in found:
+        raise ValueError(f"{name!r} occurs twice")
+    found[name] = value
+
+
+def _lines(file: Path, width: int, separator: str | None = None) -> Iterator[Record]:
+    with opened(file) as raw:
+        for line, text in enumerate(text_lines(raw, file.name), start=1):
+            if text.strip():
+                yield line, *text.split(separator, width - 1)
+
+
+def _each_row(
+    file: Path,
+    model: type[BaseModel],
+    take: Callable[[Any], None],
+    lines: Iterable[Record] | None = None,
+) -> None:
+    """Check each row by the model and give it to `take`; refuse the file if any row is wrong."""
+    required = {name: name for name, of in model.model_fields.items() if of.is_required()}
+    optional = [name for name in model.model_fields if name not in required]
+    problems: dict[str, list[str]] = {}  # kind -> each row that has it
+    for record in lines or file_records(file, required, optional):
+        if isinstance(record, BadRow):
+            problems.setdefault(f"{record.reason} {record.column}", []).append(str(record))
+            continue
+        values = zip(model.model_fields, record[1:], strict=False)
+        try:
+            take(model.model_validate({name: v for name, v in values if v is not ABSENT}))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            column, what = first["loc"][0], first["msg"].removeprefix("Value error, ")
+            row = f"line {record[0]}, column {column}: {what}: {repr(first['input'])[:80]}"
+            problems.setdefault(f"{column} {what}", []).append(row)
+        except ValueError as error:
+            problems.setdefault(str(record[0]), []).append(f"line {record[0]}: {error}")
+    if not problems:
+        return
+    shown = [
+        rows[0] + f" (and {len(rows) - 1:,} more like it)" * (len(rows) > 1)
+        for rows in itertools.islice(problems.values(), PROBLEMS_SHOWN)
+    ]
+    if holds_objects(file) and any(kind.startswith("missing_column") for kind in problems):
+        shown.append(f"each line must be like {LIST_SHAPE}")
+    count, text = sum(map(len, problems.values())), "\n  ".join(shown)
+    raise CandidateError(f"{display_path(file)}: {count:,} bad rows\n  {text}")

@@ -30,10 +30,7 @@ def normalised(text: str) -> str:
 
 
 class OverlapIndex:
-    """An inverted index from characters to the texts that have them.
-
-    A query costs the length of its characters' lists, not the number of texts.
-    """
+    """An inverted index from characters to texts: a query costs the length of its lists only."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         from sklearn.feature_extraction.text import CountVectorizer

@@ -1,49 +1,29 @@
-"""Labelled text pairs, read from many formats and checked row by row.
-
-A pair has `sentence_0` (the query), `sentence_1` (the candidate) and `label`, the relevance of the
-candidate in [0, 1]. Every row that cannot be used is kept as a `BadRow` with its line and reason.
-"""
+"""Labelled text pairs, read from many formats and checked row by row."""
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from workbench.data.readers import (
-    COLUMNS,
-    BadRow,
-    PairsError,
-    check_rows,
-    file_records,
-    hub_records,
-    other_scale,
-    remedy,
-)
+from workbench.data import readers
+from workbench.data.readers import COLUMNS, BadRow, PairsError
 from workbench.files import display_path, project_path, sha256
 
 Float32Array = NDArray[np.float32]
 TextPair = tuple[str, str]
 
 
-@dataclass(frozen=True)
-class LabelledPairs:
-    """What a source held.
+class LabelledPairs(NamedTuple):
+    """What a source held, and its name as shown to people."""
 
-    Attributes:
-        frame: the usable rows: `sentence_0`, `sentence_1` (str), `label` (float), `line` (int).
-        bad_rows: the others, in file order.
-        source: path or `hub:` name as shown to people.
-        sha256: of the file's bytes; empty for a `hub:` source.
-    """
-
-    frame: pd.DataFrame
-    bad_rows: tuple[BadRow, ...]
+    frame: pd.DataFrame  # usable rows: sentence_0, sentence_1 (str), label (float), line (int)
+    bad_rows: tuple[BadRow, ...]  # the others, in file order
     source: str
-    sha256: str
+    sha256: str  # of the file's bytes; empty for a `hub:` source
 
     @property
     def rows_read(self) -> int:
@@ -65,7 +45,8 @@ def read_pairs(
 
     Args:
         source: a path, or `hub:name[:config][:split]` (split `train` unless given).
-        columns: the source's names of `sentence_0`, `sentence_1` and `label`, where they differ.
+        columns: the source's names of `sentence_0` (the query), `sentence_1` (the candidate) and
+            `label` (the relevance), where they differ.
         on_bad_rows: `report` returns bad rows with the good ones, `fail` raises on the first.
         label_map: the value in [0, 1] of each label, such as `-1=0,1=1`; empty for such labels.
 
@@ -75,23 +56,27 @@ def read_pairs(
     Raises:
         PairsError: the source cannot be read, lacks a column, or has no usable row; its labels are
             on another scale; or it has a bad row and `on_bad_rows` is `fail`.
+
+    Example:
+        >>> len(read_pairs("data/sample_pairs.csv").frame)
+        2000
     """
     if on_bad_rows not in ("report", "fail"):
         raise PairsError(f"on_bad_rows is {on_bad_rows!r}; it must be 'report' or 'fail'")
     names = dict(zip(COLUMNS, COLUMNS, strict=True)) | dict(columns or {})
     if str(source).startswith("hub:"):
         shown, digest = str(source), ""
-        good, bad = check_rows(hub_records(str(source), names), label_map)
+        good, bad = readers.check_rows(readers.hub_records(shown, names), label_map)
     else:
         path = project_path(source)
-        good, bad = check_rows(file_records(path, names), label_map)
+        good, bad = readers.check_rows(readers.file_records(path, names), label_map)
         shown, digest = display_path(path), sha256(path)
-    if scale := other_scale(good, bad):
+    if scale := readers.other_scale(good, bad):
         raise PairsError(f"{shown}: {scale}")
     if bad and on_bad_rows == "fail":
         raise PairsError(f"{shown}: {len(bad)} bad rows, the first at {bad[0]}")
     if not good:
-        first = f"; the first problem is at {bad[0]} -> {remedy(bad)}" if bad else ""
+        first = f"; the first problem is at {bad[0]} -> {readers.remedy(bad)}" if bad else ""
         raise PairsError(f"{shown}: no usable pair in it{first}")
     frame = pd.DataFrame(good, columns=["line", *COLUMNS])[[*COLUMNS, "line"]]
     return LabelledPairs(frame, tuple(bad), shown, digest)

@@ -1,7 +1,8 @@
 """The one reader of rows: labelled pairs, candidate tables and files to score, in every format.
 
 Rows come with their line numbers and unchecked values; malformed rows come as `BadRow`. To add a
-file format, write a function like `_json_lines` and register it in `FORMATS`.
+file format, write a function like `_json_lines` and register it in `FORMATS`; to add a
+compression, register what opens it in `COMPRESSIONS`.
 """
 
 import csv
@@ -16,9 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from itertools import count, repeat
-from operator import itemgetter
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from workbench.files import display_path
 
@@ -26,9 +26,10 @@ COLUMNS = ("sentence_0", "sentence_1", "label")
 ABSENT: Any = object()  # the value of an optional column that the source does not have
 MAX_TEXT = 1_000_000  # characters of a text, in every format; a longer one is a bad row
 MAX_LINE = 50_000_000  # characters of a line, which bounds the memory; a longer one is refused
+MAX_PAGE = 2**27  # bytes of a Parquet page when decompressed, which bounds the memory too
 PARQUET_ROWS = 64  # decoded at once: a small file can repeat one long text very often
-SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 SAVE_AS_UTF8 = "save it as 'CSV UTF-8'"
+COMPRESSIONS: dict[str, Callable[[Path], Any]] = {".gz": gzip.open}
 REASONS = {
     "ragged_line": "the line has more or fewer fields than the header",
     "broken_quotes": "a quotation mark is opened and never closed, or closed in mid-field",
@@ -74,7 +75,7 @@ class BadRow(NamedTuple):
 
 Record = tuple[Any, ...]  # line, then the values of the columns asked for
 GoodRow = tuple[int, str, str, float]  # line, sentence_0, sentence_1, label
-Bytes = BinaryIO | gzip.GzipFile
+Bytes = io.BufferedReader | gzip.GzipFile
 Names = Mapping[str, str]  # role, such as sentence_0 -> the source's column
 
 
@@ -93,31 +94,34 @@ def excerpt(value: Any) -> str:
 
 
 def suffix_of(path: Path) -> tuple[str, str]:
-    """The format in a file's name, such as `.csv`, and `.gz` if the file is in gzip."""
+    """The format in a file's name, such as `.csv`, and its compression, such as `.gz`, or empty."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
-    zipped = suffixes.pop() if suffixes[-1:] == [".gz"] else ""
-    return suffixes[-1] if suffixes else "", zipped
+    packed = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else ""
+    return suffixes[-1] if suffixes else "", packed
+
+
+def holds_objects(path: Path) -> bool:
+    """Whether the rows of a file are JSON objects, which can hold lists."""
+    return FORMATS.get(suffix_of(path)[0]) is _json_lines
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Bytes]:
-    """The bytes of a file, decompressed where it is in gzip.
+    """The bytes of a file, decompressed.
 
     Raises:
-        PairsError: within the block, if the gzip file is damaged or cut off.
+        PairsError: within the block, if the file cannot be read, or not to its end.
     """
     try:
-        with gzip.open(path) if suffix_of(path)[1] else path.open("rb") as file:
+        with COMPRESSIONS.get(suffix_of(path)[1], partial(open, mode="rb"))(path) as file:
             yield file
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise PairsError(f"{path.name}: not a complete gzip file ({error})") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise PairsError(f"{path.name}: cannot be read to its end ({error})") from error
 
 
 def text_lines(file: Bytes, name: str) -> Iterator[str]:
     """The lines of a file as text; bytes that are not UTF-8 become lone surrogates."""
-    start = file.read(4)
-    file.seek(0)
-    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+    if file.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise PairsError(f"{name}: the file is UTF-16; convert it first: iconv -f UTF-16 -t UTF-8")
     with io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="") as lines:
         for number, line in enumerate(iter(partial(lines.readline, MAX_LINE), ""), start=1):
@@ -142,143 +146,122 @@ def file_records(
     Raises:
         PairsError: no such file or format, a column is missing, or the file is damaged.
     """
-    read = FORMATS.get(suffix_of(path)[0])
-    if read is None:
-        known = ", ".join(FORMATS)
-        hint = f". Is it a spreadsheet? Then {SAVE_AS_UTF8}" * (suffix_of(path)[0] in SPREADSHEETS)
+    suffix = suffix_of(path)[0]
+    if suffix not in FORMATS:
+        known, packed = ", ".join(FORMATS), ", ".join(COMPRESSIONS)
+        sheet = suffix in (".xlsx", ".xls", ".ods", ".numbers")
+        hint = f". Is it a spreadsheet? Then {SAVE_AS_UTF8}" if sheet else ""
         raise PairsError(
-            f"{path.name}: the name must end in one of {known} (optionally + .gz){hint}"
+            f"{path.name}: the name must end in one of {known} (optionally + {packed}){hint}"
         )
     if not path.is_file():
-        raise PairsError(
-            f"{display_path(path)}: there is no such file (a relative path starts at "
-            "the project's root)"
-        )
+        shown = f"{display_path(path)}: there is no such file"
+        raise PairsError(f"{shown} (a relative path starts at the project's root)")
     with opened(path) as file:
-        yield from read(file, path.name, names, optional)
+        yield from FORMATS[suffix](file, path.name, names, optional)
 
 
-QUOTED: dict[str, Any] = {"strict": True}  # ways to read a row, for `csv.reader`
-ESCAPED = QUOTED | {"escapechar": "\\"}
-LITERAL: dict[str, Any] = {"quoting": csv.QUOTE_NONE}
+class _Table:
+    """The lines of a delimited file: those of the last row, `taken`, and those given back."""
+
+    def __init__(self, lines: Iterator[str], delimiter: str) -> None:
+        csv.field_size_limit(MAX_LINE)
+        self.lines, self.delimiter = lines, delimiter
+        self.taken, self.ahead = list[str](), deque[str]()
+
+    def line(self) -> str:
+        return self.ahead.popleft() if self.ahead else next(self.lines, "")
+
+    def take(self) -> Iterator[str]:
+        self.taken = []
+        while line := self.line():
+            self.taken.append(line)
+            yield line
+
+    def parse(self, **style: Any) -> list[str]:
+        """The fields of the next row; none if it cannot be read, or at the end of the file."""
+        try:
+            return next(csv.reader(self.take(), delimiter=self.delimiter, strict=True, **style), [])
+        except csv.Error:
+            return []
+
+    def cells(self) -> list[list[str]]:
+        """The fields of each line that was taken, without quoting."""
+        return [text.rstrip("\r\n").split(self.delimiter) for text in self.taken]
 
 
 def _delimited(
     file: Bytes, name: str, names: Names, optional: Sequence[str], delimiter: str
 ) -> Iterator[Record | BadRow]:
-    table = _Table(text_lines(file, name), delimiter)
-    try:
-        header = [printable(field).strip() for field in table.header()]
-    except csv.Error as error:
-        raise PairsError(f"{name}, line 1: the header cannot be read: {error}") from error
-    _check_columns(header, name, names, optional)
-    width = len(header)
-    columns = (*names.values(), *optional)
-    pick = itemgetter(*(header.index(one) if one in header else width for one in columns))
-    label = header.index(names["label"]) if "label" in names else None
-    for line, row, text in table.rows(width, label):
-        if row is not None and len(row) == width:
-            yield line, *pick([*row, ABSENT])
-        else:
-            reason = "ragged_line" if row is not None or '"' not in text else "broken_quotes"
-            yield BadRow(line, reason, "", excerpt(text.rstrip("\r\n")))
-
-
-class _Table:
-    """The lines of a delimited file, taken together to rows.
-
-    A row that can be read in no way costs its first line only: the lines after it are read again.
+    """The rows of a CSV or TSV; one that cannot be read costs its first line only.
 
     - In a CSV, quotation marks quote; inside a quoted text they are doubled or have a backslash.
     - In a TSV, a quotation mark that quotes nothing is a character, unless the file quotes every
       text. Most programs write TSV files without quoting.
-    - A quoted text over several lines that look like rows (`_merges`) is never one text.
     """
+    table = _Table(text_lines(file, name), delimiter)
+    header = [printable(field).strip() for field in table.parse()]
+    _check_columns(header, name, names, optional)
+    width, columns, line = len(header), (*names.values(), *optional), 1
+    places = [header.index(one) if one in header else width for one in columns]
+    label = header.index(names["label"]) if "label" in names else None
+    quoted = None if delimiter == "\t" and table.taken[0][0] != '"' else True
+    while True:
+        line, again = line + len(table.taken), bool(table.ahead)
+        if not (text := table.line()):
+            return
+        table.taken, row = [text], text.rstrip("\r\n").split(delimiter)
+        if quoted is None:
+            texts = [cell for cell in row if isinstance(_number(cell), str)]
+            quoted = all(cell[:1] == cell[-1:] == '"' for cell in texts)
+        if '"' in text:
+            row = _quoted_row(table, width, label, quoted, again)
+        elif row == [""]:  # a blank line is no row
+            continue
+        if len(row) == width:
+            row.append(ABSENT)
+            yield line, *map(row.__getitem__, places)
+        else:
+            reason = "ragged_line" if row else "broken_quotes"
+            yield BadRow(line, reason, "", excerpt(text.rstrip("\r\n")))
 
-    def __init__(self, lines: Iterator[str], delimiter: str) -> None:
-        csv.field_size_limit(MAX_LINE)
-        self.lines, self.delimiter, self.ahead = lines, delimiter, deque[str]()
-        self.number, self.width = 0, 0
-        self.label: int | None = None
-        self.styles = (QUOTED, LITERAL) if delimiter == "\t" else (QUOTED, ESCAPED)
-        self.all_quoted = delimiter != "\t"
 
-    def header(self) -> list[str]:
-        """The fields of the first row; none for an empty file."""
-        taken: list[str] = []
-        fields = next(csv.reader(self._feed(taken), delimiter=self.delimiter, strict=True), [])
-        self.number = len(taken)
-        self.all_quoted |= taken[:1] != [] and taken[0].startswith('"')
-        if not self.all_quoted and (first := next(self.lines, "")):
-            self.ahead.append(first)
-            texts = [cell for cell in self._cells(first) if isinstance(_number(cell), str)]
-            self.all_quoted = all(cell[:1] == cell[-1:] == '"' for cell in texts)
-        return fields
+def _quoted_row(
+    table: _Table, width: int, label: int | None, quoted: bool, again: bool
+) -> list[str]:
+    """The fields of the row that begins with the line just taken; none if they cannot be told.
 
-    def rows(self, width: int, label: int | None) -> Iterator[tuple[int, list[str] | None, str]]:
-        """Line, fields (None if the row cannot be read) and first line of every row.
+    `again` says that the line belongs to a row that could not be read.
+    """
+    tsv = table.delimiter == "\t"
+    for style in ({}, {"quoting": csv.QUOTE_NONE} if tsv else {"escapechar": "\\"}):
+        table.ahead.extendleft(reversed(table.taken))
+        row, text = table.parse(**style), "".join(table.taken)
+        odd = again and not tsv and text.count('"') % 2
+        needless = not style and not quoted and _quotes_needlessly(text)
+        if len(row) == width and not (odd or needless or _merges(table.cells(), width, label)):
+            return row
+    table.ahead.extendleft(reversed(table.taken))
+    next(table.take())
+    return []
 
-        Args:
-            width: fields of a row.
-            label: the place of the field that holds a label, if there is one.
-        """
-        self.width, self.label = width, label
-        while self.ahead or (text := next(self.lines, "")):
-            again = bool(self.ahead)  # a line of a row that could not be read
-            text = self.ahead.popleft() if self.ahead else text
-            line = self.number + 1
-            if '"' not in text:
-                self.number = line
-                if text.strip("\r\n"):  # a blank line is no row
-                    yield line, self._cells(text), text
-                continue
-            self.ahead.appendleft(text)
-            yield line, self._quoted_row(again), text
 
-    def _quoted_row(self, again: bool) -> list[str] | None:
-        """The fields of the next row, which has a quotation mark; None if none fit."""
-        for style in self.styles:
-            taken: list[str] = []
-            try:
-                row = next(csv.reader(self._feed(taken), delimiter=self.delimiter, **style))
-            except csv.Error:
-                row = []
-            odd = again and self.delimiter != "\t" and "".join(taken).count('"') % 2
-            needless = style is QUOTED and not self.all_quoted and self._quotes_needlessly(taken)
-            if len(row) == self.width and not (odd or needless or self._merges(taken)):
-                self.number += len(taken)
-                return row
-            self.ahead.extendleft(reversed(taken))
-        self.ahead.popleft()
-        self.number += 1
-        return None
+def _quotes_needlessly(text: str) -> bool:
+    """Whether a field of a TSV is in quotation marks for no reason: then they are characters."""
+    return any(
+        len(cell) > 1 and cell[0] == cell[-1] == '"' and not {*'",\n\r'} & {*cell[1:-1]}
+        for cell in text.rstrip("\r\n").split("\t")
+    )
 
-    def _feed(self, taken: list[str]) -> Iterator[str]:
-        """The lines to come; those that were used are in `taken`."""
-        while text := self.ahead.popleft() if self.ahead else next(self.lines, ""):
-            taken.append(text)
-            yield text
 
-    def _cells(self, text: str) -> list[str]:
-        return text.rstrip("\r\n").split(self.delimiter)
-
-    def _quotes_needlessly(self, taken: Sequence[str]) -> bool:
-        """Whether a field is in quotation marks for no reason, so that they are characters."""
-        return any(
-            len(cell) > 1 and cell[0] == cell[-1] == '"' and not {*'",\n\r'} & {*cell[1:-1]}
-            for cell in self._cells("".join(taken))
-        )
-
-    def _merges(self, taken: Sequence[str]) -> bool:
-        """Whether the lines of one row look like rows themselves."""
-        lines = [self._cells(text) for text in taken]
-        whole = [len(cells) == self.width for cells in lines]
-        if len(lines) == 1 or not whole[0]:
-            return False
-        if self.label is None:
-            return all(whole)
-        first = isinstance(_number(lines[0][self.label]), float)
-        return first or (all(whole) and isinstance(_number(lines[-1][self.label]), str))
+def _merges(lines: Sequence[Sequence[str]], width: int, label: int | None) -> bool:
+    """Whether the lines of one row look like rows themselves: then they are no single text."""
+    whole = [len(cells) == width for cells in lines]
+    if len(lines) == 1 or not whole[0] or label is None:
+        return len(lines) > 1 and all(whole)
+    if isinstance(_number(lines[0][label]), float):
+        return True
+    return all(whole) and isinstance(_number(lines[-1][label]), str)
 
 
 def _json_lines(
@@ -308,21 +291,85 @@ def _once(items: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _parquet(file: Bytes, name: str, names: Names, optional: Sequence[str]) -> Iterator[Record]:
+    with _parquet_file(file, name) as (table, largest_page):
+        header, columns, line = table.schema_arrow.names, (*names.values(), *optional), count(1)
+        _check_columns(header, name, names, optional)
+        known = [one for one in columns if one in header]
+        at_once = min(PARQUET_ROWS, MAX_PAGE // largest_page)
+        for batch in table.iter_batches(at_once, columns=known):
+            fields = [batch[one].to_pylist() if one in known else repeat(ABSENT) for one in columns]
+            for row in zip(*fields, strict=False):
+                yield next(line), *row
+
+
+def read_parquet(path: Path) -> Any:
+    """A Parquet file as a data frame.
+
+    Raises:
+        PairsError: it is damaged, or has a page larger than `MAX_PAGE`.
+    """
+    with opened(path) as file, _parquet_file(file, path.name) as (table, _):
+        return table.read().to_pandas()
+
+
+@contextmanager
+def _parquet_file(file: Bytes, name: str) -> Iterator[tuple[Any, int]]:
+    """A file that is opened, and the bytes of its largest page, decompressed (1 or more).
+
+    A page says how large it is in its own header; the file's metadata may say less.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(file)
-        known, line = set(table.schema_arrow.names), count(1)
-        _check_columns(table.schema_arrow.names, name, names, optional)
-        columns = (*names.values(), *optional)
-        present = [one for one in columns if one in known]
-        for batch in table.iter_batches(PARQUET_ROWS, columns=present):
-            fields = [batch[one].to_pylist() if one in known else repeat(ABSENT) for one in columns]
-            for row in zip(*fields, strict=False):
-                yield next(line), *row
-    except (pa.ArrowException, OSError) as error:
+        table, largest = pq.ParquetFile(file), 1
+        groups = [table.metadata.row_group(place) for place in range(table.num_row_groups)]
+        for chunk in (group.column(n) for group in groups for n in range(group.num_columns)):
+            place = min(filter(None, (chunk.dictionary_page_offset, chunk.data_page_offset)))
+            end = place + chunk.total_compressed_size
+            while place < end:
+                file.seek(place)
+                header = _page_header(file)
+                place, largest = file.tell() + header[3] // 2, max(largest, header[2] // 2)
+                if largest > MAX_PAGE:
+                    raise PairsError(
+                        f"{name}, column {chunk.path_in_schema!r}: a page has {largest:,} bytes "
+                        f"when decompressed, and {MAX_PAGE:,} are allowed; write smaller pages"
+                    )
+        yield table, largest
+    except PairsError:
+        raise
+    except (pa.ArrowException, ArithmeticError, LookupError, OSError, ValueError) as error:
         raise PairsError(f"{name}: not a Parquet file ({error})") from error
+
+
+def _page_header(file: Bytes) -> dict[int, int]:
+    """The numbers of a struct in Thrift's compact protocol, by field and in zigzag encoding.
+
+    Of a page, 2 is the size when decompressed and 3 as it is stored (see `parquet.thrift`).
+    """
+
+    def number() -> int:
+        value = 0
+        for shift in range(0, 64, 7):
+            byte = file.read(1)[0]
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+        raise ValueError("a number is too long")
+
+    numbers, field = {}, 0
+    while head := file.read(1)[0]:
+        field, kind = field + (head >> 4), head & 15
+        if head < 16 or field > 15 or kind in (3, 7, 9, 10, 11, 13):
+            raise ValueError("the header of a page is wrong")
+        if kind == 12:
+            _page_header(file)
+        elif kind == 8:  # bytes
+            file.seek(number(), io.SEEK_CUR)
+        elif kind > 2:  # not true or false
+            numbers[field] = number()
+    return numbers
 
 
 FORMATS: dict[str, Callable[[Bytes, str, Names, Sequence[str]], Iterator[Record | BadRow]]] = {
@@ -339,24 +386,25 @@ def _check_columns(
     """Refuse a header that lacks one of the columns or has one twice."""
     if twice := [one for one in (*names.values(), *optional) if header.count(one) > 1]:
         raise PairsError(f"{name}, line 1: the column {twice[0]!r} occurs twice")
-    for role, column in names.items():
-        if column in header:
-            continue
-        free = [other for other in header if other not in names.values()]
-        near = difflib.get_close_matches(column, free, 1)
-        separator = next((one for one in ";,\t|" if len(header) == 1 and one in header[0]), "")
-        advice = f" (did you mean {near[0]!r}?)" if near and not separator else ""
-        if any("\\x" in field for field in header):
-            advice += f". The header is not UTF-8: {SAVE_AS_UTF8}"
-        elif separator:
-            advice += f". The separator seems to be {separator!r}: use commas in .csv, tabs in .tsv"
-        elif any(isinstance(_number(field), float) for field in header):
-            advice += ". The first line seems to be a row: put the names of the columns above it"
-        elif {*names} <= {*COLUMNS}:
+    lacking = [(role, column) for role, column in names.items() if column not in header]
+    if not lacking:
+        return
+    role, column = lacking[0]
+    near = difflib.get_close_matches(column, {*header} - {*names.values()}, 1)
+    separator = next((one for one in ";,\t|" if len(header) == 1 and one in header[0]), "")
+    if any("\\x" in field for field in header):
+        advice = f". The header is not UTF-8: {SAVE_AS_UTF8}"
+    elif separator:
+        advice = f". The separator seems to be {separator!r}: use commas in .csv, tabs in .tsv"
+    elif any(isinstance(_number(field), float) for field in header):
+        advice = ". The first line seems to be a row: put the names of the columns above it"
+    else:
+        advice = f" (did you mean {near[0]!r}?)" if near else ""
+        if {*names} <= {*COLUMNS}:
             advice += f". Say which one holds {role} with the parameter {role}_column"
-        raise PairsError(
-            f"{name}, line 1: there is no column {column!r}; the columns are {list(header)}{advice}"
-        )
+    raise PairsError(
+        f"{name}, line 1: there is no column {column!r}; the columns are {list(header)}{advice}"
+    )
 
 
 def hub_records(source: str, names: Names) -> Iterator[Record]:
@@ -367,8 +415,7 @@ def hub_records(source: str, names: Names) -> Iterator[Record]:
     """
     import datasets
 
-    name, _, rest = source.removeprefix("hub:").partition(":")
-    config, _, split = rest.partition(":")
+    name, config, split = (*source.removeprefix("hub:").split(":", 2), "", "")[:3]
     try:
         if config and not split and config not in datasets.get_dataset_config_names(name):
             config, split = "", config
@@ -386,9 +433,9 @@ def parse_label(value: Any) -> float | str:
     number = _number(value)
     if isinstance(number, str):
         return "label_not_a_number" if number else "label_missing"
-    if math.isnan(number):
-        return "label_nan"
-    return number if 0.0 <= number <= 1.0 else "label_out_of_range"
+    if 0.0 <= number <= 1.0:
+        return number
+    return "label_nan" if math.isnan(number) else "label_out_of_range"
 
 
 def _number(value: Any) -> float | str:
@@ -404,17 +451,18 @@ def read_label_map(text: str) -> dict[float | str, float]:
     """The value in [0, 1] of each label, from a text such as `-1=0,1=1` or `no=0,yes=1`.
 
     Raises:
-        PairsError: it is no such text.
+        PairsError: it is no such text; the message says what was given and what is expected.
     """
-    parts = [part.rpartition("=") for part in text.split(",") if part.strip()]
+    parts = [part.rpartition("=") for part in str(text or "").split(",") if part.strip()]
     mapping = {_number(label): parse_label(value) for label, _, value in parts}
-    wrong = [value for value in mapping.values() if isinstance(value, str)]
-    if wrong or "" in mapping or len(mapping) < len(parts):
+    values = {label: value for label, value in mapping.items() if isinstance(value, float)}
+    right = isinstance(text, str) and len(values) == len(parts) and "" not in values
+    if not right or bool(values) != bool(text):
         raise PairsError(
-            f"label_map {text!r}: must name each label once with its value from 0 to 1, "
-            "such as 0=0,1=0.3,2=0.7,3=1"
+            f"label_map is {text!r}, but must name each label once with its value from 0 to 1, "
+            "such as no=0,yes=1 or 0=0,1=0.3,2=0.7,3=1"
         )
-    return {label: value for label, value in mapping.items() if isinstance(value, float)}
+    return values
 
 
 def other_scale(good: Sequence[GoodRow], bad: Sequence[BadRow]) -> str:
@@ -423,9 +471,9 @@ def other_scale(good: Sequence[GoodRow], bad: Sequence[BadRow]) -> str:
     if len(odd) < 2 or len(odd) < (len(good) + len(bad)) / 20:
         return ""
     found = sorted({float(value) for value in odd} | {row[3] for row in good})
-    if len(found) == 1:
-        return ""
     low, high = found[0], found[-1]
+    if low == high:
+        return ""
     text = f"the labels are from {low:g} to {high:g}, not in [0, 1]: "
     if len(found) > 20 or math.isinf(high - low):
         return f"{text}bring them to that scale"
@@ -441,12 +489,10 @@ def remedy(bad: Sequence[BadRow]) -> str:
 
 def text_problem(value: Any) -> str:
     """Why the value is no usable text (a key of `REASONS`); empty if it is one."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):
         return "empty_text"
     if not isinstance(value, str):
         return "not_text"
-    if not value.strip():
-        return "empty_text"
     if len(value) > MAX_TEXT:
         return "long_text"
     try:

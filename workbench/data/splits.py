@@ -3,7 +3,7 @@
 Two texts are the same here if they are equal once normalised (case, width, punctuation, spaces).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ import pandas as pd
 from workbench.data import POSITIVE
 from workbench.data.overlap import normalised
 from workbench.data.pairs import LabelledPairs, read_pairs
-from workbench.data.readers import COLUMNS, REASONS
-from workbench.files import display_path, read_json, replacing, write_json
-from workbench.run_folder import RunFolder, set_aside
+from workbench.data.readers import REASONS, PairsError, read_parquet
+from workbench.files import display_path, replacing, write_json
+from workbench.run_folder import RunFolder, read_record, set_aside
 
 SPLITS = ("train", "dev", "test")
 LINES_LISTED = 10_000  # line numbers of bad rows in a manifest, per reason
@@ -53,6 +53,15 @@ def text_groups(pairs: pd.DataFrame) -> np.ndarray:
     return component[edges[0]].astype(np.int64)
 
 
+def meaning_groups(texts: Sequence[str], positive: pd.DataFrame) -> np.ndarray:
+    """A number for each text, shape (texts,), which texts of one meaning share.
+
+    Those are texts that positive pairs connect, and texts that are equal once normalised.
+    """
+    own = pd.DataFrame({"sentence_0": texts, "sentence_1": texts}, dtype=object)
+    return text_groups(pd.concat([own, positive]))[: len(own)]
+
+
 def split_pairs(
     pairs: pd.DataFrame, dev_share: float = 0.1, test_share: float = 0.1, seed: int = 42
 ) -> dict[str, pd.DataFrame]:
@@ -63,13 +72,10 @@ def split_pairs(
     when many pairs are connected.
 
     Args:
-        pairs: columns `sentence_0`, `sentence_1`, `label`; n rows.
+        pairs: columns `sentence_0`, `sentence_1`, `label`; n rows, whose order is kept.
         dev_share: the largest share of the n rows for dev, in [0, 1).
         test_share: the same for test; the sum of the two is below 1.
         seed: the same seed and rows give the same splits.
-
-    Returns:
-        The three splits, rows in their given order.
 
     Raises:
         DataError: the shares are out of range.
@@ -87,14 +93,6 @@ def split_pairs(
             room[split] -= sizes[group]
     split_of_pair = split_of_group[groups]
     return {name: pairs[split_of_pair == name].reset_index(drop=True) for name in SPLITS}
-
-
-def sampled(pairs: pd.DataFrame, max_pairs: int, seed: int) -> pd.DataFrame:
-    """A seeded random sample of `max_pairs` rows in their given order; all for 0 or too many."""
-    if not 0 < max_pairs < len(pairs):
-        return pairs
-    chosen = np.random.default_rng(seed).choice(len(pairs), max_pairs, replace=False)
-    return pairs.iloc[np.sort(chosen)].reset_index(drop=True)
 
 
 def prepare_data(
@@ -119,15 +117,15 @@ def prepare_data(
         run_dir: the run folder; made if absent.
         pairs: the source, as `read_pairs` takes it, or what that has read.
         columns: as `read_pairs` takes them.
-        on_bad_rows: `report` or `fail`.
-        label_map: as `read_pairs` takes it.
+        on_bad_rows: the same.
+        label_map: the same.
         max_pairs: the size of a seeded random sample of the usable rows; 0 for all.
-        dev_share: the largest share of the rows used for dev.
-        test_share: the same for test.
+        dev_share: as `split_pairs` takes it.
+        test_share: the same.
         seed: of the sample and of the split.
         test_pairs: a separate source of the test split, in place of a share of `pairs`. Pairs that
             have a text in common with it are kept out of train and dev, and counted; the positive
-            ones are kept as `data/known.parquet`, so that no list has them as negatives.
+            ones are kept (see `known_positives`), so that no list has them as negatives.
 
     Returns:
         The manifest, as written to `data/manifest.json`.
@@ -135,12 +133,14 @@ def prepare_data(
     Raises:
         PairsError: a source cannot be read or has no usable row.
         DataError: the shares are out of range, or no pair is left to train on.
+
+    Example:
+        >>> prepare_data("/tmp/run", "data/sample_pairs.csv")["rows"]["usable"]
+        2000
     """
     read = partial(read_pairs, columns=columns, on_bad_rows=on_bad_rows, label_map=label_map)
     source = read(pairs) if isinstance(pairs, str) else pairs
-    separate = (
-        read(test_pairs) if isinstance(test_pairs, str) and test_pairs else test_pairs or None
-    )
+    separate = read(test_pairs) if isinstance(test_pairs, str) and test_pairs else test_pairs
     used, known = source.frame, source.frame.head(0)
     settings: dict[str, Any] = {
         "columns": dict(columns or {}),
@@ -151,9 +151,8 @@ def prepare_data(
         "seed": seed,
     }
     if isinstance(separate, LabelledPairs):
-        first, second = (used[name].map(normalised) for name in COLUMNS[:2])
-        texts = {normalised(text) for name in COLUMNS[:2] for text in separate.frame[name]}
-        shared = first.isin(texts) | second.isin(texts)
+        texts = set(_plain(separate.frame).to_numpy().ravel())
+        shared = _plain(used).isin(texts).any(axis=1)
         known = used[shared & (used["label"] >= POSITIVE)]
         used = used[~shared].reset_index(drop=True)
         if used.empty:
@@ -167,18 +166,20 @@ def prepare_data(
             "bad": len(separate.bad_rows),
             "pairs_kept_out_of_train": int(shared.sum()),
         }
-    used = sampled(used, max_pairs, seed)
+    if 0 < max_pairs < len(used):
+        chosen = np.random.default_rng(seed).choice(len(used), max_pairs, replace=False)
+        used = used.iloc[np.sort(chosen)].reset_index(drop=True)
     splits = split_pairs(used, dev_share, 0.0 if separate else test_share, seed)
     if isinstance(separate, LabelledPairs):
         splits["test"] = separate.frame
     manifest = _manifest(source, used, splits, settings)
     folder = RunFolder(run_dir)
-    same = folder.manifest.is_file() and read_json(folder.manifest) == manifest
+    same = read_record(folder.manifest) == manifest
     if not same:
         set_aside(run_dir, MADE_FROM_DATA)
     for name, split in (splits | {"known": known}).items():
         path = folder.split(name)
-        if not same or not path.is_file():
+        if not path.is_file():
             with replacing(path) as temporary:
                 split.to_parquet(temporary, index=False)
     if not same:
@@ -186,20 +187,28 @@ def prepare_data(
     return manifest
 
 
+def _plain(pairs: pd.DataFrame) -> pd.DataFrame:
+    return pairs[["sentence_0", "sentence_1"]].map(normalised)
+
+
 def read_split(run_dir: str | Path, split: str) -> pd.DataFrame:
     """One split (`train`, `dev` or `test`) of the data prepared in a run folder.
 
     Raises:
-        DataError: there is none; notebook 1 prepares it.
+        DataError: there is none, or it is damaged; notebook 1 prepares it.
     """
-    return pd.read_parquet(_prepared(RunFolder(run_dir).split(split)))
+    file = _prepared(RunFolder(run_dir).split(split))
+    try:
+        return read_parquet(file)
+    except PairsError as error:
+        raise DataError(f"{error}: delete {display_path(file)} and run notebook 1 again") from error
 
 
 def known_positives(run_dir: str | Path) -> pd.DataFrame:
     """Positive pairs that are in no split because they share a text with `test_pairs`."""
-    file = RunFolder(run_dir).split("known")
-    empty = {name: pd.Series(dtype=float if name == "label" else object) for name in COLUMNS}
-    return pd.read_parquet(file) if file.is_file() else pd.DataFrame(empty)
+    if RunFolder(run_dir).split("known").is_file():
+        return read_split(run_dir, "known")
+    return pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": np.empty(0)})
 
 
 def read_manifest(run_dir: str | Path) -> dict[str, Any]:
@@ -207,8 +216,9 @@ def read_manifest(run_dir: str | Path) -> dict[str, Any]:
 
     Raises:
         DataError: there is none; notebook 1 prepares it.
+        DamagedError: it does not hold what `prepare_data` writes.
     """
-    return dict(read_json(_prepared(RunFolder(run_dir).manifest)))
+    return dict(read_record(_prepared(RunFolder(run_dir).manifest)))
 
 
 def _prepared(file: Path) -> Path:

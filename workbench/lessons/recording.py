@@ -99,7 +99,7 @@ def recorded() -> Recorded:
     held = {name: scores["rows"][name] for name in ("dev", "test")}
     dev, test = (pairs.iloc[rows].reset_index(drop=True) for rows in held.values())
     train = pairs.drop(index=[*held["dev"], *held["test"]]).reset_index(drop=True)
-    lists = wb.data.read_candidates(recording() / "lists.jsonl")
+    lists = wb.read_test(recording() / "lists.jsonl").lists
     log = wb.read_training_log(recording())
     of_lists = [np.array(row) for row in scores["lists"]]
     of_dev, of_test = np.array(scores["dev"]), np.array(scores["test"])
@@ -125,7 +125,7 @@ def record(run_dir: str | Path) -> Path:
     dev, test = (pairs.iloc[rows] for rows in held.values())
     if wb.read_split(run_dir, "test")["sentence_1"].tolist() != test["sentence_1"].tolist():
         raise RecordingError(f"{run_dir} was split in another way than now: make a new run")
-    lists = wb.data.build_candidates(test.reset_index(drop=True), LIST_SIZE, SPLIT["seed"])
+    lists = wb.build_test(test.reset_index(drop=True), LIST_SIZE, SPLIT["seed"]).lists
     model = wb.scoring.ModelScorer.load(wb.find_model(str(run_dir)))
     asked = [[pair for one in lists for pair in one.pairs()]]
     asked += [list(zip(f["sentence_0"], f["sentence_1"], strict=True)) for f in (dev, test)]

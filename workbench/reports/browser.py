@@ -18,7 +18,7 @@ from workbench.data.overlap import characters
 from workbench.files import write_text
 from workbench.ranking.uncertainty import format_estimate
 from workbench.run_folder import RunFolder
-from workbench.vocabulary.tokens import unknown_token
+from workbench.vocabulary.tokens import tokenize
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
@@ -73,6 +73,8 @@ def browser_records(
     }
     slices = pd.DataFrame({n: pd.cut(features[n], BINS[n][0], labels=BINS[n][1]) for n in features})
     queries = evaluation.per_query.query("scorer == 'model'")["query"]
+    every = list(dict.fromkeys([*queries, *shown["text"]]))
+    tokens = dict(zip(every, tokenize(tokenizer, every), strict=True)) if tokenizer else {}
     records = []
     for number, query in enumerate(queries):
         rows = {name: orders.get((name, number), []) for name in values}
@@ -88,16 +90,10 @@ def browser_records(
                 "rank": min(positives, default=None),
                 "slices": [f"{name}: {own}" for name, own in slices.iloc[number].dropna().items()],
                 "orders": rows,
-                "tokens": {text: _pieces(tokenizer, text) for text in texts} if tokenizer else {},
+                "tokens": {text: [list(one) for one in tokens[text]] for text in texts if tokens},
             }
         )
     return sorted(records, key=SORT_KEYS["worst for the model"])
-
-
-def _pieces(tokenizer: "Tokenizer", text: str) -> list[list[Any]]:
-    encoding = tokenizer.encode(text, add_special_tokens=False)
-    places, unknown = zip(encoding.tokens, encoding.offsets, strict=True), unknown_token(tokenizer)
-    return [[token, start, end, token == unknown] for token, (start, end) in places]
 
 
 def save_browser(run_dir: str | Path, records: Sequence[Mapping[str, Any]]) -> Path:

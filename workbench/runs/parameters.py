@@ -15,6 +15,7 @@ import yaml
 from pydantic import ValidationError
 from yaml.constructor import ConstructorError
 
+from workbench.data.readers import PairsError, read_label_map
 from workbench.files import display_path, found_path, project_path, project_root
 from workbench.ranking.metrics import METRICS
 from workbench.training.recipe import Recipe, setting
@@ -45,7 +46,6 @@ class Parameters(Recipe):
     label_map: str = setting(
         "",
         "for labels on another scale: each with its value in [0, 1]",
-        pattern=r"^(\s*[^=,]+=\s*(0(\.\d*)?|1(\.0*)?|\.\d+)\s*(,|$))*$",
     )
     on_bad_rows: Literal["report", "fail"] = setting("report", "report: set them aside; fail: stop")
     test_pairs: str = setting("", "a file of pairs to test on; empty: a share of the pairs")
@@ -149,6 +149,11 @@ def _unmeant(name: str, value: Any) -> str:
         return f"{name}: must be a number; it is {str(value).lower()}"  # True would count as 1
     if field and isinstance(value, str) and name != "query" and any(ord(c) < 32 for c in value):
         return f"{name}: holds a line break or another control character; it is {value!r}"
+    if name == "label_map" and isinstance(value, str):
+        try:
+            read_label_map(value)
+        except PairsError as error:
+            return str(error)
     return ""
 
 
@@ -160,6 +165,8 @@ def _explain(problem: Any) -> str:
         shown = name[:80] if name.isprintable() else ascii(name)[:80]
         return f"{shown}: there is no such parameter{hint}"
     text = problem["msg"][:1].lower() + problem["msg"][1:]
+    if problem["type"] == "string_pattern_mismatch":
+        text = f"must be {Parameters.model_fields[name].description}"
     return f"{name}: {text}; it is {shortened(value)}"
 
 

@@ -32,7 +32,15 @@ from typing_extensions import TypedDict
 
 from workbench import files
 from workbench.data.pairs import Float32Array, TextPair
-from workbench.data.readers import BadRow, PairsError, bad_text, file_records, printable, suffix_of
+from workbench.data.readers import (
+    BadRow,
+    PairsError,
+    bad_text,
+    file_records,
+    holds_objects,
+    printable,
+    suffix_of,
+)
 from workbench.files import display_path, project_path, sha256
 from workbench.machine import core_count, interrupts_held
 from workbench.models import find_model
@@ -143,7 +151,7 @@ class Job:
 
 def _holds_lists(path: Path) -> bool:
     """Whether a file is JSONL whose first object has a `query` and lists."""
-    if suffix_of(path)[0] != ".jsonl":
+    if not holds_objects(path):
         return False
     records = itertools.islice(file_records(path, {"query": "query"}, LIST_FIELDS), 100)
     objects = (r for r in records if not isinstance(r, BadRow) or r.reason == "missing_column")

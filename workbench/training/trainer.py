@@ -32,7 +32,7 @@ from transformers import PrinterCallback, TrainerState
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 
 from workbench.data import POSITIVE
-from workbench.data.build_lists import build_candidates
+from workbench.data.build_lists import build_test
 from workbench.data.lists import CandidateError, CandidateList
 from workbench.data.pairs import text_pairs
 from workbench.data.readers import COLUMNS
@@ -474,7 +474,7 @@ def _dev_lists(dev: pd.DataFrame, recipe: Recipe, log: TrainingLog) -> list[Cand
     if recipe.metric_for_best_model != MAIN_METRIC or dev.empty:
         return []
     try:
-        lists = build_candidates(dev, LIST_SIZE, recipe.seed, known_positives(log.path.parent))
+        lists = build_test(dev, LIST_SIZE, recipe.seed, known_positives(log.path.parent)).lists
     except CandidateError:  # no positive
         return []
     return lists[:MAX_LISTS] if len(lists) >= MIN_DEV else []

@@ -7,8 +7,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "inspection": (
             "contradictory_rows inspect_pairs lists_for_ceiling pair_tokens sample_rows "
-            "save_inspection token_view word_view"
+            "save_inspection"
         ),
-        "repair": "training_texts",
     },
 )

@@ -11,38 +11,39 @@ from workbench.data import POSITIVE
 from workbench.data.lists import CandidateList
 from workbench.data.overlap import normalised
 from workbench.models import ModelError
-from workbench.vocabulary.repair import REPAIRS, repair_vocabulary, training_texts
-from workbench.vocabulary.tokens import count_tokens, unknown_pieces
+from workbench.vocabulary.repair import REPAIRS, Repair, repair_vocabulary, training_texts
+from workbench.vocabulary.tokens import count_tokens
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+CHARACTERS_LISTED = 50
+# The shares from which the verdict turns: unknown tokens, or the characters behind them; distinct
+# texts that become equal to another text; bytes among the tokens, which hide nothing.
+AMBER = {"unknown": 0.01, "lost": 0.005, "bytes": 0.2}
+RED = {"unknown": 0.20, "lost": 0.05, "bytes": float("inf")}
 
-def best_accuracy(classes: ArrayLike, positive: ArrayLike) -> float:
-    """The best accuracy: every class gets its more frequent label.
+
+def best_binary(classes: ArrayLike, positive: ArrayLike) -> dict[str, float]:
+    """The best `accuracy` and `roc_auc` (NaN where only one label is present) of any model.
+
+    Every class gets its more frequent label. The best order of the classes is by falling share of
+    positives (the likelihood ratio order of Neyman and Pearson, 1933); a positive and a negative of
+    one class are tied and count one half.
 
     Args:
         classes: shape (n,); items with equal values look the same to the model.
         positive: bool, shape (n,).
     """
     _, hits, misses = _counts(classes, positive)
-    return float(np.maximum(hits, misses).sum() / (hits + misses).sum())
-
-
-def best_roc_auc(classes: ArrayLike, positive: ArrayLike) -> float:
-    """The best area under the ROC curve; NaN where only one label is present.
-
-    The best order of the classes is by falling share of positives (the likelihood ratio order of
-    Neyman and Pearson, 1933); a positive and a negative of one class are tied and count one half.
-    Arguments as for `best_accuracy`.
-    """
-    _, hits, misses = _counts(classes, positive)
-    if not hits.sum() or not misses.sum():
-        return float("nan")
+    accuracy = float(np.maximum(hits, misses).sum() / (hits + misses).sum())
+    if not hits.any() or not misses.any():
+        return {"accuracy": accuracy, "roc_auc": float("nan")}
     order = np.argsort(-hits / (hits + misses), kind="stable")
     hits, misses = hits[order], misses[order]
     below = misses.sum() - np.cumsum(misses)
-    return float((hits * (below + misses / 2)).sum() / hits.sum() / misses.sum())
+    auc = float((hits * (below + misses / 2)).sum() / hits.sum() / misses.sum())
+    return {"accuracy": accuracy, "roc_auc": auc}
 
 
 def best_ndcg(
@@ -62,60 +63,46 @@ def best_ndcg(
     gain = np.asarray(relevance, dtype=float)
     if not gain.any():
         return 0.0
-    _, place = np.unique(np.asarray(classes), return_inverse=True)
-    mean = np.bincount(place, weights=gain) / np.bincount(place)
+    place, sizes, _ = _counts(classes, np.ones(len(gain)))
+    mean = np.bincount(place, weights=gain) / sizes
     best, ideal = (np.sort(one)[: -k - 1 : -1] for one in (mean[place], np.append(gain, missed)))
     discount = 1.0 / np.log2(np.arange(2, len(ideal) + 2))
     return float(best @ discount[: len(best)]) / float(ideal @ discount)
 
 
-def pair_ceilings(pairs: pd.DataFrame, counts: pd.DataFrame) -> dict[str, Any]:
-    """The best accuracy and ROC AUC on labelled pairs.
+def ceilings(
+    counts: pd.DataFrame, pairs: pd.DataFrame, lists: Sequence[CandidateList] = ()
+) -> dict[str, Any]:
+    """The best values that any model reaches behind a tokenizer; None where one is not defined.
 
     Args:
-        pairs: columns `sentence_0`, `sentence_1`, `label`; n rows.
-        counts: what `count_tokens` gave for these texts.
+        counts: what `count_tokens` gave for all these texts.
+        pairs: columns `sentence_0`, `sentence_1`, `label`.
+        lists: the ranking test.
 
     Returns:
-        `accuracy`, `roc_auc` (None where only one label is present), and `conflicting_pairs`, the
-        number of pairs that look to the model like a pair of other texts with the other label.
+        `accuracy` and `roc_auc` on the pairs, and `conflicting_pairs`, the number of those that
+        look to the model like a pair of other texts with the other label; the mean `ndcg@10` on the
+        lists, an upper bound where the *queries* of two lists look the same as well.
     """
+    sequence = counts["sequence"]
+    left, right = (sequence.reindex(pairs[f"sentence_{n}"]).to_numpy() for n in (0, 1))
     positive = (pairs["label"] >= POSITIVE).to_numpy()
-    classes = input_classes(counts, pairs["sentence_0"], pairs["sentence_1"])
-    place, hits, misses = _counts(classes, positive)
+    place, hits, misses = _counts(left * (sequence.max() + 1) + right, positive)
     mixed = ((hits > 0) & (misses > 0))[place]
     # Pairs of the very same texts contradict each other behind any tokenizer.
     conflicts = pairs.loc[mixed, ["sentence_0", "sentence_1"]].assign(place=place[mixed])
     distinct = conflicts.drop_duplicates().groupby("place").size()
-    auc = best_roc_auc(classes, positive)
-    return {
-        "accuracy": best_accuracy(classes, positive),
-        "roc_auc": None if np.isnan(auc) else auc,
-        "conflicting_pairs": int((conflicts["place"].map(distinct) > 1).sum()),
-    }
-
-
-def list_ceiling(lists: Iterable[CandidateList], counts: pd.DataFrame, k: int = 10) -> float:
-    """The best mean nDCG at k on candidate lists; NaN without any list.
-
-    This is exact, or an upper bound where the *queries* of two lists look the same as well: then
-    one model may not reach both. `counts` is what `count_tokens` gave for the candidates.
-    """
-    sequence = counts["sequence"].to_dict()
-    values = [
-        best_ndcg([sequence[text] for text in one.candidates], one.relevance, k, one.missed)
+    number = sequence.to_dict()
+    ndcg = [
+        best_ndcg([number[text] for text in one.candidates], one.relevance, missed=one.missed)
         for one in lists
     ]
-    return float(np.mean(values)) if values else float("nan")
-
-
-def input_classes(
-    counts: pd.DataFrame, first: Iterable[str], second: Iterable[str]
-) -> NDArray[np.int64]:
-    """A number for each pair, shape (n,), which pairs of equal token sequences share."""
-    sequence = counts["sequence"]
-    left, right = (sequence.reindex(list(column)).to_numpy(np.int64) for column in (first, second))
-    return left * (int(sequence.max()) + 1) + right
+    best = {**best_binary(place, positive), "ndcg@10": float(np.mean(ndcg)) if ndcg else np.nan}
+    return {
+        **{name: None if np.isnan(value) else value for name, value in best.items()},
+        "conflicting_pairs": int((conflicts["place"].map(distinct) > 1).sum()),
+    }
 
 
 def _counts(
@@ -128,27 +115,12 @@ def _counts(
     return place, hits, misses
 
 
-CHARACTERS_LISTED = 50
-
-
-# The shares from which the verdict turns: unknown tokens among all tokens, and distinct texts that
-# become equal to another text. Below both amber values it is green.
-AMBER = {"unknown": 0.01, "lost": 0.005}
-
-
-RED = {"unknown": 0.20, "lost": 0.05}
-
-
 def missing_characters(pairs: pd.DataFrame, pieces: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """The characters behind the unknown tokens, by frequency and by Unicode block.
-
-    Args:
-        pairs: columns `sentence_0`, `sentence_1`.
-        pieces: what `unknown_pieces` gave for their texts.
+    """The characters behind the unknown tokens (see `unknown_pieces`), by frequency and block.
 
     Returns:
         `distinct`; `pairs`, the number of pairs with any of them; the most frequent `characters`,
-        and `blocks`, each with its `occurrences` (in distinct texts) and its number of `pairs`.
+        and Unicode `blocks`, each with its `occurrences` (in distinct texts) and its `pairs`.
     """
     from fontTools import unicodedata as unicode
 
@@ -156,90 +128,101 @@ def missing_characters(pairs: pd.DataFrame, pieces: Mapping[str, Sequence[str]])
     found = pd.DataFrame(rows, columns=["text", "character"])
     block = {character: str(unicode.block(character)) for character in found["character"].unique()}
     found["block"] = found["character"].map(block)
-    used = pd.concat([pairs["sentence_0"], pairs["sentence_1"]], keys=(0, 1), names=["", "pair"])
-    used = used.reset_index(level="pair", name="text").merge(found.drop_duplicates(), on="text")
-    characters = found.groupby(["character", "block"]).agg(
-        occurrences=("text", "size"), texts=("text", "nunique")
-    )
-    characters["pairs"] = used.groupby(["character", "block"])["pair"].nunique()
-    characters = characters.sort_values("occurrences", ascending=False, kind="stable")
-    blocks = found.groupby("block", sort=False)["character"].agg(["nunique", "size"])
-    blocks = blocks.set_axis(["characters", "occurrences"], axis=1)
-    blocks["pairs"] = used.groupby("block")["pair"].nunique()
-    blocks = blocks.sort_values("occurrences", ascending=False, kind="stable")
+    used = pd.concat([pairs["sentence_0"], pairs["sentence_1"]]).to_frame("text")
+    used["pair"] = [*range(len(pairs))] * 2
+    used = used.merge(found.drop_duplicates(), on="text")
+
+    def table(*by: str, **more: tuple[str, str]) -> pd.DataFrame:
+        sizes = found.groupby([*by]).agg(**more, occurrences=("text", "size"))
+        sizes["pairs"] = used.groupby([*by])["pair"].nunique()
+        return sizes.sort_values("occurrences", ascending=False, kind="stable").reset_index()
+
+    characters = table("character", "block", texts=("text", "nunique"))
+    blocks = table("block", characters=("character", "nunique"))
     return {
         "distinct": len(characters),
         "pairs": int(used["pair"].nunique()),
-        "characters": characters.head(CHARACTERS_LISTED).reset_index().to_dict("records"),
-        "blocks": blocks.reset_index().to_dict("records"),
+        "characters": characters[:CHARACTERS_LISTED].to_dict("records"),
+        "blocks": blocks.to_dict("records"),
     }
 
 
 def readability(
     counts: pd.DataFrame, pairs: pd.DataFrame, lists: Sequence[CandidateList] = ()
 ) -> dict[str, Any]:
-    """What a model can tell apart behind a tokenizer, and how well it could do at best.
-
-    Args:
-        counts: what `count_tokens` gave for all these texts.
-        pairs: columns `sentence_0`, `sentence_1`, `label`.
-        lists: the ranking test, for its ceiling.
+    """What a model can tell apart behind a tokenizer; arguments as for `ceilings`.
 
     Returns:
-        `unk_share` over all tokens of the pairs. Of the distinct texts, those that share their
+        `unk_share` and `byte_share` over all tokens of the pairs; `unread_share`, of all their
+        characters those behind unknown tokens. Of the distinct texts, those that share their
         tokens with another text: `lost_share` because of an unknown token, `folded_share` because
         the tokenizer's normaliser (lower case, accents) removed what told them apart; case, width,
-        punctuation and white space alone do not count there. The `ceiling`: `accuracy`, `roc_auc`,
-        `ndcg@10` (None where not defined), `conflicting_pairs`.
+        punctuation and white space alone do not count there. The `ceiling`, see `ceilings`.
     """
-    own = counts.reindex(training_texts(pairs))
-    occurring = counts.reindex(pairs["sentence_0"].tolist() + pairs["sentence_1"].tolist())
+    uses = pd.concat([pairs["sentence_0"], pairs["sentence_1"]]).value_counts()
+    own = counts.reindex(uses.index)
+    own["size"] = own.index.map(lambda text: len("".join(text.split())))
+    own["unread"] = own["pieces"].map(lambda pieces: sum(map(len, pieces)))
+    total = own[["tokens", "unknown", "bytes", "size", "unread"]].mul(uses, axis=0).sum()
     sizes = own.groupby("sequence")["tokens"].transform("size")
-    plain = own["sequence"].index.to_series().map(normalised)
+    plain = own.index.to_series().map(normalised)
     different = plain.groupby(own["sequence"]).transform("nunique") > 1
-    ranking = {"ndcg@10": list_ceiling(lists, counts) if lists else None}
     return {
-        "unk_share": float(occurring["unknown"].sum() / max(1, occurring["tokens"].sum())),
+        "unk_share": float(total["unknown"] / max(1, total["tokens"])),
+        "byte_share": float(total["bytes"] / max(1, total["tokens"])),
+        "unread_share": min(1.0, float(total["unread"] / max(1, total["size"]))),
         "lost_share": float(((sizes > 1) & (own["unknown"] > 0)).mean()),
         "folded_share": float((different & (own["unknown"] == 0)).mean()),
-        "ceiling": pair_ceilings(pairs, counts) | ranking,
+        "ceiling": ceilings(counts, pairs, lists),
     }
+
+
+def learn_repairs(
+    tokenizer: "Tokenizer",
+    texts: Sequence[str],
+    pieces: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, Repair | str]:
+    """Each repair of the vocabulary by its name, learned from training texts, or why there is none.
+
+    `pieces` is what `unknown_pieces` gave for the texts, if known.
+    """
+    found: dict[str, Repair | str] = {}
+    for how in REPAIRS[1:]:
+        try:
+            found[how] = repair_vocabulary(tokenizer, texts, how, pieces)
+        except ModelError as error:
+            found[how] = str(error)
+    return found
 
 
 def repair_outlook(
     pairs: pd.DataFrame,
-    train: pd.DataFrame,
     tokenizer: "Tokenizer",
+    repairs: Mapping[str, Repair | str],
     lists: Sequence[CandidateList] = (),
     counts: pd.DataFrame | None = None,
-    pieces: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
-    """What each choice of the parameter `vocabulary` would give, learned from training texts only.
+    """What each choice of the parameter `vocabulary` would give, by its name.
 
     Args:
         pairs: all pairs in use, for the figures.
-        train: the train split, from whose texts the new tokens are learned.
         tokenizer: the base model's.
+        repairs: what `learn_repairs` gave for the texts of the train split.
         lists: the ranking test, for its ceiling.
         counts: what `count_tokens` gave for the texts of pairs and lists, if known.
-        pieces: what `unknown_pieces` gave for the texts of `train`, if known.
 
     Returns:
-        By choice: `readability`, `added` and `left_out` tokens; or `refused`, a sentence, where the
-        tokenizer cannot be repaired.
+        `readability`, `added` and `left_out` tokens; or `refused`, why there is no such repair.
     """
-    texts, learned = [*training_texts(pairs), *texts_of(lists)], training_texts(train)
-    pieces = unknown_pieces(tokenizer, learned) if pieces is None else pieces
+    texts = [*training_texts(pairs), *texts_of(lists)]
     counts = count_tokens(tokenizer, texts) if counts is None else counts
     outlook = {"keep": readability(counts, pairs, lists) | {"added": 0, "left_out": 0}}
-    for how in REPAIRS[1:]:
-        try:
-            repair = repair_vocabulary(tokenizer, learned, how, pieces)
-        except ModelError as error:
-            outlook[how] = {"refused": str(error)}
-            continue
-        outlook[how] = readability(count_tokens(repair.tokenizer, texts), pairs, lists)
-        outlook[how] |= {"added": len(repair.added), "left_out": len(repair.left_out)}
+    for how, repair in repairs.items():
+        if isinstance(repair, str):
+            outlook[how] = {"refused": repair}
+        else:
+            outlook[how] = readability(count_tokens(repair.tokenizer, texts), pairs, lists)
+            outlook[how] |= {"added": len(repair.added), "left_out": len(repair.left_out)}
     return outlook
 
 
@@ -250,18 +233,28 @@ def vocabulary_verdict(outlook: Mapping[str, Any]) -> dict[str, str]:
         outlook: what `repair_outlook` gave.
     """
     own = outlook["keep"]
-    equal = own["lost_share"] + own["folded_share"]
+    found = {
+        "unknown": max(own["unk_share"], own["unread_share"]),
+        "lost": own["lost_share"] + own["folded_share"],
+        "bytes": own["byte_share"],
+    }
     colour = "green"
     for name, limits in (("amber", AMBER), ("red", RED)):
-        if own["unk_share"] >= limits["unknown"] or equal >= limits["lost"]:
-            colour = name
+        colour = name if any(found[what] >= limits[what] for what in limits) else colour
     possible = [how for how in ("extend", "unused") if "unk_share" in outlook.get(how, {})]
     best = min(possible, key=lambda how: outlook[how]["unk_share"], default="keep")
     folded = outlook[best]["folded_share"]  # what stays even if every character gets a token
     why = (
-        f"{own['unk_share']:.1%} of the tokens are unknown to the base model, and {equal:.1%} of "
-        "the distinct texts become equal to another text."
+        f"{own['unk_share']:.1%} of the tokens are unknown to the base model, and "
+        f"{found['lost']:.1%} of the distinct texts become equal to another text."
     )
+    if found["unknown"] > 2 * own["unk_share"]:
+        why += f" The unknown tokens hide {own['unread_share']:.1%} of the characters."
+    if found["bytes"] >= AMBER["bytes"]:
+        why += (
+            f" {found['bytes']:.1%} of the tokens are bytes of characters that the vocabulary "
+            "lacks: nothing is lost, but the base has hardly seen such texts."
+        )
     if colour == "green":
         action = "Keep the vocabulary."
     elif folded >= AMBER["lost"]:
@@ -272,6 +265,11 @@ def vocabulary_verdict(outlook: Mapping[str, Any]) -> dict[str, str]:
         action = (
             "Choose a base model whose tokenizer keeps case and accents (`workbench bases` lists "
             "some): no repair helps here."
+        )
+    elif found["unknown"] < AMBER["unknown"] and found["lost"] < AMBER["lost"]:  # bytes alone
+        action = (
+            "Choose a base model made for this language (`workbench bases` lists some): this one "
+            "reads it byte by byte."
         )
     elif best == "keep":
         action = (

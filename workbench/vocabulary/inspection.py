@@ -8,23 +8,19 @@ import numpy as np
 import pandas as pd
 
 from workbench.data import POSITIVE
-from workbench.data.build_lists import build_candidates
-from workbench.data.list_files import read_candidates
-from workbench.data.lists import CandidateError, CandidateList
-from workbench.files import project_path, write_json
-from workbench.models import ModelError
-from workbench.vocabulary.coverage import (
-    missing_characters,
-    repair_outlook,
-    texts_of,
-    vocabulary_verdict,
-)
-from workbench.vocabulary.dictionary import HAN_CHARACTER, read_dictionary
-from workbench.vocabulary.repair import repair_vocabulary
-from workbench.vocabulary.tokens import count_tokens, tokenize, unknown_pieces
+from workbench.data.build_lists import build_test
+from workbench.data.lists import CandidateError, CandidateList, read_test
+from workbench.files import write_json
+from workbench.run_folder import RunFolder
+from workbench.vocabulary import coverage
+from workbench.vocabulary.dictionary import HAN_CHARACTER, Dictionary, read_dictionary
+from workbench.vocabulary.repair import Repair, training_texts
+from workbench.vocabulary.tokens import Token, count_tokens, tokenize
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+EXAMPLES = 3  # pairs of each label whose texts are shown token by token
 
 
 def inspect_pairs(
@@ -33,6 +29,7 @@ def inspect_pairs(
     max_length: int = 512,
     train: pd.DataFrame | None = None,
     lists: Sequence[CandidateList] = (),
+    seed: int = 42,
 ) -> dict[str, Any]:
     """Everything that notebook 1 shows, as plain values.
 
@@ -42,21 +39,34 @@ def inspect_pairs(
         max_length: tokens of a pair, special tokens included, beyond which it is truncated.
         train: the train split, from which a repair would learn; all `pairs` if None.
         lists: the ranking test, for its ceiling.
+        seed: of the examples.
 
     Returns:
         `labels`, `lengths.characters` and `lengths.tokens` (each `min`, `mean`, `median`, `p95`,
         `max`; characters of a text, tokens of a pair), `truncation`, `contradictions`, `reuse`,
         `tokens` and `texts`; every share is in [0, 1]. Then what the vocabulary costs: `missing`
         (see `missing_characters`), `repairs` (see `repair_outlook`), `ceiling` (of the tokenizer
-        as it is) and `verdict` (see `vocabulary_verdict`).
+        as it is), `verdict` (see `vocabulary_verdict`) and `examples` (see `reading_examples`).
+
+    Example:
+        >>> import workbench as wb
+        >>> tokenizer = wb.load_tokenizer(wb.find_model("bundled:all-MiniLM-L6-v2"))
+        >>> pairs = wb.read_pairs("data/sample_pairs.csv").frame
+        >>> wb.inspect_pairs(pairs, tokenizer)["verdict"]["colour"]
+        'red'
     """
     texts = pd.concat([pairs["sentence_0"], pairs["sentence_1"]], ignore_index=True)
-    counts = count_tokens(tokenizer, [*texts.tolist(), *texts_of(lists)])
+    counts = count_tokens(tokenizer, [*texts.tolist(), *coverage.texts_of(lists)])
+    own, pieces = counts.loc[texts.unique()], counts["pieces"].to_dict()
     tokens = pair_tokens(pairs, tokenizer, counts)
-    pieces = unknown_pieces(tokenizer, texts.tolist())
-    train = pairs if train is None else train
-    outlook = repair_outlook(pairs, train, tokenizer, lists, counts, pieces)
+    learned = training_texts(pairs if train is None else train)
+    repairs = coverage.learn_repairs(tokenizer, learned, pieces)
+    outlook = coverage.repair_outlook(pairs, tokenizer, repairs, lists, counts)
     labels, contradictory = pairs["label"], contradictory_rows(pairs)
+    collapsed = own.groupby("sequence")["tokens"].transform("size") > 1
+    same = sorted(own[collapsed].groupby("sequence").groups.values(), key=len, reverse=True)
+    uses, drawn = texts.value_counts(), sample_rows(pairs, EXAMPLES, seed)
+    shown = [*drawn["sentence_0"], *drawn["sentence_1"]]
     return {
         "schema": 1,
         "labels": {
@@ -69,45 +79,57 @@ def inspect_pairs(
         "lengths": {"characters": _summary(texts.str.len()), "tokens": _summary(tokens)},
         "truncation": {"max_length": max_length, "share": float((tokens > max_length).mean())},
         "contradictions": {"rows": len(contradictory), "share": len(contradictory) / len(pairs)},
-        "reuse": _reuse(texts),
-        **_vocabulary(texts, counts.loc[texts.unique()]),
-        "missing": missing_characters(pairs, pieces),
+        "reuse": {
+            "distinct_texts": len(uses),
+            "reused_share": float((uses > 1).mean()),
+            "mean_uses": float(uses.mean()),
+            "max_uses": int(uses.max()),
+            "texts_by_uses": {str(n): int(c) for n, c in uses.value_counts().sort_index().items()},
+            "most_used": [{"text": str(t), "uses": int(n)} for t, n in uses.head(10).items()],
+        },
+        "tokens": {
+            "count": (count := int(own["tokens"].mul(uses).sum())),
+            "per_character": count / int(texts.str.len().sum()),
+            **{name: outlook["keep"][name] for name in ("unk_share", "byte_share")},
+        },
+        "texts": {
+            "distinct": len(own),
+            "with_unk_share": float((own["unknown"] > 0).mean()),
+            "only_unk_share": float(
+                ((own["unknown"] > 0) & (own["unknown"] + own["blank"] == own["tokens"])).mean()
+            ),
+            "collapsed_share": float(collapsed.mean()),
+            "largest_collapsed": [{"size": len(g), "examples": list(g[:5])} for g in same[:5]],
+        },
+        "missing": coverage.missing_characters(pairs, pieces),
         "ceiling": outlook["keep"]["ceiling"],
         "repairs": outlook,
-        "verdict": vocabulary_verdict(outlook),
+        "verdict": coverage.vocabulary_verdict(outlook),
+        "examples": reading_examples(tokenizer, shown, repairs["words"]),
     }
 
 
 def save_inspection(run_dir: str | Path, inspection: dict[str, Any]) -> Path:
     """The file `inspection.json` in the run folder, written."""
-    path = project_path(run_dir) / "inspection.json"
+    path = RunFolder(run_dir).inspection
     write_json(path, inspection)
     return path
 
 
 def lists_for_ceiling(
-    candidates: str,
-    test: pd.DataFrame,
-    size: int = 30,
-    seed: int = 42,
-    known: pd.DataFrame | None = None,
+    candidates: str, test: pd.DataFrame, size: int = 30, seed: int = 42, known: Any = None
 ) -> list[CandidateList]:
     """The lists that notebook 4 will rank; none where the test split has no positive.
 
-    Args:
-        candidates: a file of lists; empty to build them from `test`.
-        test: the test split.
-        size: candidates of a list that is built.
-        seed: see `build_test`.
-        known: see `build_test`.
+    They are those of the file `candidates`; if that is empty, `build_test` gets the rest.
 
     Raises:
         CandidateError: the file cannot be used.
     """
     if candidates:
-        return read_candidates(candidates, seed)
+        return read_test(candidates, seed).lists
     try:
-        return build_candidates(test, size, seed, known)
+        return build_test(test, size, seed, known).lists
     except CandidateError:
         return []
 
@@ -120,10 +142,9 @@ def pair_tokens(
     `counts` is what `count_tokens` gave for these texts, if known.
     """
     if counts is None:
-        counts = count_tokens(tokenizer, [*pairs["sentence_0"], *pairs["sentence_1"]])
+        counts = count_tokens(tokenizer, training_texts(pairs))
     special = tokenizer.num_special_tokens_to_add(is_pair=True)
-    first = counts["tokens"].reindex(pairs["sentence_0"]).to_numpy()
-    second = counts["tokens"].reindex(pairs["sentence_1"]).to_numpy()
+    first, second = (counts["tokens"].reindex(pairs[f"sentence_{n}"]).to_numpy() for n in (0, 1))
     return np.asarray(first + second + special)
 
 
@@ -143,43 +164,31 @@ def sample_rows(pairs: pd.DataFrame, rows: int = 5, seed: int = 42) -> pd.DataFr
     return pd.concat(drawn)[["label", "sentence_0", "sentence_1"]].reset_index(drop=True)
 
 
-def token_view(tokenizer: "Tokenizer", texts: list[str]) -> pd.DataFrame:
-    """One row per text: `text`, `tokens` as the model sees them, `unk_share` of them."""
-    rows = []
-    for text in texts:
-        tokens = tokenize(tokenizer, text)
-        share = sum(token.unknown for token in tokens) / max(1, len(tokens))
-        rows.append((text, " ".join(token.token for token in tokens), share))
-    return pd.DataFrame(rows, columns=["text", "tokens", "unk_share"])
+def reading_examples(
+    tokenizer: "Tokenizer", texts: Sequence[str], words: Repair | str
+) -> list[dict[str, Any]]:
+    """Texts as a model sees them: `text`, `tokens`, the `unk_share` of these, and `words`.
 
-
-def word_view(
-    tokenizer: "Tokenizer", learned: Sequence[str], texts: Sequence[str], dictionary: str = ""
-) -> pd.DataFrame:
-    """Texts word by word as a model with `vocabulary: words` reads them, with their first gloss.
-
-    Args:
-        tokenizer: the base model's.
-        learned: training texts, from which the words are taken.
-        texts: what to show.
-        dictionary: see `read_dictionary`.
-
-    Returns:
-        Columns `text` and `words`; no row where there is no dictionary, no Chinese character, or
-        a tokenizer that takes no words.
+    The latter are those that a model with `vocabulary: words` reads, each with its first gloss of
+    the package's dictionary; empty for a text without Chinese characters, or where `words`, the
+    repair, is a reason why there is none.
     """
-    shown = [text for text in texts if HAN_CHARACTER.search(text)]
-    try:
-        glosses = read_dictionary(dictionary) if shown else {}
-        reader = repair_vocabulary(tokenizer, learned, "words", dictionary=glosses).tokenizer
-    except ModelError:
-        shown = []
+    glosses: Dictionary = {}
+    read: list[list[Token]] = [[] for _ in texts]
+    if isinstance(words, Repair):
+        glosses, read = read_dictionary(), tokenize(words.tokenizer, texts)
     rows = []
-    for text in shown:
-        units = [piece.token.removeprefix("##") for piece in tokenize(reader, text)]
-        read = (f"{u} ({glosses[u][0]})" if glosses.get(u) else u for u in units)
-        rows.append((text, " · ".join(read)))
-    return pd.DataFrame(rows, columns=["text", "words"])
+    for text, tokens, parts in zip(texts, tokenize(tokenizer, texts), read, strict=True):
+        units = [part.token.removeprefix("##") for part in parts if HAN_CHARACTER.search(text)]
+        glossed = (f"{u} ({glosses[u][0]})" if glosses.get(u) else u for u in units)
+        row = {
+            "text": text,
+            "tokens": " ".join(token.token for token in tokens),
+            "unk_share": sum(token.unknown for token in tokens) / max(1, len(tokens)),
+            "words": " · ".join(glossed),
+        }
+        rows.append(row)
+    return rows
 
 
 def _summary(values: Any) -> dict[str, float]:
@@ -187,38 +196,3 @@ def _summary(values: Any) -> dict[str, float]:
     middle = {"mean": array.mean(), "median": np.median(array), "p95": np.percentile(array, 95)}
     floats = {name: float(value) for name, value in middle.items()}
     return {"min": int(array.min()), **floats, "max": int(array.max())}
-
-
-def _reuse(texts: pd.Series) -> dict[str, Any]:
-    uses = texts.value_counts()
-    return {
-        "distinct_texts": len(uses),
-        "reused_share": float((uses > 1).mean()),
-        "mean_uses": float(uses.mean()),
-        "max_uses": int(uses.max()),
-        "texts_by_uses": {str(n): int(c) for n, c in uses.value_counts().sort_index().items()},
-        "most_used": [{"text": str(t), "uses": int(n)} for t, n in uses.head(10).items()],
-    }
-
-
-def _vocabulary(texts: pd.Series, counts: pd.DataFrame) -> dict[str, Any]:
-    """Token shares over all occurrences of texts; text shares over distinct texts."""
-    occurring = counts.reindex(texts)
-    total = max(1, int(occurring["tokens"].sum()))
-    collapsed = counts.groupby("sequence")["tokens"].transform("size") > 1
-    same = counts[collapsed].groupby("sequence").groups.values()
-    groups = sorted((list(group) for group in same), key=len, reverse=True)
-    return {
-        "tokens": {
-            "count": total,
-            "unk_share": float(occurring["unknown"].sum() / total),
-            "per_character": float(total / texts.str.len().sum()),
-        },
-        "texts": {
-            "distinct": len(counts),
-            "with_unk_share": float((counts["unknown"] > 0).mean()),
-            "only_unk_share": float((counts["unknown"] == counts["tokens"]).mean()),
-            "collapsed_share": float(collapsed.mean()),
-            "largest_collapsed": [{"size": len(g), "examples": g[:5]} for g in groups[:5]],
-        },
-    }

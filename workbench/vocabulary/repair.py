@@ -271,7 +271,7 @@ def repair_model(
     record = made.record() | {"new_embeddings": start}
     if glosses:
         record["dictionary"] = dictionary or ATTRIBUTION
-        record["tokens_with_gloss"] = sum(unit in glosses for unit in units)
+        record["tokens_with_gloss"] = sum(bool(glosses.get(unit)) for unit in units)
     if start == "spectral":
         rows = spectral_rows(matrix, made.tokenizer, texts, made.ids, seed)
     elif start == "dictionary":

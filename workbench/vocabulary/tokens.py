@@ -1,8 +1,9 @@
-"""Texts as the model sees them: tokens, unknown tokens, and texts it cannot tell apart."""
+"""Texts as the model sees them: tokens, unknown ones, bytes, and texts it cannot tell apart."""
 
 import json
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,76 +14,91 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 CHUNK = 2048  # texts encoded at once, which bounds the memory
+BYTE = re.compile("<0x[0-9A-F]{2}>|.*\ufffd.*")  # in SentencePiece; in byte-level BPE
 
 
 class Token(NamedTuple):
-    """A token, the piece of text it stands for, and whether the vocabulary lacks that piece."""
+    """A token, the place of what it stands for, and whether the vocabulary lacks that."""
 
     token: str
-    text: str
+    start: int
+    end: int
     unknown: bool
 
 
-def unknown_token(tokenizer: "Tokenizer") -> str | None:
-    """The token for everything outside the vocabulary; None where there is no such token."""
-    if hasattr(tokenizer.model, "unk_token"):
-        return tokenizer.model.unk_token
-    number = json.loads(tokenizer.to_str())["model"].get("unk_id")  # Unigram keeps its id only
-    return None if number is None else tokenizer.id_to_token(number)
-
-
 def unknown_id(tokenizer: "Tokenizer") -> int:
-    """The id of the unknown token; -1 where there is none."""
-    number = tokenizer.token_to_id(unknown_token(tokenizer) or "")
+    """The number of the token for everything outside the vocabulary; -1 where there is none."""
+    if hasattr(tokenizer.model, "unk_token"):
+        number = tokenizer.token_to_id(tokenizer.model.unk_token or "")
+    else:  # Unigram
+        number = json.loads(tokenizer.to_str())["model"].get("unk_id")
     return -1 if number is None else number
 
 
-def tokenize(tokenizer: "Tokenizer", text: str) -> list[Token]:
-    """The tokens of one text as the model sees them, without special tokens."""
-    encoding = tokenizer.encode(text, add_special_tokens=False)
-    unknown = unknown_token(tokenizer)
+def readable_tokens(tokenizer: "Tokenizer") -> dict[int, str]:
+    """Every token by its number, as people can read it.
+
+    Byte-level BPE writes bytes as other characters. Here a space is `▁`, as in SentencePiece, and
+    bytes that are no whole character are `�`.
+    """
+    from tokenizers.decoders import ByteLevel
+
+    vocabulary = tokenizer.get_vocab()
+    if "ByteLevel" not in repr((tokenizer.normalizer, tokenizer.pre_tokenizer)):
+        return {number: token for token, number in vocabulary.items()}
+    decode = ByteLevel().decode
+    return {number: decode([token]).replace(" ", "▁") for token, number in vocabulary.items()}
+
+
+def tokenize(tokenizer: "Tokenizer", texts: Sequence[str]) -> list[list[Token]]:
+    """The tokens of each text as the model sees them, without special tokens."""
+    shown, unknown = readable_tokens(tokenizer), unknown_id(tokenizer)
     return [
-        Token(token, text[start:end], token == unknown)
-        for token, (start, end) in zip(encoding.tokens, encoding.offsets, strict=True)
+        [
+            Token(shown[number], start, end, number == unknown)
+            for number, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
+        ]
+        for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)
     ]
 
 
 def count_tokens(tokenizer: "Tokenizer", texts: Iterable[str]) -> pd.DataFrame:
-    """Tokens and unknown tokens of each distinct text, special tokens left out.
+    """The tokens of each distinct text, special tokens left out.
 
     Returns:
-        Indexed by text: `tokens` (int), `unknown` (int), and `sequence` (int), which two texts
-        share exactly if their token sequences are equal: the model cannot tell them apart.
-    """
-    unknown = unknown_id(tokenizer)
-    rows: list[tuple[str, int, int, int]] = []
-    sequences: dict[tuple[int, ...], int] = {}
-    for chunk in chunks(texts):
-        encodings = tokenizer.encode_batch_fast(chunk, add_special_tokens=False)
-        for text, encoding in zip(chunk, encodings, strict=True):
-            ids = tuple(encoding.ids)
-            sequence = sequences.setdefault(ids, len(sequences))
-            rows.append((text, len(ids), ids.count(unknown), sequence))
-    return pd.DataFrame(rows, columns=["text", "tokens", "unknown", "sequence"]).set_index("text")
-
-
-def unknown_pieces(tokenizer: "Tokenizer", texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """The pieces behind the unknown tokens of each distinct text that has any.
-
-    They are normalised as the tokenizer does (lower case, accents), so that these are the
-    characters a vocabulary would have to hold.
+        Indexed by text: `tokens`, the number of them; of these `unknown`, `bytes` (a part of a
+        character that the vocabulary lacks) and `blank` (white space alone); `pieces`, what the
+        unknown tokens stand for (SentencePiece has one for a run of characters), normalised as the
+        tokenizer does; and `sequence`, a number that two texts share if their tokens are equal, so
+        that the model cannot tell them apart.
     """
     unknown, normalizer = unknown_id(tokenizer), tokenizer.normalizer
     normalize = cache(normalizer.normalize_str if normalizer else str)
-    found: dict[str, tuple[str, ...]] = {}
+    shown = readable_tokens(tokenizer).items()
+    parts = {number for number, token in shown if BYTE.fullmatch(token)}
+    blanks = {number for number, token in shown if not token.replace("▁", "").strip()}
+    rows = []
+    sequences: dict[tuple[int, ...], int] = {}
     for chunk in chunks(texts):
         encodings = tokenizer.encode_batch(chunk, add_special_tokens=False)
         for text, encoding in zip(chunk, encodings, strict=True):
-            if unknown in encoding.ids:
-                ids = zip(encoding.ids, encoding.offsets, strict=True)
-                spans = (span for number, span in ids if number == unknown)
-                found[text] = tuple(normalize(text[start:end]).strip() for start, end in spans)
-    return found
+            ids = tuple(encoding.ids)
+            pieces: tuple[str, ...] = ()
+            if unknown in ids:
+                spans = zip(ids, encoding.offsets, strict=True)
+                lost = (text[start:end] for number, (start, end) in spans if number == unknown)
+                pieces = tuple(normalize(piece).replace("▁", "").strip() for piece in lost)
+            sequence = sequences.setdefault(ids, len(sequences))
+            kinds = (sum(map(kind.__contains__, ids)) if kind else 0 for kind in (parts, blanks))
+            rows.append((text, len(ids), len(pieces), *kinds, pieces, sequence))
+    columns = ["text", "tokens", "unknown", "bytes", "blank", "pieces", "sequence"]
+    return pd.DataFrame(rows, columns=columns).set_index("text")
+
+
+def unknown_pieces(tokenizer: "Tokenizer", texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The `pieces` of `count_tokens` of each distinct text that has any."""
+    pieces = count_tokens(tokenizer, texts)["pieces"]
+    return pieces[pieces.astype(bool)].to_dict()
 
 
 def missing_tokens(tokenizer: "Tokenizer", pieces: Mapping[str, int]) -> Counter[str]:

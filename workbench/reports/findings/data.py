@@ -8,7 +8,7 @@ FEW_POSITIVES = 30  # in the test split; with fewer, intervals are wide
 READABLE = {  # by the colour of the verdict
     "red": "This base model cannot read this data: whatever it learns, it learns from lengths, "
     "punctuation and the few characters it knows. Expect character overlap to rank better.",
-    "amber": "Part of the meaning is lost before the model starts.",
+    "amber": "Part of the texts reaches the model incomplete, or byte by byte.",
     "green": "The vocabulary covers the data.",
 }
 
@@ -105,12 +105,16 @@ def contradictions(inspection: Record) -> str:
 
 def vocabulary(inspection: Record) -> str:
     """How much of the texts the model can read."""
-    texts = inspection["texts"]
+    texts, parts = inspection["texts"], inspection["tokens"].get("byte_share", 0.0)
+    in_bytes = (
+        f"{parts:.1%} of the tokens are bytes: parts of a character that the vocabulary lacks. "
+    )
     return (
         f"**{inspection['tokens']['unk_share']:.1%} of all tokens are unknown to the vocabulary**; "
         f"{texts['with_unk_share']:.1%} of the distinct texts have at least one, "
         f"{texts['only_unk_share']:.1%} have no other, and {texts['collapsed_share']:.1%} look the "
-        f"same as some other text. {READABLE[inspection['verdict']['colour']]}"
+        f"same as some other text. {in_bytes * bool(parts)}"
+        f"{READABLE[inspection['verdict']['colour']]}"
     )
 
 
