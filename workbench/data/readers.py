@@ -29,7 +29,7 @@ MAX_LINE = 50_000_000  # characters of a line, which bounds the memory; a longer
 MAX_PAGE = 2**27  # bytes of a Parquet page when decompressed, which bounds the memory too
 PARQUET_ROWS = 64  # decoded at once: a small file can repeat one long text very often
 SAVE_AS_UTF8 = "save it as 'CSV UTF-8'"
-COMPRESSIONS: dict[str, Callable[[Path], Any]] = {".gz": gzip.open}
+COMPRESSIONS: dict[str, tuple[str, Callable[[Path], Any]]] = {".gz": ("gzip", gzip.open)}
 REASONS = {
     "ragged_line": "the line has more or fewer fields than the header",
     "broken_quotes": "a quotation mark is opened and never closed, or closed in mid-field",
@@ -112,11 +112,13 @@ def opened(path: Path) -> Iterator[Bytes]:
     Raises:
         PairsError: within the block, if the file cannot be read, or not to its end.
     """
+    name, open_file = COMPRESSIONS.get(suffix_of(path)[1], ("", partial(open, mode="rb")))
     try:
-        with COMPRESSIONS.get(suffix_of(path)[1], partial(open, mode="rb"))(path) as file:
+        with open_file(path) as file:
             yield file
     except (OSError, EOFError, zlib.error) as error:
-        raise PairsError(f"{path.name}: cannot be read to its end ({error})") from error
+        what = f"not a complete {name} file" if name else "cannot be read"
+        raise PairsError(f"{path.name}: {what} ({error})") from error
 
 
 def text_lines(file: Bytes, name: str) -> Iterator[str]:
