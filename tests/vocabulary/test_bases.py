@@ -91,7 +91,8 @@ def test_the_command_shows_the_table_and_reads_a_file(tmp_path, tiny_model, caps
 
 def test_a_red_verdict_names_a_base_the_dictionary_and_characters_in_this_order():
     def how(unknown, lost=0.0, folded=0.0, added=9):
-        return {"unk_share": unknown, "lost_share": lost, "folded_share": folded, "added": added}
+        shares = {"unk_share": unknown, "unread_share": unknown, "byte_share": 0.0}
+        return {**shares, "lost_share": lost, "folded_share": folded, "added": added}
 
     red = {"keep": how(0.5, 0.5), "extend": how(0.0), "words": how(0.1)}
     verdict = vocabulary_verdict(red)
