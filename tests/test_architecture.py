@@ -24,8 +24,8 @@ def test_the_tree_in_contributing_is_the_tree():
     text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
     told = {}
     for line in text.partition("workbench/\n")[2].partition("notebooks/")[0].splitlines():
-        room, _, files = line.strip().rpartition("  ") if "/  " in line else ("", "", line)
-        told[room.strip(" /")] = {name for name in files.split() if not name.endswith("/")}
+        room, _, files = line.strip().partition("/ ") if "/ " in line else ("", "", line)
+        told[room] = {name for name in files.split() if not name.endswith("/")}
     assert told.keys() == {""} | {room.name for room in ROOMS if room.parent == PACKAGE}
     for room, files in told.items():
         found = {path.stem for path in (PACKAGE / room).glob("*.py")} - {"__init__", "__main__"}
