@@ -5,7 +5,7 @@ from workbench.files import lazy_names
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "blend": "fit_blend try_blend",
+        "blend": "try_blend",
         "evaluation": "evaluate rank_query save_evaluation worst_queries",
         "ladder": "find_snapshots find_subject ladder_scorers snapshot_curve",
         "metrics": "METRICS PAIR_METRICS RANKING_METRICS pair_metrics rank_metrics",
