@@ -212,8 +212,8 @@ def lesson_7(run):
     dev = run.dev["label"].to_numpy() >= 0.5
     probability = uncertainty.sigmoid(run.test_logits)
     rate = float(run.train["label"].mean())
-    constant = metrics.brier(np.full(len(positive), rate), positive)
-    score = metrics.brier(probability, positive)
+    constant = metrics.calibration(np.full(len(positive), rate), positive)[0]
+    score, _, error = metrics.calibration(probability, positive)
     cut = metrics.fit_threshold(run.dev_logits, dev)
     rng, drawn = np.random.default_rng(0), []
     for _ in range(500):
@@ -224,7 +224,7 @@ def lesson_7(run):
         )
     low, high = np.nanpercentile(drawn, [5, 95])
     return {
-        "ece": f"{metrics.calibration_error(probability, positive):.3f}",
+        "ece": f"{error:.3f}",
         "least_probability": f"{probability.min():.2f}",
         "most_probability": f"{probability.max():.2f}",
         "brier": f"{score:.4f}",

@@ -230,12 +230,11 @@ def test_pairs_of_one_class_are_not_averaged_over_nothing(sample):
     assert "of one class" in findings.pairs(result.metrics)
 
 
-def test_progress_is_a_line_for_each_scorer_with_the_seconds_left(capsys, monkeypatch):
+def test_progress_is_a_line_for_each_scorer_with_the_seconds_left(capsys):
     class Model(CharacterJaccard):
         def expect(self, pairs):
             self.expected = pairs
 
-    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
     evaluate({"model": Model(), "a": Fixed([1]), "base": Model()}, LISTS, NO_PAIRS, resamples=100)
     first, second, last = capsys.readouterr().out.splitlines()
     assert first.startswith("model: 6 pairs in ")

@@ -13,11 +13,9 @@ from hypothesis import strategies as st
 from workbench.ranking.metrics import (
     RANKING_METRICS,
     TIES,
-    accuracy,
+    at_threshold,
     average_precision,
-    brier,
-    calibration_error,
-    f1,
+    calibration,
     fit_threshold,
     ndcg,
     pair_metrics,
@@ -110,8 +108,8 @@ def test_ties_are_expected_values_over_every_order_and_worst_is_their_minimum(ca
 def test_a_constant_scorer_equals_random_scores_in_expectation_and_the_worst_order_under_worst():
     rng = np.random.default_rng(0)
     gains = np.array([1, 0, 0, 2, 0, 0, 0, 0, 1, 0, 0, 0])
-    drawn = np.array([values(rng.random(12), gains) for _ in range(4000)])
-    error = drawn.std(axis=0) / math.sqrt(4000)
+    drawn = np.array([values(rng.random(12), gains) for _ in range(500)])
+    error = drawn.std(axis=0) / math.sqrt(500)
     constant = values(np.zeros(12), gains)
     assert (np.abs(constant - drawn.mean(axis=0)) <= 4 * error + 1e-12).all()
     assert values(np.zeros(12), gains, "worst") == pytest.approx(values(-gains, gains))
@@ -125,7 +123,7 @@ def test_every_metric_agrees_with_trec_eval_on_thousands_of_rankings():
 
     rng = np.random.default_rng(1)
     qrels, run, ours = [], [], {}
-    for query in range(3000):
+    for query in range(1000):
         size = int(rng.integers(1, 40))
         scores = rng.permutation(size).astype(float)
         gains = rng.choice(GRADES, size)
@@ -151,14 +149,14 @@ def test_every_metric_agrees_with_trec_eval_on_thousands_of_rankings():
         mine = ours[found.query_id, same[str(found.measure)]]
         assert mine == pytest.approx(found.value, abs=1e-9), found
         compared += 1
-    assert compared == 3000 * 6
+    assert compared == 1000 * 6
 
 
 def test_ndcg_with_ties_equals_scikit_learn():
     from sklearn.metrics import ndcg_score
 
     rng = np.random.default_rng(2)
-    for _ in range(2000):
+    for _ in range(300):
         size = int(rng.integers(2, 30))
         scores, gains = rng.integers(0, 5, size), rng.choice(GRADES, size)
         if gains.any():
@@ -171,7 +169,7 @@ def test_pair_metrics_equal_scikit_learn():
     from sklearn import metrics as reference
 
     rng = np.random.default_rng(3)
-    for _ in range(1000):
+    for _ in range(200):
         size = int(rng.integers(2, 200))
         labels = rng.integers(0, 2, size)
         labels[:2] = 0, 1
@@ -184,13 +182,12 @@ def test_pair_metrics_equal_scikit_learn():
             reference.average_precision_score(labels, single)
         )
         called = probability >= threshold
-        assert accuracy(probability, labels, threshold) == reference.accuracy_score(labels, called)
-        assert f1(probability, labels, threshold) == pytest.approx(
-            reference.f1_score(labels, called, zero_division=0)
-        )
-        assert brier(probability, labels) == pytest.approx(
-            reference.brier_score_loss(labels, probability)
-        )
+        accuracy, f1 = at_threshold(probability, labels, threshold)
+        assert accuracy == reference.accuracy_score(labels, called)
+        assert f1 == pytest.approx(reference.f1_score(labels, called, zero_division=0))
+        brier, skill, _ = calibration(probability, labels)
+        assert brier == pytest.approx(reference.brier_score_loss(labels, probability))
+        assert skill == pytest.approx(1 - brier / labels.var())
 
 
 def test_reliability_equals_scikit_learns_curve():
@@ -205,13 +202,14 @@ def test_reliability_equals_scikit_learns_curve():
     assert found == pytest.approx(share)
     assert sizes.sum() == 500
     expected = (sizes / 500 * np.abs(share - meant)).sum()
-    assert calibration_error(probability, labels) == pytest.approx(expected)
+    assert calibration(probability, labels)[2] == pytest.approx(expected)
 
 
 def test_calibration_by_hand():
     probability, labels = [0.95, 0.95, 0.05, 0.05], [1, 0, 0, 0]
-    assert calibration_error(probability, labels) == pytest.approx(0.5 * 0.45 + 0.5 * 0.05)
-    assert calibration_error([1.0, 0.0], [1, 0]) == 0
+    assert calibration(probability, labels)[2] == pytest.approx(0.5 * 0.45 + 0.5 * 0.05)
+    assert calibration([1.0, 0.0], [1, 0]) == (0, 1, 0)
+    assert np.isnan(calibration([0.9, 0.8], [1, 1])[1])
     assert np.isnan(reliability([1.0], [1])[1][:9]).all()
 
 
@@ -222,8 +220,8 @@ def test_no_other_threshold_has_a_higher_f1(rows):
     if labels.all() or not labels.any():
         assert math.isnan(threshold)
         return
-    best = max(f1(scores, labels, other) for other in np.arange(-6, 7, 0.25))
-    assert f1(scores, labels, threshold) == pytest.approx(best)
+    best = max(at_threshold(scores, labels, other)[1] for other in np.arange(-6, 7, 0.25))
+    assert at_threshold(scores, labels, threshold)[1] == pytest.approx(best)
 
 
 def test_beyond_rank_ten_counts_for_nothing_but_map():

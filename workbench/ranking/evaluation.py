@@ -1,9 +1,9 @@
 """Scorers measured on the same lists and pairs: the figures, and where each scorer fails."""
 
-import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,18 +17,12 @@ from workbench.data.lists import CandidateList, count_lists, write_candidates
 from workbench.data.pairs import text_pairs
 from workbench.data.splits import text_groups
 from workbench.files import replacing, write_json
-from workbench.ranking.metrics import (
-    MAIN_METRIC,
-    RANKING_METRICS,
-    FloatArray,
-    rank_metrics,
-)
+from workbench.ranking.metrics import MAIN_METRIC, RANKING_METRICS, FloatArray, rank_metrics
 from workbench.ranking.uncertainty import (
     FLIPS_PER_TEST,
-    bootstrap_draws,
+    bootstrap_means,
     bootstrap_pairs,
     compare,
-    estimate,
     format_estimate,
     sigmoid,
     threshold_draws,
@@ -62,10 +56,9 @@ class Evaluation:
     dev: pd.DataFrame
 
     def table(self, part: str = "all") -> pd.DataFrame:
-        """One row per scorer, best first; each metric as its mean with the interval.
+        """Each metric's mean with its interval, one row per scorer, best first.
 
-        Args:
-            part: `ranking` metrics, metrics of `pairs`, or `all`.
+        `part` is `ranking` for metrics of lists, `pairs` for those of pairs, or `all`.
         """
         rows = sorted(self.metrics["rows"], key=lambda row: -row[MAIN_METRIC]["mean"])
         frame = pd.DataFrame(rows).set_index("scorer").map(format_estimate)
@@ -73,10 +66,7 @@ class Evaluation:
         return frame if part == "all" else frame.loc[:, ranking == (part == "ranking")]
 
     def differences(self) -> pd.DataFrame:
-        """One row per other scorer: nDCG@10 of the model minus its own, interval, p-values.
-
-        The scorer that the model gains least on comes first.
-        """
+        """nDCG@10 of the model minus that of each other scorer, the hardest to beat first."""
         gaps = sorted(self.metrics["model_minus"].items(), key=lambda item: item[1]["mean"])
         rows = [(name, format_estimate(gap), gap["p"], gap["p_holm"]) for name, gap in gaps]
         columns = ["scorer", "model minus it", "p", "p (Holm)"]
@@ -99,29 +89,6 @@ class Evaluation:
             return self.pairs[self.pairs["scorer"] == scorer][["positive", "score"]]
         ranked = self.ranked[self.ranked["scorer"] == scorer]
         return pd.DataFrame({"positive": ranked["relevance"] > 0, "score": ranked["score"]})
-
-
-def with_progress(scorers: "Mapping[str, Scorer]", pairs: int) -> "Iterator[tuple[str, Scorer]]":
-    """The scorers by name; the progress is a bar in JupyterLab, elsewhere a line for each scorer.
-
-    A model takes nearly all the time and the others hardly any, so the seconds left are those of
-    the models that are still to come, by the mean of those that are done.
-    """
-    from tqdm.auto import tqdm
-
-    bar = tqdm(scorers, disable="JPY_SESSION_NAME" not in os.environ, unit="scorer")
-    models = [name for name, scorer in scorers.items() if hasattr(scorer, "expect")]
-    took = list[float]()
-    for place, name in enumerate(bar, 1):
-        bar.set_description(name)
-        start = time.monotonic()
-        yield name, scorers[name]
-        seconds = time.monotonic() - start
-        took += [seconds] if name in models else []
-        coming = len(set(models) & set(list(scorers)[place:]))
-        left = f", about {coming * sum(took) / len(took):.0f} s left" if took and coming else ""
-        if bar.disable:
-            print(f"{name}: {pairs:,} pairs in {seconds:.0f} s{left}", flush=True)
 
 
 def score_lists(scorer: "Scorer", lists: Sequence[CandidateList]) -> list[np.ndarray]:
@@ -158,9 +125,8 @@ def evaluate(
     Ranking metrics are means over the lists with 95 % bootstrap intervals, whole text groups drawn
     (`query_groups`). The nDCG@10 of the scorer `model`, if there is one, is compared with that of
     each other: the difference from the same draws, and a Holm-corrected paired randomisation test.
-
-    The threshold of `accuracy` and `f1` is the one with the highest F1 on `dev`; without dev pairs
-    of both classes they are not defined. `brier` and `ece` need scorers with `log_odds`.
+    `accuracy` and `f1` use the threshold of the highest F1 on `dev`, and are not defined without
+    dev pairs of both classes. `brier` and `ece` need scorers with `log_odds`.
 
     Args:
         scorers: by name.
@@ -174,26 +140,29 @@ def evaluate(
 
     Raises:
         ValueError: there is no list, or a score is not finite (names scorer and query).
+
+    Example:
+        >>> scorers = {"model": wb.scoring.CharacterJaccard()}  # doctest: +SKIP
+        >>> wb.evaluate(scorers, lists, test_pairs).table()  # doctest: +SKIP
     """
     from workbench.scoring.cross_encoder import backends_used
 
     if not lists:
         raise ValueError("there is no candidate list to rank")
-    tuning = pairs.iloc[:0] if dev is None else dev
-    to_score = sum(len(one.candidates) for one in lists) + len(pairs) + len(tuning)
-    values, tied, thresholds, pair_rows = [], {}, {}, []
-    frames: list[list[pd.DataFrame]] = []
+    tuning, counts = pairs.iloc[:0] if dev is None else dev, count_lists(lists)
     groups, pair_groups, dev_groups = query_groups(lists), text_groups(pairs), text_groups(tuning)
-    draws = min(resamples, PAIR_RESAMPLES)
-    for name, scorer in with_progress(scorers, to_score):
+    to_score = counts["candidates"] + len(pairs) + len(tuning)
+    draws, listed = min(resamples, PAIR_RESAMPLES), _listed(lists)
+    queries = {"number": range(len(lists)), "query": [one.query for one in lists]}
+    values, tied, thresholds, pair_rows, frames = {}, {}, {}, [], []
+    for name, scorer in _with_progress(scorers, to_score):
         if expect := getattr(scorer, "expect", None):
             expect(to_score)
         scores = score_lists(scorer, lists)
         try:
-            found = rank_lists(scores, lists, ties)
+            values[name] = rank_lists(scores, lists, ties)
         except ValueError as error:
             raise ValueError(f"scorer {name!r}: {error}") from error
-        values.append(np.column_stack(list(found.values())))
         tied[name] = float(np.mean([len(s) > 1 and s.min() == s.max() for s in scores]))
         tuned, tested = (_score_pairs(name, scorer, frame) for frame in (tuning, pairs))
         limits = threshold_draws(tuned["score"], tuned["positive"], dev_groups, draws, seed + 1)
@@ -201,17 +170,13 @@ def evaluate(
         how = (ties, limits, bool(getattr(scorer, "log_odds", False)), pair_groups, draws, seed)
         measured = bootstrap_pairs(tested["score"], tested["positive"], *how) if len(pairs) else {}
         pair_rows.append({metric: value.plain() for metric, value in measured.items()})
-        queries = {"number": range(len(lists)), "query": [one.query for one in lists]}
-        per_query = pd.DataFrame({"scorer": name, **queries, **found})
-        frames.append([per_query, _ranked(name, lists, scores), tested, tuned])
-    every, counts = np.column_stack(values), count_lists(lists)
-    means = map(estimate, every.mean(axis=0), bootstrap_draws(every, groups, resamples, seed).T)
-    minus: dict[str, dict[str, Any]] = {}
-    if others := [name for name in scorers if name != "model" and "model" in scorers]:
-        first, step = list(RANKING_METRICS).index(MAIN_METRIC), len(RANKING_METRICS)
-        column = {name: first + step * number for number, name in enumerate(scorers)}
-        gaps = every[:, [column["model"]]] - every[:, [column[name] for name in others]]
-        minus = compare(others, gaps, groups, resamples, seed)
+        per_query = pd.DataFrame({"scorer": name, **queries, **values[name]})
+        frames.append([per_query, _ranked(name, listed, scores), tested, tuned])
+    every = np.column_stack([of for found in values.values() for of in found.values()])
+    means = iter(bootstrap_means(every, groups, resamples, seed))
+    others = [name for name in values if name != "model" and "model" in values]
+    gaps = [values["model"][MAIN_METRIC] - values[name][MAIN_METRIC] for name in others]
+    lead = np.reshape(gaps, (len(others), len(lists))).T
     metrics = {
         "schema": 1,
         "ties": ties,
@@ -236,7 +201,7 @@ def evaluate(
             {"scorer": name, **{metric: next(means).plain() for metric in RANKING_METRICS}, **pair}
             for name, pair in zip(scorers, pair_rows, strict=True)
         ],
-        "model_minus": minus,
+        "model_minus": compare(others, lead, groups, resamples, seed),
     }
     joined = (pd.concat(parts, ignore_index=True) for parts in zip(*frames, strict=True))
     return Evaluation(metrics, *joined)
@@ -248,9 +213,13 @@ def save_evaluation(
     lists: Sequence[CandidateList] | None = None,
     worst: int = 200,
 ) -> Path:
-    """Write `evaluation/` of a run: metrics, values of each query, worst queries, and the lists."""
-    folder = RunFolder(run_dir)
-    scorers = list(evaluation.per_query["scorer"])
+    """Write `evaluation/` of a run: metrics, values of each query, worst queries, and the lists.
+
+    Example:
+        >>> wb.save_evaluation("runs/mine", evaluation, lists)  # doctest: +SKIP
+        PosixPath('runs/mine/evaluation')
+    """
+    folder, scorers = RunFolder(run_dir), list(evaluation.per_query["scorer"])
     errors = worst_queries(evaluation, worst, "model" if "model" in scorers else scorers[0])
     for file, frame in ((folder.per_query, evaluation.per_query), (folder.errors, errors)):
         with replacing(file) as temporary:
@@ -264,9 +233,8 @@ def save_evaluation(
 def worst_queries(evaluation: Evaluation, count: int = 20, scorer: str = "model") -> pd.DataFrame:
     """The queries that a scorer ranks worst by nDCG@10, then by the rank of the first positive.
 
-    Returns:
-        One row per query, the worst first: `query`, `ndcg@10`, `best_positive` and its `rank`, and
-        `ranked_first`, the candidate that the scorer put on top.
+    Columns: `query`, `ndcg@10`, `best_positive` and its `rank`, and `ranked_first`, the candidate
+    that the scorer put on top.
     """
     ranked = evaluation.ranked[evaluation.ranked["scorer"] == scorer]
     rows = evaluation.per_query[evaluation.per_query["scorer"] == scorer].set_index("number")
@@ -287,6 +255,10 @@ def rank_query(
 
     The order is that of the first scorer, the best candidate first. If its scores are log-odds, a
     column `probability` after them has their sigmoid.
+
+    Example:
+        >>> scorers = {"jaccard": wb.scoring.CharacterJaccard()}  # doctest: +SKIP
+        >>> wb.rank_query(scorers, "怎么开通会员", ["会员如何开通", "天气"])  # doctest: +SKIP
     """
     texts = list(dict.fromkeys(candidates))
     columns = {n: scorer.score([(query, text) for text in texts]) for n, scorer in scorers.items()}
@@ -297,31 +269,44 @@ def rank_query(
     return table.sort_values(first, ascending=False, ignore_index=True)
 
 
+def _with_progress(scorers: "Mapping[str, Scorer]", pairs: int) -> "Iterator[tuple[str, Scorer]]":
+    """The scorers by name, with a line about each; a model takes as long as those before it."""
+    coming = [name for name, scorer in scorers.items() if hasattr(scorer, "expect")]
+    took = list[float]()
+    for name, scorer in scorers.items():
+        print(f"{name}: ", end="", flush=True)
+        start = time.monotonic()
+        yield name, scorer
+        seconds = time.monotonic() - start
+        if name in coming:
+            coming.remove(name)
+            took.append(seconds)
+        left = f", about {len(coming) * np.mean(took):.0f} s left" if took and coming else ""
+        print(f"{pairs:,} pairs in {seconds:.0f} s{left}", flush=True)
+
+
 def _score_pairs(name: str, scorer: "Scorer", frame: pd.DataFrame) -> pd.DataFrame:
     pairs = text_pairs(frame)
     score = np.asarray(scorer.score(pairs) if pairs else [], dtype=float)
-    if not np.isfinite(score).all():
-        place = int(np.flatnonzero(~np.isfinite(score))[0])
-        raise ValueError(
-            f"scorer {name!r}: the score of the pair {pairs[place]} is {score[place]}; it must be "
-            "finite"
-        )
+    for place in np.flatnonzero(~np.isfinite(score))[:1]:
+        pair = f"the score of the pair {pairs[place]} is {score[place]}"
+        raise ValueError(f"scorer {name!r}: {pair}; it must be finite")
     positive = (frame["label"] >= POSITIVE).to_numpy(dtype=bool)
     return pd.DataFrame({"scorer": name, "positive": positive, "score": score})
 
 
-def _ranked(name: str, lists: Sequence[CandidateList], scores: list[np.ndarray]) -> pd.DataFrame:
-    lengths = [len(score) for score in scores]
-    frame = pd.DataFrame(
-        {
-            "scorer": name,
-            "number": np.repeat(np.arange(len(lists)), lengths),
-            "query": np.repeat(np.array([one.query for one in lists], dtype=object), lengths),
-            "candidate": [text for one in lists for text in one.candidates],
-            "relevance": np.concatenate([one.relevance for one in lists]),
-            "kind": [k for one in lists for k in one.kinds or ("given",) * len(one.candidates)],
-            "score": np.concatenate(scores),
-        }
-    )
+def _listed(lists: Sequence[CandidateList]) -> pd.DataFrame:
+    """Every candidate of every list: `number`, `query`, `candidate`, `relevance`, `kind`."""
+    rows = [
+        (number, one.query, *row)
+        for number, one in enumerate(lists)
+        for row in zip(one.candidates, one.relevance, one.kinds or repeat("given"), strict=False)
+    ]
+    return pd.DataFrame(rows, columns=["number", "query", "candidate", "relevance", "kind"])
+
+
+def _ranked(name: str, listed: pd.DataFrame, scores: list[np.ndarray]) -> pd.DataFrame:
+    """The rows of `Evaluation.ranked` for one scorer."""
+    frame = pd.DataFrame({"scorer": name, **listed, "score": np.concatenate(scores)})
     down = frame.sort_values(["number", "score", "relevance"], ascending=[True, False, True])
     return frame.assign(rank=down.groupby("number").cumcount() + 1)

@@ -1,8 +1,7 @@
 """Ranking and pair metrics in numpy: arrays in, one value per query out; means are taken elsewhere.
 
-Ties. Under `expected`, the default, each metric is its exact expected value over the random order
-of candidates with equal scores; under `worst` the irrelevant ones come first. A scorer that gives
-every candidate the same score thus gets the average of random orders, or the worst order.
+Ties: under `expected`, the default, each metric is its exact expected value over the random order
+of candidates with equal scores; under `worst` the irrelevant ones come first.
 
 Odd queries stay in every mean: a query without a relevant text or without a candidate has 0 in
 every metric; relevant texts that are not among the candidates (`missed`) count in every
@@ -26,47 +25,47 @@ TIES = ("expected", "worst")
 
 
 class Ranking(NamedTuple):
-    """A query's n candidates from the highest score to the lowest.
+    """A query's n candidates from the highest score to the lowest."""
 
-    Attributes:
-        gain: the relevance at each place, shape (n,).
-        start: the first place of the tie block that each place belongs to, shape (n,).
-        size: the number of candidates in that block, shape (n,).
-        missed: the relevance of relevant texts that are not among the candidates.
-    """
+    gain: FloatArray  # relevance at each place, shape (n,)
+    start: IntArray  # first place of the tie block that each place belongs to, shape (n,)
+    size: IntArray  # number of candidates in that block, shape (n,)
+    missed: FloatArray  # relevance of relevant texts that are not among the candidates
 
-    gain: FloatArray
-    start: IntArray
-    size: IntArray
-    missed: FloatArray
+    def relevant(self) -> FloatArray:
+        """1 at each place with a relevant candidate, else 0."""
+        return (self.gain > 0).astype(float)
+
+    def expected(self, values: FloatArray) -> FloatArray:
+        """At each place the mean of `values`, shape (n,), over its tie block."""
+        if not len(values):
+            return values
+        firsts = np.flatnonzero(self.start == np.arange(len(values)))
+        sizes = self.size[firsts]
+        return np.repeat(np.add.reduceat(values, firsts) / sizes, sizes)
 
 
 def rank(
     scores: ArrayLike, relevance: ArrayLike, ties: str = "expected", missed: ArrayLike = ()
 ) -> Ranking:
-    """Order a query's candidates by score.
-
-    Args:
-        scores: shape (n,), higher is better.
-        relevance: shape (n,), 0 or more.
-        ties: `expected` or `worst`.
-        missed: relevance, above 0, of relevant texts that are not among the candidates.
+    """Order a query's candidates by score, higher is better; `scores` and `relevance` are (n,).
 
     Raises:
         ValueError: the shapes differ, a score is NaN or infinite, a relevance is not a number of 0
-            or more, or `ties` is neither of the two.
+            or more, or `ties` is not one of `TIES`.
     """
     score, gain = np.asarray(scores, dtype=float), np.asarray(relevance, dtype=float)
     if score.shape != gain.shape or score.ndim != 1:
         raise ValueError(f"{score.shape} scores for {gain.shape} candidates; both must be (n,)")
     if ties not in TIES:
         raise ValueError(f"ties is {ties!r}; it must be 'expected' or 'worst'")
-    if not (good := np.isfinite(score)).all():
-        n = int(np.argmin(good))
-        raise ValueError(f"the score of candidate {n} is {score[n]}; it must be finite")
-    if not (good := (gain >= 0) & (gain < np.inf)).all():
-        n = int(np.argmin(good))
-        raise ValueError(f"the relevance of candidate {n} is {gain[n]}; it must be 0 or more")
+    for what, values, good, rule in (
+        ("score", score, np.isfinite(score), "finite"),
+        ("relevance", gain, (gain >= 0) & (gain < np.inf), "0 or more"),
+    ):
+        if not good.all():
+            n = int(np.argmin(good))
+            raise ValueError(f"the {what} of candidate {n} is {values[n]}; it must be {rule}")
     order = np.lexsort((gain, -score))  # within a tie the irrelevant first: the worst order
     changes = np.ones(len(order), dtype=bool)
     if ties == "expected":
@@ -82,16 +81,15 @@ def tie_blocks(gain: FloatArray, block: IntArray, missed: FloatArray) -> Ranking
 
 
 def ndcg(ranking: Ranking, k: int = 10) -> float:
-    """Normalised discounted cumulative gain at k, with linear gain (relevance may be graded).
+    """sum_{i<=k} gain_i / log2(i + 1), divided by the same sum for the best order.
 
-    sum_{i<=k} gain_i / log2(i + 1), divided by the same sum for the best order (Jarvelin and
-    Kekalainen, 2002). Expected value: each place has the mean gain of its tie block (McSherry and
-    Najork, 2008).
+    Normalised discounted cumulative gain, with linear gain (Jarvelin and Kekalainen, 2002); each
+    place has the mean gain of its tie block (McSherry and Najork, 2008).
     """
     discount = 1.0 / np.log2(np.arange(2, k + 2))
     best = np.sort(np.append(ranking.gain, ranking.missed))[::-1][:k]
     ideal = best @ discount[: len(best)]
-    gain = _block_means(ranking, ranking.gain)[:k]
+    gain = ranking.expected(ranking.gain)[:k]
     return float(gain @ discount[: len(gain)] / ideal) if ideal > 0 else 0.0
 
 
@@ -113,27 +111,25 @@ def average_precision(ranking: Ranking) -> float:
     the block, the candidate at the j-th place (from 0) is relevant with probability r / m, and then
     c + 1 + j (r - 1) / (m - 1) of the candidates down to it are relevant on average.
     """
-    relevant = (ranking.gain > 0).astype(float)
-    total = relevant.sum() + len(ranking.missed)
+    relevant = ranking.relevant()
     if not relevant.any():
         return 0.0
-    share = _block_means(ranking, relevant)
+    share, place = ranking.expected(relevant), np.arange(len(relevant))
     above = np.append(0.0, np.cumsum(relevant))[ranking.start]
-    place = np.arange(len(relevant))
     others = (share * ranking.size - 1) * (place - ranking.start) / np.maximum(ranking.size - 1, 1)
-    return float((share * (above + 1 + others) / (place + 1)).sum() / total)
+    found = (share * (above + 1 + others) / (place + 1)).sum()
+    return float(found / (relevant.sum() + len(ranking.missed)))
 
 
 def recall(ranking: Ranking, k: int = 10) -> float:
     """The share of the relevant texts that are among the first k (below 1 where k is too few)."""
-    relevant = (ranking.gain > 0).astype(float)
-    total = relevant.sum() + len(ranking.missed)
-    return float(_block_means(ranking, relevant)[:k].sum() / total) if total else 0.0
+    total = ranking.relevant().sum() + len(ranking.missed)
+    return float(ranking.expected(ranking.relevant())[:k].sum() / total) if total else 0.0
 
 
 def precision(ranking: Ranking, k: int = 1) -> float:
     """The share of relevant candidates among the first k places; empty places count as 0."""
-    return float(_block_means(ranking, (ranking.gain > 0).astype(float))[:k].sum() / k)
+    return float(ranking.expected(ranking.relevant())[:k].sum() / k)
 
 
 RANKING_METRICS: dict[str, Callable[[Ranking], float]] = {
@@ -160,11 +156,11 @@ def rank_metrics(
 ) -> dict[str, FloatArray]:
     """Every ranking metric of every query: for each metric an array of shape (queries,).
 
-    The arguments are as in `rank`, one of each for each query; `names` of the queries go into
-    errors.
+    The arguments are as in `rank`, one of each per query; errors name the query.
 
-    Raises:
-        ValueError: an array does not fit or holds an impossible value; names the query.
+    Example:
+        >>> rank_metrics([[0.9, 0.1, 0.4]], [[0, 0, 1]])["mrr@10"]
+        array([0.5])
     """
     absent = missed if missed is not None else [()] * len(relevance)
     values = np.zeros((len(RANKING_METRICS), len(relevance)))
@@ -187,20 +183,13 @@ def pair_values(
 ) -> list[float]:
     """The values of `PAIR_METRICS`; NaN where one is not defined: one class only, no threshold.
 
-    `ranking` is of all pairs as one list; the other arrays have shape (pairs,), in any order.
+    `ranking` holds all pairs as one list; the arrays have shape (pairs,), in any order.
     """
-    nan = float("nan")
-    mixed = ranking.gain.any() and not ranking.gain.all()
-    called, chance = not np.isnan(threshold), probability
-    return [
-        roc_auc(ranking),
-        average_precision(ranking) if mixed else nan,
-        accuracy(score, positive, threshold) if called else nan,
-        f1(score, positive, threshold) if called else nan,
-        nan if chance is None else brier(chance, positive),
-        brier_skill(chance, positive) if mixed and chance is not None else nan,
-        nan if chance is None else calibration_error(chance, positive),
-    ]
+    nan, mixed = float("nan"), positive.any() and not positive.all()
+    ordered = (roc_auc(ranking), average_precision(ranking)) if mixed else (nan, nan)
+    called = (nan, nan) if np.isnan(threshold) else at_threshold(score, positive, threshold)
+    likely = (nan, nan, nan) if probability is None else calibration(probability, positive)
+    return [*ordered, *called, *likely]
 
 
 def pair_metrics(
@@ -209,6 +198,10 @@ def pair_metrics(
     """`roc_auc` and `ap` (average precision) of scores, shape (n,), over labelled pairs.
 
     Labels, shape (n,), at or above `threshold` are positive. NaN where there is only one class.
+
+    Example:
+        >>> pair_metrics([0.9, 0.8, 0.1], [1, 0, 0])
+        {'roc_auc': 1.0, 'ap': 1.0}
     """
     score, positive = np.asarray(scores, dtype=float), np.asarray(labels, dtype=float) >= threshold
     found = pair_values(rank(score, positive, ties), score, positive)
@@ -220,20 +213,19 @@ def roc_auc(ranking: Ranking) -> float:
 
     Under `worst` a tie counts 0. NaN where there is only one class (Hanley and McNeil, 1982).
     """
-    relevant = (ranking.gain > 0).astype(float)
+    relevant = ranking.relevant()
     positives, negatives = relevant.sum(), (1 - relevant).sum()
     if not positives or not negatives:
         return float("nan")
     above = np.append(0.0, np.cumsum(1 - relevant))[ranking.start]  # negatives above the block
-    tied = ranking.size * (1 - _block_means(ranking, relevant))
+    tied = ranking.size * ranking.expected(1 - relevant)
     return float((relevant * (negatives - above - tied / 2)).sum() / (positives * negatives))
 
 
 def fit_threshold(scores: ArrayLike, positive: ArrayLike) -> float:
-    """The threshold with the highest F1: scores at or above it are called positive.
+    """The highest of the thresholds with the best F1, half-way between two adjacent scores.
 
-    It lies half-way between two adjacent scores, shape (n,), finite, of pairs that are not tested
-    on; of equally good ones the highest is taken. NaN where there is only one class.
+    Scores, shape (n,), at or above it are called positive. NaN where there is only one class.
     """
     score, right = np.asarray(scores, dtype=float), np.asarray(positive, dtype=bool)
     if right.all() or not right.any():
@@ -246,38 +238,37 @@ def fit_threshold(scores: ArrayLike, positive: ArrayLike) -> float:
     return float((low + high) / 2)
 
 
-def accuracy(scores: ArrayLike, positive: ArrayLike, threshold: float) -> float:
-    """The share of pairs that the threshold classifies correctly."""
-    return float(np.mean((np.asarray(scores) >= threshold) == np.asarray(positive, dtype=bool)))
+def at_threshold(scores: ArrayLike, positive: ArrayLike, threshold: float) -> tuple[float, float]:
+    """Accuracy and F1 where scores at or above the threshold are called positive.
 
-
-def f1(scores: ArrayLike, positive: ArrayLike, threshold: float) -> float:
-    """Twice the true positives over the called plus the actual positives; 0 without either."""
+    F1 is twice the true positives over the called plus the actual positives; 0 without either.
+    """
     called, right = np.asarray(scores) >= threshold, np.asarray(positive, dtype=bool)
     both = called.sum() + right.sum()
-    return float(2 * (called & right).sum() / both) if both else 0.0
+    return float(np.mean(called == right)), float(2 * (called & right).sum() / max(both, 1))
 
 
-def brier(probabilities: ArrayLike, positive: ArrayLike) -> float:
-    """The mean squared difference of probability and outcome (Brier, 1950); 0 is perfect."""
-    return float(np.mean((np.asarray(probabilities) - np.asarray(positive, dtype=float)) ** 2))
+def calibration(probabilities: ArrayLike, positive: ArrayLike) -> tuple[float, float, float]:
+    """Brier score, Brier skill and expected calibration error of probabilities, shape (pairs,).
 
-
-def brier_skill(probabilities: ArrayLike, positive: ArrayLike) -> float:
-    """What the Brier score gains on one probability for all pairs, their share of positives.
-
-    1 is perfect; 0 is no gain, as of a constant. Both classes must occur.
+    The mean squared difference of probability and outcome (Brier, 1950); its gain on a constant at
+    the share of positives, where 1 is perfect, NaN for one class only; and the mean gap of the bins
+    of `reliability`, weighted by their pairs (Naeini, 2015).
     """
-    share = np.asarray(positive, dtype=float).mean()
-    return float(1 - brier(probabilities, positive) / (share * (1 - share)))
+    chance, right = np.asarray(probabilities, float), np.asarray(positive, float)
+    brier, share = np.mean((chance - right) ** 2), right.mean()
+    skill = 1 - brier / (share * (1 - share)) if 0 < share < 1 else np.nan
+    sizes, meant, found = reliability(chance, right)
+    error = np.nansum(sizes * np.abs(meant - found)) / sizes.sum()
+    return float(brier), float(skill), float(error)
 
 
 def reliability(
     probabilities: ArrayLike, positive: ArrayLike, bins: int = 10
 ) -> tuple[IntArray, FloatArray, FloatArray]:
-    """Number of pairs, mean probability and share of positives in bins of equal width.
+    """Number of pairs, mean probability and share of positives in each of `bins` of equal width.
 
-    Three arrays of shape (bins,); the latter two are NaN in an empty bin.
+    The latter two are NaN in an empty bin.
     """
     probability, right = np.asarray(probabilities, float), np.asarray(positive, float)
     place = np.clip((probability * bins).astype(int), 0, bins - 1)
@@ -285,21 +276,6 @@ def reliability(
     sizes = count()
     safe = np.where(sizes > 0, sizes, np.nan)
     return sizes, count(weights=probability) / safe, count(weights=right) / safe
-
-
-def calibration_error(probabilities: ArrayLike, positive: ArrayLike, bins: int = 10) -> float:
-    """Expected calibration error: the mean gap of a bin, weighted by its pairs (Naeini, 2015)."""
-    sizes, meant, found = reliability(probabilities, positive, bins)
-    return float(np.nansum(sizes * np.abs(meant - found)) / sizes.sum())
-
-
-def _block_means(ranking: Ranking, values: FloatArray) -> FloatArray:
-    """At each place the mean of `values` over its tie block; shape (n,)."""
-    if not len(values):
-        return values
-    firsts = np.flatnonzero(ranking.start == np.arange(len(values)))
-    sizes = ranking.size[firsts]
-    return np.repeat(np.add.reduceat(values, firsts) / sizes, sizes)
 
 
 def _first_hit(ranking: Ranking) -> FloatArray:

@@ -1,6 +1,6 @@
 """Slices of the queries: where the model is better or worse than the best baseline, and on what."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +10,7 @@ from workbench.data.build_lists import query_groups
 from workbench.data.lists import CandidateList
 from workbench.data.overlap import characters, jaccard
 from workbench.ranking.evaluation import Evaluation
-from workbench.ranking.uncertainty import bootstrap_draws, bootstrap_mean, estimate
+from workbench.ranking.uncertainty import bootstrap_mean, bootstrap_means
 from workbench.vocabulary.tokens import count_tokens
 
 if TYPE_CHECKING:
@@ -41,32 +41,31 @@ def query_features(
 ) -> pd.DataFrame:
     """The features that define the slices: one row per list, one column per key of `BINS`.
 
-    Args:
-        lists: the candidate lists.
-        tokenizer: the model's; without it `[UNK] share` is NaN.
-        train: the training pairs; without any `characters` is NaN.
-
-    Returns:
-        `length` (characters of the query), `[UNK] share` (of its tokens), `overlap` (the largest
-        character Jaccard of a positive with it; NaN without one), `characters` (1 if the query has
-        a character that no training text has, else 0), `positives` (relevant candidates).
+    They are `length` (characters of the query), `[UNK] share` (of its tokens; NaN without a
+    tokenizer), `overlap` (the largest character Jaccard of a positive with it; NaN without one),
+    `characters` (1 if the query has a character that no training text has, else 0; NaN without
+    training pairs), and `positives` (relevant candidates).
     """
     queries, positives = [one.query for one in lists], [one.positives() for one in lists]
-    frame = pd.DataFrame({"length": [len(query) for query in queries], "[UNK] share": np.nan})
-    frame["overlap"] = [
-        max((_overlap(query, text) for text in texts), default=np.nan)
-        for query, texts in zip(queries, positives, strict=True)
-    ]
-    frame["characters"] = np.nan
-    frame["positives"] = [len(texts) for texts in positives]
+    shares = known = pd.Series(dtype=float)
     if tokenizer is not None:
         counts = count_tokens(tokenizer, queries)
         shares = counts["unknown"] / counts["tokens"].clip(lower=1)
-        frame["[UNK] share"] = shares.reindex(queries).to_numpy()
     if train is not None and len(train):
-        known = characters("".join([*train["sentence_0"], *train["sentence_1"]]))
-        frame["characters"] = [float(bool(characters(query) - known)) for query in queries]
-    return frame
+        seen = characters("".join([*train["sentence_0"], *train["sentence_1"]]))
+        known = pd.Series({query: float(bool(characters(query) - seen)) for query in queries})
+    return pd.DataFrame(
+        {
+            "length": [len(query) for query in queries],
+            "[UNK] share": shares.reindex(queries).to_numpy(),
+            "overlap": [
+                max((jaccard(characters(query), characters(t)) for t in texts), default=np.nan)
+                for query, texts in zip(queries, positives, strict=True)
+            ],
+            "characters": known.reindex(queries).to_numpy(),
+            "positives": [len(texts) for texts in positives],
+        }
+    )
 
 
 def slice_table(
@@ -78,18 +77,12 @@ def slice_table(
 ) -> pd.DataFrame:
     """nDCG@10 of the model and of the best baseline in each slice, with the paired difference.
 
-    Args:
-        evaluation: with a scorer `model` and at least one other.
-        features: from `query_features`, one row per list.
-        lists: the same lists, for their text groups.
-        seed: of the intervals.
-        resamples: draws of each interval.
+    `features` are from `query_features` for the same `lists`.
 
     Returns:
-        One row per slice that has a query: `dimension`, `slice`, `queries`, `small` (fewer than
-        30 independent groups of queries), `other` (its name), and for `model`, `other` and the
-        difference `gap` the mean (under that name, `other_mean` for the second) with `_low` and
-        `_high`, the 95 % interval.
+        One row per slice that has a query: `dimension`, `slice`, `queries`, `small` (fewer than 30
+        independent groups of queries), `other` (its name), and `model`, `other_mean` and `gap`,
+        their difference, with `_low` and `_high` of the 95 % intervals.
 
     Raises:
         ValueError: there is no scorer called `model`, or nothing to compare it with.
@@ -101,16 +94,11 @@ def slice_table(
     values, groups, rows = np.column_stack([model, best, model - best]), query_groups(lists), []
     for dimension, (edges, names) in BINS.items():
         place = pd.cut(features[dimension], edges, labels=names)
-        for name in names:
+        for name in place.cat.categories[place.cat.categories.isin(place)]:
             chosen = (place == name).to_numpy()
-            if not (count := int(chosen.sum())):
-                continue
             small = len(np.unique(groups[chosen])) < SMALL_SLICE
-            row = [dimension, name, count, small, other]
-            draws = bootstrap_draws(values[chosen], groups[chosen], resamples, seed)
-            for column, drawn in zip(values[chosen].T, draws.T, strict=True):
-                row += estimate(column.mean(), drawn)
-            rows.append(row)
+            found = bootstrap_means(values[chosen], groups[chosen], resamples, seed)
+            rows.append((dimension, name, int(chosen.sum()), small, other, *np.ravel(found)))
     columns = ["dimension", "slice", "queries", "small", "other"]
     for name, mean in (("model", "model"), ("other", "other_mean"), ("gap", "gap")):
         columns += [mean, f"{name}_low", f"{name}_high"]
@@ -125,21 +113,13 @@ def pairwise_orders(
     The share is taken within each query over its (positive, negative) pairs of that kind, then
     over the queries that have such pairs. Where a file does not say where its negatives come
     from, they count as `look_alike` from a character overlap of 0.1 with the query, else as
-    `random`. Under ties `worst` a tie counts 0.
-
-    Returns:
-        One row per scorer and kind: `scorer`, `kind`, `queries`, `orders` (the number of pairs),
-        `mean`, `low`, `high`.
+    `random`. Under ties `worst` a tie counts 0. Columns: `scorer`, `kind`, `queries`, `orders` (the
+    number of pairs), `mean`, `low`, `high`.
     """
-
-    def names(one: CandidateList, right: np.ndarray) -> np.ndarray:
-        kinds = np.array(one.kinds or ("given",) * len(one.candidates), dtype=object)
-        for place in np.flatnonzero(kinds == "given"):
-            alike = _overlap(one.query, one.candidates[place]) >= LOOK_ALIKE
-            kinds[place] = "look_alike" if alike else "random"
-        return np.broadcast_to(kinds[~right], (right.sum(), (~right).sum()))
-
-    return _orders(evaluation, lists, names, seed, resamples)
+    both = _orders(evaluation)
+    guessed = np.where(both["overlap_other"] >= LOOK_ALIKE, "look_alike", "random")
+    both["kind"] = both["kind_other"].mask(both["kind_other"] == "given", guessed)
+    return _shares(both, lists, seed, resamples)
 
 
 def equal_overlap(
@@ -151,43 +131,34 @@ def equal_overlap(
     not. A test whose negatives were mined within a band of overlap rewards a scorer that finds the
     band; this one does not. Empty if there is no such pair.
     """
-
-    def names(one: CandidateList, right: np.ndarray) -> np.ndarray:
-        overlap = np.array([_overlap(one.query, text) for text in one.candidates])
-        near = np.abs(np.subtract.outer(overlap[right], overlap[~right])) <= EQUAL_OVERLAP
-        return np.where(near, "equal_overlap", "")
-
-    return _orders(evaluation, lists, names, seed, resamples)
+    both = _orders(evaluation)
+    near = both[(both["overlap"] - both["overlap_other"]).abs() <= EQUAL_OVERLAP]
+    return _shares(near.assign(kind="equal_overlap"), lists, seed, resamples)
 
 
-def _orders(
-    evaluation: Evaluation,
-    lists: Sequence[CandidateList],
-    names: Callable[[CandidateList, np.ndarray], np.ndarray],
-    seed: int,
-    resamples: int,
+def _orders(evaluation: Evaluation) -> pd.DataFrame:
+    """Each positive with each negative (`_other`) of its list, by scorer: was it ranked above?"""
+    texts = evaluation.ranked[["query", "candidate"]].drop_duplicates()
+    sets = texts.map(characters).to_numpy()
+    texts = texts.assign(overlap=[jaccard(first, second) for first, second in sets])
+    ranked = evaluation.ranked.merge(texts, "left", ["query", "candidate"])
+    relevant = ranked["relevance"] > 0
+    by = ["scorer", "number"]
+    both = ranked[relevant].merge(ranked[~relevant], on=by, suffixes=("", "_other"))
+    tie = 0.0 if evaluation.metrics["ties"] == "worst" else 0.5
+    tied = both["score"] == both["score_other"]
+    return both.assign(won=(both["score"] > both["score_other"]) + tie * tied)
+
+
+def _shares(
+    both: pd.DataFrame, lists: Sequence[CandidateList], seed: int, resamples: int
 ) -> pd.DataFrame:
-    """`names(list, relevant)`: of each pair, shape (positives, negatives); "" leaves it out."""
-    half = 0.0 if evaluation.metrics["ties"] == "worst" else 0.5
+    """The mean of `won` within each query, then over queries, for each scorer and kind."""
     groups, rows = query_groups(lists), []
-    relevant = [np.asarray(one.relevance) > 0 for one in lists]
-    named = [names(one, right) for one, right in zip(lists, relevant, strict=True)]
-    for scorer, frame in evaluation.ranked.groupby("scorer", sort=False):
-        found = []
-        for number, scores in frame.groupby("number")["score"]:
-            score, right, kinds = scores.to_numpy(), relevant[number], named[number]
-            gaps = np.subtract.outer(score[right], score[~right])
-            won = (gaps > 0) + half * (gaps == 0)
-            for name in filter(None, np.unique(kinds.astype(str))):
-                chosen = won[kinds == name]
-                found.append((name, number, chosen.mean(), chosen.size))
-        table = pd.DataFrame(found, columns=["kind", "number", "share", "orders"])
-        for name, part in table.groupby("kind"):
-            interval = bootstrap_mean(part["share"], resamples, seed, groups[part["number"]])
-            rows.append((scorer, name, len(part), part["orders"].sum(), *interval))
+    for scorer, orders in both.groupby("scorer", sort=False):
+        for kind, part in orders.groupby("kind"):
+            won = part.groupby("number")["won"].mean()
+            interval = bootstrap_mean(won, resamples, seed, groups[won.index])
+            rows.append((scorer, kind, len(won), len(part), *interval))
     columns = ["scorer", "kind", "queries", "orders", "mean", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def _overlap(first: str, second: str) -> float:
-    return jaccard(characters(first), characters(second))

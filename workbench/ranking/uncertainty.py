@@ -1,18 +1,19 @@
 """How sure a value is: bootstrap intervals, paired randomisation tests, and what may be claimed.
 
 We resample groups, not queries: queries that share a text are not independent, so they are drawn
-together. Where no text repeats, every query is its own group. Fewer than `MIN_GROUPS` have no
-interval, since it would be much too narrow: the more alike the groups are, the nearer to a point.
+together. `groups` has a label for each query; each query is its own group if it is None. Fewer than
+`MIN_GROUPS` have no interval, since it would be much too narrow.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from workbench.ranking import metrics
-from workbench.ranking.metrics import FloatArray, IntArray, Ranking
+from workbench.ranking.metrics import FloatArray, IntArray
 
 CHUNK = 500  # resamples drawn at a time, which bounds the memory
 PERCENTILES = (2.5, 97.5)  # of a 95 % interval
@@ -49,17 +50,9 @@ def bootstrap_draws(
 ) -> FloatArray:
     """Means of per-query values over resampled queries, whole groups drawn with replacement.
 
-    All columns see the same draws, so a difference of two columns is a paired one. The mean is the
-    sum over the drawn queries divided by their number (a ratio, since groups differ in size).
-
-    Args:
-        values: shape (queries, columns).
-        groups: shape (queries,), the group of each query as a number; each its own if None.
-        resamples: number of draws.
-        seed: of the draws.
-
-    Returns:
-        Shape (resamples, columns); NaN with fewer than `MIN_GROUPS` groups.
+    All columns of `values`, shape (queries, columns), see the same draws, so a difference of two is
+    paired; since groups differ in size, a mean is divided by the number of queries drawn. Shape
+    (resamples, columns); NaN with fewer than `MIN_GROUPS` groups.
 
     Raises:
         ValueError: there is no query.
@@ -74,13 +67,22 @@ def bootstrap_draws(
     return np.concatenate([drawn @ sums / (drawn @ sizes)[:, None] for drawn in counts])
 
 
+def bootstrap_means(values: FloatArray, *how: Any) -> list[Estimate]:
+    """The mean of each column with its interval; arguments and errors as of `bootstrap_draws`."""
+    draws = bootstrap_draws(values, *how)
+    return [*map(estimate, values.mean(axis=0), draws.T)]
+
+
 def bootstrap_mean(
     values: ArrayLike, resamples: int = 10_000, seed: int = 42, groups: ArrayLike | None = None
 ) -> Estimate:
-    """Mean of per-query values, shape (queries,), and its 95 % percentile interval."""
-    value = np.asarray(values, dtype=float)
-    draws = bootstrap_draws(value[:, None], groups, resamples, seed)[:, 0]
-    return estimate(value.mean(), draws)
+    """Mean of per-query values, shape (queries,), and its 95 % percentile interval.
+
+    Example:
+        >>> format_estimate(bootstrap_mean([0, 1] * 50)._asdict())
+        '0.500 [0.400, 0.600]'
+    """
+    return bootstrap_means(np.array([values], dtype=float).T, groups, resamples, seed)[0]
 
 
 def estimate(mean: float, draws: ArrayLike) -> Estimate:
@@ -92,42 +94,33 @@ def estimate(mean: float, draws: ArrayLike) -> Estimate:
 
 
 def randomisation_test(
-    differences: ArrayLike,
-    groups: ArrayLike | None = None,
-    resamples: int = 10_000,
-    seed: int = 42,
+    differences: ArrayLike, groups: ArrayLike | None = None, resamples: int = 10_000, seed: int = 42
 ) -> FloatArray:
     """Two-sided p-values that paired differences have mean 0, by flipping signs of whole groups.
 
-    If two scorers were equally good, either could have had either value, so each group's difference
-    could as well have the other sign (Fisher, 1935; Smucker, Allan and Carterette, 2007). The
-    p-value is (1 + flips at least as far from 0 as the data) / (1 + resamples), never 0.
-
-    `differences` has shape (queries, columns), the result (columns,); `groups` is as in
-    `bootstrap_draws`.
+    If two scorers were equally good, each group's difference could as well have the other sign
+    (Fisher, 1935; Smucker, Allan and Carterette, 2007). p is (1 + flips at least as far from 0 as
+    the data) / (1 + resamples). `differences` has shape (queries, columns), the result (columns,).
     """
-    sums, sizes = _by_group(np.asarray(differences, dtype=float), groups)
-    found = np.abs(sums.sum(axis=0))
-    slack = 1e-12 * np.abs(sums).sum(axis=0)  # sums in another order differ in the last bits
-    rng, extreme = np.random.default_rng(seed), np.zeros(sums.shape[1])
+    sums, distance = _to_beat(differences, groups)
+    rng, extreme = np.random.default_rng(seed), np.zeros(len(distance))
     for rows in _chunks(resamples):
-        signs = 2.0 * rng.integers(0, 2, (rows, len(sizes)), dtype=np.int8) - 1.0
-        extreme += (np.abs(signs @ sums) >= found - slack).sum(axis=0)
+        signs = 2.0 * rng.integers(0, 2, (rows, len(sums)), dtype=np.int8) - 1.0
+        extreme += (np.abs(signs @ sums) >= distance).sum(axis=0)
     return np.asarray((1 + extreme) / (1 + resamples), dtype=float)
 
 
 def holm(p_values: ArrayLike) -> FloatArray:
-    """p-values adjusted for testing several hypotheses at once (Holm, 1979); shape kept.
+    """p-values adjusted for testing several hypotheses at once (Holm, 1979), in the same order.
 
-    The smallest is multiplied by their number, the next by one less, and so on; none is then
-    smaller than the one before it, and none above 1.
+    Example:
+        >>> holm([0.01, 0.04, 0.03]).round(2).tolist()
+        [0.03, 0.06, 0.06]
     """
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(p, kind="stable")
-    adjusted = np.empty(len(p))
     growing = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted[order] = np.minimum(1.0, growing)
-    return adjusted
+    return np.asarray(np.minimum(1.0, growing)[np.argsort(order)], dtype=float)
 
 
 def range_test(
@@ -135,20 +128,16 @@ def range_test(
 ) -> FloatArray:
     """p-values of one column's lead over each other, where that column was chosen as the best.
 
-    If all were equally good, the values of a query could have been in any order. So they are
-    shuffled among the columns, whole groups alike, and each lead is compared with the distance
-    of the highest and the lowest mean (randomised Tukey HSD; Carterette, 2012). That corrects for
-    every comparison of two columns. With two it is the `randomisation_test`.
-
-    `gaps`, the column's values minus those of each other, has shape (queries, others), the result
-    (others,); `groups` is as in `bootstrap_draws`.
+    The values of a query are shuffled among the columns, whole groups alike, and each lead compared
+    with the distance of the highest and the lowest mean, which corrects for every comparison of two
+    columns (randomised Tukey HSD; Carterette, 2012). `gaps`, the column's values minus those of
+    each other, has shape (queries, others), the result (others,).
     """
-    sums, _ = _by_group(np.asarray(gaps, dtype=float), groups)
-    found, slack = np.abs(sums.sum(axis=0)), 1e-12 * np.abs(sums).sum(axis=0)
+    sums, distance = _to_beat(gaps, groups)
     columns = np.column_stack([np.zeros(len(sums)), -sums])  # what all share changes no distance
-    rng, extreme = np.random.default_rng(seed), np.zeros(len(found))
+    rng, extreme = np.random.default_rng(seed), np.zeros(len(distance))
     for _ in range(resamples):
-        extreme += np.ptp(rng.permuted(columns, axis=1).sum(axis=0)) >= found - slack
+        extreme += np.ptp(rng.permuted(columns, axis=1).sum(axis=0)) >= distance
     return np.asarray((1 + extreme) / (1 + resamples), dtype=float)
 
 
@@ -157,12 +146,10 @@ def compare(
 ) -> dict[str, dict[str, Any]]:
     """Paired differences by name: `mean`, `low`, `high`, `p`, and `p_holm` among all of them.
 
-    `gaps` are the differences, shape (queries, names). The flips of the test use the seed after
-    that of the draws; there are at least `FLIPS_PER_TEST` for each name.
+    `gaps` are the differences, shape (queries, names); the flips use the seed after the draws' one.
     """
-    draws = bootstrap_draws(gaps, groups, resamples, seed)
+    intervals = bootstrap_means(gaps, groups, resamples, seed)
     p = randomisation_test(gaps, groups, max(resamples, FLIPS_PER_TEST * len(names)), seed + 1)
-    intervals = [estimate(gap.mean(), drawn) for gap, drawn in zip(gaps.T, draws.T, strict=True)]
     columns = zip(names, intervals, p.tolist(), holm(p).tolist(), strict=True)
     return {name: {**own.plain(), "p": one, "p_holm": held} for name, own, one, held in columns}
 
@@ -170,8 +157,8 @@ def compare(
 def direction(low: float | None, high: float | None, p: float | None) -> int:
     """1 or -1, the sign of a difference that counts; 0 for one that is not shown.
 
-    This is the one rule of report, card and comparison: the 95 % interval excludes 0, and the
-    corrected p-value is below `SIGNIFICANT`. Without an interval nothing is shown.
+    The rule of report, card and comparison: the 95 % interval excludes 0, and the corrected p-value
+    is below `SIGNIFICANT`. Without an interval nothing is shown.
     """
     if low is None or high is None or p is None or not p < SIGNIFICANT:
         return 0
@@ -179,21 +166,17 @@ def direction(low: float | None, high: float | None, p: float | None) -> int:
 
 
 class Claim(NamedTuple):
-    """What may be claimed of a model; the other scorers by name, the highest nDCG@10 first.
+    """What may be claimed of a model; other scorers by name, the highest nDCG@10 first.
 
-    Attributes:
-        state: `nothing` to compare; too `few` groups of queries; `worse` than another; `tied`: no
-            ranking in most queries; `coarse`: too few resamples for any p-value to count;
-            `unclear`, or `better` than all.
-        others: all other scorers.
-        ahead: those that rank better than the model.
-        unclear: those that are not shown to rank better or worse.
+    `state` is `nothing` to compare; too `few` groups of queries; `worse` than another; `tied`: no
+    ranking in most queries; `coarse`: too few resamples for any p-value to count; `unclear`, or
+    `better` than all.
     """
 
     state: str
-    others: list[str]
-    ahead: list[str]
-    unclear: list[str]
+    others: list[str]  # all of them
+    ahead: list[str]  # those that rank better than the model
+    unclear: list[str]  # those not shown to rank better or worse
 
 
 def claim(record: Mapping[str, Any]) -> Claim:
@@ -212,9 +195,9 @@ def claim(record: Mapping[str, Any]) -> Claim:
         "tied": record.get("queries_all_tied", {}).get("model", 0) > 0.5,
         "coarse": unclear and len(gaps) >= SIGNIFICANT * (1 + flips),
         "unclear": unclear,
+        "better": True,
     }
-    state = next((name for name, holds in states.items() if holds), "better")
-    return Claim(state, others, ahead, unclear)
+    return Claim(next(name for name, holds in states.items() if holds), others, ahead, unclear)
 
 
 def bootstrap_pairs(
@@ -229,34 +212,24 @@ def bootstrap_pairs(
 ) -> dict[str, Estimate]:
     """Every pair metric with its interval, whole groups of pairs drawn with replacement.
 
-    NaN where a metric is not defined (see `pair_values`); draws in which it is not are left out of
-    the interval. `scores`, `positive` and `groups` have shape (pairs,). The first of the
-    `thresholds`, which come from other pairs, is that of the values; each draw takes the next one,
-    so that intervals cover how uncertain the threshold is. `logits` says whether the scores are
-    log-odds, which have a probability.
+    NaN where it is not defined (see `pair_values`); draws in which it is not are left out. The
+    values have the first of the `thresholds`, each draw the next one, so that intervals cover how
+    uncertain it is. `logits`: the scores, shape (pairs,), are log-odds, which have a probability.
     """
     score, right = np.asarray(scores, dtype=float), np.asarray(positive, dtype=bool)
     ranking, order = metrics.rank(score, right, ties), np.lexsort((right, -score))
-    whole = np.arange(len(score))
-    probability = sigmoid(score) if logits else None
+    whole, limits = np.arange(len(score)), np.resize(thresholds, 1 + resamples)
     group = whole if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    limits = np.resize(np.asarray(thresholds, dtype=float), 1 + resamples)
-
-    def values(ranked: Ranking, drawn: IntArray, limit: float) -> list[float]:
-        chance = None if probability is None else probability[drawn]
-        return metrics.pair_values(ranked, score[drawn], right[drawn], limit, chance)
-
-    own, draws = values(ranking, whole, limits[0]), []
-    enough = group.max() + 1 >= MIN_GROUPS
-    drawn = (row for chunk in _group_counts(group.max() + 1, resamples, seed) for row in chunk)
-    for row, limit in zip(drawn if enough else (), limits[1:], strict=False):
-        counts = row.astype(np.int64)[group]
-        times = counts[order]
+    draws = _row_counts(group, resamples if group.max() + 1 >= MIN_GROUPS else 0, seed)
+    values = []
+    for counts, limit in zip(chain([np.ones_like(whole)], draws), limits, strict=False):
+        times, drawn = counts[order], np.repeat(whole, counts)
         gain, start = np.repeat(ranking.gain, times), np.repeat(ranking.start, times)
         ranked = metrics.tie_blocks(gain, start, ranking.missed)
-        draws.append(values(ranked, np.repeat(whole, counts), limit))
-    spread = np.asarray(draws, dtype=float).reshape(-1, len(metrics.PAIR_METRICS)).T
-    found = [estimate(mean, drawn) for mean, drawn in zip(own, spread, strict=True)]
+        chance = sigmoid(score[drawn]) if logits else None
+        values.append(metrics.pair_values(ranked, score[drawn], right[drawn], limit, chance))
+    own, *spread = np.asarray(values, dtype=float)
+    found = map(estimate, own, np.reshape(spread, (-1, len(own))).T)
     held = (one._replace(low=min(one.low, one.mean), high=max(one.high, one.mean)) for one in found)
     return dict(zip(metrics.PAIR_METRICS, held, strict=True))
 
@@ -271,11 +244,9 @@ def threshold_draws(
     score, right = np.asarray(scores, dtype=float), np.asarray(positive, dtype=bool)
     found = [metrics.fit_threshold(score, right)]
     if not np.isnan(found[0]):
-        place = np.unique(np.asarray(groups), return_inverse=True)[1]
-        for chunk in _group_counts(place.max() + 1, resamples, seed):
-            for row in chunk:
-                drawn = np.repeat(np.arange(len(score)), row.astype(np.int64)[place])
-                found.append(metrics.fit_threshold(score[drawn], right[drawn]))
+        for counts in _row_counts(groups, resamples, seed):
+            drawn = np.repeat(np.arange(len(score)), counts)
+            found.append(metrics.fit_threshold(score[drawn], right[drawn]))
     return np.array(found)
 
 
@@ -288,9 +259,16 @@ def _by_group(values: FloatArray, groups: ArrayLike | None) -> tuple[FloatArray,
     """Sums of the values in each group, shape (groups, columns), and the groups' sizes."""
     if groups is None:
         return values, np.ones(len(values))
-    place = np.unique(np.asarray(groups), return_inverse=True)[1]
-    columns = [np.bincount(place, weights=column) for column in values.T]
-    return np.column_stack(columns), np.bincount(place).astype(float)
+    _, place, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    sums = np.zeros((len(sizes), values.shape[1]))
+    np.add.at(sums, place, values)
+    return sums, sizes.astype(float)
+
+
+def _to_beat(differences: ArrayLike, groups: ArrayLike | None) -> tuple[FloatArray, FloatArray]:
+    """Sums in each group, and how far those of all are from 0, less what rounding may add to it."""
+    sums, _ = _by_group(np.asarray(differences, dtype=float), groups)
+    return sums, np.abs(sums.sum(axis=0)) - 1e-12 * np.abs(sums).sum(axis=0)
 
 
 def _group_counts(groups: int, resamples: int, seed: int) -> Iterator[FloatArray]:
@@ -300,6 +278,13 @@ def _group_counts(groups: int, resamples: int, seed: int) -> Iterator[FloatArray
         drawn = rng.integers(0, groups, (rows, groups)) + groups * np.arange(rows)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=rows * groups)
         yield counts.reshape(rows, groups).astype(float)
+
+
+def _row_counts(groups: ArrayLike, resamples: int, seed: int) -> Iterator[IntArray]:
+    """How often each row is drawn, with its group, in each resample; shape (rows,)."""
+    place = np.unique(np.asarray(groups), return_inverse=True)[1]
+    for chunk in _group_counts(place.max() + 1, resamples, seed):
+        yield from chunk.astype(np.int64)[:, place]
 
 
 def _chunks(resamples: int) -> Iterator[int]:

@@ -11,8 +11,12 @@ def forecast(rng):
     return probability, rng.random(200) < probability, rng.uniform(0.1, 0.4)
 
 
+def brier(probability, positive):
+    return float(np.mean((probability - positive) ** 2))
+
+
 def skill(probability, positive, rate):
-    return 1 - metrics.brier(probability, positive) / metrics.brier(rate + 0 * positive, positive)
+    return 1 - brier(probability, positive) / brier(rate, positive)
 
 
 exercise(
@@ -21,7 +25,7 @@ exercise(
     skill,
     {
         "this is the Brier score itself: divide by that of the constant.": (
-            lambda p, y, rate: metrics.brier(p, y)
+            lambda p, y, rate: brier(p, y)
         ),
         "the constant comes from training (`base_rate`), not from the pairs that are judged.": (
             lambda p, y, rate: skill(p, y, y.mean())
