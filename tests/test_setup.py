@@ -160,7 +160,7 @@ class TestMakefile:
         words = make("-n", "run").stdout.split()
         assert words.count(".venv/bin/workbench") == 2
         assert words[-5:-2] == [".venv/bin/python", "-m", "workbench.batch.execute"]
-        assert "About five minutes" in " ".join(words)
+        assert "few minutes on two cores" in " ".join(words)
         files = [word for word in words if word.endswith(".yaml")]
         assert [Path(file).stem for file in files] == ["quickstart", "quickstart_repaired"]
         assert all((ROOT / file).is_file() for file in files)
@@ -297,7 +297,7 @@ class TestDocuments:
 
     def test_the_sweep_of_losses_has_each_once_but_for_the_cached_one(self):
         plan = read_plan(ROOT / "notebooks/sweeps/losses.yaml")
-        found = [job.parameters.loss for job in plan.jobs]
+        found = [run.parameters.loss for run in plan.runs]
         assert sorted(found) == sorted(3 * [name for name in LOSSES if name != "cached_mnrl"])
 
 
