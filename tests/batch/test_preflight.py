@@ -693,3 +693,11 @@ def test_a_parameter_taken_for_an_option_and_a_shipped_file_are_recognised(place
     assert "write: -p pairs VALUE" in capsys.readouterr().err
     assert ask(place, "quickstart.yaml") == 2
     assert "did you mean notebooks/parameters/quickstart.yaml?" in capsys.readouterr().err
+
+
+def test_untrained_bases_that_are_not_there_are_problems(place, capsys):
+    asked = ["-p", "zero_shot", "bundled:all-MiniLM-L6-v2, notebooks/none"]
+    assert ask(place, place / "ok.yaml", *asked, command="preflight") == 2
+    error = capsys.readouterr().err
+    assert "zero_shot: 'notebooks/none' is neither a folder" in error
+    assert "MiniLM" not in error

@@ -32,6 +32,7 @@ from workbench.scoring.cross_encoder import inverted_share
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "transformers", "sentence-transformers", "numpy", "pandas", "onnxruntime")
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
+BATCHES = {"batch_size": 32, "precision": "float32"}
 HEAD = ("what", "the plain way", "ours", "x faster [lowest, highest]")
 
 
@@ -65,6 +66,20 @@ def training(options, folder):
             peer = Way("`CrossEncoderTrainer`", "library_training", given)
             ours = Way("`speed: fast`", "fast_training", given)
             yield Group(f"training, batches of {size}, {precision}", "pairs/s", [peer], [ours])
+
+
+def vocabularies(options, folder):
+    """The same texts as characters and as words of a dictionary: fewer tokens for each pair."""
+    ways = [
+        ("scoring by `CrossEncoder.predict`", "predict", {}),
+        ("scoring by `torch-float32`", "backend", {"backend": "torch-float32"}),
+        ("training by `CrossEncoderTrainer`", "library_training", BATCHES),
+        ("training by `speed: fast`", "fast_training", BATCHES),
+    ]
+    for what, function, given in ways:
+        characters = Way("characters", function, given | {"vocabulary": "extend"})
+        words = Way("words", function, given | {"vocabulary": "words"})
+        yield Group(what, "pairs/s", [characters], [words])
 
 
 def light(options, folder):
@@ -102,7 +117,8 @@ def memory(options, folder):
         yield Group(f"scoring a file of {rows:,} rows", "rows/s", [], ours)
 
 
-ROWS = {make.__name__: make for make in (scoring, training, light, reading, splitting, memory)}
+MAKERS = (scoring, training, vocabularies, light, reading, splitting, memory)
+ROWS = {make.__name__: make for make in MAKERS}
 
 
 def made_up(rows, folder):
@@ -218,6 +234,12 @@ def machine():
     }
 
 
+def processor(machine):
+    """The processor with the instructions that the figures depend on."""
+    found = ", ".join(machine["instructions"]) or "none of " + ", ".join(INSTRUCTIONS)
+    return f"{machine['processor']}, {machine['cores']} cores, instructions {found}"
+
+
 def cells(row):
     """A row of the table."""
     inverted = f"{row['inverted']:.2%} of pairwise orders inverted" if "inverted" in row else ""
@@ -251,6 +273,7 @@ def main(arguments=None):
         parser.error(f"{unknown[0]!r} is none of {', '.join(ROWS)}")
     record = {"schema": 3, "machine": machine(), "rows": []}
     print(*record["machine"].items(), sep="\n")
+    print(f"\nOn {processor(record['machine'])}:\n")
     for line in (HEAD, ("---",) * len(HEAD)):
         print(f"| {' | '.join(line)} |")
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
@@ -260,7 +283,7 @@ def main(arguments=None):
                     record["rows"].append(row)
                     print(f"| {' | '.join(cells(row))} |", flush=True)
     write_json(options.out, record)
-    print(f"written: {display_path(options.out)}")
+    print(f"\nOn {processor(record['machine'])}. Written: {display_path(options.out)}")
 
 
 if __name__ == "__main__":

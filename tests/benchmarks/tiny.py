@@ -98,3 +98,42 @@ def write_tiny_kind(folder, kind):
     model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+PAIR_TEMPLATE = (
+    "{% for one in messages if one.role in ('query', 'document') %}"
+    "<|im_start|><{{ one.role }}>: {{ one.content }}<|im_end|>{% endfor %}"
+)
+
+
+def write_tiny_reranker(folder, template=PAIR_TEMPLATE, answers=("yes", "no")):
+    """Write a sharp random language model that scores a pair by its next token, as Qwen3 does."""
+    import torch
+    import transformers
+    from tokenizers import pre_tokenizers
+
+    marks = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *marks]
+    places = {token: number for number, token in enumerate(tokens)}
+    tokenizer = transformers.Qwen2Tokenizer(vocab=places, merges=[])
+    tokenizer.add_tokens(list(answers))
+    tokenizer.chat_template = template
+    config = transformers.Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        intermediate_size=32,
+        max_position_embeddings=128,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight *= 6 if weight.ndim == 2 else 1
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

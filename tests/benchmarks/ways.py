@@ -18,23 +18,58 @@ from pathlib import Path
 
 from workbench.files import project_root
 
+TRAINED_SPREAD = 4.0  # standard deviation of a trained reranker's logits
+SPREAD_PAIRS = 256
+
 
 class NotHereError(Exception):
     """A way cannot run on this machine; the message says why."""
 
 
 def loaded(options):
-    """The model, its folder, the labelled rows, their distinct pairs, and how these are called."""
+    """The model, its folder, the labelled rows, their distinct pairs, and how these are called.
+
+    A head that is random gets the spread of a trained one's logits, so that orders mean something.
+    With the option `vocabulary`, the model first learns the tokens of these texts.
+    """
     from workbench.data.pairs import read_pairs
-    from workbench.models import find_model
-    from workbench.scoring.cross_encoder import distinct, load_cross_encoder, pair_encoder
+    from workbench.models import ModelError, find_model, load_tokenizer
+    from workbench.scoring.cross_encoder import load_cross_encoder, pair_encoder
+    from workbench.vocabulary.repair import repair_model
 
     location = find_model(options["model"])
     model = load_cross_encoder(location)
     frame = read_pairs(options["pairs"]).frame.head(options["count"])
-    pairs, _ = distinct(list(zip(frame["sentence_0"], frame["sentence_1"], strict=True)))
+    pairs = list(dict.fromkeys(zip(frame["sentence_0"], frame["sentence_1"], strict=True)))
+    if how := options.get("vocabulary"):
+        texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+        try:
+            repair_model(model, load_tokenizer(location), texts, how, "random")
+        except ModelError as error:
+            raise NotHereError(str(error)) from error
+    if not location.head:
+        spread_logits(model, pairs[:SPREAD_PAIRS])
     mean = pair_encoder(model).encode(pairs).lengths.mean()
     return model, location.path, frame, pairs, f"{len(pairs):,} pairs of {mean:.0f} tokens"
+
+
+def spread_logits(model, pairs):
+    """Scale the last layer of a model, so that its logits of some pairs spread as if trained."""
+    import torch
+
+    head = [part for part in model.model.modules() if isinstance(part, torch.nn.Linear)][-1]
+    logits = model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
+    scale = TRAINED_SPREAD / max(float(logits.std()), 1e-6)
+    with torch.no_grad():
+        head.bias.copy_(scale * (head.bias - float(logits.mean())))
+        head.weight.mul_(scale)
+
+
+def answered(options, amount, detail, scores=()):
+    """What a way answers; with another vocabulary other scores are right, so they are left out."""
+    if "vocabulary" in options:
+        return {"amount": amount, "found": detail}
+    return {"amount": amount, "detail": detail} | ({"scores": list(scores)} if len(scores) else {})
 
 
 def must_compute_in(precision):
@@ -52,7 +87,7 @@ def predict(options):
 
     def run():
         scores = model.predict(pairs, activation_fn=Identity(), show_progress_bar=False)
-        return {"amount": len(pairs), "detail": detail, "scores": scores.tolist()}
+        return answered(options, len(pairs), detail, scores.tolist())
 
     return run
 
@@ -64,7 +99,7 @@ def backend(options):
     name = options["backend"]
     must_compute_in(name.removeprefix("torch-"))
     model, folder, _, pairs, detail = loaded(options)
-    answer = {"amount": len(pairs), "detail": detail}
+    answer = {}
     try:
         with tempfile.TemporaryDirectory() as exported:
             if name in EXPORTED and not (folder / EXPORTED[name]).is_file():
@@ -78,7 +113,7 @@ def backend(options):
                 score = open_backend(name, model, folder=folder)
     except (BackendError, ExportedError) as error:
         raise NotHereError(str(error)) from error
-    return lambda: answer | {"scores": score(pairs).tolist()}
+    return lambda: answer | answered(options, len(pairs), detail, score(pairs).tolist())
 
 
 def library_training(options):
@@ -110,7 +145,7 @@ def library_training(options):
             )
             loss = BinaryCrossEntropyLoss(model)
             CrossEncoderTrainer(model, arguments, data, loss=loss).train()
-        return {"amount": len(frame), "detail": detail}
+        return answered(options, len(frame), detail)
 
     return run
 
@@ -132,7 +167,7 @@ def fast_training(options):
             trainer = make_trainer(model, folder, frame, frame.head(0), recipe, log)
             trainer.args.save_strategy = "no"  # as in `library_training`
             trainer.train()
-        return {"amount": len(frame), "detail": detail}
+        return answered(options, len(frame), detail)
 
     return run
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.scoring.test_cross_encoder import made_up
-from workbench.engine.forward import Weights, open_engine
+from workbench.engine.forward import FastBert, Weights
 from workbench.machine import torch_threads
 from workbench.models import find_model
 from workbench.scoring.cross_encoder import load_cross_encoder, pair_encoder
@@ -35,25 +35,25 @@ def test_few_pairs_are_shared_among_the_threads(model, monkeypatch):
     pairs, seen = pair_encoder(model).encode(made_up(40)), []
     noted(monkeypatch, seen.append)
     with torch_threads(2):
-        open_engine(model.model, torch.float32).score(pairs)
+        FastBert(model.model, torch.float32).score(pairs)
     tokens = [int(pairs.lengths[pack.rows].sum()) for pack in seen]
     assert 2 <= len(tokens) <= 3
     assert max(tokens) < 0.6 * sum(tokens)
 
 
 def test_an_interrupt_ends_the_scoring_at_the_next_pack(model, monkeypatch):
-    pairs, begun = pair_encoder(model).encode(made_up(300)), []
+    pairs, started = pair_encoder(model).encode(made_up(300)), []
     monkeypatch.setattr("workbench.engine.forward.PACK_TOKENS", 64)
 
     def struck(pack):
-        begun.append(pack)
+        started.append(pack)
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.2)  # the main thread has time to see it
 
     noted(monkeypatch, struck)
     with pytest.raises(KeyboardInterrupt):
-        open_engine(model.model, torch.float32).score(pairs)
-    assert 1 <= len(begun) <= 4
+        FastBert(model.model, torch.float32).score(pairs)
+    assert 1 <= len(started) <= 4
 
 
 @pytest.mark.parametrize("padding", [0.0, 0.1])
@@ -61,7 +61,7 @@ def test_bfloat16_errs_by_rounding_alone(model, monkeypatch, padding):
     monkeypatch.setattr("workbench.engine.forward.MAX_PADDING", padding)
     pairs = pair_encoder(model).encode(made_up(300))
     exact, rough = (
-        open_engine(model.model, dtype).score(pairs) for dtype in (torch.float32, torch.bfloat16)
+        FastBert(model.model, dtype).score(pairs) for dtype in (torch.float32, torch.bfloat16)
     )
     assert 0.99 < np.corrcoef(rough, exact)[0, 1] < 0.9999999
     assert np.abs(rough - exact).max() < 0.3 * exact.std()
@@ -70,7 +70,7 @@ def test_bfloat16_errs_by_rounding_alone(model, monkeypatch, padding):
 def test_on_another_device_the_packs_are_larger_and_scored_one_after_another(model, monkeypatch):
     """There is none here: the processor under another name."""
     pairs, seen = pair_encoder(model).encode(made_up(300)), []
-    engine = open_engine(model.model, torch.float32)
+    engine = FastBert(model.model, torch.float32)
     expected = engine.score(pairs)
     noted(monkeypatch, seen.append)
     engine.device = torch.device("cuda")

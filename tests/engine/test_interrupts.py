@@ -80,16 +80,16 @@ def test_another_thread_than_the_main_one_changes_nothing():
 
 
 def test_threads_leave_out_what_is_not_begun():
-    begun = []
+    started = []
 
     def work(item, interrupts):
-        begun.append(item)
+        started.append(item)
         os.kill(os.getpid(), signal.SIGINT)
         signal.sigtimedwait([], 0.2)  # the main thread has time to see it
 
     with pytest.raises(KeyboardInterrupt):
         in_threads(2, work, range(50))
-    assert 1 <= len(begun) <= 4
+    assert 1 <= len(started) <= 4
 
 
 UNLUCKY = """

@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
+from sentence_transformers import CrossEncoder
 
+from tests.benchmarks.tiny import write_tiny_kind
 from workbench.cli import main
 from workbench.data.lists import CandidateList, read_test
 from workbench.files import read_json, write_json
@@ -275,14 +277,13 @@ def test_a_new_baseline_needs_nothing_but_its_entry_in_the_registry(
     tmp_path, tiny_model, monkeypatch
 ):
     class Length:
-        @classmethod
-        def build(cls, train, lists, seed, **_):
-            return cls() if len(train) == 0 and lists == LISTS and seed == 7 else None
-
         def score(self, pairs):
             return np.array([len(text) for _, text in pairs], dtype=np.float32)
 
-    monkeypatch.setitem(BASELINES, "length", Length)
+    def build(train, lists, seed, **_):
+        return Length() if len(train) == 0 and lists == LISTS and seed == 7 else None
+
+    monkeypatch.setitem(BASELINES, "length", build)
     subject = find_subject(tmp_path / "none", str(tiny_model))
     scorers, left_out = ladder_scorers(subject, LISTS, max_length=32, seed=7)
     assert list(scorers)[-1] == "length"
@@ -293,5 +294,36 @@ def test_a_new_baseline_needs_nothing_but_its_entry_in_the_registry(
     assert "cannot be built" in left_out["length"]
 
 
-def read_lists(run):
-    return read_test(run / "evaluation/candidates.jsonl").lists
+def test_untrained_bases_are_ranked_under_their_names(tmp_path, once, tiny_model):
+    """One with a head by its own score, one without by the cosine of its texts' mean vectors."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    scored, embedded = tmp_path / "with-head", tmp_path / "without-head"
+    shutil.copytree(once("kind-electra", lambda made: write_tiny_kind(made, "electra")), scored)
+    shutil.copytree(tiny_model, embedded)
+    weights = load_file(embedded / "model.safetensors")
+    body = {name: value for name, value in weights.items() if name.startswith("bert.")}
+    save_file(body, embedded / "model.safetensors", metadata={"format": "pt"})
+    subject = find_subject(tmp_path / "none", str(tiny_model))
+    bases = [str(scored), str(embedded)]
+    scorers, _ = ladder_scorers(subject, LISTS, max_length=32, zero_shot=bases)
+    assert list(scorers)[-2:] == ["with-head", "without-head"]
+    pairs = LISTS[0].pairs()
+    own = CrossEncoder(str(scored)).predict(pairs, activation_fn=torch.nn.Identity())
+    assert scorers["with-head"].score(pairs) == pytest.approx(own, abs=1e-5)
+    tokenizer, body = (kind.from_pretrained(embedded) for kind in (AutoTokenizer, AutoModel))
+
+    def vector(text):
+        return body(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0)
+
+    cosines = [torch.cosine_similarity(vector(a), vector(b), dim=0).item() for a, b in pairs]
+    assert scorers["without-head"].score(pairs) == pytest.approx(cosines, abs=1e-5)
+    rows = evaluate(scorers, LISTS, subject.splits["test"], resamples=100).metrics["rows"]
+    found = {row["scorer"]: row["ndcg@10"] for row in rows}
+    assert {"low", "mean", "high"} <= found["without-head"].keys() & found["with-head"].keys()
+    with pytest.raises(ValueError, match=r"zero_shot: .*the name 'random' is taken"):
+        ladder_scorers(subject, LISTS, zero_shot=["any/random"])
+    (scored / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"zero_shot: .*with-head cannot be loaded"):
+        ladder_scorers(subject, LISTS, zero_shot=[str(scored)])

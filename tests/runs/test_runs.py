@@ -403,7 +403,7 @@ def test_the_report_escapes_texts_and_runs_no_script(tmp_path, finished):
 def test_a_run_folder_that_is_not_there_is_no_name_on_the_hub(request_file, tmp_path, capsys):
     arguments = ["run", str(request_file), "--runs-dir", str(tmp_path), "--name", "one"]
     assert main([*arguments, "-p", "base_model", "data/nonesuch"]) == 2
-    assert "there is no folder 'data/nonesuch'" in capsys.readouterr().err
+    assert "'data/nonesuch' is neither a folder" in capsys.readouterr().err
     assert not (tmp_path / "one").exists()
 
 

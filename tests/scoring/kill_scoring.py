@@ -16,7 +16,7 @@ from pathlib import Path
 
 from workbench import files
 from workbench.scoring import score_file
-from workbench.scoring.score_file import Job
+from workbench.scoring.score_file import ScoringRequest
 
 
 def half_a_file(path, text):
@@ -58,7 +58,7 @@ def kill_at(place):
 
 
 def main(model, source, out, part_rows, seed):
-    job = Job(model, source, backend="onnx", max_length=64, part_rows=int(part_rows))
+    request = ScoringRequest(model, source, backend="onnx", max_length=64, part_rows=int(part_rows))
     rng, killed, written = random.Random(int(seed)), [], {}
     while True:
         (reader, writer), place = os.pipe(), rng.randint(1, 12)
@@ -68,7 +68,7 @@ def main(model, source, out, part_rows, seed):
             try:
                 os.dup2(writer, 2)
                 kill_at(place)
-                score_file.score_file(job, out)
+                score_file.score_file(request, out)
                 code = 0
             except BaseException:
                 traceback.print_exc()

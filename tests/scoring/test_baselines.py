@@ -108,7 +108,7 @@ def test_every_baseline_is_built_by_name_in_the_order_of_the_ladder(sample, tiny
     pairs = lists[0].pairs()
     given = {"train": sample, "lists": lists, "seed": 7, "tokenizer": words()}
     given["base"] = find_model(str(tiny_model))
-    built = {name: one.build(**given) for name, one in BASELINES.items()}
+    built = {name: one(**given) for name, one in BASELINES.items()}
     assert list(built) == [
         "base_dictionary",
         "ngram_regression",
@@ -155,7 +155,7 @@ def test_white_space_of_any_kind_is_no_shared_character(space):
 
 def test_without_training_pairs_the_regression_is_left_out_and_tfidf_fits_the_candidates():
     lists = [CandidateList("ab", ("abc", "xyz"), (1.0, 0.0))]
-    built = {n: one.build(train=None, lists=lists, seed=1) for n, one in BASELINES.items()}
+    built = {n: one(train=None, lists=lists, seed=1) for n, one in BASELINES.items()}
     assert [name for name, scorer in built.items() if scorer is None] == [
         "base_dictionary",
         "ngram_regression",
@@ -168,4 +168,4 @@ def test_without_training_pairs_the_regression_is_left_out_and_tfidf_fits_the_ca
 @pytest.mark.parametrize("query", ["label == 0", "label < 0"])
 def test_pairs_that_teach_nothing_say_why_there_is_no_regression(sample, query):
     with pytest.raises(ValueError, match="needs training pairs of both classes"):
-        BASELINES["ngram_regression"].build(train=sample.query(query), lists=[], seed=1)
+        BASELINES["ngram_regression"](train=sample.query(query), lists=[], seed=1)

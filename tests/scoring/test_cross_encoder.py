@@ -2,15 +2,17 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from tests.benchmarks.tiny import KINDS, write_tiny_kind
+from tests.benchmarks.kinds import WAYS, possible
+from tests.benchmarks.tiny import KINDS, write_tiny_kind, write_tiny_reranker
 from tests.conftest import CHARACTERS
 from workbench.data.lists import CandidateList
 from workbench.engine.forward import unsupported
 from workbench.machine import torch_threads
-from workbench.models import find_model, load_tokenizer, model_max_length
+from workbench.models import ModelError, find_model, load_tokenizer
 from workbench.ranking.evaluation import evaluate
 from workbench.reports import findings
 from workbench.scoring.cross_encoder import (
@@ -22,7 +24,7 @@ from workbench.scoring.cross_encoder import (
     load_cross_encoder,
     open_backend,
 )
-from workbench.scoring.export import ExportedError, export_model
+from workbench.scoring.export import export_model
 
 FAST = ["torch-float32", "torch-bfloat16"]
 FURTHEST = {"torch-float32": 1e-4, "torch-bfloat16": 0.1}  # in standard deviations
@@ -35,6 +37,12 @@ def made_up(count, seed=0, longest=30):
         for n in rng.integers(1, longest, 2 * count)
     ]
     return list(zip(texts[:count], texts[count:], strict=True))
+
+
+def nothing():
+    """No labelled pairs."""
+    columns = {name: pd.Series(dtype=str) for name in ("sentence_0", "sentence_1")}
+    return pd.DataFrame(columns | {"label": pd.Series(dtype=float)})
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["typed", "untyped"])
@@ -168,13 +176,8 @@ def test_auto_decides_when_there_are_pairs_enough_and_scores_equal_pairs_once(
 def test_the_evaluation_records_the_backends_and_a_sentence_tells(model, pairs, monkeypatch):
     monkeypatch.setattr("workbench.scoring.cross_encoder.MIN_PAIRS_TO_CHECK", 256)
     lists = [CandidateList("a", tuple(b for _, b in pairs[:300]), (1.0,) + (0.0,) * 299)]
-    import pandas as pd
-
-    nothing = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []}).astype(
-        {"sentence_0": str, "sentence_1": str}
-    )
     scorers = {"model": ModelScorer(model, backend="auto"), "base": ModelScorer(model)}
-    metrics = evaluate(scorers, lists, nothing, resamples=100).metrics
+    metrics = evaluate(scorers, lists, nothing(), resamples=100).metrics
     assert metrics["backends"]["base"] == {"backend": "predict", "asked": "predict"}
     assert metrics["backends"]["model"]["pairs"] == 256
     text = findings.backends(metrics)
@@ -184,8 +187,6 @@ def test_the_evaluation_records_the_backends_and_a_sentence_tells(model, pairs, 
 
 def test_one_backend_scores_lists_and_labelled_pairs(model, pairs, monkeypatch):
     """Few lists and many labelled pairs: decided before the first of them is scored."""
-    import pandas as pd
-
     monkeypatch.setattr("workbench.scoring.cross_encoder.MIN_PAIRS_TO_CHECK", 250)
     labelled = pd.DataFrame(pairs[:250], columns=["sentence_0", "sentence_1"])
     labelled["label"] = [0.0, 1.0] * 125
@@ -280,13 +281,18 @@ def library_logits(folder, pairs, length=None):
     return plain.predict(pairs, activation_fn=torch.nn.Identity())
 
 
+def cut_at(location, asked=None):
+    """The tokens of a pair at which a loaded model cuts."""
+    return load_cross_encoder(location, asked).tokenizer.model_max_length
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_other_kinds_of_model_are_loaded_scored_and_exported(kind, once, tmp_path):
     """Long pairs too: for RoBERTa and XLM-R the library itself would end in an `IndexError`."""
     folder = tmp_path / kind
     shutil.copytree(once(f"kind-{kind}", lambda made: write_tiny_kind(made, kind)), folder)
     location = find_model(str(folder))
-    assert [model_max_length(location, asked) for asked in (None, 50, 512)] == [128, 50, 128]
+    assert [cut_at(location, asked) for asked in (None, 50, 512)] == [128, 50, 128]
     pairs = made_up(30, longest=150)
     exact = library_logits(folder, pairs, 128)
     assert np.std(exact) > 0
@@ -297,12 +303,69 @@ def test_other_kinds_of_model_are_loaded_scored_and_exported(kind, once, tmp_pat
         load_tokenizer(location).encode(*pairs[1]).ids == scorer.model.tokenizer(*pairs[1])[0].ids
     )
     assert len(encoded) <= 128
-    if kind != "bert":
-        assert f"not {type(scorer.model.model).__name__}" in unsupported(scorer.model.model)
     pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
-    export_model(location)
+    found = possible(folder)
+    assert [found[name] for name in ("audit", "train", "export")] == ["yes"] * 3
+    wordpiece = kind in ("bert", "electra")
+    assert found["repair"] == "yes" if wordpiece else "no: " in found["repair"]
+    quick = found["quick scoring and training"]
+    assert quick == "yes" if kind == "bert" else f"not {type(scorer.model.model).__name__}" in quick
     found = ModelScorer.load(location, backend="onnx").score(pairs)
     assert found == pytest.approx(exact, abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def reranker(once):
+    """A language model, saved by the library as a reranker."""
+    from sentence_transformers import CrossEncoder
+
+    def make(folder):
+        CrossEncoder(str(write_tiny_reranker(folder / "plain"))).save_pretrained(str(folder))
+        shutil.rmtree(folder / "plain")
+
+    return once("reranker", make)
+
+
+def test_a_language_model_ranks_by_its_next_token(reranker, tmp_path):
+    """Scored as by the library, cut at its positions; each quick way says why it cannot run it."""
+    folder = tmp_path / "model"
+    shutil.copytree(reranker, folder)
+    location = find_model(str(folder))
+    assert location.head
+    assert [cut_at(location, asked) for asked in (None, 50, 512)] == [128, 50, 128]
+    pairs = made_up(20, longest=80)
+    scorer = ModelScorer.load(location)
+    exact = library_logits(folder, pairs, 128)
+    assert np.std(exact) > 0
+    assert scorer.score(pairs) == pytest.approx(exact, abs=1e-5)
+    assert np.abs(ModelScorer.load(location, 50).score(pairs) - exact).max() > 1e-3
+    with pytest.raises(ModelError, match="max_length 16 is too short for its chat template"):
+        ModelScorer.load(location, 16)
+    run, record = choose_backend(scorer.model, pairs, folder=folder)
+    assert run(pairs) == pytest.approx(exact, abs=1e-5)
+    assert set(record["left_out"]) == {*FAST, "onnx", "onnx-int8"}
+    assert "not Qwen3ForCausalLM; use 'predict'" in record["left_out"]["torch-float32"]
+    assert "through its chat template" in record["left_out"]["onnx"]
+    found = possible(folder)
+    assert [found[name] for name in ("audit", "train")] == ["yes", "yes"]
+    assert all("no: " in found[name] for name in [*WAYS][2:])
+    lists = [CandidateList("a", tuple(b for _, b in pairs), (1.0,) + (0.0,) * 19)]
+    (row,) = evaluate({"model": scorer}, lists, nothing(), resamples=100).metrics["rows"]
+    own = library_logits(folder, lists[0].pairs(), 128)
+    assert row["map"]["mean"] == pytest.approx(1 / (1 + (own > own[0]).sum()))
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"answers": ("ja", "nein")}, "has no tokens 'yes' and 'no'"),
+        ({"template": "{% for one in messages if one.role == 'user' %}x{% endfor %}"}, "template"),
+    ],
+)
+def test_a_language_model_that_is_no_reranker_is_refused_by_name(given, reason, tmp_path):
+    folder = write_tiny_reranker(tmp_path / "model", **given)
+    with pytest.raises(ModelError, match=f"model cannot be loaded: .*{reason}"):
+        load_cross_encoder(find_model(str(folder)))
 
 
 def edited(source, folder, **files):
@@ -333,12 +396,11 @@ LENGTHS = {
 def test_pairs_are_cut_where_the_library_cuts_them(length, files, sharp_model, tmp_path):
     folder, pairs = edited(sharp_model, tmp_path / "model", **files), made_up(60, longest=90)
     location = find_model(str(folder))
-    assert model_max_length(location) == length
+    assert cut_at(location) == length
     exact = library_logits(folder, pairs, length if length == 128 else None)
-    for backend in ("predict", "torch-float32"):
-        for asked in (None, 512):  # a larger number than the model's own changes nothing
-            found = ModelScorer.load(location, asked, backend=backend).score(pairs)
-            assert found == pytest.approx(exact, abs=1e-4), (backend, asked)
+    scorer = ModelScorer.load(location, 512)  # a larger number than its own changes nothing
+    for run in (scorer.score, open_backend("torch-float32", scorer.model)):
+        assert run(pairs) == pytest.approx(exact, abs=1e-4)
     shorter = ModelScorer.load(location, 10).score(pairs)
     assert shorter == pytest.approx(library_logits(folder, pairs, 10), abs=1e-6)
     assert np.abs(shorter - exact).max() > 1e-3
@@ -351,10 +413,10 @@ def test_a_length_saved_by_the_library_is_kept(tiny_model, tmp_path):
 
     folder = tmp_path / "saved"
     CrossEncoder(str(tiny_model), max_length=50).save(str(folder))
-    assert model_max_length(find_model(str(folder))) == 50
+    assert cut_at(find_model(str(folder))) == 50
     other = edited(folder, tmp_path / "other", sentence_bert_config={"max_seq_length": 24})
     assert CrossEncoder(str(other)).tokenizer.model_max_length == 24
-    assert model_max_length(find_model(str(other))) == 24
+    assert cut_at(find_model(str(other))) == 24
 
 
 def test_one_tokenizer_reads_the_texts_everywhere(once, tmp_path):
@@ -369,10 +431,6 @@ def test_one_tokenizer_reads_the_texts_everywhere(once, tmp_path):
     fast, plain = (open_backend(name, model)(pairs) for name in ("torch-float32", "predict"))
     assert fast == pytest.approx(plain, abs=1e-6)
     pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
-    with pytest.raises(ExportedError, match="disagree"):
-        export_model(location)
-    assert not (folder / "onnx").exists()
-    model.tokenizer.save_pretrained(str(folder))  # as the message says
     export_model(location)
     assert ModelScorer.load(location, backend="onnx").score(pairs) == pytest.approx(plain, abs=1e-5)
     (folder / "tokenizer.json").write_text((source / "tokenizer.json").read_text() + "\n")

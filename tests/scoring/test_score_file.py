@@ -31,11 +31,11 @@ from workbench.models import find_model
 from workbench.scoring.cross_encoder import ModelScorer
 from workbench.scoring.score_file import (
     NOTE,
-    BulkError,
     ChangedError,
-    Job,
-    Maker,
+    PartWriter,
     Row,
+    ScoringError,
+    ScoringRequest,
     open_scorer,
     part_table,
     score_file,
@@ -48,7 +48,7 @@ ONNX = [*LENGTH, "--backend", "onnx"]
 
 @pytest.fixture(scope="module")
 def table():
-    """Pairs of which some are equal, in an order of their own."""
+    """Pairs of which some are equal, in a random order."""
     pairs = [pair for pair in made_up(600) if all(map(str.strip, pair))][: ROWS - 50]
     return pd.DataFrame(pairs + pairs[:50], columns=["sentence_0", "sentence_1"])
 
@@ -100,15 +100,20 @@ def quick_model(tiny_model, tmp_path_factory):
     return folder
 
 
-def job(model, source, **values):
+def request_for(model, source, **values):
     given = {"backend": "onnx", "max_length": 64, "part_rows": 80} | values
-    return Job(str(model), str(source), **given)
+    return ScoringRequest(str(model), str(source), **given)
+
+
+def command(model, source, out, *more):
+    """The arguments of `workbench` that score a file with ONNX Runtime."""
+    return [*map(str, ("score", model, source, out)), *ONNX, *map(str, more)]
 
 
 def right(out, table, model, backend="onnx"):
     """Whether the folder, read as a user would, holds every row once, in order, with its score."""
     found = pd.read_parquet(out)
-    scorer = open_scorer(job(model, ""), backend)
+    scorer = open_scorer(request_for(model, ""), backend)
     exact = scorer.score(list(table.itertuples(index=False, name=None)))
     assert found["line"].tolist() == list(range(2, len(table) + 2))
     assert found["sentence_0"].tolist() == table["sentence_0"].tolist()
@@ -129,8 +134,7 @@ def test_every_row_is_scored_in_order_from_every_format(kind, quick_model, table
     else:
         table.to_csv(path, index=False, sep="\t" if kind == "tsv" else ",")
     out = tmp_path / "out"
-    code = main(["score", str(quick_model), str(path), str(out), *ONNX, "--part-rows", "80"])
-    assert code == 0
+    assert main(command(quick_model, path, out, "--part-rows", 80)) == 0
     assert f"{ROWS} rows in 7 parts, 0 without a score, by onnx" in capsys.readouterr().out
     first = 1 if kind in ("jsonl", "parquet") else 2
     lines = pd.read_parquet(out)["line"].tolist()
@@ -143,7 +147,7 @@ def test_auto_is_decided_once_and_gives_the_models_scores(
     tiny_model, source, table, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("workbench.scoring.cross_encoder.MIN_PAIRS_TO_CHECK", 300)
-    done = score_file(job(tiny_model, source, backend="auto"), tmp_path / "out")
+    done = score_file(request_for(tiny_model, source, backend="auto"), tmp_path / "out")
     plan = read_json(tmp_path / "out/_plan.json")
     assert done["backend"] == plan["chosen"]
     assert (plan["chosen"]["asked"], plan["chosen"]["pairs"]) == ("auto", 256)
@@ -153,10 +157,8 @@ def test_auto_is_decided_once_and_gives_the_models_scores(
     (tmp_path / "out/_done.json").unlink()
     plan["chosen"]["checks"] = []  # a second start keeps to the plan and repeats no check
     (tmp_path / "out/_plan.json").write_text(json.dumps(plan), encoding="utf-8")
-    assert (
-        score_file(job(tiny_model, source, backend="auto"), tmp_path / "out")["backend"]
-        == (plan["chosen"])
-    )
+    again = score_file(request_for(tiny_model, source, backend="auto"), tmp_path / "out")
+    assert again["backend"] == plan["chosen"]
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -164,20 +166,9 @@ def test_a_kill_at_any_place_loses_no_row_and_doubles_none(
     seed, quick_model, source, table, tmp_path
 ):
     out = tmp_path / "out"
+    given = ["-m", "tests.scoring.kill_scoring", quick_model, source, out, 40, seed]
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "tests.scoring.kill_scoring",
-            str(quick_model),
-            str(source),
-            str(out),
-            "40",
-            str(seed),
-        ],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
+        [sys.executable, *map(str, given)], capture_output=True, text=True, cwd=ROOT
     )
     assert done.returncode == 0, done.stderr
     killed = json.loads(done.stdout)
@@ -187,14 +178,14 @@ def test_a_kill_at_any_place_loses_no_row_and_doubles_none(
     assert not list(out.glob(".*.tmp"))
     record = read_json(out / "_done.json")
     assert (record["rows"], record["parts"]) == (ROWS, 13)
-    again = score_file(job(quick_model, source, part_rows=40), out)
+    again = score_file(request_for(quick_model, source, part_rows=40), out)
     assert again == record | {"seconds": again["seconds"]}
 
 
 def started(arguments, out):
     """The command in its own process, once it has made parts, and its child processes."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "workbench", *map(str, arguments)],
+        [sys.executable, "-m", "workbench", *arguments],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
@@ -211,7 +202,7 @@ def test_workers_go_with_the_command_and_a_lost_one_is_told(quick_model, large, 
     """A worker is killed, then the command itself; then the rest is made."""
     path, table = large
     out = tmp_path / "out"
-    asked = ["score", quick_model, path, out, *ONNX, "--part-rows", 10, "--workers", 2]
+    asked = command(quick_model, path, out, "--part-rows", 10, "--workers", 2)
     process, children = started(asked, out)
     workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
     assert len(workers) == 2
@@ -227,7 +218,7 @@ def test_workers_go_with_the_command_and_a_lost_one_is_told(quick_model, large, 
     assert not alive  # no worker stays behind
     assert len(list(out.glob("part-*.parquet"))) < MANY // 10
     assert not (out / "_done.json").exists()
-    done = score_file(job(quick_model, path, part_rows=10), out, workers=2)
+    done = score_file(request_for(quick_model, path, part_rows=10), out, workers=2)
     assert (done["rows"], done["parts"]) == (MANY, MANY // 10)
     assert right(out, table, quick_model)
 
@@ -238,7 +229,7 @@ def test_sigterm_and_ctrl_c_end_it_cleanly(number, workers, quick_model, large, 
     """SIGTERM strikes the command alone, Ctrl-C all processes of its terminal."""
     path, table = large
     out = tmp_path / "out"
-    asked = ["score", quick_model, path, out, *ONNX, "--part-rows", 10, "--workers", workers]
+    asked = command(quick_model, path, out, "--part-rows", 10, "--workers", workers)
     process, children = started(asked, out)
     assert len([child for child in children if "spawn_main" in " ".join(child.cmdline())]) == (
         workers if workers > 1 else 0
@@ -256,7 +247,7 @@ def test_sigterm_and_ctrl_c_end_it_cleanly(number, workers, quick_model, large, 
         json.loads(pq.read_metadata(out / name).metadata[NOTE])["rows"] == 10 for name in kept
     )
     assert not (out / "_done.json").exists()
-    assert score_file(job(quick_model, path, part_rows=10), out)["parts"] == MANY // 10
+    assert score_file(request_for(quick_model, path, part_rows=10), out)["parts"] == MANY // 10
     assert right(out, table, quick_model)
     assert all((out / name).stat().st_mtime_ns == changed for name, changed in kept.items())
     assert not list(out.glob(".*.tmp"))
@@ -264,15 +255,15 @@ def test_sigterm_and_ctrl_c_end_it_cleanly(number, workers, quick_model, large, 
 
 STRUCK = """
 import os, signal
-from workbench.scoring.score_file import CutShortError, Job, Maker, run_in_processes
+from workbench.scoring.score_file import CutShortError, ScoringRequest, PartWriter, run_in_processes
 
-class Struck(Maker):
+class Struck(PartWriter):
     def __call__(self, number, rows):
         return number
 
 if __name__ == "__main__":
     try:
-        run_in_processes(Struck(Job("", ""), "", "", ""), iter([(0, [])]), 1, print)
+        run_in_processes(Struck(ScoringRequest("", ""), "", ""), iter([(0, [])]), 1, print)
     except CutShortError:
         print("cut short")
 else:  # a worker, which is not ready yet
@@ -299,19 +290,8 @@ def test_ray_makes_the_same_parts_though_a_worker_is_killed(quick_model, large, 
     pytest.importorskip("ray", reason="the extra cluster is not installed")
     path, table = large
     out = tmp_path / "out"
-    asked = [
-        "score",
-        quick_model,
-        path,
-        out,
-        *ONNX,
-        "--part-rows",
-        10,
-        "--workers",
-        2,
-        "--engine",
-        "ray",
-    ]
+    ray = ["--workers", 2, "--engine", "ray"]
+    asked = command(quick_model, path, out, "--part-rows", 10, *ray)
     process, _ = started(asked, out)
     actors = []
     while len(actors) < 2 and process.poll() is None:  # the second may come after the first part
@@ -334,26 +314,14 @@ def cluster():
     pytest.importorskip("ray", reason="the extra cluster is not installed")
     secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     place = Path(tempfile.mkdtemp(prefix="ray-"))  # short, for its sockets have names in there
-    command = [
-        Path(sys.executable).with_name("ray"),
-        "start",
-        "--head",
-        "--block",
-        "--port",
-        "0",
-        "--num-cpus",
-        "2",
-        "--include-dashboard",
-        "false",
-        "--disable-usage-stats",
-        "--temp-dir",
-        place,
-    ]
+    options = "--head --block --port 0 --num-cpus 2 --include-dashboard false"
+    options += f" --disable-usage-stats --temp-dir {place}"
+    start = [Path(sys.executable).with_name("ray"), "start", *options.split()]
     found = None
     for _ in range(STARTS):  # Ray gives up if the machine is too busy
         with (place / "log").open("w") as log:
             process = subprocess.Popen(
-                command, env=os.environ | secret, stdout=log, stderr=log, start_new_session=True
+                start, env=os.environ | secret, stdout=log, stderr=log, start_new_session=True
             )
         while not found and process.poll() is None:
             time.sleep(0.1)
@@ -379,24 +347,9 @@ def test_a_running_cluster_is_used_by_who_has_its_token(
 ):
     address, secret = cluster
     out = tmp_path / "out"
-    asked = [
-        sys.executable,
-        "-m",
-        "workbench",
-        "score",
-        quick_model,
-        source,
-        out,
-        *ONNX,
-        "--part-rows",
-        "80",
-        "--workers",
-        "2",
-        "--engine",
-        "ray",
-        "--address",
-        address,
-    ]
+    ray = ["--workers", 2, "--engine", "ray", "--address", address]
+    arguments = command(quick_model, source, out, "--part-rows", 80, *ray)
+    asked = [sys.executable, "-m", "workbench", *arguments]
     stranger = os.environ | secret | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
     done = subprocess.run(asked, cwd=ROOT, env=stranger, capture_output=True, text=True)
     assert done.returncode == 2
@@ -412,34 +365,34 @@ def test_a_folder_of_another_request_is_refused_by_name(quick_model, source, tmp
     out, model, pairs = tmp_path / "out", tmp_path / "model", tmp_path / "pairs.csv"
     shutil.copytree(quick_model, model)
     shutil.copy(source, pairs)
-    score_file(job(model, pairs), out)
+    score_file(request_for(model, pairs), out)
     with pytest.raises(
-        BulkError, match="another request: part_rows was 80 and is 50 now; top_k was 0"
+        ScoringError, match="another request: part_rows was 80 and is 50 now; top_k was 0"
     ):
-        score_file(job(model, pairs, part_rows=50, top_k=1), out)
+        score_file(request_for(model, pairs, part_rows=50, top_k=1), out)
     shutil.move(pairs, tmp_path / "moved.csv")  # the same bytes under another name
-    assert score_file(job(model, tmp_path / "moved.csv"), out)["rows"] == ROWS
+    assert score_file(request_for(model, tmp_path / "moved.csv"), out)["rows"] == ROWS
     tokenizer = model / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     with pytest.raises(
-        BulkError, match=r"another request: model had another tokenizer\.json\. Give"
+        ScoringError, match=r"another request: model had another tokenizer\.json\. Give"
     ):
-        score_file(job(model, tmp_path / "moved.csv"), out)
+        score_file(request_for(model, tmp_path / "moved.csv"), out)
     with (tmp_path / "moved.csv").open("a") as file:
         file.write("one,more\n")
-    with pytest.raises(BulkError, match="source had another sha256"):
-        score_file(job(quick_model, tmp_path / "moved.csv"), out)
+    with pytest.raises(ScoringError, match="source had another sha256"):
+        score_file(request_for(quick_model, tmp_path / "moved.csv"), out)
 
 
 def test_a_part_that_is_not_whole_is_made_again(quick_model, source, table, tmp_path):
     out = tmp_path / "out"
-    score_file(job(quick_model, source), out)
+    score_file(request_for(quick_model, source), out)
     (out / "part-000002.parquet").unlink()
     cut = out / "part-000004.parquet"
     cut.write_bytes(cut.read_bytes()[:-20])
     shutil.copy(out / "part-000000.parquet", out / "part-000005.parquet")
     kept = (out / "part-000001.parquet").stat().st_mtime_ns
-    assert score_file(job(quick_model, source), out)["parts"] == 7
+    assert score_file(request_for(quick_model, source), out)["parts"] == 7
     assert right(out, table, quick_model)
     assert (out / "part-000001.parquet").stat().st_mtime_ns == kept
 
@@ -457,7 +410,7 @@ def test_a_file_that_changes_while_it_is_read_is_noticed(
 
     monkeypatch.setattr("workbench.scoring.score_file.part_table", changing)
     with pytest.raises(ChangedError, match=r"pairs\.csv was changed while it was read"):
-        score_file(job(quick_model, path), tmp_path / "out")
+        score_file(request_for(quick_model, path), tmp_path / "out")
     assert not (tmp_path / "out/_done.json").exists()
 
 
@@ -492,12 +445,9 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(
     before = sorted(tmp_path.rglob("*"))
     named = {"RUN": str(quick_model), "IN": str(source), "OUT": "new"}
     named |= change if isinstance(change, dict) else {}
-    base = [
-        named["RUN"],
-        *(name if name == "-" else str(tmp_path / name) for name in (named["IN"], named["OUT"])),
-    ]
+    places = [name if name == "-" else tmp_path / name for name in (named["IN"], named["OUT"])]
     given = change if isinstance(change, list) else []
-    assert main(["score", *base, *ONNX, *given]) == 2
+    assert main(command(named["RUN"], *places, *given)) == 2
     assert said in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -508,14 +458,14 @@ def test_strange_paths_and_a_folder_in_use(quick_model, source, tmp_path, monkey
     odd = tmp_path / "a b\n'怎么'\udcff"
     odd.mkdir()
     shutil.copy(source, odd / "-x.CSV")
-    command = ["score", str(quick_model), str(odd / "-x.CSV"), str(odd / "out"), *ONNX]
-    assert main(command) == 0
+    asked = command(quick_model, odd / "-x.CSV", odd / "out")
+    assert main(asked) == 0
     assert "500 rows in 1 parts" in capsys.readouterr().out
     with FileLock(odd / "out/.lock"):
-        assert main(command) == 2
+        assert main(asked) == 2
     assert "another process is writing there" in capsys.readouterr().err
     monkeypatch.setattr("workbench.batch.ray.find_spec", lambda name: None)
-    assert main([*command[:3], str(odd / "other"), *command[4:], "--engine", "ray"]) == 2
+    assert main(command(quick_model, asked[2], odd / "other", "--engine", "ray")) == 2
     assert ".[cluster]" in capsys.readouterr().err
 
 
@@ -523,18 +473,7 @@ def test_a_bad_row_stays_in_its_place_and_is_named(quick_model, tmp_path, capsys
     path = tmp_path / "bad.csv"
     path.write_bytes("sentence_0,sentence_1\na,b\na,\na,b,c\nb,a\n\xff,b\n".encode("latin-1"))
     out = tmp_path / "out"
-    assert (
-        main(
-            [
-                "score",
-                str(quick_model),
-                str(path),
-                str(out),
-                *ONNX,
-            ]
-        )
-        == 0
-    )
+    assert main(command(quick_model, path, out)) == 0
     shown = capsys.readouterr()
     assert "5 rows in 1 parts, 3 without a score" in shown.out
     assert f"{path}, line 3, column sentence_1: the text is empty: ''" in shown.err
@@ -552,11 +491,12 @@ def test_a_score_that_is_no_number_is_a_problem_of_its_row(quick_model, source, 
         def score(self, pairs):
             return np.where(np.arange(len(pairs)) == 3, np.nan, 1.0).astype(np.float32)
 
-    asked = job(quick_model, source, part_rows=1000)
-    (rows,) = asked.parts()
-    maker = Maker(asked, "x", "onnx", str(tmp_path), scorer=Broken())
-    maker(0, rows)
-    assert maker.note(0) == {"job": "x", "part": 0, "rows": ROWS, "bad_rows": 1}
+    request = request_for(quick_model, source, part_rows=1000)
+    (rows,) = request.parts()
+    write = PartWriter(request, "onnx", str(tmp_path))
+    write.scorer = Broken()
+    write(0, rows)
+    assert write.note(0) == {"part": 0, "rows": ROWS, "bad_rows": 1}
     found = pd.read_parquet(tmp_path)
     assert found["problem"].dropna().to_dict() == {3: "line 5: the model's score is NaN"}
 
@@ -574,7 +514,7 @@ def test_top_k_of_candidate_lists(zipped, quick_model, tmp_path):
     path = tmp_path / ("lists.jsonl.gz" if zipped else "lists.jsonl")
     with gzip.open(path, "wt", encoding="utf-8") if zipped else path.open("w") as file:
         file.write("\n".join(rows))
-    done = score_file(job(quick_model, path, top_k=3, part_rows=10), tmp_path / "out")
+    done = score_file(request_for(quick_model, path, top_k=3, part_rows=10), tmp_path / "out")
     assert (done["rows"], done["bad_rows"]) == (7 * 6 + 5 + 3, 5)
     assert done["bad_row_examples"][0] == "line 4, column negative: the text is empty: ''"
     found = pd.read_parquet(tmp_path / "out")
@@ -587,7 +527,7 @@ def test_top_k_of_candidate_lists(zipped, quick_model, tmp_path):
     best = found.dropna(subset="score")
     assert best["line"].tolist() == [n for n in range(1, 9) for _ in range(3)]
     assert best["rank"].tolist() == [1, 2, 3] * 8
-    scorer = open_scorer(job(quick_model, path), "onnx")
+    scorer = open_scorer(request_for(quick_model, path), "onnx")
     for line, group in best.groupby("line"):
         one = lists[line - 1]
         texts = one.get("candidates", ["a", "b", "ab"])
@@ -600,8 +540,10 @@ def test_top_k_of_candidate_lists(zipped, quick_model, tmp_path):
 
 def test_queries_stay_whole_and_ties_keep_the_order(tmp_path, monkeypatch):
     rows = [Row(n, query, str(n), "", ord(query)) for n, query in enumerate("aaabbbbcc")]
-    monkeypatch.setattr(Job, "rows", lambda job: iter(rows))
-    sizes = [[len(part) for part in Job("", "", part_rows=2, top_k=k).parts()] for k in (0, 1)]
+    monkeypatch.setattr(ScoringRequest, "rows", lambda job: iter(rows))
+    sizes = [
+        [len(part) for part in ScoringRequest("", "", part_rows=2, top_k=k).parts()] for k in (0, 1)
+    ]
     assert sizes == [[2, 2, 2, 2, 1], [3, 4, 2]]
     monkeypatch.undo()
     scores = np.array([1, 3, 3, 0, 0, 0, 0, 5, np.nan], dtype=np.float32)
@@ -610,26 +552,23 @@ def test_queries_stay_whole_and_ties_keep_the_order(tmp_path, monkeypatch):
     assert found["rank"] == [1, 2, 1, 2, 1, None]
     path = tmp_path / "cut.csv"  # bad rows do not cut the query that they stand among in two
     path.write_text("sentence_0,sentence_1\na,b\na,b,c\n,d\na,e\nb,f\na,g\n")
-    found = list(Job("", str(path)).rows())
+    found = list(ScoringRequest("", str(path)).rows())
     assert [row.group for row in found] == [1, 1, 1, 1, 2, 3]
     assert [bool(row.problem) for row in found] == [False, True, True, False, False, False]
 
 
-def test_a_damaged_file_is_refused_before_the_start(quick_model, tmp_path):
-    path = tmp_path / "cut.csv.gz"
-    rows = "".join(f"a{n},b{n}\n" for n in range(20000))
-    path.write_bytes(gzip.compress(f"sentence_0,sentence_1\n{rows}".encode())[:-9])
-    with pytest.raises(PairsError, match="not a complete gzip file"):
-        score_file(job(quick_model, path), tmp_path / "out")
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [("cut.csv.gz", "a{n},b{n}\n"), ("cut.jsonl.gz", '{"query": "q{n}", "candidates": ["a"]}\n')],
+)
+def test_a_damaged_file_is_refused_before_the_start(name, row, quick_model, tmp_path):
+    path = tmp_path / name
+    rows = "sentence_0,sentence_1\n" * name.startswith("cut.csv")
+    rows += "".join(row.replace("{n}", str(n)) for n in range(20000))
+    path.write_bytes(gzip.compress(rows.encode())[:-9])
+    with pytest.raises(PairsError, match=f"{name}: not a complete gzip file"):
+        score_file(request_for(quick_model, path), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_damaged_lists_are_refused_as_damaged_pairs_are(tmp_path):
-    path = tmp_path / "cut.jsonl.gz"
-    lines = "".join(f'{{"query": "q{n}", "candidates": ["a{n}"]}}\n' for n in range(20000))
-    path.write_bytes(gzip.compress(lines.encode())[:-9])
-    with pytest.raises(PairsError, match=r"cut\.jsonl\.gz: not a complete gzip file"):
-        list(Job("", str(path)).rows())
 
 
 def test_scoring_by_onnx_loads_no_torch(quick_model, source, tmp_path):
@@ -637,21 +576,8 @@ def test_scoring_by_onnx_loads_no_torch(quick_model, source, tmp_path):
         "import sys; from workbench.__main__ import main; code = main(sys.argv[1:]); "
         "print(code, 'torch' in sys.modules, 'transformers' in sys.modules)"
     )
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            code,
-            "score",
-            str(quick_model),
-            str(source),
-            str(tmp_path / "o"),
-            *ONNX,
-        ],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
+    asked = [sys.executable, "-c", code, *command(quick_model, source, tmp_path / "o")]
+    done = subprocess.run(asked, capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.splitlines()[-1] == "0 False False", done.stderr
     assert Path(tmp_path / "o/_done.json").exists()
 
@@ -661,7 +587,7 @@ PLANS = {
     "a list": "[1]",
     "deep": "[" * 100_000,
     "no digest": '{"asked": {}}',
-    "other types": '{"asked": 1, "source": 2, "rows": "x", "bad_rows": 0, "chosen": {}}',
+    "other types": '{"asked": 1, "source": 2, "rows": "x", "backend": 1, "chosen": {}}',
     "no JSON": "{",
 }
 
@@ -669,9 +595,9 @@ PLANS = {
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 def test_a_damaged_plan_is_refused_by_name(plan, quick_model, source, tmp_path, capsys):
     out = tmp_path / "out"
-    score_file(job(quick_model, source), out)
+    score_file(request_for(quick_model, source), out)
     (out / "_plan.json").write_text(plan)
-    assert main(["score", str(quick_model), str(source), str(out), *ONNX]) == 2
+    assert main(command(quick_model, source, out)) == 2
     assert "_plan.json is damaged" in capsys.readouterr().err
     assert len(list(out.glob("part-*.parquet"))) == 7
 
@@ -679,29 +605,29 @@ def test_a_damaged_plan_is_refused_by_name(plan, quick_model, source, tmp_path, 
 def test_a_folder_that_cannot_be_written_to_is_not_called_damaged(
     quick_model, source, tmp_path, monkeypatch, capsys
 ):
-    command = ["score", str(quick_model), str(source), str(tmp_path / "new/out"), *ONNX]
+    asked = command(quick_model, source, tmp_path / "new/out")
     monkeypatch.setattr("os.access", lambda *given: False)
-    assert main(command) == 2
+    assert main(asked) == 2
     error = capsys.readouterr().err
     assert f"{tmp_path} cannot be written to" in error
     assert "damaged" not in error
     monkeypatch.undo()
     monkeypatch.setattr(Path, "mkdir", Mock(side_effect=PermissionError("read-only")))
-    assert main(command) == 2
+    assert main(asked) == 2
     assert "cannot be written to (read-only)" in capsys.readouterr().err
 
 
 def test_odd_files_in_place_of_parts_are_replaced(quick_model, source, table, tmp_path):
     """A pipe, which would hang, and a part whose note is of other types."""
     out = tmp_path / "out"
-    score_file(job(quick_model, source), out)
+    score_file(request_for(quick_model, source), out)
     (out / "part-000001.parquet").unlink()
     os.mkfifo(out / "part-000001.parquet")
     second = out / "part-000002.parquet"
     note = json.loads(pq.read_metadata(second).metadata[NOTE]) | {"rows": "many"}
     changed = pq.read_table(second).replace_schema_metadata({NOTE: json.dumps(note)})
     pq.write_table(changed, second)
-    score_file(job(quick_model, source), out)
+    score_file(request_for(quick_model, source), out)
     assert right(out, table, quick_model)
 
 
@@ -710,10 +636,10 @@ def test_long_texts_make_smaller_parts_and_no_query_is_endless(tmp_path, monkeyp
     path = tmp_path / "long.csv"
     lines = [f"q{n},{'x' * 45}" for n in range(6)] + ["same," + "y" * 300, "same," + "z" * 300]
     path.write_text("sentence_0,sentence_1\n" + "\n".join([*lines, "same,z"]) + "\n")
-    sizes = [len(part) for part in Job("", str(path)).parts()]
+    sizes = [len(part) for part in ScoringRequest("", str(path)).parts()]
     assert sizes == [2, 2, 2, 1, 1, 1]
     with pytest.raises(PairsError, match="line 10: the query has too much text for --top-k"):
-        list(Job("", str(path), top_k=1).parts())
+        list(ScoringRequest("", str(path), top_k=1).parts())
 
 
 def test_the_model_is_cut_where_it_was_trained_to_cut(sharp_model, tmp_path, capsys):

@@ -36,11 +36,12 @@ from workbench.machine import quick_in_bfloat16
 from workbench.models import (
     ModelError,
     ModelLocation,
+    check_model,
     find_model,
     hub_state,
     is_hub_name,
     load_tokenizer,
-    model_max_length,
+    position_limit,
 )
 from workbench.run_folder import NOTEBOOKS, RequestError, RunFolder
 from workbench.runs.folder import DATA_PARAMETERS, folder_problems
@@ -155,6 +156,8 @@ def preflight(
         data = tried("pairs", partial(_look_at_pairs, parameters, "01" in numbers), "01", *key)
     tried("candidates", partial(_look_at_candidates, parameters), *key)
     location = tried("base_model", partial(_look_at_model, parameters), *key)
+    for base in parameters.zero_shot if "04" in numbers else []:
+        tried("zero_shot", partial(_look_at_base, base), base)
     other = RunFolder(parameters.base_model).split("test").is_file()
     for number, before, there, purpose in (
         ("02", "01", prepared, "train on, for this run has no data"),
@@ -265,15 +268,16 @@ def _look_at_candidates(parameters: Parameters, said: Findings) -> None:
         said.append(Finding("note", text))
 
 
+def _look_at_base(base: str, _: Findings) -> None:
+    if not (is_hub_name(base) and hub_state(base) == "reachable"):
+        find_model(base)
+
+
 def _look_at_model(parameters: Parameters, said: Findings) -> ModelLocation | None:
     """Where the base model is, if it is on this machine."""
     name, revision = parameters.base_model, parameters.base_revision
     fallback = parameters.fallback_model
     if not is_hub_name(name):
-        parent, _, rest = name.partition("/")
-        inside = parent and rest and parent != "." and project_path(parent).is_dir()
-        if inside and not project_path(name).is_dir():
-            raise ModelError(f"base_model: there is no folder {name!r}")
         revision = fallback = ""
     elif fallback and is_hub_name(fallback):
         raise ModelError(f"fallback_model {fallback!r} is on the Hub too, so it is none")
@@ -289,10 +293,9 @@ def _look_at_model(parameters: Parameters, said: Findings) -> ModelLocation | No
 
 def _look_at_weights(parameters: Parameters, location: ModelLocation, said: Findings) -> None:
     """Whether the library can load the model; that of the bundled one is known by its bytes."""
-    config = read_json(location.path / "config.json", dict[str, Any])
-    if location.kind == "bundled" and parameters.max_length <= config["max_position_embeddings"]:
-        return
-    length = model_max_length(location, parameters.max_length)
+    if location.kind != "bundled":
+        check_model(location)
+    length = position_limit(read_json(location.path / "config.json", dict[str, Any]))
     if length < parameters.max_length:
         text = f"max_length: the base model has positions for {length:,} tokens, so pairs are cut "
         text += f"there and not at {parameters.max_length:,}"

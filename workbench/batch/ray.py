@@ -18,7 +18,7 @@ from typing import Any
 from workbench.batch.worker import Worker
 from workbench.files import project_root
 from workbench.run_folder import RequestError
-from workbench.scoring.score_file import CutShortError, Maker, Part, Row
+from workbench.scoring.score_file import CutShortError, Part, PartWriter, Row
 
 CONNECT_SECONDS = 5.0
 STARTS = 3  # of a cluster here; on a busy machine Ray can take longer than it allows itself
@@ -104,42 +104,42 @@ class Task:
 
 
 class PartMaker:
-    """An actor that makes parts."""
+    """An actor that writes parts."""
 
-    def __init__(self, make: Maker) -> None:
-        self.make = make
+    def __init__(self, write: PartWriter) -> None:
+        self.write = write
 
     def part(self, number: int, rows: list[Row]) -> int:
-        """The rows made. A part made twice, after a death, is the same file."""
-        return self.make(number, rows)
+        """The rows written. A part written twice, after a lost process, is the same file."""
+        return self.write(number, rows)
 
 
 def run_on_ray(
-    make: Maker,
+    write: PartWriter,
     missing: Iterator[Part],
     workers: int,
     add: Callable[[int], None],
     address: str = "",
 ) -> None:
-    """Make parts on a Ray cluster, as many at a time as there are workers, one core each.
+    """Write parts on a Ray cluster, as many at a time as there are workers, one core each.
 
     Args:
-        make: makes a part.
-        missing: the parts to make.
+        write: scores and writes a part.
+        missing: the parts to write.
         workers: actors; each has one part under way, so that memory is flat.
-        add: called with the rows of each part that is made.
+        add: called with the rows of each part that is written.
         address: of a running cluster; empty to start one here.
 
     Raises:
         RequestError: there is no Ray, or no such cluster.
-        CutShortError: a part could not be made, or its processes were lost again and again.
+        CutShortError: a part could not be written, or its processes were lost again and again.
     """
     with connected(address, workers) as ray:
         from ray.util import ActorPool
 
         actor = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=RETRIES)(PartMaker)
-        maker = replace(make, threads=1, scorer=None)
-        pool = ActorPool([actor.remote(maker) for _ in range(workers)])
+        single = replace(write, threads=1)
+        pool = ActorPool([actor.remote(single) for _ in range(workers)])
         try:
             for part in missing:
                 if not pool.has_free():
@@ -149,4 +149,4 @@ def run_on_ray(
                 add(pool.get_next_unordered())
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1]
-            raise CutShortError(f"a part could not be made: {reason}") from error
+            raise CutShortError(f"a part could not be written: {reason}") from error

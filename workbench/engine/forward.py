@@ -1,8 +1,8 @@
 """A BERT cross-encoder on packed pairs: the same sums as the library's, arranged for a processor.
 
 Products run over one row of tokens with hardly any padding; query, key and value are one product;
-what follows them in the last layer is computed for the first token of each pair, the only one that
-is used. Each thread has its own packs: torch's splitting of small products leaves threads waiting.
+after them, the last layer is computed for the first token of each pair, the only one that is used.
+Each thread has its own packs: torch's splitting of small products leaves threads waiting.
 """
 
 from collections.abc import Callable, Sequence, Sized
@@ -18,7 +18,7 @@ from workbench.engine.packing import Block, EncodedPairs, Pack, packs, round_up
 from workbench.machine import in_threads, torch_threads
 
 MAX_PADDING = 0.02  # of a block's tokens: lengths of many pairs, sorted, differ little
-PACK_TOKENS = 1920  # so many that calls cost little, and in the processor's cache still
+PACK_TOKENS = 1920  # calls cost little, and activations stay in the cache
 MIN_TOKENS = 128  # for a thread; with fewer its products are no faster
 GPU_TOKENS = 2**16
 MAX_CACHED_BLOCK = 2**25 - 2**13  # bytes: the largest block that glibc learns from
@@ -27,18 +27,15 @@ Drop = Callable[[Tensor, float], Tensor]
 
 
 class Leaf:
-    """Weights as a product takes them: parameters joined along the first axis, in one dtype.
+    """Parameters as a product takes them: joined along the first axis, in one dtype.
 
-    Attributes:
-        masters: the model's parameters.
-        value: a leaf of the graph of autograd; shared with the parameter where it is the same.
+    `value` is a leaf of autograd's graph, and the parameter itself where that is the same.
     """
 
     def __init__(self, masters: Sequence[Tensor], dtype: torch.dtype) -> None:
-        self.masters = list(masters)
-        self.sizes = [len(master) for master in masters]
-        joined = torch.cat([master.detach() for master in masters]).to(dtype)
+        self.masters, self.sizes = list(masters), [len(master) for master in masters]
         self.shared = len(self.masters) == 1 and masters[0].dtype == dtype
+        joined = torch.cat([master.detach() for master in masters]).to(dtype)
         self.value = (masters[0].detach() if self.shared else joined).requires_grad_()
 
     @torch.no_grad()
@@ -65,15 +62,12 @@ class Affine(NamedTuple):
 
 
 class Weights:
-    """All weights of a BERT with one output, products with weights of the layers in `dtype`.
+    """All weights of a BERT with one output, as `leaves`.
 
     Args:
         model: not `unsupported`.
-        dtype: `torch.float32` or `torch.bfloat16`.
+        dtype: of the layers' products, `torch.float32` or `torch.bfloat16`.
         tokens: the token embeddings, if not the model's; ids of packs are places in it.
-
-    Attributes:
-        leaves: the weights.
     """
 
     def __init__(self, model: Any, dtype: torch.dtype, tokens: Tensor | None = None) -> None:
@@ -111,12 +105,7 @@ class Weights:
         return self.leaves[-1]
 
     def logits(self, pack: Pack, drop: Drop | None = None) -> Tensor:
-        """The logits of a pack's pairs, float32 of shape (m,).
-
-        Args:
-            pack: of pairs.
-            drop: dropout of a tensor at a rate, in training.
-        """
+        """The logits of a pack's pairs, float32 of shape (m,); `drop` is dropout, in training."""
         device = self.tables[0].value.device
         columns = zip((pack.ids, pack.types, pack.positions), self.tables, strict=True)
         tokens, types, positions = (
@@ -161,11 +150,7 @@ class Layer(NamedTuple):
         return self.last_norm.normalised(x, output.LayerNorm.eps)
 
     def _attended(self, joint: Tensor, block: Block, drop: Drop | None, first_only: bool) -> Tensor:
-        """From query, key and value, (tokens, 3 x width), to what each token takes, (..., width).
-
-        In training in float32: a softmax in bfloat16 takes four times as long, and small products
-        in bfloat16 would each add a kernel to those that are kept.
-        """
+        """Each token's context, (..., width), from query, key and value, (tokens, 3 x width)."""
         own = self.module.attention.self
         joint = joint.view(*block.shape, 3, own.num_attention_heads, -1)
         query, key, value = joint.permute(2, 0, 3, 1, 4)
@@ -173,7 +158,7 @@ class Layer(NamedTuple):
         mask = None
         if block.mask is not None:
             mask = torch.from_numpy(block.mask).to(joint.device)[:, None, None]
-        if drop and own.dropout.p:
+        if drop and own.dropout.p:  # a softmax in bfloat16 would take four times as long
             query, key, value = query.float(), key.float(), value.float()
             scores = (query * own.attention_head_size**-0.5) @ key.transpose(2, 3)
             scores = scores if mask is None else scores.masked_fill(~mask, -torch.inf)
@@ -196,15 +181,26 @@ def unsupported(model: nn.Module) -> str:
     if any(type(part) is not nn.Linear for part in model.modules() if isinstance(part, nn.Linear)):
         return "it runs plain products, and this model's are quantized or adapted"
     if len([*model.parameters()]) < len([*model.named_parameters(remove_duplicate=False)]):
-        return "it runs layers with weights of their own, and some of this model's are shared"
+        return "it runs layers that share no weights, and some of this model's are shared"
     return ""
 
 
 class FastBert:
-    """Scores encoded pairs with the weights that a BERT has now; see `open_engine`."""
+    """Scores encoded pairs with the weights that a BERT has now.
 
-    def __init__(self, model: Any, dtype: torch.dtype) -> None:
-        self.weights, self.device = Weights(model, dtype), model.device
+    Args:
+        model: its weights may be shared or copied: after a step of training, make another.
+        dtype: of the products with weights, `torch.float32` or `torch.bfloat16`.
+
+    Raises:
+        ValueError: the model is `unsupported`.
+    """
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        if reason := unsupported(model):
+            raise ValueError(f"{reason}; use 'predict'")
+        self.weights = Weights(model, dtype)
+        self.device = self.weights.tables[0].value.device
 
     def score(self, pairs: EncodedPairs) -> NDArray[np.float32]:
         """The logits of all pairs, float32 of shape (n,), on as many threads as torch may use."""
@@ -214,37 +210,20 @@ class FastBert:
             with torch.inference_mode():
                 scores[pack.rows] = self.weights.logits(pack).cpu().numpy()
 
-        if self.device.type != "cpu":
-            in_threads(1, score_pack, packs(pairs, GPU_TOKENS, None, MAX_PADDING, rounded=True))
-            return scores
         keep_freed_memory()
-        with torch_threads(1) as threads:
+        with torch_threads(1 if self.device.type == "cpu" else None) as threads:
             share = round_up(max(MIN_TOKENS, int(pairs.lengths.sum()) // threads))
             size = min(PACK_TOKENS, share)
+            if self.device.type != "cpu":
+                threads, size = 1, GPU_TOKENS
             in_threads(threads, score_pack, packs(pairs, size, None, MAX_PADDING, rounded=True))
         return scores
 
 
-def open_engine(model: nn.Module, dtype: torch.dtype) -> FastBert:
-    """A scorer of encoded pairs.
-
-    Args:
-        model: its weights may be shared or copied: after a step of training, open it again.
-        dtype: of the products with weights, `torch.float32` or `torch.bfloat16`.
-
-    Raises:
-        ValueError: the engine cannot run this model (see `unsupported`).
-    """
-    if reason := unsupported(model):
-        raise ValueError(f"{reason}; use 'predict'")
-    return FastBert(model, dtype)
-
-
 def keep_freed_memory() -> None:
-    """Let the C library keep freed memory of up to some ten megabytes at hand.
+    """Let glibc keep freed memory of up to some ten megabytes at hand; others are not affected.
 
-    It returns a large tensor's memory to the system at once and requests it page by page for the
-    next one. glibc's malloc adapts to the largest block freed so far, up to 32 MiB; no effect on
-    other allocators.
+    It would return a large tensor's memory to the system at once and request it page by page for
+    the next one, but adapts to the largest block freed so far, up to 32 MiB.
     """
     torch.empty(MAX_CACHED_BLOCK, dtype=torch.uint8)

@@ -1,12 +1,9 @@
 """Gradients of a BERT cross-encoder, each thread with a share of the batch; float32 or bfloat16.
 
-The same sums as the library's forward and backward pass, arranged for a processor (see `forward`):
-
-- Weights are rounded to bfloat16 once a step; the float32 ones are updated.
-- Only the embeddings of tokens that occur in the training pairs are learned: without weight decay
-  AdamW does not move the others, whose gradient is always zero.
-- In bfloat16 shares have few different numbers of tokens: for each shape of a product the library
-  behind torch makes a kernel and keeps it, about 20 MB for each number of tokens.
+The same sums as the library's forward and backward pass, arranged for a processor (see `forward`).
+Weights are rounded to bfloat16 once a step, and the float32 ones are updated. Only embeddings of
+tokens in the training pairs are learned: the gradient of the others is always zero, and AdamW
+without weight decay does not move them.
 """
 
 import sys
@@ -30,29 +27,29 @@ RANDOM_VALUES = 2**16  # of a random number for dropout
 
 
 class Dropout:
-    """Dropout by a generator of its own; the same seed gives the same zeros."""
+    """Dropout with its own generator; the same seed gives the same zeros."""
 
     def __init__(self, seed: Sequence[int]) -> None:
         state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
         self.generator = torch.Generator().manual_seed(int(state))
 
     def __call__(self, x: Tensor, rate: float) -> Tensor:
-        """`x` with a random part of it, of size `rate`, zero and the rest scaled to keep the mean.
-
-        Random 16-bit numbers are compared, four to each number drawn.
-        """
+        """`x` with a random share `rate` of it zero and the rest scaled to keep the mean."""
         dropped = round(rate * RANDOM_VALUES)
         if not dropped:
             return x
         count = x.numel()
-        random = torch.empty(-(-count // 4), dtype=torch.int64)
+        random = torch.empty(-(-count // 4), dtype=torch.int64)  # each is four 16-bit numbers
         random.random_(-(2**63), None, generator=self.generator)
         kept = random.view(torch.int16)[:count].view(x.shape) >= dropped - RANDOM_VALUES // 2
         return x * kept.to(x.dtype).mul_(RANDOM_VALUES / (RANDOM_VALUES - dropped))
 
 
 def shares(pairs: EncodedPairs, most: int, rounded: bool) -> list[Pack]:
-    """A batch cut into at most `most` packs of about equally many tokens."""
+    """A batch cut into at most `most` packs of about as many tokens each.
+
+    `rounded` leaves few different sizes: in bfloat16 torch keeps a kernel of 20 MB for each.
+    """
     order = pairs.longest_first()
     enough = int(pairs.lengths.sum()) // MIN_SHARE_TOKENS
     count = max(1, min(most, len(order), enough))
@@ -63,17 +60,15 @@ def shares(pairs: EncodedPairs, most: int, rounded: bool) -> list[Pack]:
 
 
 class BertGradients:
-    """Computes a step's gradients into `.grad` of what is learned.
+    """Computes a step's gradients into `.grad` of what is `learned`, a list of parameters.
+
+    Its first is `tokens`, the embeddings of `token_ids`, of shape (n, width), which are learned in
+    place of the model's whole matrix.
 
     Args:
         model: not `unsupported`, on the CPU.
         token_ids: those that occur in the training pairs, int64 of shape (n,).
         dtype: of the products with weights, `torch.float32` or `torch.bfloat16`.
-
-    Attributes:
-        tokens: the embeddings of `token_ids`, a parameter of shape (n, width); it is learned in
-            place of the model's `matrix`, which `write_back` brings up to date.
-        learned: all parameters that get a gradient, `tokens` first.
     """
 
     def __init__(self, model: Any, token_ids: IntArray, dtype: torch.dtype) -> None:
@@ -90,24 +85,21 @@ class BertGradients:
 
     @torch.no_grad()
     def read(self) -> None:
-        """Take the token embeddings from the model's matrix, after it was loaded."""
+        """Set `tokens` from the model, after its weights were loaded."""
         self.tokens.copy_(self.matrix[self.token_ids])
 
     @torch.no_grad()
     def write_back(self) -> None:
-        """Bring the model's matrix up to date with `tokens`."""
+        """Set the model's embeddings from `tokens`."""
         self.matrix[self.token_ids] = self.tokens
 
     def step(self, pairs: EncodedPairs, labels: Tensor, seed: Sequence[int]) -> Tensor:
-        """Set `.grad` of all that is learned for the mean binary cross-entropy of a batch.
+        """The loss, a scalar, of a batch; sets `.grad` of all that is learned.
 
         Args:
             pairs: of the batch, n.
             labels: in [0, 1], float of shape (n,).
-            seed: of the dropout; the same seed and number of threads give the same gradients.
-
-        Returns:
-            The loss, a scalar.
+            seed: of the dropout; with as many threads it gives the same gradients again.
         """
         leaves = self.weights.leaves
         for leaf in leaves:

@@ -20,19 +20,12 @@ SIZES_PER_OCTAVE = 8  # different numbers of tokens, from one power of two to th
 
 @dataclass(frozen=True)
 class EncodedPairs:
-    """Pairs as token ids, special tokens included.
+    """Pairs as token ids, special tokens included."""
 
-    Attributes:
-        ids: the tokens of all pairs, one pair after another, shape (tokens,).
-        types: 0 for the tokens of the first text and 1 for those of the second, same shape.
-        lengths: tokens of each pair, shape (n,).
-        pad: the id of a padding token; None if the tokenizer has none.
-    """
-
-    ids: IntArray
-    types: IntArray
-    lengths: IntArray
-    pad: int | None
+    ids: IntArray  # the tokens of all pairs, one pair after another, shape (tokens,)
+    types: IntArray  # 0 for the tokens of the first text and 1 for those of the second
+    lengths: IntArray  # tokens of each pair, shape (n,)
+    pad: int | None  # the id of a padding token, if the tokenizer has one
 
     @cached_property
     def starts(self) -> IntArray:
@@ -48,10 +41,10 @@ class PairEncoder:
     """Encodes text pairs with a tokenizer; the longer text is truncated first.
 
     Args:
-        tokenizer: a fast tokenizer; a copy of it is used.
+        tokenizer: copied, so that it keeps its settings.
         max_length: tokens of a pair, special tokens included.
         typed: whether the model takes token types; if not, all types are 0.
-        side: of the texts at which they are cut, `right` or `left`.
+        side: the end of the texts at which they are cut, `right` or `left`.
 
     Raises:
         ValueError: `max_length` leaves no room for two texts.
@@ -86,38 +79,27 @@ class PairEncoder:
 
 
 class Block(NamedTuple):
-    """Pairs of like length in a pack, each padded to the longest.
+    """Pairs of like length in a pack, each padded to the longest."""
 
-    Attributes:
-        pairs: which pairs of the pack.
-        tokens: which tokens of the pack: those of the first pair, then of the next, ...
-        shape: number of pairs and tokens of each.
-        mask: False for padding, bool of that shape; None where there is no padding.
-    """
-
-    pairs: slice
-    tokens: slice
-    shape: tuple[int, int]
-    mask: NDArray[np.bool_] | None
+    pairs: slice  # of the pack's pairs
+    tokens: slice  # of the pack's tokens, pair after pair
+    shape: tuple[int, int]  # pairs, and tokens of each
+    mask: NDArray[np.bool_] | None  # False for padding, of that shape; None without padding
 
 
 @dataclass(frozen=True)
 class Pack:
     """Pairs as one row of tokens: the blocks one after another, then filling up to a round number.
 
-    Attributes:
-        rows: places of the pairs among those encoded, shape (m,).
-        ids, types, positions: of the tokens, shape (tokens,); 0 where they fill up.
-        blocks: of the pairs.
-        firsts: the first token of each pair, shape (m,).
+    `ids`, `types` and `positions`, of shape (tokens,), are 0 where they fill up.
     """
 
-    rows: IntArray
+    rows: IntArray  # places of the pairs among those encoded, shape (m,)
     ids: IntArray
     types: IntArray
     positions: IntArray
     blocks: list[Block]
-    firsts: IntArray
+    firsts: IntArray  # the first token of each pair, shape (m,)
 
     @property
     def filling(self) -> int:
@@ -139,7 +121,7 @@ def packs(
         max_tokens: of a pack, padding included and filling left out.
         rows: places of the pairs, the longest first, shape (m,); None for all.
         max_padding: share of a block's tokens that may be padding.
-        rounded: whether to fill packs up, so that few different sizes occur (see `round_up`).
+        rounded: whether to fill packs up to few different sizes (see `round_up`).
     """
     order = pairs.longest_first() if rows is None else rows
     lengths = pairs.lengths[order]
@@ -148,7 +130,8 @@ def packs(
         while ends[-1] < len(order) and (lengths[ends[-1]] <= left or ends == [0]):
             length = int(lengths[ends[-1]])
             fitting = lengths[ends[-1] :][: max(1, left // length)]
-            ends.append(ends[-1] + _padded_together(fitting, max_padding))
+            used = np.cumsum(fitting) >= (1 - max_padding) * length * (1 + np.arange(len(fitting)))
+            ends.append(ends[-1] + int(np.count_nonzero(used)))  # once it is false, it stays so
             left -= (ends[-1] - ends[-2]) * length
         groups = np.split(order[: ends[-1]], ends[1:-1])
         yield _pack(pairs, groups, rounded)
@@ -164,13 +147,9 @@ def _pack(pairs: EncodedPairs, groups: list[IntArray], rounded: bool) -> Pack:
         positions = np.tile(np.arange(length), (len(rows), 1))
         mask = positions < pairs.lengths[rows, None]
         source = np.where(mask, pairs.starts[rows, None] + positions, 0)
-        columns.append(
-            [
-                np.where(mask, pairs.ids[source], pairs.pad or 0).ravel(),
-                np.where(mask, pairs.types[source], 0).ravel(),
-                positions.ravel(),
-            ]
-        )
+        ids = np.where(mask, pairs.ids[source], pairs.pad or 0)
+        types = np.where(mask, pairs.types[source], 0)
+        columns.append([values.ravel() for values in (ids, types, positions)])
         own_pairs = slice(first_pair, first_pair := first_pair + len(rows))
         firsts.append(first_token + length * np.arange(len(rows)))
         own_tokens = slice(first_token, first_token := first_token + mask.size)
@@ -180,12 +159,6 @@ def _pack(pairs: EncodedPairs, groups: list[IntArray], rounded: bool) -> Pack:
         np.concatenate([*parts, filling]) for parts in zip(*columns, strict=True)
     )
     return Pack(np.concatenate(groups), ids, types, positions, blocks, np.concatenate(firsts))
-
-
-def _padded_together(lengths: IntArray, max_padding: float) -> int:
-    """How many pairs from the first on can be padded to its length; lengths fall."""
-    used = np.cumsum(lengths) >= (1 - max_padding) * lengths[0] * np.arange(1, len(lengths) + 1)
-    return int(np.count_nonzero(used))  # once it is too little, it stays so
 
 
 def round_up(count: int) -> int:

@@ -1,8 +1,7 @@
 """The model under test, and the ladder of scorers that it is measured against."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +17,19 @@ from workbench.ranking.metrics import MAIN_METRIC
 from workbench.ranking.uncertainty import bootstrap_mean
 from workbench.run_folder import RunFolder, stage_folders
 from workbench.scoring.baselines import BASELINES, Scorer
+from workbench.scoring.cross_encoder import ModelScorer
 
 
 @dataclass(frozen=True)
 class Subject:
-    """The model under test, with the base and the pairs that belong to it.
+    """The model under test, with the base and the pairs that belong to it."""
 
-    Attributes:
-        model: what is evaluated as `model`.
-        base: what it was before its last training; None if that is not known or not here.
-        own: whether it is the model that this run has trained.
-        splits: `train`, `dev` and `test` pairs; empty frames where there are none.
-        data_from: the run folder that the pairs come from; empty if there is none.
-        left_out: scorers of the ladder that are not available, with the reason.
-    """
-
-    model: ModelLocation
-    base: ModelLocation | None
-    own: bool
-    splits: dict[str, pd.DataFrame]
-    data_from: str
-    left_out: dict[str, str]
+    model: ModelLocation  # what is evaluated as `model`
+    base: ModelLocation | None  # before its last training; None if not known or not here
+    own: bool  # whether this run has trained it
+    splits: dict[str, pd.DataFrame]  # `train`, `dev` and `test` pairs, perhaps none
+    data_from: str  # the run folder that the pairs come from; empty if there is none
+    left_out: dict[str, str]  # scorers of the ladder that are not available, with the reason
 
     def __str__(self) -> str:
         """What is tested, in three lines."""
@@ -69,7 +60,7 @@ def find_subject(
     """The run's own model if it has one, else `base_model` as it is.
 
     The pairs are those of the run; without any, those of the run that `base_model` is. The base is
-    the model that the last training started from, according to the lineage.
+    the model that the last training started from.
 
     Raises:
         ModelError: there is no model to evaluate, or its files are not what they should be.
@@ -103,11 +94,12 @@ def ladder_scorers(
     seed: int = 42,
     backend: str = "predict",
     compare_runs: str = "",
-) -> "tuple[dict[str, Scorer], dict[str, str]]":
+    zero_shot: Sequence[str] = (),
+) -> tuple[dict[str, Scorer], dict[str, str]]:
     """The model, its base, every scorer of `BASELINES`, and further models.
 
     Further models are those of the earlier stages of the run's own training, such as `stage 1`, and
-    those of `compare_runs`, each named after its folder.
+    those of `compare_runs` and `zero_shot`, each named after its folder.
 
     Args:
         subject: from `find_subject`; baselines are fitted on its training pairs.
@@ -116,44 +108,53 @@ def ladder_scorers(
         seed: of random scores, of a new head, and of the regression.
         backend: how to run the models; see `ModelScorer`.
         compare_runs: other run folders, separated by commas; empty for none.
+        zero_shot: untrained bases, see `find_model` and `ZeroShot`.
 
     Returns:
         The scorers by name, and the baselines left out with the reason.
 
     Raises:
-        ModelError: a folder of `compare_runs` has no model.
+        ModelError: a model of `compare_runs` or `zero_shot` cannot be loaded.
         ValueError: two scorers would have the same name.
     """
-    load, left_out = _loader(max_length, seed, backend), dict(subject.left_out)
+    from workbench.scoring.zero_shot import ZeroShot
+
+    left_out = dict(subject.left_out)
+    options: dict[str, Any] = {"max_length": max_length, "seed": seed, "backend": backend}
+
+    def load(location: ModelLocation) -> Scorer:
+        return ModelScorer.load(location, **options)
+
     base = subject.base or (None if subject.own else subject.model)
     record = (read_lineage(subject.model) or [{}])[-1]
     dictionary = str(record.get("request", {}).get("dictionary", ""))
     tokenizer = load_tokenizer(subject.model)
-    scorers = {"model": load(subject.model)}
+    scorers: dict[str, Scorer] = {"model": load(subject.model)}
     if subject.base is not None:
         scorers["base"] = load(subject.base)
-    for name, kind in BASELINES.items():
+    given = {"train": subject.splits["train"], "lists": lists, "seed": seed}
+    given |= {"tokenizer": tokenizer, "base": base, "dictionary": dictionary}
+    for name, build in BASELINES.items():
         try:
-            scorer = kind.build(
-                train=subject.splits["train"],
-                lists=lists,
-                seed=seed,
-                tokenizer=tokenizer,
-                base=base,
-                dictionary=dictionary,
-            )
+            scorer, why = build(**given), "it cannot be built from these pairs and lists"
         except ValueError as error:
-            scorer, left_out[name] = None, str(error)
+            scorer, why = None, str(error)
         if scorer is not None:
             scorers[name] = scorer
         else:
-            left_out.setdefault(name, "it cannot be built from these pairs and lists")
+            left_out[name] = why
     if subject.own:
         scorers |= {n: load(found) for n, found in stage_models(subject.model.path.parent).items()}
-    for folder in filter(None, map(str.strip, compare_runs.split(","))):
-        if (name := Path(folder).name) in {"base", *scorers, *BASELINES}:
-            raise ValueError(f"compare_runs: {folder!r}: the name {name!r} is taken")
-        scorers[name] = load(find_model(folder))
+    runs = [name.strip() for name in compare_runs.split(",") if name.strip()]
+    further = [("compare_runs", one) for one in runs] + [("zero_shot", one) for one in zero_shot]
+    for parameter, model in further:
+        if (name := Path(model).name) in {"base", *scorers, *BASELINES}:
+            raise ValueError(f"{parameter}: {model!r}: the name {name!r} is taken")
+        kind = ModelScorer if parameter == "compare_runs" else ZeroShot
+        try:
+            scorers[name] = kind.load(find_model(model), **options)
+        except ModelError as error:
+            raise ModelError(f"{parameter}: {error}") from error
     return scorers, left_out
 
 
@@ -178,28 +179,23 @@ def snapshot_curve(
 ) -> pd.DataFrame:
     """The learning curve: nDCG@10 of every snapshot of a run on the same lists, and of its base.
 
-    Ties, resamples and the values of the base are those of the evaluation of the same lists; the
-    other arguments are as in `ladder_scorers`.
+    Ties, resamples and the base's values are those of the evaluation of these lists; the other
+    arguments are as in `ladder_scorers`.
 
     Returns:
         `step`, `pairs` (training pairs seen), `mean`, `low`, `high`, one row per snapshot; empty
         where the training kept none (`snapshots` 0).
     """
     ties, resamples = evaluation.metrics["ties"], evaluation.metrics["resamples"]
-    load, groups, curve = _loader(max_length, seed, backend), query_groups(lists), []
+    groups, curve = query_groups(lists), []
     found = find_snapshots(run_dir)
     if found and "base" in set(evaluation.per_query["scorer"]):
         curve.append(({"step": 0, "pairs": 0}, evaluation.values("base")))
     for folder in found:
-        scores = score_lists(load(find_model(str(folder))), lists)
+        model = ModelScorer.load(find_model(str(folder)), max_length, seed=seed, backend=backend)
+        scores = score_lists(model, lists)
         values = rank_lists(scores, lists, ties)[MAIN_METRIC]
         curve.append((read_json(folder / "snapshot.json"), values))
     intervals = [bootstrap_mean(values, resamples, seed, groups) for _, values in curve]
     rows = [step | own._asdict() for (step, _), own in zip(curve, intervals, strict=True)]
     return pd.DataFrame(rows, columns=["step", "pairs", "mean", "low", "high"])
-
-
-def _loader(max_length: int, seed: int, backend: str) -> "Callable[[ModelLocation], Scorer]":
-    from workbench.scoring.cross_encoder import ModelScorer
-
-    return partial(ModelScorer.load, max_length=max_length, seed=seed, backend=backend)

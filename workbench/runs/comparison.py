@@ -24,7 +24,7 @@ from workbench.runs.folder import NOT_RECORDED
 
 RESAMPLES = 2000
 START = ("vocabulary", "new_embeddings")
-NOT_COMPARED = {*NOT_RECORDED, "compare_runs", "query"}  # parameters
+NOT_COMPARED = {*NOT_RECORDED, "compare_runs", "zero_shot", "query"}  # parameters
 
 
 def find_runs(compare_runs: str, run_dir: str | Path) -> list[RunRecord]:

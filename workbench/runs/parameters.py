@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import ValidationError
+from pydantic import ValidationError, field_validator
 from yaml.constructor import ConstructorError
 
 from workbench.data.readers import PairsError, read_label_map
@@ -22,7 +22,8 @@ from workbench.training.recipe import Recipe, setting
 
 MAX_YAML_BYTES = 1_000_000
 MAX_YAML_DEPTH = 20  # lists and mappings inside one another
-PATHS = {"pairs", "test_pairs", "candidates", "base_model", "fallback_model", "compare_runs"}
+PATH_LISTS = {"compare_runs", "zero_shot"}  # separated by commas, or a list
+PATHS = {"pairs", "test_pairs", "candidates", "base_model", "fallback_model"} | PATH_LISTS
 
 
 class ParameterError(ValueError):
@@ -68,6 +69,7 @@ class Parameters(Recipe):
     license: str = setting("", "of the model, for the card, such as apache-2.0")
     dataset: str = setting("", "name of the data on the Hub, for the card")
     compare_runs: str = setting("", "other run folders, separated by commas")
+    zero_shot: list[str] = setting([], "untrained bases to rank too, such as [owner/name]")
     window: int = setting(5, "log lines in the moving average of the loss", ge=1)
     candidates: str = setting("", "JSONL, CSV, TSV, Parquet, or folder of TREC files; empty: built")
     list_size: int = setting(30, "candidates in a list built from the test split", ge=2)
@@ -82,6 +84,14 @@ class Parameters(Recipe):
         "ndcg@10", "or mrr@10, map, ap, roc_auc, f1, ...: what chooses the best run"
     )
     query: str = setting("怎么开通会员", "a query of your own, ranked at the end", min_length=1)
+
+    @field_validator("zero_shot", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        """Names given as text, as on the command line: separated by commas."""
+        if not isinstance(value, str):
+            return value
+        return [name.strip() for name in value.split(",") if name.strip()]
 
     @property
     def columns(self) -> dict[str, str]:
@@ -105,8 +115,11 @@ def given_parameters(
     given = (read_settings(path) if path is not None else {}) | dict(overrides)
     for name in PATHS & given.keys():
         with suppress(ValueError, TypeError, AttributeError):  # the check of values explains it
-            parts = given[name].split(",") if name == "compare_runs" else [given[name]]
-            given[name] = ",".join(map(_found, parts))
+            if isinstance(given[name], list):
+                given[name] = list(map(_found, given[name]))
+            else:
+                parts = given[name].split(",") if name in PATH_LISTS else [given[name]]
+                given[name] = ",".join(map(_found, parts))
     return given
 
 

@@ -1,13 +1,13 @@
 """Scorers without a neural network: what a fine-tuned model has to beat before any claim.
 
-`BASELINES` has them by name in the order of the ladder. To add one, write a class with `score` here
-and register it there.
+`BASELINES` has them by name in the order of the ladder. To add one, write a class with `score` and
+register it there.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import groupby, pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -35,7 +35,7 @@ class NgramRegression:
     """Logistic regression on the characters and character pairs that two texts share or do not.
 
     Features of a pair: for each n-gram (n = 1, 2) whether both texts have it, and whether exactly
-    one has it; the shared part of the n-grams (Jaccard), of the characters (Jaccard), and of the
+    one has it; the shared part of the n-grams and of the characters (Jaccard), and of the
     characters of the shorter text. Only n-grams of at least two training texts count.
     """
 
@@ -59,26 +59,21 @@ class NgramRegression:
         from sklearn.linear_model import LogisticRegression
 
         positive = (pairs["label"] >= POSITIVE).to_numpy()
-        if not len(pairs) or positive.all() or not positive.any():
+        if positive.all() or not positive.any():  # or no pair at all
             raise ValueError(
                 f"n-gram regression needs training pairs of both classes; of {len(pairs)} pairs "
                 f"{int(positive.sum())} are positive"
             )
-        self.counter = CountVectorizer(
-            analyzer="char", ngram_range=(1, 2), min_df=2, binary=True, dtype=np.float32
-        )
+        options = {"analyzer": "char", "ngram_range": (1, 2), "min_df": 2, "binary": True}
+        self.counter = CountVectorizer(dtype=np.float32, **options)
         try:
             self.counter.fit(dict.fromkeys([*pairs["sentence_0"], *pairs["sentence_1"]]))
         except ValueError as error:  # no two texts share an n-gram
             raise ValueError(f"n-gram regression: {error}") from error
+        options = {"solver": "liblinear", "dual": True, "max_iter": 2000}
+        options |= {"C": self.inverse_penalty, "random_state": self.seed}
         features = self._features(list(pairs["sentence_0"]), list(pairs["sentence_1"]))
-        self.model = LogisticRegression(
-            C=self.inverse_penalty,
-            solver="liblinear",
-            dual=True,
-            max_iter=2000,
-            random_state=self.seed,
-        ).fit(features, positive)
+        self.model = LogisticRegression(**options).fit(features, positive)
         return self
 
     def score(self, pairs: Sequence[TextPair]) -> Float32Array:
@@ -106,10 +101,9 @@ class NgramRegression:
         both, either = left.multiply(right).tocsr(), abs(left - right)
         shared, other = (np.asarray(part.sum(axis=1)).ravel() for part in (both, either))
         sets = {text: characters(text) for text in texts}
-        least = [min(len(sets[a]), len(sets[b])) for a, b in zip(first, second, strict=True)]
-        common = [len(sets[a] & sets[b]) for a, b in zip(first, second, strict=True)]
-        overlaps = [jaccard(sets[a], sets[b]) for a, b in zip(first, second, strict=True)]
-        contained = np.array(common) / np.maximum(least, 1)
+        set_pairs = [(sets[a], sets[b]) for a, b in zip(first, second, strict=True)]
+        contained = [len(a & b) / max(1, min(len(a), len(b))) for a, b in set_pairs]
+        overlaps = [jaccard(a, b) for a, b in set_pairs]
         # Twice, so that the penalty on the weights leaves these few strong features some room.
         dense = 2 * np.column_stack([shared / np.maximum(shared + other, 1), overlaps, contained])
         return sparse.hstack([both, either, sparse.csr_matrix(dense, dtype=np.float32)], "csr")
@@ -118,8 +112,8 @@ class NgramRegression:
 class Bm25:
     """BM25 over characters and pairs of neighbouring characters, by the library bm25s.
 
-    Robertson's formula in Lucene's variant (k1 1.5, b 0.75). Document frequencies and mean length
-    come from the collection; candidates outside it are added for the call that scores them.
+    Robertson's formula in Lucene's variant (k1 1.5, b 0.75), with the document frequencies and mean
+    length of the collection; candidates outside it are added for the call that scores them.
     """
 
     def __init__(self, collection: Iterable[str] = ()) -> None:
@@ -180,10 +174,7 @@ class CharacterJaccard:
 
 
 class TokenJaccard(CharacterJaccard):
-    """Shared tokens of a model over all of them: counting, with what its tokenizer leaves over.
-
-    All that the vocabulary lacks is one token.
-    """
+    """Shared tokens of a model over all of them; all that the vocabulary lacks is one token."""
 
     def __init__(self, tokenizer: "Tokenizer") -> None:
         self.tokenizer = tokenizer
@@ -227,16 +218,6 @@ def _terms(text: str) -> list[str]:
     return [*lower, *map("".join, pairwise(lower))]
 
 
-class Baseline(NamedTuple):
-    """How a baseline is built: `build(train=, lists=, seed=, tokenizer=, base=, dictionary=)`.
-
-    It gives the scorer, or None if the baseline needs training pairs, the model's tokenizer or its
-    base, and there are none; it raises `ValueError` if the baseline cannot be made from them.
-    """
-
-    build: Callable[..., Scorer | None]
-
-
 def _candidates(lists: Sequence[CandidateList]) -> list[str]:
     return [text for one in lists for text in one.candidates]
 
@@ -268,17 +249,17 @@ def _base_dictionary(
     return ZeroShot.with_dictionary(base, list(dict.fromkeys(texts)), dictionary, seed=seed)
 
 
-BASELINES = {
-    "base_dictionary": Baseline(_base_dictionary),
-    "ngram_regression": Baseline(
-        lambda train, seed, **_: None if train is None else NgramRegression(seed).fit(train)
+# Each builds a scorer from `train`, `lists`, `seed`, the model's `tokenizer`, its `base` and the
+# `dictionary`; it gives None without what it needs, and raises `ValueError` if it cannot be built.
+BASELINES: dict[str, Callable[..., Scorer | None]] = {
+    "base_dictionary": _base_dictionary,
+    "ngram_regression": lambda train, seed, **_: (
+        None if train is None else NgramRegression(seed).fit(train)
     ),
-    "bm25": Baseline(lambda lists, **_: Bm25(_candidates(lists))),
-    "tfidf_cosine": Baseline(_tfidf),
-    "char_jaccard": Baseline(lambda **_: CharacterJaccard()),
-    "token_jaccard": Baseline(
-        lambda tokenizer=None, **_: None if tokenizer is None else TokenJaccard(tokenizer)
-    ),
-    "candidate_order": Baseline(lambda **_: CandidateOrder()),
-    "random": Baseline(lambda seed, **_: RandomScorer(seed)),
+    "bm25": lambda lists, **_: Bm25(_candidates(lists)),
+    "tfidf_cosine": _tfidf,
+    "char_jaccard": lambda **_: CharacterJaccard(),
+    "token_jaccard": lambda tokenizer=None, **_: tokenizer and TokenJaccard(tokenizer),
+    "candidate_order": lambda **_: CandidateOrder(),
+    "random": lambda seed, **_: RandomScorer(seed),
 }

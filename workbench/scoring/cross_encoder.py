@@ -1,4 +1,4 @@
-"""Scorers: anything with `score(pairs)`, higher is better. Here those that run a cross-encoder."""
+"""Cross-encoders as scorers, and the backends that run them."""
 
 import sys
 import time
@@ -10,8 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench.data.pairs import Float32Array, TextPair
-from workbench.engine.packing import IntArray, PairEncoder
-from workbench.models import ModelError, ModelLocation, library_errors, model_max_length
+from workbench.engine.packing import PairEncoder
+from workbench.models import (
+    ModelError,
+    ModelLocation,
+    check_model,
+    library_errors,
+    position_limit,
+)
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -22,6 +28,7 @@ ONNX = ("onnx", "onnx-int8")
 BACKENDS = ("predict", "torch-float32", "torch-bfloat16", *ONNX)
 CHECK_PAIRS = 256  # distinct pairs that a backend is checked on
 MIN_PAIRS_TO_CHECK = 2000  # checking all backends takes as long as scoring about this many pairs
+MIN_LENGTH = 8  # tokens of a pair; three or four are special
 MAX_INVERTED = 0.002  # share of pairwise orders
 MAX_SHIFT = 0.02  # of a probability
 
@@ -32,23 +39,14 @@ class BackendError(ValueError):
 
 @dataclass(frozen=True)
 class Check:
-    """How a backend compares with the library's own float32 on the same pairs.
-
-    Attributes:
-        backend: its name.
-        passed: whether it may replace float32.
-        swapped: share of pairwise orders inverted, or lost in a tie.
-        shifted: the largest change of a probability.
-        logits: the largest change of a logit.
-        pairs_per_second: of processor time, the second time those pairs are scored.
-    """
+    """How a backend compares with the library's own float32 on the same pairs."""
 
     backend: str
-    passed: bool
-    swapped: float
-    shifted: float
-    logits: float
-    pairs_per_second: float
+    passed: bool  # whether it may replace float32
+    swapped: float  # share of pairwise orders inverted or lost in a tie
+    shifted: float  # the largest change of a probability
+    logits: float  # the largest change of a logit
+    pairs_per_second: float  # of processor time, when those pairs are scored again
 
     def __str__(self) -> str:
         verdict = "passes" if self.passed else "fails"
@@ -59,9 +57,9 @@ class Check:
 
 
 def inverted_share(exact: Float32Array, other: Float32Array) -> float:
-    """Share of the pairwise orders in `exact` that `other` inverts or loses in a tie.
+    """Share of the pairwise orders in `exact` that `other`, both of shape (n,), inverts or ties.
 
-    Both of shape (n,). Without ties it is half of one minus Kendall's tau.
+    Without ties it is half of one minus Kendall's tau.
     """
     first, second = (np.sign(np.subtract.outer(scores, scores)) for scores in (exact, other))
     ordered = first != 0
@@ -98,9 +96,8 @@ def open_backend(
 ) -> Run:
     """A function from pairs to their logits, float32 of shape (n,), by one of `BACKENDS`.
 
-    `predict` is the library's own way and runs every model. `torch-` runs a plain BERT with one
-    output (see `engine`) with the weights that `model` has now. `onnx` runs what `workbench
-    export` has written into the model's `folder`.
+    `predict` is the library's own way and runs every model; `torch-` runs a plain BERT with the
+    weights that `model` has now; `onnx` runs what was exported into the model's `folder`.
 
     Raises:
         BackendError: there is no such backend, or it cannot run this model.
@@ -113,19 +110,17 @@ def open_backend(
         if name in ONNX:
             from workbench.scoring.export import OnnxModel
 
-            exported = OnnxModel(folder, name)
-            score, encoder = exported.score, exported.encoder(model.tokenizer.model_max_length)
-        else:
-            import torch
+            return OnnxModel(folder, name, model.tokenizer.model_max_length).score
+        import torch
 
-            from workbench.engine.forward import open_engine
+        from workbench.engine.forward import FastBert
 
-            dtype = torch.bfloat16 if name == "torch-bfloat16" else torch.float32
-            inner: Any = model.model
-            score, encoder = open_engine(inner, dtype).score, pair_encoder(model)
+        inner: Any = model.model
+        dtype = torch.bfloat16 if name == "torch-bfloat16" else torch.float32
+        engine, encoder = FastBert(inner, dtype), pair_encoder(model)
     except ValueError as error:
         raise BackendError(f"backend {name!r}: {error}") from error
-    return lambda pairs: score(encoder.encode(pairs))
+    return lambda pairs: engine.score(encoder.encode(pairs))
 
 
 def _predict(model: "CrossEncoder", pairs: Sequence[TextPair], batch_size: int) -> Float32Array:
@@ -145,11 +140,8 @@ def choose_backend(
 ) -> tuple[Run, dict[str, Any]]:
     """The fastest backend that ranks `pairs` as float32 does, and the record of the choice.
 
-    Backends that fail the check or cannot run this model are left out; `predict` is always right.
-
-    Returns:
-        The backend, and its record: `backend`, `asked`, `pairs`, one entry for each in `checks`,
-        and in `left_out` why others cannot run this model here.
+    The record has `backend`, `asked`, `pairs`, one of `checks` for each backend that can run the
+    model, and in `left_out` why the others cannot.
     """
     runs = {"predict": open_backend("predict", model, batch_size)}
     record: dict[str, Any] = {"backend": "predict", "asked": "auto", "pairs": len(pairs)}
@@ -176,46 +168,61 @@ def load_cross_encoder(
 
     Args:
         location: from `find_model`; only its safetensors weights are read, none of its code.
-        max_length: see `model_max_length`; longer pairs are truncated.
+        max_length: tokens of a pair, special tokens included, at which longer pairs are cut, as far
+            as the model's positions reach; None for the model's own.
         seed: of the random head, so that the same base is the same model every time.
 
     Raises:
-        ModelError: see `model_max_length`.
+        ModelError: the library cannot load it, or its files do not fit together.
     """
     from sentence_transformers import CrossEncoder
     from transformers import set_seed
 
-    length = model_max_length(location, max_length)
+    check_model(location)
     set_seed(seed)
     with library_errors(location):
-        return CrossEncoder(
+        model = CrossEncoder(
             str(location.path),
             num_labels=1,
-            max_length=length,
             local_files_only=True,
             trust_remote_code=False,
             model_kwargs={"use_safetensors": True, "dtype": "float32"},
         )
+        tokenizer, config = model.tokenizer, model[0].model.config.to_dict()
+        own = tokenizer.model_max_length
+        tokenizer.model_max_length = int(min(max_length or own, position_limit(config)))
+        if tokenizer.model_max_length < MIN_LENGTH:
+            raise ValueError(
+                f"max_length is {tokenizer.model_max_length}; it must be {MIN_LENGTH} or more"
+            )
+        _check_next_token(model)
+    return model
 
 
-def distinct(pairs: Sequence[TextPair]) -> tuple[list[TextPair], IntArray]:
-    """The pairs without repetition, and the place of each of the n among them, shape (n,)."""
-    place: dict[TextPair, int] = {}
-    found = (place.setdefault((first, second), len(place)) for first, second in pairs)
-    places = np.fromiter(found, np.int64, count=len(pairs))
-    return list(place), places
+def _check_next_token(model: "CrossEncoder") -> None:
+    """Refuse a language model that cannot say yes or no, or is not given both texts of a pair."""
+    score: Any = model[-1]
+    if hasattr(score, "true_token_id"):
+        if score.true_token_id == score.false_token_id:
+            raise ValueError(
+                "it is a language model whose tokenizer has no tokens 'yes' and 'no'; save it as a "
+                "CrossEncoder with a LogitScore that names its two tokens"
+            )
+        try:
+            model.preprocess([("query", "candidate")])  # its template may have no place for a pair
+        except IndexError as error:
+            length = model.tokenizer.model_max_length
+            raise ValueError(f"max_length {length} is too short for its chat template") from error
 
 
 class ModelScorer:
     """A cross-encoder as a scorer; the score is the logit, before any sigmoid.
 
     Args:
-        model: the cross-encoder. Once it is trained further, make a new scorer: a backend other
-            than `predict` may keep copies of the weights.
+        model: the cross-encoder; once it is trained further, make a new scorer.
         batch_size: of the backend `predict`.
-        backend: one of `BACKENDS`, or `auto`: the fastest that ranks as float32 does, chosen at
-            the first call with more than `MIN_PAIRS_TO_CHECK` distinct pairs, or the first after
-            `expect` announced as many. Until then, `predict`.
+        backend: one of `BACKENDS`, or `auto`: `predict` for up to `MIN_PAIRS_TO_CHECK` distinct
+            pairs at once or announced by `expect`, else the fastest that ranks as float32 does.
         folder: of the model, for what has been exported there.
     """
 
@@ -254,6 +261,8 @@ class ModelScorer:
         model = load_cross_encoder(location, None, seed)
         tokenizer = model.tokenizer
         tokenizer.model_max_length = min(tokenizer.model_max_length, max_length or sys.maxsize)
+        with library_errors(location):
+            _check_next_token(model)
         return cls(model, batch_size, backend, location.path)
 
     def expect(self, pairs: int) -> None:
@@ -264,13 +273,15 @@ class ModelScorer:
         """Logits, float32 of shape (n,); equal pairs are scored once."""
         if not len(pairs):
             return np.empty(0, dtype=np.float32)
-        once, places = distinct(pairs)
+        pairs = [(first, second) for first, second in pairs]
+        place = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
+        once = list(place)
         if self.undecided and max(len(once), self._expected) > MIN_PAIRS_TO_CHECK:
             self._run, self.backend_record = choose_backend(
                 self.model, once[:CHECK_PAIRS], self.batch_size, self.folder
             )
             self.undecided = False
-        return self._run(once)[places]
+        return self._run(once)[[place[pair] for pair in pairs]]
 
 
 def backends_used(scorers: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -16,19 +16,6 @@ if TYPE_CHECKING:
 RARITY = 0.01  # the share of texts at which a token weighs half
 
 
-def has_head(location: ModelLocation) -> bool:
-    """Whether a model has the weights of a trained head, so that its score means something."""
-    from safetensors import safe_open
-
-    heads = ("classifier.", "score.", "lm_head.")
-    for file in location.path.glob("*.safetensors"):
-        with safe_open(file, framework="numpy") as weights:
-            names = list(weights.keys())
-        if any(name.startswith(heads) for name in names):
-            return True
-    return False
-
-
 def _token_weights(tokenizer: Any, texts: Sequence[str]) -> Float32Array:
     """The weight of each token number; special tokens weigh nothing."""
     counts = np.zeros(len(tokenizer))
@@ -42,13 +29,13 @@ def _token_weights(tokenizer: Any, texts: Sequence[str]) -> Float32Array:
 class ZeroShot:
     """A base model as it is: its own score, or for a base without a head the cosine of two texts.
 
-    A text's vector is the weighted mean of its tokens' last hidden states. A token that stands in a
-    share p of the texts has weight `RARITY / (RARITY + p)`: smooth inverse frequency (Arora et al.,
+    A text's vector is the weighted mean of its tokens' last hidden states. A token in a share p of
+    the texts has weight `RARITY / (RARITY + p)`: smooth inverse frequency (Arora et al.,
     ICLR 2017), so that the words of every question do not decide. Without texts all weigh the same.
 
     Args:
         model: the base as loaded, with a repaired vocabulary perhaps.
-        head: whether it came with a trained head; see `has_head`.
+        head: whether it came with a trained head; see `ModelLocation`.
         texts: to count tokens in, such as those of the training pairs.
         batch_size: texts, or pairs, at once.
     """
@@ -60,6 +47,15 @@ class ZeroShot:
         self.weights = np.ones(len(model.tokenizer), dtype=np.float32)
         if texts and not head:
             self.weights = _token_weights(model.tokenizer, texts)
+
+    @classmethod
+    def load(
+        cls, location: ModelLocation, max_length: int = 512, seed: int = 42, backend: str = "auto"
+    ) -> "ZeroShot | ModelScorer":
+        """The scorer of a base; one with a head is run by `backend`, see `ModelScorer`."""
+        if location.head:
+            return ModelScorer.load(location, max_length, seed=seed, backend=backend)
+        return cls(load_cross_encoder(location, max_length, seed), head=False)
 
     @classmethod
     def with_dictionary(
@@ -78,7 +74,7 @@ class ZeroShot:
         model = load_cross_encoder(location, max_length, seed)
         tokenizer = load_tokenizer(location)
         repair_model(model, tokenizer, texts, "words", "dictionary", dictionary, seed)
-        return cls(model, has_head(location), texts)
+        return cls(model, location.head, texts)
 
     def score(self, pairs: Sequence[TextPair]) -> Float32Array:
         """Logits or cosines, float32 of shape (n,)."""
@@ -87,8 +83,7 @@ class ZeroShot:
         texts = list(dict.fromkeys(text for pair in pairs for text in pair))
         place = {text: number for number, text in enumerate(texts)}
         vectors = self._vectors(texts)
-        rows = [(place[first], place[second]) for first, second in pairs]
-        left, right = np.array(rows, dtype=np.int64).reshape(-1, 2).T
+        left, right = ([place[pair[column]] for pair in pairs] for column in (0, 1))
         return np.einsum("ij,ij->i", vectors[left], vectors[right]).astype(np.float32)
 
     def _vectors(self, texts: Sequence[str]) -> Float32Array:

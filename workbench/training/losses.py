@@ -283,7 +283,7 @@ def known_scores(
     if teacher in BASELINES:
         texts = tuple(dict.fromkeys([*pairs["sentence_0"], *pairs["sentence_1"]]))
         lists = [CandidateList("", texts, (0.0,) * len(texts))]
-        scorer = BASELINES[teacher].build(train=pairs, lists=lists, seed=seed)
+        scorer = BASELINES[teacher](train=pairs, lists=lists, seed=seed)
         if scorer is None:
             raise DataError(f"teacher: {teacher} is made from more than pairs; take another")
         return scorer.score(text_pairs(pairs)).astype(float)

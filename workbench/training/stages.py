@@ -22,7 +22,7 @@ from workbench.models import ModelLocation, find_model, load_tokenizer, read_lin
 from workbench.ranking.uncertainty import sigmoid
 from workbench.run_folder import RunFolder, read_record, set_aside
 from workbench.scoring.cross_encoder import ModelScorer, load_cross_encoder
-from workbench.scoring.zero_shot import ZeroShot, has_head
+from workbench.scoring.zero_shot import ZeroShot
 from workbench.training.checkpoints import ResumeError, SnapshotCallback, save_model
 from workbench.training.log import TrainingLog
 from workbench.training.losses import (
@@ -216,7 +216,7 @@ class Stage:
             teacher = None
             if recipe.vocabulary != "keep" and recipe.new_embeddings == "dictionary":
                 texts = training_texts(self.training.train)
-                teacher = ZeroShot(model, has_head(self.base), texts)
+                teacher = ZeroShot(model, self.base.head, texts)
             pairs = lexical_pairs(self.training.train, recipe.lexical_pairs, recipe.seed, teacher)
             factor = recipe.lexical_learning_rate / recipe.learning_rate
             changes = {
