@@ -116,6 +116,7 @@ def write_tiny_reranker(folder, template=PAIR_TEMPLATE, answers=("yes", "no")):
     tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *marks]
     places = {token: number for number, token in enumerate(tokens)}
     tokenizer = transformers.Qwen2Tokenizer(vocab=places, merges=[])
+    tokenizer.add_tokens(marks, special_tokens=True)
     tokenizer.add_tokens(list(answers))
     tokenizer.chat_template = template
     config = transformers.Qwen3Config(

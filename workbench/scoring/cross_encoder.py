@@ -208,11 +208,13 @@ def _check_next_token(model: "CrossEncoder") -> None:
                 "it is a language model whose tokenizer has no tokens 'yes' and 'no'; save it as a "
                 "CrossEncoder with a LogitScore that names its two tokens"
             )
-        try:
-            model.preprocess([("query", "candidate")])  # its template may have no place for a pair
-        except IndexError as error:
-            length = model.tokenizer.model_max_length
-            raise ValueError(f"max_length {length} is too short for its chat template") from error
+        pairs = [("query", "one"), ("query", "two")]
+        first, second = model.preprocess(pairs)["input_ids"].tolist()
+        if first == second:
+            raise ValueError(
+                "its chat template leaves the candidate out, or with max_length "
+                f"{model.tokenizer.model_max_length} no room for it"
+            )
 
 
 class ModelScorer:

@@ -163,10 +163,11 @@ class OnnxModel:
     ) -> None:
         if folder is None:
             raise ExportedError("this model is in no folder")
-        _refuse_language_model(read_json(folder / "config.json", dict[str, Any]))
         file, shown = folder / EXPORTED[name], display_path(folder)
         again = f"write it: workbench export {shown} --to {name}"
         if not file.is_file():
+            config = folder / "config.json"
+            _refuse_language_model(read_json(config) if config.is_file() else {})
             raise ExportedError(f"{shown} has no {EXPORTED[name]}; {again}")
         with onnx_installed():
             import onnxruntime

@@ -91,6 +91,9 @@ class ResumableTrainer(CrossEncoderTrainer):
         self.before = {"seconds": 0.0, "processor_seconds": 0.0}
         self.started = time.monotonic(), time.process_time()
 
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """Nothing: a run has another card, and this one's statistics need each text alone."""
+
     def train(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
         """Train to the end, from the last whole checkpoint or else from the beginning.
 
