@@ -339,7 +339,7 @@ def test_a_language_model_ranks_by_its_next_token(reranker, tmp_path):
     assert np.std(exact) > 0
     assert scorer.score(pairs) == pytest.approx(exact, abs=1e-5)
     assert np.abs(ModelScorer.load(location, 50).score(pairs) - exact).max() > 1e-3
-    with pytest.raises(ModelError, match="chat template .* with max_length 16 no room for it"):
+    with pytest.raises(ModelError, match=r"chat template .* with max_length 16 no room for it"):
         ModelScorer.load(location, 16)
     run, record = choose_backend(scorer.model, pairs, folder=folder)
     assert run(pairs) == pytest.approx(exact, abs=1e-5)
