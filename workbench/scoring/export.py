@@ -223,20 +223,20 @@ def export_model(
 ) -> tuple[Path, Check]:
     """Write a model in ONNX beside its weights and compare it with the original.
 
-        Args:
-            location: from `find_model`, a folder or a run; what an installed package or the Hub's cache
-                holds is not written to.
-            to: `onnx`, or `onnx-int8` for 8-bit weights (the other file is written too).
-            max_length: tokens of a pair that the exported model states; None for the model's own.
+    Args:
+        location: from `find_model`, a folder or a run; what an installed package or the Hub's cache
+            holds is not written to.
+        to: `onnx`, or `onnx-int8` for 8-bit weights (the other file is written too).
+        max_length: tokens of a pair that the exported model states; None for the model's own.
 
-        Returns:
-            The file, and its check on pairs of the run that made the model, or else on made-up pairs.
+    Returns:
+        The file, and its check on pairs of the run that made the model, or else on made-up pairs.
 
-        Raises:
-                ExportedError: `to` is something else, the folder is not the user's, the extra `onnx` is
-                missing, or the model, its `tokenizer.json` or this torch cannot do it.
-            PathError: a link in the folder leads elsewhere.
-                LogitsDifferError: the exported model computes something else than the original.
+    Raises:
+        ExportedError: `to` is something else, the folder is not the user's, the extra `onnx` is
+            missing, or the model, its `tokenizer.json` or this torch cannot do it.
+        PathError: a link in the folder leads elsewhere.
+        LogitsDifferError: the exported model computes something else than the original.
     """
     if to not in EXPORTED:
         raise ExportedError(f"--to {to!r} is none of {', '.join(EXPORTED)}")

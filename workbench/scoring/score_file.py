@@ -312,24 +312,24 @@ def score_file(
 ) -> dict[str, Any]:
     """Score every row of a file into `out/part-000000.parquet` and so on, or continue with that.
 
-        The parts hold the rows in order: `line` (of the file), `sentence_0`, `sentence_1`, `score` (the
-        logit, float32), with `top_k` `rank` (from 1), and `problem`: null, or why there is no score.
+    The parts hold the rows in order: `line` (of the file), `sentence_0`, `sentence_1`, `score` (the
+    logit, float32), with `top_k` `rank` (from 1), and `problem`: null, or why there is no score.
 
-        Args:
-            request: what to score, and by what.
-            out: the folder; if it has parts of the same request, the others are written.
-            workers: processes, each with its own model and its share of the cores.
-            run: writes the parts, for example on a cluster; None for this machine.
+    Args:
+        request: what to score, and by what.
+        out: the folder; if it has parts of the same request, the others are written.
+        workers: processes, each with its own model and its share of the cores.
+        run: writes the parts, for example on a cluster; None for this machine.
 
-        Returns:
-            What `out/_done.json` holds: `rows`, `bad_rows` (with `bad_row_examples`), `parts`,
-            `backend` (see `ModelScorer.backend_record`) and `seconds` (of this start).
+    Returns:
+        What `out/_done.json` holds: `rows`, `bad_rows` (with `bad_row_examples`), `parts`,
+        `backend` (see `ModelScorer.backend_record`) and `seconds` (of this start).
 
-        Raises:
-                ScoringError, PathError: the folder holds something else, is in use, or leads elsewhere.
-            PairsError, ModelError, BackendError, ExportedError: file, model or backend cannot be used.
-            CutShortError, ChangedError: a worker was killed, or the file changed while it was read.
-        """
+    Raises:
+        ScoringError, PathError: the folder holds something else, is in use, or leads elsewhere.
+        PairsError, ModelError, BackendError, ExportedError: file, model or backend cannot be used.
+        CutShortError, ChangedError: a worker was killed, or the file changed while it was read.
+    """
     from filelock import FileLock, Timeout
 
     if min(workers, request.part_rows) < 1 or request.top_k < 0:
