@@ -1,8 +1,8 @@
-"""Write the sample file of synthetic Chinese query pairs.
+"""Write the sample file of synthetic Chinese query pairs, and what its texts mean in English.
 
-Run ``python data/generate.py`` to rewrite ``sample_pairs.csv`` in this folder, or
-``python data/generate.py --describe`` to measure what would be written. The texts come from
-the hand-written phrasings in ``intents.tsv``; one seed gives one file, byte for byte.
+Run ``python data/generate.py`` to rewrite ``sample_pairs.csv`` and ``sample_pairs.gloss.tsv`` in
+this folder, or ``python data/generate.py --describe`` to measure what would be written. The texts
+come from the hand-written phrasings in ``intents.tsv``; one seed gives one file, byte for byte.
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ class Row(NamedTuple):
     label: int
     kind: str  # "paraphrase", "hard_negative" or "random"
     operations: tuple[str, ...]
+    english: tuple[str, str]  # what the two texts mean
 
 
 class Family(NamedTuple):
@@ -85,6 +86,7 @@ class Family(NamedTuple):
     domain: str
     objects: list[list[str]]  # aliases of each object, its usual name first
     intents: list[list[str]]  # phrasings of each intent
+    english: tuple[list[str], list[str]]  # what the objects and the intents mean
 
 
 class Text(NamedTuple):
@@ -104,13 +106,13 @@ class Lexicon(NamedTuple):
     """The content of ``intents.tsv``."""
 
     families: list[Family]
-    fixed: list[str]
+    fixed: dict[str, str]  # with what they mean
     rewrites: dict[str, list[tuple[re.Pattern[str], list[str]]]]
 
 
 def load_lexicon(path: Path = HERE / "intents.tsv") -> Lexicon:
     """Read the hand-written tables."""
-    lexicon = Lexicon([], [], {})
+    lexicon = Lexicon([], {}, {})
     domain = ""
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("#"):
@@ -120,11 +122,13 @@ def load_lexicon(path: Path = HERE / "intents.tsv") -> Lexicon:
             domain = value
         elif kind == "objects":
             objects = [names.split("=") for names in value.split(";")]
-            lexicon.families.append(Family(domain, objects, []))
+            meant = "".join(rest).split(";")
+            lexicon.families.append(Family(domain, objects, [], (meant, [])))
         elif kind == "intent":
             lexicon.families[-1].intents.append(value.split("/"))
+            lexicon.families[-1].english[1].append(rest[0])
         elif kind == "fixed":
-            lexicon.fixed.extend(value.split("/"))
+            lexicon.fixed.update(zip(value.split("/"), rest[0].split(";"), strict=True))
         else:
             choices = rest[0].split("|")
             lexicon.rewrites.setdefault(kind, []).append((re.compile(value), choices))
@@ -193,6 +197,15 @@ SURFACE: dict[str, Callable[[str, random.Random], str]] = {
 }
 STRUCTURE = ("rewording", "question_form", "topic_fronting")
 OPERATIONS = (*STRUCTURE, *SURFACE)
+
+
+def english(text: Text) -> str:
+    """Return what a text means, whatever its wording."""
+    family, intent, thing = text.meaning
+    if family < 0:
+        return LEXICON.fixed[text.text]
+    things, intents = LEXICON.families[family].english
+    return intents[intent].replace("#", things[thing])
 
 
 def jaccard(left: str, right: str) -> float:
@@ -298,7 +311,8 @@ class Writer:
         if self.rng.random() < 0.5:
             left, right = right, left
         operations = operations_between(left, right) if label else ()
-        self.rows.append(Row(left.text, right.text, label, kind, operations))
+        meant = english(left), english(right)
+        self.rows.append(Row(left.text, right.text, label, kind, operations, meant))
 
     def nearest(
         self,
@@ -470,6 +484,15 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
         writer.writerows(row[:3] for row in rows)
 
 
+def write_glosses(rows: Sequence[Row], path: Path) -> None:
+    """Write each text with its meaning in English, sorted."""
+    glosses = {
+        text: meant for row in rows for text, meant in zip(row[:2], row.english, strict=True)
+    }
+    lines = [f"{text}\t{glosses[text]}\n" for text in sorted(glosses)]
+    path.write_text("".join(lines), encoding="utf-8", newline="")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description="Write synthetic Chinese query pairs.")
@@ -483,6 +506,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(describe(rows))
     else:
         write_csv(rows, options.out)
+        write_glosses(rows, options.out.with_suffix(".gloss.tsv"))
 
 
 if __name__ == "__main__":

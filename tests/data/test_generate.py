@@ -44,7 +44,8 @@ def test_the_shipped_file_is_reproduced_byte_for_byte(tmp_path, hash_seed):
         check=True,
         timeout=60,
     )
-    assert out.read_bytes() == SHIPPED.read_bytes()
+    for made, shipped in ((out, SHIPPED), *[(p.with_suffix(".gloss.tsv") for p in (out, SHIPPED))]):
+        assert made.read_bytes() == shipped.read_bytes()
 
 
 def test_the_shipped_file_has_the_stated_form(rows):
@@ -55,6 +56,13 @@ def test_the_shipped_file_has_the_stated_form(rows):
         read = [(a, b, int(label)) for a, b, label in list(csv.reader(file))[1:]]
     assert read == [row[:3] for row in rows]
     assert len(read) == 2000
+
+
+def test_paraphrases_mean_the_same_and_hard_negatives_do_not(rows):
+    for row in rows:
+        assert all(row.english)
+        if row.kind != "random":
+            assert (row.english[0] == row.english[1]) == (row.kind == "paraphrase"), row
 
 
 def test_label_mean_and_kinds(rows):

