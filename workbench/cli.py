@@ -667,8 +667,9 @@ def build() -> None:
 
 @lessons.command()
 @click.argument("run")
-def record(run: str) -> None:
-    """Record the finished run RUN as the one that the lessons start from."""
+@click.argument("repaired")
+def record(run: str, repaired: str) -> None:
+    """Record what the lessons start from: runs of quickstart.yaml and quickstart_repaired.yaml."""
     from workbench.lessons import record
 
-    print(f"recorded in {display_path(record(run))}")
+    print(f"recorded in {display_path(record(run, repaired))}; now `make lessons`")

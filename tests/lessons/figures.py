@@ -77,8 +77,8 @@ def model_ndcg(run):
 
 
 def by_row(pairs, seed):
-    order = np.random.default_rng(seed).permutation(len(pairs))
-    return pairs.iloc[order[400:]], pairs.iloc[order[:400]]
+    order, size = np.random.default_rng(seed).permutation(len(pairs)), len(pairs) // 5
+    return pairs.iloc[order[size:]], pairs.iloc[order[:size]]
 
 
 def memory_auc(train, test):
@@ -97,6 +97,7 @@ def lesson_2(run):
         memory.append(memory_auc(train, test))
     groups = text_groups(run.pairs)
     return {
+        "pairs": f"{len(run.pairs):,}",
         "leak": f"{100 * leaks[0]:.1f} %",
         "leak_low": f"{100 * min(leaks):.1f} %",
         "leak_high": f"{100 * max(leaks):.1f} %",
@@ -128,6 +129,12 @@ def lesson_3(run):
     def tokens_of(text):
         return tokens.get(text) or token_list(text)
 
+    classes = [
+        (tokens_of(a), tokens_of(b))
+        for a, b in zip(run.pairs["sentence_0"], run.pairs["sentence_1"], strict=True)
+    ]
+    labels = run.pairs["label"].groupby(pd.Index(classes, tupleize_cols=False))
+    usual = labels.agg(lambda label: max(label.sum(), len(label) - label.sum())).sum()
     glasses = mean_ndcg(seen, run.lists).mean()
     known = mean_ndcg(lambda a, b: seen(a, b, ["[UNK]"]), run.lists).mean()
     return {
@@ -139,6 +146,8 @@ def lesson_3(run):
         "collapsed_groups": f"{sum(count > 1 for count in shared.values())}",
         "chinese_tokens": f"{len(chinese)}",
         "inner_tokens": f"{len(inner)}",
+        "ceiling_accuracy": f"{usual / len(classes):.4f}",
+        "majority_all": f"{1 - run.pairs['label'].mean():.2f}",
         "glasses": f"{glasses:.3f}",
         "glasses_known": f"{known:.3f}",
     }
@@ -153,10 +162,12 @@ def constant_log(p, lines, size, runs, seed):
 def lesson_5(run):
     p = float(run.train["label"].mean())
     loss = run.log["loss"].dropna().to_numpy()
-    logs = constant_log(p, len(loss), 80, 2000, 0)
+    line = run.batch * int(run.log.dropna(subset="loss")["step"].diff().median())
+    logs = constant_log(p, len(loss), line, 2000, 0)
     low, high = np.percentile(logs, [5, 95])
     measured = (project_root() / "docs/measurements.md").read_text(encoding="utf-8")
     rows = re.findall(r"\| `(keep|extend)` \| \**(0\.\d+)\** \[.*?\| (0\.\d+) \|", measured)
+    regression = re.search(r"n-gram regression, same pairs\* \| \*(0\.\d+)", measured)
     dev = run.dev["label"]
     return {
         "train_pairs": f"{len(run.train):,}",
@@ -167,6 +178,10 @@ def lesson_5(run):
         "last_loss": f"{loss[-1]:.3f}",
         "mean_loss": f"{loss.mean():.3f}",
         "log_lines": f"{len(loss)}",
+        "line_pairs": f"{line}",
+        "batch": f"{run.batch}",
+        "steps": f"{run.log['step'].max()}",
+        "regression_ndcg": regression[1],
         "constant_sd": f"{logs.std():.3f}",
         "constant_low": f"{low:.2f}",
         "constant_high": f"{high:.2f}",
@@ -204,6 +219,8 @@ def lesson_6(run):
         "tfidf_minus_jaccard": f"{gap.mean:.3f} [{gap.low:.3f}, {gap.high:.3f}]",
         "p_bm25": f"{p[0]:.2f}",
         "p_jaccard": f"{p[1]:.4f}",
+        "p_floor": f"{1 / 10_001:.4f}",
+        "p_floor_seven": f"{uncertainty.holm([1 / 10_001] * 7).max():.4f}",
     }
 
 
@@ -224,6 +241,7 @@ def lesson_7(run):
         )
     low, high = np.nanpercentile(drawn, [5, 95])
     return {
+        "test_pairs": f"{len(positive)}",
         "ece": f"{error:.3f}",
         "least_probability": f"{probability.min():.2f}",
         "most_probability": f"{probability.max():.2f}",
@@ -242,9 +260,17 @@ def lesson_8(run):
         texts = {text for one in splits for text in [*one["sentence_0"], *one["sentence_1"]]}
         return sum(token_list(c) == ("[UNK]",) for c in set("".join(texts)) if not c.isspace())
 
+    groups = wb.data.query_groups(run.lists)
+    repaired = metrics.rank_metrics(run.repaired_logits, [one.relevance for one in run.lists])
+    gap = (repaired["ndcg@10"] - mean_ndcg(overlap, run.lists))[:, None]
+    lead = uncertainty.compare(["jaccard"], gap, groups, 10_000, 42)["jaccard"]
+    claims = {1: "it ranks better", 0: "no difference was shown", -1: "it ranks worse"}
     return {
         "missing_train": f"{missing(run.train)}",
         "missing_all": f"{missing(run.train, run.dev, run.test)}",
+        "repaired": f"{repaired['ndcg@10'].mean():.3f}",
+        "repaired_minus_jaccard": uncertainty.format_estimate(lead),
+        "repaired_claim": claims[uncertainty.direction(lead["low"], lead["high"], lead["p"])],
     }
 
 

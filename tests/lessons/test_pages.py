@@ -46,9 +46,9 @@ def note(page, address):
 def test_pages_are_quiet_and_fit_the_window(page, site, scheme):
     page.emulate_media(color_scheme=scheme)
     for name in PAGES:
+        page.goto((site / name).as_uri())
         for width in (1300, 360):
             page.set_viewport_size({"width": width, "height": 900})
-            page.goto((site / name).as_uri())
             assert page.evaluate("document.documentElement.scrollWidth") <= width, (name, width)
         assert page.evaluate("[...document.images].every(image => image.alt && image.width)"), name
         paper = page.evaluate("getComputedStyle(document.body).backgroundColor")

@@ -54,15 +54,17 @@ def positives(splits, lists):
     return pairs
 
 
-def evaluated(model, splits, lists, dev=True):
+@pytest.fixture(scope="module")
+def measured(splits, lists):
+    """A function that evaluates a model beside the two lexical parts."""
     train, tuned, test = splits
-    scorers = {
-        "model": model,
-        "ngram_regression": NgramRegression().fit(train),
-        "char_jaccard": CharacterJaccard(),
-    }
-    given = tuned if dev else None
-    return scorers, evaluate(scorers, lists, test, resamples=RESAMPLES, dev=given)
+    lexical = {"ngram_regression": NgramRegression().fit(train), "char_jaccard": CharacterJaccard()}
+
+    def measure(model, dev=tuned):
+        scorers = {"model": model, **lexical}
+        return scorers, evaluate(scorers, lists, test.head(0), resamples=RESAMPLES, dev=dev)
+
+    return measure
 
 
 class Mixed:
@@ -85,9 +87,9 @@ class Mixed:
 
 
 def test_what_the_model_lacks_is_seen_and_the_figures_are_those_of_a_regression_by_hand(
-    splits, lists, positives, tmp_path
+    measured, splits, lists, positives, tmp_path
 ):
-    scorers, evaluation = evaluated(Knowing(positives, 0.5), splits, lists)
+    scorers, evaluation = measured(Knowing(positives, 0.5))
     blend = try_blend(tmp_path, evaluation, lists)
     assert "ranks better than the model alone" in blend_finding(blend)
     assert blend.minus["model"]["low"] > 0
@@ -101,7 +103,7 @@ def test_what_the_model_lacks_is_seen_and_the_figures_are_those_of_a_regression_
     shares = mixed.weights / np.abs(mixed.weights).sum()
     assert list(blend.shares.values()) == pytest.approx(shares, abs=1e-6)
     given = {**scorers, "blend": mixed}
-    alone = evaluate(given, lists, splits[2], resamples=RESAMPLES)
+    alone = evaluate(given, lists, splits[2].head(0), resamples=RESAMPLES)
     rows = {row["scorer"]: row["ndcg@10"] for row in alone.metrics["rows"]}
     assert blend.means == {name: pytest.approx(rows[name], abs=1e-9) for name in blend.means}
     gap = alone.metrics["model_minus"]["blend"]
@@ -109,28 +111,29 @@ def test_what_the_model_lacks_is_seen_and_the_figures_are_those_of_a_regression_
     assert blend.minus["model"]["low"] == pytest.approx(-gap["high"])
 
 
-def test_a_model_that_knows_all_gains_nothing(splits, lists, positives, tmp_path):
-    _, evaluation = evaluated(Knowing(positives, 20.0), splits, lists)
+def test_a_model_that_knows_all_gains_nothing(measured, lists, positives, tmp_path):
+    _, evaluation = measured(Knowing(positives, 20.0))
     report = try_blend(tmp_path, evaluation, lists)
     assert "adds nothing that can be shown" in blend_finding(report)
     assert report.shares["model"] > 0.5
 
 
-def test_dev_pairs_unlike_the_lists_are_reported(splits, lists, positives, tmp_path):
+def test_dev_pairs_unlike_the_lists_are_reported(measured, splits, lists, positives, tmp_path):
     """On dev the model is worthless, so that the blend leans on the rest, which is worse here."""
     _, dev, _ = splits
     flipped = set(zip(dev["sentence_0"], dev["sentence_1"], strict=True))
-    _, evaluation = evaluated(Knowing(positives, 20.0, flipped), splits, lists)
+    _, evaluation = measured(Knowing(positives, 20.0, flipped))
     report = try_blend(tmp_path, evaluation, lists)
     assert "ranks worse than the model" in blend_finding(report)
 
 
 @pytest.mark.parametrize("few", ["no dev", "one class"])
-def test_without_dev_pairs_there_is_none_and_it_says_why(few, splits, lists, positives, tmp_path):
-    train, dev, test = splits
-    if few == "one class":
-        dev = dev[dev["label"] < 0.5]
-    _, evaluation = evaluated(Knowing(positives), (train, dev, test), lists, dev=few != "no dev")
+def test_without_dev_pairs_there_is_none_and_it_says_why(
+    few, measured, splits, lists, positives, tmp_path
+):
+    _, dev, _ = splits
+    given = None if few == "no dev" else dev[dev["label"] < 0.5]
+    _, evaluation = measured(Knowing(positives), given)
     report = try_blend(tmp_path, evaluation, lists)
     assert "20 dev pairs of each class, and there are 0 of one" in blend_finding(report)
     assert report.table().empty

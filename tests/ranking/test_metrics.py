@@ -328,15 +328,15 @@ def test_pair_metrics_by_hand_and_with_one_class():
 def test_a_new_metric_is_measured_and_a_choice_by_its_entry_alone():
     code = (
         "from functools import partial; import workbench.ranking.metrics as m; "
-        "m.RANKING_METRICS['recall@20'] = partial(m.recall, k=20); "
+        "m.RANKING_METRICS['recall@3'] = partial(m.recall, k=3); "
         "m.METRICS = (*m.RANKING_METRICS, *m.PAIR_METRICS); "
         "from workbench.runs.parameters import Parameters; "
-        "Parameters(metric='recall@20'); "
-        "assert m.rank_metrics([[2, 1]], [[0, 1]])['recall@20'].tolist() == [1]"
+        "Parameters(metric='recall@3'); "
+        "assert m.rank_metrics([[2, 1]], [[0, 1]])['recall@3'].tolist() == [1]"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(ValueError, match="'ndcg@10', 'mrr@10', 'map'"):
-        Parameters(metric="recall@20")
+        Parameters(metric="recall@3")
 
 
 def test_metrics_need_numpy_alone():

@@ -1,11 +1,13 @@
 """Intervals that cover, tests that hold their level, and corrections worked out by hand."""
 
+import doctest
 import itertools
 import math
 
 import numpy as np
 import pytest
 
+from workbench.ranking import metrics, uncertainty
 from workbench.ranking.uncertainty import (
     bootstrap_draws,
     bootstrap_mean,
@@ -253,3 +255,10 @@ def test_pair_draws_equal_metrics_of_the_pairs_drawn():
 def test_sigmoid_never_overflows():
     assert sigmoid([0, 1000, -1000]).tolist() == [0.5, 1, 0]
     assert sigmoid([1.5])[0] == pytest.approx(1 / (1 + math.exp(-1.5)))
+
+
+@pytest.mark.parametrize("module", [metrics, uncertainty])
+def test_examples_are_true(module):
+    result = doctest.testmod(module)
+    assert result.attempted >= 2
+    assert result.failed == 0

@@ -1,11 +1,11 @@
 """Exercise and solution notebooks, and the glossary's page, made from one source of each lesson.
 
 A source is a Python file in jupytext's percent format. The tags of its cells decide what becomes of
-them: of a `solution` cell the exercise keeps what stands above the line `# solution`; `check` and
+them: of a `solution` cell the exercise keeps what is above the line `# solution`; `check` and
 `predict` cells stay as they are; `lang-en` and `lang-zh` cells go into the notebooks of that
 language, and a `lang-zh` cell names, as `of`, the digest of the English cell it translates.
 
-In prose `[[name]]` stands for the figure of that name in `expected.json`, `[[quiz]]` for the
+In prose and quizzes `[[name]]` becomes the figure of that name in `expected.json`, `[[quiz]]` the
 lesson's quiz. The first use of a term of the glossary becomes a link that explains it.
 """
 
@@ -20,12 +20,12 @@ import yaml
 from workbench.files import read_json, write_text
 from workbench.lessons.recording import lessons_folder
 
-LANGUAGES = ("en", "zh")
+LANGUAGES = {"en": ("Right.", "No."), "zh": ("对。", "不对。")}  # and what a quiz says
 PROTECTED = re.compile(
     r"(^#[^\n]*$|```.*?```|`[^`]*`|\$[^$]*\$|\[[^\]]*\]\([^)]*\)|<[^>]+>)", re.M | re.S
 )
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
-HEADINGS = {"en": ("Right.", "No."), "zh": ("对。", "不对。")}
+NOTEBOOK = {"metadata": {"kernelspec": KERNEL}, "nbformat": 4, "nbformat_minor": 5}
 
 
 class LessonError(ValueError):
@@ -63,20 +63,15 @@ def languages(source: Path) -> list[str]:
     return [language for language in LANGUAGES if language == "en" or f"lang-{language}" in found]
 
 
-def digest(english: str) -> str:
-    """What a translated cell records of the English text it translates."""
-    return hashlib.sha256(" ".join(english.split()).encode()).hexdigest()[:8]
-
-
 def drifted(source: Path) -> list[str]:
     """For each translated cell whose English text has changed since, what its `of` should be."""
-    wrong, english = [], ""
+    wrong, digest = [], ""
     for number, cell in enumerate(read_cells(source)):
         tags = cell.metadata.get("tags", [])
         if "lang-en" in tags:
-            english = cell.source
-        elif "lang-zh" in tags and str(cell.metadata.get("of")) != digest(english):
-            wrong.append(f'{source.name}, cell {number}: of="{digest(english)}"')
+            digest = hashlib.sha256(" ".join(cell.source.split()).encode()).hexdigest()[:8]
+        elif "lang-zh" in tags and str(cell.metadata.get("of")) != digest:
+            wrong.append(f'{source.name}, cell {number}: of="{digest}"')
     return wrong
 
 
@@ -92,89 +87,67 @@ def glossary_page() -> str:
         "yet been reviewed by a native teacher.\n"
     )
     terms = sorted(glossary(), key=lambda term: term["en"].casefold())
-    entries = (
+    return head + "".join(
         f"\n## {t['en']} · {t['zh']}\n\n{t['means'].strip()}\n\n{t['means_zh'].strip()}\n"
         for t in terms
     )
-    return head + "".join(entries)
+
+
+def quiz(lesson: str, language: str = "en") -> str:
+    """The quiz of a lesson: each choice opens to say whether it is right, and why."""
+    file, end = lessons_folder() / f"quiz/{lesson}.yaml", "" if language == "en" else "_zh"
+    lines = []
+    for place, question in enumerate(yaml.safe_load(file.read_text(encoding="utf-8")), 1):
+        lines.append(f"**{place}. {question[f'text{end}']}**\n")
+        for choice in question["choices"]:
+            because = f"{LANGUAGES[language][not choice.get('right')]} {choice[f'because{end}']}"
+            summary = f"<summary>{choice[f'text{end}']}</summary>"
+            lines.append(f"<details>{summary}\n\n{because}\n\n</details>\n")
+    return "\n".join(lines)
 
 
 def _notebook(source: Path, language: str, solution: bool) -> str:
     """One notebook as text: no output, and ids by place, as nbstripout leaves it."""
     terms, cells = glossary(), list[dict[str, Any]]()
+    known = read_json(lessons_folder() / "expected.json")
     for number, cell in enumerate(read_cells(source)):
-        tags = cell.metadata.get("tags", [])
-        if any(tag == f"lang-{other}" for tag in tags for other in LANGUAGES if other != language):
+        tags, text = cell.metadata.get("tags", []), cell.source.strip("\n")
+        if any(f"lang-{other}" in tags for other in LANGUAGES if other != language):
             continue
-        text = cell.source.strip("\n")
-        own: dict[str, Any] = {"id": str(len(cells))}
-        if cell.cell_type == "markdown":
-            text = _fill(text, source, number, language)
-            text = _link(text, terms, language)
-        elif "solution" in tags and not solution:
-            text = _stub(text, source, number)
-        own |= {"cell_type": cell.cell_type, "metadata": {"tags": tags} if tags else {}}
+        if "[[quiz]]" in text:
+            text = text.replace("[[quiz]]", quiz(source.stem, language))
+        if missing := [n for n in re.findall(r"\[\[(\w+)\]\]", text) if n not in known]:
+            problem = f"expected.json has no {missing[0]!r}"
+            raise LessonError(f"{source.name}, cell {number}: {problem}")
+        own: dict[str, Any] = {"cell_type": cell.cell_type, "id": str(len(cells))}
+        own["metadata"] = {"tags": tags} if tags else {}
         if cell.cell_type == "code":
             own |= {"execution_count": None, "outputs": []}
+            if "solution" in tags and not solution:
+                kept, mark, _ = text.partition("# solution")
+                if not mark:
+                    raise LessonError(f"{source.name}, cell {number}: no line `# solution`")
+                text = f"{kept}raise NotImplementedError  # your code, in place of this line"
+        else:
+            text = re.sub(r"\[\[(\w+)\]\]", lambda name: str(known[name[1]]), text)
+            text = _link(text, terms, language)
         cells.append(own | {"source": text.splitlines(keepends=True)})
-    metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
-    book = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+    book = {"cells": cells, **NOTEBOOK}
     return json.dumps(book, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
 
-def _stub(code: str, source: Path, number: int) -> str:
-    """A cell as the learner finds it: the lines from `# solution` on are gone."""
-    kept, mark, _ = code.partition("# solution")
-    if not mark:
-        raise LessonError(f"{source.name}, cell {number}: tagged `solution`, without that line")
-    return f"{kept}raise NotImplementedError  # your code, in place of this line"
-
-
-def _fill(text: str, source: Path, number: int, language: str) -> str:
-    expected = read_json(lessons_folder() / "expected.json")
-
-    def value(match: re.Match[str]) -> str:
-        if match[1] == "quiz":
-            return quiz(source.stem, language)
-        if match[1] not in expected:
-            raise LessonError(f"{source.name}, cell {number}: expected.json has no {match[1]!r}")
-        return str(expected[match[1]])
-
-    return re.sub(r"\[\[(\w+)\]\]", value, text)
-
-
-def quiz(lesson: str, language: str = "en") -> str:
-    """The quiz of a lesson: each choice opens to say whether it is right, and why."""
-    file = lessons_folder() / f"quiz/{lesson}.yaml"
-    questions = yaml.safe_load(file.read_text(encoding="utf-8"))
-    ending = "" if language == "en" else f"_{language}"
-    lines = []
-    for place, question in enumerate(questions, 1):
-        lines.append(f"**{place}. {question[f'text{ending}']}**\n")
-        for choice in question["choices"]:
-            verdict = HEADINGS[language][0 if choice.get("right") else 1]
-            because = f"{verdict} {choice[f'because{ending}']}"
-            summary = f"<summary>{choice[f'text{ending}']}</summary>"
-            lines.append(f"<details>{summary}\n\n{because}\n\n</details>\n")
-    return "\n".join(lines)
-
-
 def _link(text: str, terms: list[dict[str, str]], language: str) -> str:
-    """The text with the first use of each term, in the whole lesson, made a link.
-
-    Terms that were linked are taken off the list.
-    """
+    """The text with the first use of each term made a link; `terms` loses those that were used."""
     meaning = "means" if language == "en" else "means_zh"
     for term in sorted(terms, key=lambda term: -len(term["en"])):
         pattern = re.compile(term["pattern"] if language == "en" else re.escape(term["zh"]))
         parts = PROTECTED.split(text)
-        for place, part in enumerate(parts):
-            found = pattern.search(part) if place % 2 == 0 else None
-            if found:
+        for place in range(0, len(parts), 2):
+            if found := pattern.search(parts[place]):
                 title = " ".join(term[meaning].split()).replace('"', "'")
                 link = f'[{found[0]}](../glossary.md "{title}")'
-                parts[place] = part[: found.start()] + link + part[found.end() :]
-                text = "".join(parts)
+                parts[place] = pattern.sub(lambda _, link=link: link, parts[place], count=1)
                 terms.remove(term)
                 break
+        text = "".join(parts)
     return text

@@ -7,8 +7,7 @@ one of them wherever it is wrong, the hint says which it is.
 
 import math
 import runpy
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +15,29 @@ import numpy as np
 from workbench.lessons.recording import lessons_folder
 
 Function = Callable[..., Any]
-NOT_WRITTEN = "not written yet"
+
+
+class Exercise(NamedTuple):
+    """What is asked, and which wrong answers have a name."""
+
+    draw: Callable[[np.random.Generator], tuple[Any, ...]]  # the arguments of one trial
+    right: Function
+    wrong: Mapping[str, Function]  # for each hint, what this misconception writes
+    measure: Function = lambda function, *arguments: function(*arguments)  # what is compared
+    parts: tuple[str, ...] = ()  # of what is compared, by name
+    trials: int = 30
+    tolerance: float = 1e-6  # the largest difference that counts as equal
+
+    def outcome(self, function: Function, arguments: tuple[Any, ...]) -> Any:
+        """What is measured of a function, or the error it raises."""
+        try:
+            with np.errstate(all="ignore"):
+                return self.measure(function, *arguments)
+        except Exception as error:
+            return error
+
+
+EXERCISES: dict[str, Exercise] = {}
 
 
 class ExerciseError(ValueError):
@@ -30,36 +51,12 @@ class Verdict(NamedTuple):
     message: str
 
 
-@dataclass(frozen=True)
-class Exercise:
-    """What is asked, and which wrong answers have a name.
-
-    Attributes:
-        draw: makes the arguments of one trial from a random generator.
-        right: the right answer.
-        wrong: for each hint, the function that this misconception writes.
-        measure: what is compared of an answer: `measure(function, *arguments)`.
-        trials: the number of inputs.
-        tolerance: the largest difference that counts as equal.
-    """
-
-    draw: Callable[[np.random.Generator], tuple[Any, ...]]
-    right: Function
-    wrong: Mapping[str, Function]
-    measure: Function = field(default=lambda function, *arguments: function(*arguments))
-    trials: int = 30
-    tolerance: float = 1e-6
-
-
-EXERCISES: dict[str, Exercise] = {}
-
-
 def check(number: str, answer: Function, seed: int | None = None) -> None:
-    """Print whether the answer to an exercise is right, or a hint where it is not.
+    """Print whether the function you wrote for an exercise is right, or a hint where it is not.
 
     Args:
         number: of the exercise, such as "3.1".
-        answer: the function you wrote.
+        answer: your function.
         seed: of the inputs; different ones each time if None.
 
     Example:
@@ -71,32 +68,27 @@ def check(number: str, answer: Function, seed: int | None = None) -> None:
 
 
 def examine(number: str, answer: Function, seed: int | None = None) -> Verdict:
-    """The verdict on an answer; see `check`.
-
-    Raises:
-        ExerciseError: there is no such exercise.
-    """
-    exercise, rng = find(number), np.random.default_rng(seed)
-    trials = [exercise.draw(rng) for _ in range(exercise.trials)]
-    found = [_outcome(exercise, answer, trial) for trial in trials]
+    """The verdict on an answer; arguments as of `check`, errors as of `find`."""
+    asked, rng = find(number), np.random.default_rng(seed)
+    trials = [asked.draw(rng) for _ in range(asked.trials)]
+    found, wanted = ([asked.outcome(f, trial) for trial in trials] for f in (answer, asked.right))
     if isinstance(found[0], NotImplementedError):
-        return Verdict(False, NOT_WRITTEN)
-    wanted = [_outcome(exercise, exercise.right, trial) for trial in trials]
-    same = [_equal(*pair, exercise.tolerance) for pair in zip(found, wanted, strict=True)]
-    if all(same):
+        return Verdict(False, "not written yet")
+    failed = [n for n, f in enumerate(found) if not _equal(f, wanted[n], asked.tolerance)]
+    if not failed:
         return Verdict(True, f"right, on {len(trials)} random inputs.")
-    failed = [place for place, right in enumerate(same) if not right]
-    for hint, function in exercise.wrong.items():
-        theirs = (_outcome(exercise, function, trials[place]) for place in failed)
-        yours = (found[place] for place in failed)
-        if all(map(_equal, yours, theirs, [exercise.tolerance] * len(failed))):
+    for hint, function in asked.wrong.items():
+        theirs = (asked.outcome(function, trials[n]) for n in failed)
+        if all(_equal(found[n], t, asked.tolerance) for n, t in zip(failed, theirs, strict=True)):
             return Verdict(False, hint)
-    first = failed[0]
-    return Verdict(
-        False,
-        f"for {_shown(trials[first])} the answer is {_shown(wanted[first])}, "
-        f"yours is {_shown(found[first])}.",
-    )
+    given, right, yours = (each[failed[0]] for each in (trials, wanted, found))
+    if not isinstance(yours, Exception):
+        for part, one, other in zip(asked.parts, *map(np.ravel, (right, yours)), strict=False):
+            if not _equal(one, other, asked.tolerance):
+                wrong = f"{part}: it should be {_shown(one)}, yours is {_shown(other)}."
+                return Verdict(False, wrong)
+    said = f"for {_shown(given)} the answer is {_shown(right)}, yours is {_shown(yours)}."
+    return Verdict(False, said)
 
 
 def find(number: str) -> Exercise:
@@ -118,15 +110,6 @@ def exercise(number: str, draw: Function, right: Function, wrong: Any, **options
     EXERCISES[number] = Exercise(draw, right, wrong, **options)
 
 
-def _outcome(exercise: Exercise, function: Function, arguments: Iterable[Any]) -> Any:
-    """What is measured of a function, or the error it raises."""
-    try:
-        with np.errstate(all="ignore"):
-            return exercise.measure(function, *arguments)
-    except Exception as error:
-        return error
-
-
 def _equal(first: Any, second: Any, tolerance: float) -> bool:
     if isinstance(first, Exception) or isinstance(second, Exception):
         return type(first) is type(second)
@@ -136,10 +119,10 @@ def _equal(first: Any, second: Any, tolerance: float) -> bool:
         left, right = (np.asarray(value, dtype=float) for value in (first, second))
     except (TypeError, ValueError):
         return False
-    if left.shape != right.shape or (np.isfinite(left) != np.isfinite(right)).any():
-        return False
+    same = left.shape == right.shape and (np.isfinite(left) == np.isfinite(right)).all()
     with np.errstate(invalid="ignore"):
-        return bool(np.all((np.abs(left - right) <= tolerance) | ~np.isfinite(left)))
+        near = same and (np.abs(left - right) <= tolerance) | ~np.isfinite(left)
+    return bool(np.all(near))
 
 
 def _shown(value: Any) -> str:

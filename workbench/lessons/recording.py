@@ -1,35 +1,35 @@
-"""The recorded run that every lesson starts from, and a look at a learner's machine.
+"""The recorded runs that every lesson starts from, and a look at a learner's machine.
 
-No lesson waits for a training: the log and the scores of one run on the sample are shipped in
-`notebooks/lessons/recorded/`. What the run was made from is recorded with it, so that a changed
-sample is noticed (`stale`); `workbench lessons record RUN` writes it again.
+No lesson waits for a training: the log and the scores of a run of the sample, and the scores of
+another with a repaired vocabulary, are shipped in `notebooks/lessons/recorded/`, with what they
+were made from, so that a changed sample is noticed. `workbench lessons record` writes them again.
 """
 
 import shutil
 import sys
 import time
 from functools import cache
-from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 import workbench as wb
 from workbench.data.lists import CandidateList
+from workbench.data.pairs import text_pairs
 from workbench.files import project_root, read_json, sha256, write_json
+from workbench.ranking.evaluation import score_lists
 from workbench.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 SAMPLE = "data/sample_pairs.csv"
-SPLIT = {"dev_share": 0.02, "test_share": 0.2, "seed": 42}
-LIST_SIZE = 20
+MADE_FROM = ("sha256", "dev_share", "test_share", "seed")  # as the manifest of a run has them
 MODEL = "bundled:all-MiniLM-L6-v2"  # what was fine-tuned, and whose tokenizer the lessons read
-TRAINING_STEPS = 195  # of the quickstart, in batches of `BATCH` pairs
-BATCH = 8
+PACKAGES = ("torch", "transformers", "sentence_transformers", "jupyterlab", "matplotlib")
 TIMED_STEPS = 5
 
 
@@ -38,29 +38,23 @@ class RecordingError(ValueError):
 
 
 class Recorded(NamedTuple):
-    """The sample, its splits, and what one fine-tuned model made of them.
+    """The sample, its splits, and what the fine-tuned models made of them."""
 
-    Attributes:
-        pairs: the 2,000 pairs of the sample.
-        train: the pairs trained on.
-        dev: the pairs held back to choose by.
-        test: the pairs held back to judge by; no text of `train` occurs in them.
-        lists: candidate lists built from `test`.
-        log: the training log, see `wb.read_training_log`.
-        dev_logits: the model's score of each dev pair, shape (dev pairs,).
-        test_logits: the same of the test pairs.
-        list_logits: for each list the scores of its candidates.
-    """
-
-    pairs: pd.DataFrame
+    pairs: pd.DataFrame  # the whole sample
     train: pd.DataFrame
-    dev: pd.DataFrame
-    test: pd.DataFrame
-    lists: list[CandidateList]
-    log: pd.DataFrame
-    dev_logits: np.ndarray
+    dev: pd.DataFrame  # held back to choose by
+    test: pd.DataFrame  # held back to judge by; shares no text with `train`
+    lists: list[CandidateList]  # built from `test`
+    log: pd.DataFrame  # of the training, see `wb.read_training_log`
+    dev_logits: np.ndarray  # the model's score of each dev pair
     test_logits: np.ndarray
-    list_logits: list[np.ndarray]
+    list_logits: list[np.ndarray]  # for each list the scores of its candidates
+    repaired_logits: list[np.ndarray]  # the same of the model with a repaired vocabulary
+
+    @property
+    def batch(self) -> int:
+        """Pairs in a training step."""
+        return round(len(self.train) * self.log["epoch"].max() / self.log["step"].max())
 
 
 def lessons_folder() -> Path:
@@ -93,71 +87,59 @@ def texts(rng: np.random.Generator, count: int) -> list[str]:
 
 @cache
 def recorded() -> Recorded:
-    """The recorded run; read once, so do not change what it holds."""
+    """The recorded runs; read once, so do not change what this holds."""
     scores = read_json(recording() / "scores.json")
     pairs = pd.read_csv(project_root() / SAMPLE)
-    held = {name: scores["rows"][name] for name in ("dev", "test")}
-    dev, test = (pairs.iloc[rows].reset_index(drop=True) for rows in held.values())
-    train = pairs.drop(index=[*held["dev"], *held["test"]]).reset_index(drop=True)
+    held = [scores["rows"][name] for name in ("dev", "test")]
+    dev, test = (pairs.iloc[rows].reset_index(drop=True) for rows in held)
+    train = pairs.drop(index=[*held[0], *held[1]]).reset_index(drop=True)
     lists = wb.read_test(recording() / "lists.jsonl").lists
-    log = wb.read_training_log(recording())
-    of_lists = [np.array(row) for row in scores["lists"]]
-    of_dev, of_test = np.array(scores["dev"]), np.array(scores["test"])
-    return Recorded(pairs, train, dev, test, lists, log, of_dev, of_test, of_lists)
+    logits: list[Any] = [np.array(scores[name]) for name in ("dev", "test")]
+    logits += [[*map(np.array, scores[name])] for name in ("lists", "repaired")]
+    return Recorded(pairs, train, dev, test, lists, wb.read_training_log(recording()), *logits)
 
 
-def record(run_dir: str | Path) -> Path:
-    """Write the recording from a finished run of `quickstart.yaml`; returns its folder.
+def record(run_dir: str | Path, repaired_dir: str | Path) -> Path:
+    """The folder of a recording made from runs of `quickstart.yaml` and `quickstart_repaired.yaml`.
 
     Raises:
-        RecordingError: the run was made from other data, or split them differently.
+        RecordingError: they were not made from the sample as it is now, or split differently.
     """
-    manifest = wb.read_manifest(run_dir)
-    mine = {"sha256": sha256(project_root() / SAMPLE), **SPLIT}
-    if differing := [name for name, value in mine.items() if manifest.get(name) != value]:
-        raise RecordingError(
-            f"{run_dir} cannot be recorded: its {differing[0]} is {manifest.get(differing[0])!r}, "
-            f"the lessons need {mine[differing[0]]!r} (make a run of the sample with "
-            f"-p dev_share {SPLIT['dev_share']} -p test_share {SPLIT['test_share']})"
-        )
-    held = _held_out()
-    pairs = pd.read_csv(project_root() / SAMPLE)
-    dev, test = (pairs.iloc[rows] for rows in held.values())
-    if wb.read_split(run_dir, "test")["sentence_1"].tolist() != test["sentence_1"].tolist():
-        raise RecordingError(f"{run_dir} was split in another way than now: make a new run")
-    lists = wb.build_test(test.reset_index(drop=True), LIST_SIZE, SPLIT["seed"]).lists
-    model = wb.scoring.ModelScorer.load(wb.find_model(str(run_dir)))
-    asked = [[pair for one in lists for pair in one.pairs()]]
-    asked += [list(zip(f["sentence_0"], f["sentence_1"], strict=True)) for f in (dev, test)]
-    of_lists, of_dev, of_test = (_rounded(model.score(both)) for both in asked)
-    folder, values = recording(), iter(of_lists)
-    wb.data.lists.write_candidates(folder / "lists.jsonl", lists)
-    shutil.copy(RunFolder(run_dir).training_log, folder / "training_log.jsonl")
-    rows = [[next(values) for _ in one.candidates] for one in lists]
-    scores = {"rows": held, "dev": of_dev, "test": of_test, "lists": rows}
-    write_json(folder / "scores.json", scores)
-    weights = sha256(RunFolder(run_dir).model / "model.safetensors")
-    write_json(folder / "made_from.json", {**mine, "list_size": LIST_SIZE, "model": weights})
-    return folder
+    manifest, pairs = wb.read_manifest(run_dir), pd.read_csv(project_root() / SAMPLE)
+    made_from = {name: manifest[name] for name in MADE_FROM}
+    rows = _held_out(made_from)
+    dev, test = (text_pairs(pairs.iloc[of]) for of in rows.values())
+    for run in (run_dir, repaired_dir):
+        same = wb.read_manifest(run)["sha256"] == sha256(project_root() / SAMPLE)
+        if not same or text_pairs(wb.read_split(run, "test")) != test:
+            raise RecordingError(f"{run} was not made from {SAMPLE} as it is now: make it again")
+    lists = wb.read_test(RunFolder(run_dir).candidates).lists
+    scores: dict[str, Any] = {"made_from": made_from, "rows": rows}
+    scorers = [wb.scoring.ModelScorer.load(wb.find_model(str(d))) for d in (run_dir, repaired_dir)]
+    scores |= {n: _rounded(scorers[0].score(of)) for n, of in (("dev", dev), ("test", test))}
+    for name, scorer in zip(("lists", "repaired"), scorers, strict=True):
+        scores[name] = [*map(_rounded, score_lists(scorer, lists))]
+    shutil.copy(RunFolder(run_dir).candidates, recording() / "lists.jsonl")
+    shutil.copy(RunFolder(run_dir).training_log, recording() / "training_log.jsonl")
+    write_json(recording() / "scores.json", scores)
+    return recording()
 
 
 def stale() -> str:
     """Why the recording no longer fits the sample; empty if it does."""
-    made_from = read_json(recording() / "made_from.json")
-    now = {"sha256": sha256(project_root() / SAMPLE), **SPLIT, "list_size": LIST_SIZE}
-    for name, value in now.items():
-        if made_from[name] != value:
-            return f"{name} was {made_from[name]!r} when the run was recorded, and is {value!r}"
-    if read_json(recording() / "scores.json")["rows"] != _held_out():
+    scores = read_json(recording() / "scores.json")
+    if scores["made_from"]["sha256"] != sha256(project_root() / SAMPLE):
+        return f"{SAMPLE} is not the one that the recorded run was made from"
+    if scores["rows"] != _held_out(scores["made_from"]):
         return "the sample is split in another way now than when the run was recorded"
     return ""
 
 
-def _held_out() -> dict[str, list[int]]:
+def _held_out(made_from: dict[str, Any]) -> dict[str, list[int]]:
     """The rows of the sample, from 0, that are in dev and in test as it is split now."""
-    pairs = pd.read_csv(project_root() / SAMPLE)
-    pairs["row"] = range(len(pairs))
-    splits = wb.data.split_pairs(pairs, **SPLIT)
+    pairs = pd.read_csv(project_root() / SAMPLE).reset_index(names="row")
+    shares = {name: made_from[name] for name in ("dev_share", "test_share", "seed")}
+    splits = wb.data.split_pairs(pairs, **shares)
     return {name: splits[name]["row"].tolist() for name in ("dev", "test")}
 
 
@@ -167,56 +149,43 @@ def _rounded(scores: np.ndarray) -> list[float]:
 
 def doctor() -> bool:
     """Print whether this machine is ready for the lessons; whether nothing is missing."""
-    import matplotlib.font_manager
-
     from workbench.reports.figures.style import use_style
 
-    packages = ("torch", "transformers", "sentence-transformers", "jupyterlab", "matplotlib")
-    absent = [name for name in packages if not _version(name)]
-    free = shutil.disk_usage(project_root()).free / 1e9
-    font = use_style()
+    absent = [name for name in PACKAGES if find_spec(name) is None]
+    free, unfit = shutil.disk_usage(project_root()).free / 1e9, stale()
     lines = [
         (sys.version_info >= (3, 11), f"Python {sys.version.split()[0]} (3.11 or newer)"),
         (not absent, f"packages: {', '.join(absent) or 'all there'}"),
-        (not stale(), f"recorded run: {stale() or 'fits the sample'}"),
-        (bool(matplotlib.font_manager.findfont(font)), f"a font with Chinese characters: {font}"),
+        (not unfit, f"recorded run: {unfit or 'fits the sample'}"),
+        (True, f"a font with Chinese characters: {use_style()}"),
         (free > 1, f"{free:.0f} GB free on the disk (1 is enough)"),
     ]
     if not absent:
         location = wb.find_model(MODEL)  # checks that its files belong together
         lines.append((True, f"bundled model: weights {location.sha256[:12]}"))
-        lines.append(
-            (True, f"a full training here: about {_minutes():.0f} min (no lesson needs it)")
-        )
+        lines.append((True, f"a full training here: {_minutes():.0f} min (no lesson needs it)"))
     for good, text in lines:
         print(f"[{'OK' if good else 'FAIL'}] {text}")
     return all(good for good, _ in lines)
 
 
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
-
-
 def _minutes() -> float:
-    """Minutes of a training of the quickstart here, from a few timed steps."""
+    """Minutes of the recorded training on this machine, from a few timed steps."""
     import torch
     from sentence_transformers import CrossEncoder
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    run, seconds = recorded(), []
     model = CrossEncoder(str(wb.find_model(MODEL).path), num_labels=1, max_length=128)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5)
-    batch = recorded().train[["sentence_0", "sentence_1"]].head(BATCH).to_numpy().tolist()
+    batch = text_pairs(run.train.head(run.batch))
     encoded = model.tokenizer(batch, padding=True, truncation=True, return_tensors="pt")
-    seconds = []
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5)
     for _ in range(TIMED_STEPS):
         start = time.perf_counter()
         model[0].model(**encoded.to(model.device)).logits.square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
         seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds)) * TRAINING_STEPS / 60
+    return float(np.median(seconds) * run.log["step"].max() / 60)

@@ -139,5 +139,13 @@ exercise(
         ),
     },
     measure=watched,
+    parts=(
+        *["the loss of each batch"] * 4,
+        *["the weights at the end"] * 3,
+        "the model is in training mode during the loop",
+        "whether it is in training mode at the end",
+        "the losses are plain numbers",
+        "the number of times the model was used",
+    ),
     trials=5,
 )

@@ -37,7 +37,8 @@ exercise(
         ),
         "there is no horizontal line in the axes: use ax.axhline.": lambda ax, p: None,
     },
-    measure=line_height,
+    measure=lambda function, p: [line_height(function, p)],
+    parts=("the height of the line",),
     tolerance=1e-3,
 )
 
@@ -81,6 +82,7 @@ exercise(
         ),
     },
     measure=moments,
+    parts=("the mean, over the right one", "the spread, over the right one", "shape (lines,)"),
     trials=4,
     tolerance=0.09,
 )

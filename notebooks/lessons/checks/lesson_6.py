@@ -47,6 +47,7 @@ exercise(
         ),
     },
     measure=relative,
+    parts=("the lower end, in standard errors from the mean", "the upper end, likewise"),
     trials=3,
     tolerance=0.22,
 )
@@ -85,6 +86,7 @@ exercise(
         function(weak, rng),
         np.log10(function(strong, rng) + 1e-9),  # tells 1 / 2001 from 0
     ],
+    parts=("p of a small difference", "log10 of p where all differences are above 0"),
     trials=6,
     tolerance=0.06,
 )

@@ -76,7 +76,7 @@ def scored(rng):
 
 
 def reached(function, scores, positive):
-    return np.mean((scores >= function(scores, positive)) == positive)
+    return [np.mean((scores >= function(scores, positive)) == positive)]
 
 
 def most_accurate(scores, positive):
@@ -101,4 +101,5 @@ exercise(
         ),
     },
     measure=reached,
+    parts=("the accuracy with your threshold",),
 )

@@ -47,17 +47,18 @@ def small(rng):
 
 
 def looked_at(function, vocabulary, matrix, new, rng):
-    """Whether: arguments kept, numbers right, old rows kept, new rows apart, finite, central."""
+    """Which of the parts below hold."""
     before, rows = vocabulary, matrix
     vocabulary, matrix = dict(before), rows.copy()  # what a wrong answer may change
     names, found = function(vocabulary, matrix, new, rng)
     found = np.asarray(found)
     kept = vocabulary == before and np.array_equal(matrix, rows)
-    numbers = names == {**before, **{token: 12 + n for n, token in enumerate(new)}}
+    numbers = all(names.get(token) == place for token, place in before.items())
+    follow = [names.get(token) for token in new] == [12, 13]
     old, fresh = np.array_equal(found[:12], rows), found[12:]
     apart = len(fresh) == len(new) and not np.allclose(fresh[0], fresh[1], atol=1e-9)
     central = len(fresh) > 0 and np.abs(fresh - rows.mean(axis=0)).max() < 0.3
-    return [kept, numbers, old, found.shape == (14, 6), apart, central]
+    return [kept, numbers, follow, old, found.shape == (14, 6), apart, central]
 
 
 def grown(vocabulary, matrix, new, rng, rows=None):
@@ -97,6 +98,15 @@ exercise(
         ),
     },
     measure=looked_at,
+    parts=(
+        "the arguments stay as they were",
+        "old tokens keep their numbers",
+        "new tokens have the next numbers, in their order",
+        "old rows stay as they were",
+        "there is a row for each token",
+        "new rows differ from each other",
+        "new rows are near the mean of the old ones",
+    ),
 )
 
 
@@ -136,7 +146,7 @@ exercise(
     sentence,
     {
         "against what? A claim names its baseline.": lambda r: sentence(r, baseline=False),
-        "a mean alone is no claim: give the interval, [low, high].": (
+        "a mean alone is no claim: give the interval, [low, high], with three decimals.": (
             lambda r: sentence(r, interval=False)
         ),
         "on how many queries? Say n = ...": lambda r: sentence(r, n=False),
@@ -145,4 +155,12 @@ exercise(
         ),
     },
     measure=said,
+    parts=(
+        "the sentence names the model",
+        "the sentence names the baseline",
+        "the interval is there, as [low, high] with three decimals",
+        "the number of queries is there, as n = ...",
+        "*improves* needs an interval above 0",
+        "*no difference was shown* is said where the interval holds 0",
+    ),
 )

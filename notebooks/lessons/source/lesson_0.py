@@ -46,5 +46,5 @@ check("1.4", jaccard)
 #
 # [[quiz]]
 #
-# **The way:** 1 ranking, 2 leaks, 3 tokens, 4 training, 5 loss, 6 differences, 7 probabilities,
+# **The course:** 1 ranking, 2 leaks, 3 tokens, 4 training, 5 loss, 6 differences, 7 probabilities,
 # 8 repair, and a project of your own (lesson 9). Lessons 1, 3, 5 and 6 are the heart of it.

@@ -2,7 +2,7 @@
 # # Lesson 1. What is a ranking worth?
 #
 # **45 minutes.** Before any model: you write the two numbers by which every ranking in this course
-# is judged, and find out what a scorer is worth that knows nothing.
+# is judged, and find out what a scorer that knows nothing is worth.
 #
 # After this lesson you can
 #
@@ -11,9 +11,9 @@
 # - beat chance with one line of code.
 #
 # **You need:** Python and a little numpy. Run the cells from top to bottom; where a cell raises
-# `NotImplementedError`, your code belongs. Nothing breaks if you run all cells before.
+# `NotImplementedError`, write your code. It does no harm to run all cells first.
 
-# %% [markdown] tags=["lang-zh"] of="db96b6a3"
+# %% [markdown] tags=["lang-zh"] of="8dbfc9a2"
 # # 第 1 课　一个排序值多少分？
 #
 # **45 分钟。** 先不谈模型：你将亲手写出本课程评判一切排序的两个指标，并弄清一个什么都不懂的打分器值多少分。
@@ -28,6 +28,7 @@
 
 # %%
 import numpy as np
+import pandas as pd
 
 import workbench as wb
 from workbench.lessons import check, recorded
@@ -40,18 +41,20 @@ run = recorded()
 #
 # The test has [[lists]] queries, each with [[candidates]] candidates. A person (here: a generator)
 # has labelled the relevance of each candidate: 1 if it asks the same thing as the query, 0 if not.
-# A scorer gives each candidate a number; the ranking is the order of these numbers.
+# A scorer gives each candidate a number; the ranking is the order of these numbers. The texts are Chinese;
+# their meaning in English is next to them.
 
-# %% [markdown] tags=["lang-zh"] of="d5e66bea"
+# %% [markdown] tags=["lang-zh"] of="a999d0ae"
 # ## 一份候选列表
 #
-# 测试有 [[lists]] 个查询，每个查询有 [[candidates]] 个候选。标注给出每个候选的相关性：与查询问的是同一件事为 1，否则为 0。打分器给每个候选一个数；按这些数从高到低就是排序。
+# 测试有 [[lists]] 个查询，每个查询有 [[candidates]] 个候选。标注给出每个候选的相关性：与查询问的是同一件事为 1，否则为 0。打分器给每个候选一个数；按这些数从高到低就是排序。文本旁边是英文释义。
 
 # %%
 one = run.lists[0]
-print("query:", one.query, "\n")
-for text, relevance in zip(one.candidates, one.relevance, strict=True):
-    print(int(relevance), text)
+query = pd.DataFrame({"query": [one.query]})
+candidates = pd.DataFrame({"relevance": one.relevance, "candidate": one.candidates})
+wb.show(wb.vocabulary.with_gloss(query, "query"))
+wb.show(wb.vocabulary.with_gloss(candidates, "candidate"))
 
 # %% [markdown] tags=["lang-en"]
 # ## Predict

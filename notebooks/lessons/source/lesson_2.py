@@ -9,7 +9,7 @@
 # - stop it by connected groups,
 # - find the rows of a file that must not be trained on.
 #
-# **You need:** lesson 1 for ROC AUC's relatives; a little pandas.
+# **You need:** lesson 1; a little pandas.
 
 # %%
 import numpy as np
@@ -24,7 +24,7 @@ pairs = run.pairs
 # %% [markdown]
 # ## Predict
 #
-# Split the 2,000 pairs at random, 80 % to train and 20 % to test. In how many of the test pairs does
+# Split the [[pairs]] pairs at random, 80 % to train and 20 % to test. In how many of the test pairs does
 # a text occur that was trained on?
 
 # %% tags=["predict"]
@@ -49,26 +49,26 @@ def leaked_share(train, test):
 check("2.1", leaked_share)
 
 # %%
-order = np.random.default_rng(0).permutation(len(pairs))
-test, train = pairs.iloc[order[:400]], pairs.iloc[order[400:]]
+order, size = np.random.default_rng(0).permutation(len(pairs)), len(pairs) // 5
+test, train = pairs.iloc[order[:size]], pairs.iloc[order[size:]]
 known = {*train["sentence_0"], *train["sentence_1"]}
 leaked = test["sentence_0"].isin(known) | test["sentence_1"].isin(known)
 print(f"random split: {leaked.mean():.1%}; my guess: {my_leak}")
 
 # %% [markdown]
-# [[leak]] with this seed, between [[leak_low]] and [[leak_high]] with others. Not one pair is there
-# twice: it is the *texts* that recur.
+# [[leak]] with this seed, between [[leak_low]] and [[leak_high]] with others. No pair occurs twice: it is
+# the *texts* that recur.
 #
 # ## Exercise 2.2: groups
 #
-# Two pairs that share a text belong to one group; and so do pairs that hang together through others.
-# Give each pair a label, so that two pairs have the same label exactly if they hang together. (Merge
+# Two pairs that share a text belong to one group, and so do pairs that are connected through other pairs.
+# Give each pair a label, so that two pairs have the same label exactly if they are connected. (Merge
 # again and again until nothing changes, or use union-find.)
 
 
 # %% tags=["solution"]
 def groups(pairs):
-    """A label for each pair; equal for pairs that hang together by texts."""
+    """A label for each pair; equal for pairs that are connected by texts."""
     # solution
     label = {text: text for column in ("sentence_0", "sentence_1") for text in pairs[column]}
 
@@ -128,17 +128,18 @@ for name, (learn, judge) in {"by row": (train, test), "by group": (run.train, ru
     print(f"{name:9} ROC AUC {auc:.3f}, my guess {my_auc[name]}")
 
 # %% [markdown]
-# By row [[memory_auc]] on average over six seeds, and whoever learns the sign has [[memory_flipped]],
-# without a glance at a text. By group it is about [[memory_auc_groups]]: nothing is left to remember.
+# By row it is [[memory_auc]] on average over six seeds. That is *below* one half, so whoever turns the order
+# round has [[memory_flipped]], without a glance at a text. By group it is about [[memory_auc_groups]]:
+# nothing is left to remember.
 #
-# *Discuss:* why is it below one half by row? (A text that had a positive in training has used it up:
-# its other pairs were made as negatives. The sign comes from how the file was made.)
+# *Discuss:* why is it below one half by row? (Most texts have one positive pair at most. If that pair is in
+# training, the pairs left for the test are negatives. It comes from how the file was made.)
 #
 # ## Exercise 2.4: rows that must not be trained on
 #
 # `rows` are the rows of a file as lists of three texts, the header first. Return the line numbers
 # (the header is line 1) of the bad ones: a text that is empty or only white space; a label that is
-# not a number from 0 to 1; a pair that was there before.
+# not a number from 0 to 1; a pair that occurred before.
 
 
 # %% tags=["solution"]
@@ -165,7 +166,7 @@ check("2.4", bad_lines)
 # ## Misconceptions
 #
 # - *"Random is fair."* Random rows share texts; random **groups** are fair.
-# - *"It is enough to remove repeated rows."* There was not one in the sample.
+# - *"It is enough to remove repeated rows."* The sample has none, and leaks all the same.
 # - *"Dev may share texts, only the test must not."* Then every choice made on dev is made on memory.
 #
 # ## Quiz
@@ -174,7 +175,7 @@ check("2.4", bad_lines)
 #
 # ## Take away
 #
-# A leak is measured, not suspected: count the known texts. Split by connected groups, and remember
+# Do not suspect a leak, measure it: count the known texts. Split by connected groups, and remember
 # that dev needs it as much as test. A scorer that reads nothing is the best detector.
 #
 # **In the workbench:** `notebooks/01_inspect_data.ipynb`, "Would a split leak?".

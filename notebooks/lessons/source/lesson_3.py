@@ -27,6 +27,7 @@
 # **需要：** 第 1 课。
 
 # %%
+import pandas as pd
 
 import workbench as wb
 from workbench.lessons import check, recorded
@@ -119,10 +120,10 @@ check("3.2", collapsed)
 
 # %% [markdown] tags=["lang-en"]
 # On the whole sample [[collapsed]] texts ([[collapsed_share]]) fall into [[collapsed_groups]] groups.
-# Here are four of them, each on a line:
+# Here are four of these groups, two texts of each. The model cannot tell the two apart:
 
-# %% [markdown] tags=["lang-zh"] of="c8eb3bc9"
-# 在整个样本上，[[collapsed]] 个文本（[[collapsed_share]]）落入 [[collapsed_groups]] 组。下面每行是其中一组：
+# %% [markdown] tags=["lang-zh"] of="12e349c7"
+# 在整个样本上，[[collapsed]] 个文本（[[collapsed_share]]）落入 [[collapsed_groups]] 组。下面是其中四组，每组两个文本，模型分不开它们：
 
 # %%
 groups = {}
@@ -130,8 +131,8 @@ for text in texts:
     tokens = tuple(reader.encode(text, add_special_tokens=False).tokens)
     groups.setdefault(tokens, []).append(text)
 large = sorted((group for group in groups.values() if len(group) > 1), key=len, reverse=True)
-for group in large[:4]:
-    print(" = ".join(group[:3]))
+table = pd.DataFrame([group[:2] for group in large[:4]], columns=["one text", "another one"])
+wb.show(wb.vocabulary.with_gloss(table, "one text", "another one"))
 
 # %% [markdown] tags=["lang-en"]
 # The vocabulary holds [[chinese_tokens]] Chinese characters, and [[inner_tokens]] more with `##`
@@ -204,8 +205,8 @@ print("my guess:", my_glasses)
 
 # %% [markdown] tags=["lang-en"]
 # Through the glasses, Jaccard falls from [[jaccard]] to [[glasses]] ([[glasses_known]] without
-# `[UNK]`). This is no coincidence of two figures but a cause: the information was taken away, and
-# the ranking fell. What the tokenizer leaves would still be enough for [[glasses]]; the fine-tuned
+# `[UNK]`). That is cause and effect: the information was taken away, and the ranking
+# became worse. What the tokenizer leaves would still be enough for [[glasses]]; the fine-tuned
 # model has [[model]], so [[train_pairs]] pairs did not even teach it to use what is left.
 #
 # ## Exercise 3.4: twins
@@ -213,7 +214,7 @@ print("my guess:", my_glasses)
 # Write two texts of your own that mean opposite things and that the model cannot tell apart: their
 # tokens are equal. (Collect those of the class.)
 
-# %% [markdown] tags=["lang-zh"] of="782efaca"
+# %% [markdown] tags=["lang-zh"] of="03913ded"
 # 戴上眼镜后，杰卡德相似度从 [[jaccard]] 降到 [[glasses]]（去掉 `[UNK]` 为 [[glasses_known]]）。这不是两个数字碰巧相似，而是因果：信息被拿走，排序就变差。分词器留下的信息本来还够得 [[glasses]]；微调后的模型只有 [[model]]，可见 [[train_pairs]] 对数据连剩下的信息都没教会它用。
 #
 # ## 练习 3.4：双胞胎

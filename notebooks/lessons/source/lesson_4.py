@@ -58,7 +58,7 @@ check("4.1", encode_pair)
 # ## Predict
 #
 # What is the loss before the first step, where the model says about 0.5 to everything? And that of a
-# model which always says 0.16, where 16 % are positive?
+# model that always says [[train_rate]], the share of positives?
 
 # %% tags=["predict"]
 my_losses = [None, None]
@@ -105,7 +105,8 @@ p = run.train["label"].mean()
 print(round(-p * np.log(p) - (1 - p) * np.log(1 - p), 4), "my guesses:", my_losses)
 
 # %% [markdown]
-# So [[coin_loss]] and [[base_rate_loss]]. Everything between the two is learned by one number.
+# So [[coin_loss]] and [[base_rate_loss]]. To get from the first to the second, a model has to learn one
+# number, the share of positives.
 #
 # ## Exercise 4.4: the training loop
 #
@@ -170,7 +171,8 @@ print("loss:", torch.nn.functional.binary_cross_entropy_with_logits(logits, labe
 #
 # - *"The logit is a probability."* It has no bounds; the sigmoid of it is one.
 # - *"A cross-encoder compares two vectors."* That is a bi-encoder.
-# - *"Steps are pairs."* A step takes a batch: 1,560 pairs in batches of 8 are 195 steps.
+# - *"Steps are pairs."* A step takes a batch: [[train_pairs]] pairs in batches of [[batch]] are [[steps]]
+#   steps.
 #
 # ## Quiz
 #

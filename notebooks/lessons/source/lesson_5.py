@@ -34,18 +34,19 @@ from workbench.reports.figures.style import new_axes
 run = recorded()
 log = run.log.dropna(subset="loss")
 loss = log["loss"].to_numpy()
+size = run.batch * int(log["step"].diff().median())  # pairs in a line of the log
 
 # %% [markdown] tags=["lang-en"]
 # ## Predict
 #
 # A cross-encoder is trained on [[train_pairs]] pairs for one epoch. The log has [[log_lines]] lines,
-# each the mean loss of 80 pairs. It starts at [[first_loss]] and ends at [[last_loss]]. Which shape
+# each the mean loss of [[line_pairs]] pairs. It starts at [[first_loss]] and ends at [[last_loss]]. Which shape
 # do you expect: (a) a smooth fall, (b) a fast fall, then flat, (c) up and down, (d) flat?
 
-# %% [markdown] tags=["lang-zh"] of="d410c0ae"
+# %% [markdown] tags=["lang-zh"] of="cda9291d"
 # ## 先猜
 #
-# 一个交叉编码器在 [[train_pairs]] 对数据上训练一个轮次。日志有 [[log_lines]] 行，每行是 80 对的平均损失，从 [[first_loss]] 开始，到 [[last_loss]] 结束。你预计是哪种形状：(a) 平滑下降，(b) 快速下降后变平，(c) 上下波动，(d) 基本不变？
+# 一个交叉编码器在 [[train_pairs]] 对数据上训练一个轮次。日志有 [[log_lines]] 行，每行是 [[line_pairs]] 对的平均损失，从 [[first_loss]] 开始，到 [[last_loss]] 结束。你预计是哪种形状：(a) 平滑下降，(b) 快速下降后变平，(c) 上下波动，(d) 基本不变？
 
 # %% tags=["predict"]
 my_shape = "?"
@@ -53,13 +54,13 @@ my_shape = "?"
 # %%
 ax = new_axes(size=(6.5, 2.8))
 ax.plot(log["step"], loss, marker="o")
-ax.set(xlabel="step", ylabel="mean loss of 80 pairs", title="The loss of the recorded run")
+ax.set(xlabel="step", ylabel=f"mean loss of {size} pairs", title="The loss of the recorded run")
 wb.show(ax)
 print("my guess:", my_shape)
 
 # %% [markdown] tags=["lang-en"]
 # Up and down. Whoever smooths it, or picks two of its points, can tell any story. Did the model learn
-# anything? The picture cannot say, for it lacks the line that gives it a scale.
+# anything? The picture cannot say: the line that gives it a scale is missing.
 #
 # ## Exercise 5.1: the loss of knowing nothing
 #
@@ -69,7 +70,7 @@ print("my guess:", my_shape)
 #
 # Write a function that draws this as a horizontal line into the axes it is given.
 
-# %% [markdown] tags=["lang-zh"] of="6c782967"
+# %% [markdown] tags=["lang-zh"] of="dc0dc7e6"
 # 上下波动。只要平滑一下，或者挑两个点，什么故事都能讲。模型学到东西了吗？这张图说不了，因为它缺一条给出尺度的线。
 #
 # ## 练习 5.1：一无所知的损失
@@ -111,7 +112,7 @@ check("5.1", base_rate_line)
 
 
 # %% tags=["solution"]
-def constant_log(rng, p, lines=19, size=80):
+def constant_log(rng, p, lines, size):
     """Mean losses of a model that says p to every pair, shape (lines,)."""
     # solution
     labels = rng.random((lines, size)) < p
@@ -140,12 +141,12 @@ p, rng = run.train["label"].mean(), np.random.default_rng(0)
 level = -p * np.log(p) - (1 - p) * np.log(1 - p)
 ax = new_axes(size=(6.5, 3))
 for _ in range(20):
-    rare = rng.binomial(80, p, len(loss)) / 80
+    rare = rng.binomial(size, p, len(loss)) / size
     ax.plot(log["step"], -rare * np.log(p) - (1 - rare) * np.log(1 - p), color="0.8", zorder=1)
 ax.plot(log["step"], loss, marker="o", label="the recorded run")
 ax.axhline(level, color="black", linestyle="--", label="knowing nothing but the base rate")
 ax.set(
-    xlabel="step", ylabel="mean loss of 80 pairs", title="One run, and twenty that learn nothing"
+    xlabel="step", ylabel=f"mean loss of {size} pairs", title="One run, twenty that learn nothing"
 )
 ax.legend()
 wb.show(ax)
@@ -203,8 +204,8 @@ check("5.3", inside_band)
 #
 # The dev loss of the run rises and falls as well. Before you call a rise overfitting, count:
 # dev has [[dev_pairs]] pairs with [[dev_positives]] positives, and this is the first epoch: no pair
-# has been seen twice. What has not been seen twice cannot have been memorised. A dev loss of
-# [[dev_pairs]] pairs moves by itself.
+# has been seen twice. What has not been seen twice cannot have been memorised. The loss of
+# [[dev_pairs]] pairs moves by chance.
 #
 # ## Misconceptions
 #
@@ -226,7 +227,7 @@ check("5.3", inside_band)
 # **In the workbench:** `notebooks/03_plot_loss.ipynb` draws the curve of your own run. Which of its
 # sentences would you now sign?
 
-# %% [markdown] tags=["lang-zh"] of="b02899e1"
+# %% [markdown] tags=["lang-zh"] of="24ec6252"
 # ## 只看损失，比较两次训练
 #
 # 在 97,230 对公开数据上，同一个基础模型用同样的小预算训练了两次（见 `docs/measurements.md`）。训练 A 的损失停在 [[keep_loss]]，训练 B 停在 [[extend_loss]]。*哪个排序更好？仅凭损失能肯定吗？* 写一句话，再打开：

@@ -111,9 +111,9 @@ for pair, gap in {"TF-IDF - BM25": tfidf - bm25, "TF-IDF - Jaccard": tfidf - ove
 #
 # ## Exercise 6.3: Holm's correction
 #
-# Whoever tests seven differences finds one by luck more often than one in twenty. Holm: multiply the
-# smallest p by their number, the next by one less, and so on; none may be smaller than the one before
-# it, none above 1. Return them in the order in which they came.
+# A single test is wrong in one of twenty cases where nothing differs; of seven tests, one is wrong far more
+# often. Holm: multiply the smallest p by the number of tests, the next by one less, and so on; none may be
+# smaller than the one before it, none above 1. Return them in the order in which they came.
 
 
 # %% tags=["solution"]
@@ -131,8 +131,8 @@ def holm(ps):
 check("6.3", holm)
 
 # %% [markdown]
-# With 10,000 flips p cannot be below 0.0001; times seven comparisons that is 0.0007. A table in which
-# every p is 0.0007 says: all seven are at the floor.
+# With 10,000 flips p cannot be below [[p_floor]]; times seven comparisons that is [[p_floor_seven]]. A table
+# in which each of seven p-values is [[p_floor_seven]] says: all have reached the smallest possible value.
 #
 # ## Exercise 6.4: the luck of the best
 #
@@ -170,7 +170,8 @@ check("6.4", luck)
 #
 # ## Take away
 #
-# A difference needs an interval that excludes 0 and a test that is corrected for its company. Compare
-# by query, and draw together what belongs together. What was chosen on a test is not judged by it.
+# A difference needs an interval that excludes 0 and a test that is corrected for the number of tests.
+# Compare by query, and draw together what belongs together. What was chosen on a test cannot be judged by
+# it.
 #
 # **In the workbench:** `notebooks/04_evaluate_ranking.ipynb`, the table of differences.

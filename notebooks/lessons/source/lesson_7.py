@@ -110,7 +110,7 @@ check("7.3", best_threshold)
 # ## Predict
 #
 # A threshold is fitted on the [[dev_pairs]] dev pairs ([[dev_positives]] positive), for F1, and used
-# on the 400 test pairs. What accuracy? Calling nothing positive has [[majority]].
+# on the [[test_pairs]] test pairs. What accuracy? Calling nothing positive has [[majority]].
 
 # %% tags=["predict"]
 my_accuracy = None
@@ -152,7 +152,7 @@ for name, logits in {"as is": run.test_logits, "2 x + 3": 2 * run.test_logits + 
 # ## Misconceptions
 #
 # - *"A small calibration error is a good model."* A constant at the base rate has none.
-# - *"A threshold is part of the model."* It is a choice, made on pairs, and as sure as they are many.
+# - *"A threshold is part of the model."* It is a choice made on pairs; with few pairs it is uncertain.
 # - *"Accuracy shows what a model can do."* Where positives are rare, saying no is hard to beat.
 #
 # ## Quiz
@@ -161,7 +161,7 @@ for name, logits in {"as is": run.test_logits, "2 x + 3": 2 * run.test_logits + 
 #
 # ## Take away
 #
-# Show calibration only beside skill, and accuracy only beside the majority. A threshold is fitted on
+# Show calibration only together with skill, and accuracy with that of the majority. A threshold is fitted on
 # dev or not at all, and its uncertainty is that of dev. A ranking needs neither.
 #
 # **In the workbench:** `notebooks/04_evaluate_ranking.ipynb`, the reliability plot.
