@@ -14,7 +14,7 @@ from scipy.special import expit
 from workbench.data import POSITIVE
 from workbench.data.overlap import OverlapIndex
 from workbench.data.pairs import text_pairs
-from workbench.data.splits import text_groups
+from workbench.data.splits import meaning_groups
 from workbench.scoring.baselines import CharacterJaccard, NgramRegression, Scorer
 from workbench.training.recipe import Recipe
 from workbench.vocabulary.repair import training_texts
@@ -122,13 +122,12 @@ def lexical_pairs(
 def _mined(train: pd.DataFrame, queries: list[str], each: int, seed: int) -> pd.DataFrame:
     """Look-alikes, label 0, that are neither labelled nor connected with their query."""
     mined = mine_look_alikes(queries, training_texts(train), each, seed).assign(label=0.0)[COLUMNS]
-    positive = train[train["label"] >= POSITIVE]
-    groups = text_groups(positive)
-    group = dict(zip(positive["sentence_0"], groups, strict=True))
-    group |= dict(zip(positive["sentence_1"], groups, strict=True))
-    labelled = {frozenset(pair) for pair in text_pairs(train)}
+    texts = training_texts(train)
+    groups = meaning_groups(texts, train[train["label"] >= POSITIVE])
+    group = dict(zip(texts, groups.tolist(), strict=True))
+    labelled = {frozenset((group[left], group[right])) for left, right in text_pairs(train)}
     kept = [
-        {left, right} not in labelled and (left not in group or group[left] != group.get(right))
+        group[left] != group[right] and frozenset((group[left], group[right])) not in labelled
         for left, right in text_pairs(mined)
     ]
     return mined[np.array(kept, dtype=bool)]
