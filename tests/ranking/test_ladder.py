@@ -12,7 +12,9 @@ from sentence_transformers import CrossEncoder
 
 from tests.benchmarks.tiny import write_tiny_kind
 from workbench.cli import main
+from workbench.data.build_lists import build_test
 from workbench.data.lists import CandidateList, read_test
+from workbench.data.splits import known_positives
 from workbench.files import read_json, write_json
 from workbench.models import ModelError
 from workbench.ranking.evaluation import evaluate
@@ -28,6 +30,7 @@ LISTS = [
     CandidateList("怎么开通", ("如何开通", "天气", "退货"), (1.0, 0.0, 0.0)),
     CandidateList("借钱", ("还款", "如何借", "会员"), (0.0, 1.0, 0.0)),
 ]
+NO_PAIRS = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
 
 
 def test_a_run_with_a_model_is_its_own_subject(chain, tiny_model):
@@ -141,30 +144,20 @@ def test_the_command_evaluates_a_model_without_training(elsewhere, tmp_path, cap
     assert "is neither a folder" in capfd.readouterr().err
 
 
-def test_another_runs_model_is_evaluated_with_a_single_short_command(chain, tmp_path, capsys):
-    """No file of parameters, no lists: the other run's test split is ranked."""
-    arguments = [
-        "run",
-        "--runs-dir",
-        str(tmp_path),
-        "--name",
-        "again",
-        "--only",
-        "04",
-        "-p",
-        "base_model",
-        str(chain),
-        "-p",
-        "max_length",
-        "64",
-    ]
-    assert main(arguments) == 0
-    found, before = (
-        read_json(run / "evaluation/metrics.json") for run in (tmp_path / "again", chain)
-    )
-    assert found["subject"]["data_from"] == str(chain)
-    assert found["rows"] == before["rows"]  # the same model on the same lists
-    assert found["left_out"] == {}
+def test_another_runs_model_has_the_same_figures_on_the_test_split_of_that_run(chain, tmp_path):
+    subject = find_subject(tmp_path / "again", str(chain))
+    dev, test = subject.splits["dev"], subject.splits["test"]
+    lists = build_test(test, 30, 42, known_positives(subject.data_from)).lists
+    scorers, left_out = ladder_scorers(subject, lists, 64)
+    assert left_out == {}
+    chosen = {name: scorers[name] for name in ("model", "char_jaccard")}
+    found = evaluate(chosen, lists, test, dev=dev).metrics["rows"]
+    before = read_json(chain / "evaluation/metrics.json")["rows"]
+    for row in found:
+        name = row.pop("scorer")
+        (other,) = (one for one in before if one["scorer"] == name)
+        for metric, estimate in row.items():
+            assert estimate == pytest.approx(other[metric], abs=1e-9), metric
 
 
 def test_with_nothing_to_rank_nothing_is_started(tmp_path, tiny_model, capsys):
@@ -207,7 +200,7 @@ def test_snapshots_are_kept_at_equal_steps_and_those_there_already_stay(tmp_path
 
 
 def test_a_folder_of_trec_files_may_be_given_and_a_missing_one_is_refused(
-    elsewhere, tmp_path, capsys
+    elsewhere, tmp_path, tiny_model, capsys
 ):
     trec = tmp_path / "trec"
     trec.mkdir()
@@ -215,13 +208,13 @@ def test_a_folder_of_trec_files_may_be_given_and_a_missing_one_is_refused(
     (trec / "run").write_text("1 Q0 b 1 2.0 x\n1 Q0 a 2 1.0 x\n")
     (trec / "queries.tsv").write_text("1\t怎么开通\n", encoding="utf-8")
     (trec / "documents.tsv").write_text("a\t如何开通\nb\t天气\n", encoding="utf-8")
-    arguments = [*elsewhere, "-p", "candidates"]
-    assert main([*arguments, str(tmp_path / "none")]) == 2
+    assert main([*elsewhere, "-p", "candidates", str(tmp_path / "none")]) == 2
     assert "there is no file" in capsys.readouterr().err
-    assert main([*arguments, str(trec)]) == 0
-    rows = read_json(tmp_path / "else/evaluation/metrics.json")["rows"]
-    order = next(row for row in rows if row["scorer"] == "candidate_order")
-    assert order["mrr@10"]["mean"] == 1 / 2  # the run's own order, not a shuffled one
+    lists = read_test(trec, seed=42).lists
+    scorers, _ = ladder_scorers(find_subject(tmp_path / "no-run", str(tiny_model)), lists, 32)
+    order = {"candidate_order": scorers["candidate_order"]}
+    (row,) = evaluate(order, lists, NO_PAIRS, resamples=100).metrics["rows"]
+    assert row["mrr@10"]["mean"] == 1 / 2  # the run's own order, not a shuffled one
 
 
 def test_snapshots_make_a_learning_curve_that_ends_at_the_model(chain):
@@ -239,8 +232,7 @@ def test_snapshots_make_a_learning_curve_that_ends_at_the_model(chain):
     lists = read_test(chain / "evaluation/candidates.jsonl").lists
     scorers, _ = ladder_scorers(find_subject(chain, ""), lists, 64)
     chosen = {name: scorers[name] for name in ("model", "base")}
-    nothing = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
-    result = evaluate(chosen, lists, nothing, resamples=200)
+    result = evaluate(chosen, lists, NO_PAIRS, resamples=200)
     curve = snapshot_curve(chain, lists, result, 64)
     assert curve["pairs"].tolist() == [0, *seen]
     assert curve["mean"].iloc[-1] == pytest.approx(result.values("model").mean())
@@ -249,8 +241,7 @@ def test_snapshots_make_a_learning_curve_that_ends_at_the_model(chain):
 
 
 def test_a_run_without_snapshots_has_no_curve(tmp_path):
-    nothing = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
-    result = evaluate({"model": _Zero()}, LISTS, nothing, resamples=100)
+    result = evaluate({"model": _Zero()}, LISTS, NO_PAIRS, resamples=100)
     assert snapshot_curve(tmp_path, LISTS, result).empty
 
 
