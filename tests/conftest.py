@@ -3,11 +3,18 @@
 import importlib.util
 import json
 import os
+import re
+import secrets
 import shutil
 import signal
+import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 from filelock import FileLock
 from hypothesis import settings
@@ -17,6 +24,7 @@ from workbench.machine import core_count
 
 __all__ = ["CHARACTERS", "ROOT"]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # a machine may be busy
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would compile all anew
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a script it is, and
     signal.signal(signal.SIGINT, signal.default_int_handler)  # so it would be by all that is begun
@@ -144,6 +152,57 @@ def browser():
     options = ["--no-sandbox", "--disable-background-networking"]
     with sync_playwright() as playwright:
         yield playwright.chromium.launch(executable_path=program, args=options)
+
+
+def processes_of(title):
+    """The processes of this machine in whose command line a title occurs."""
+    return [
+        one
+        for one in psutil.process_iter(["cmdline"])
+        if title in " ".join(one.info["cmdline"] or [])
+    ]
+
+
+@pytest.fixture(scope="session")
+def running_cluster():
+    """A Ray cluster of two cores that asks for a token: its address, and the variables for it."""
+    pytest.importorskip("ray", reason="the extra cluster is not installed")
+    secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    place = Path(tempfile.mkdtemp(prefix="ray-"))  # short, for its sockets have names in there
+    ray = Path(sys.executable).with_name("ray")
+    options = "--block --port=0 --num-cpus=2 --include-dashboard=false --disable-usage-stats"
+    found = None
+    for _ in range(3):  # Ray gives up if the machine is too busy
+        with (place / "log").open("w") as log:
+            process = subprocess.Popen(
+                [ray, "start", "--head", *options.split(), f"--temp-dir={place}"],
+                env=os.environ | secret,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        while not found and process.poll() is None:
+            time.sleep(0.1)
+            found = re.search(r"--address='(\S+)'", (place / "log").read_text())
+        if found:
+            break
+    assert found, (place / "log").read_text()
+    yield found[1], secret
+    family = psutil.Process(process.pid).children(recursive=True)
+    for one in (process, *family):  # at SIGTERM it would wait half a minute for its workers
+        one.kill()
+    process.wait()
+    assert not psutil.wait_procs(family, timeout=20)[1]
+    shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.fixture
+def cluster(running_cluster, monkeypatch):
+    """The address of the running cluster, whose token the environment has."""
+    address, secret = running_cluster
+    for name, value in secret.items():
+        monkeypatch.setenv(name, value)
+    return address
 
 
 @pytest.fixture

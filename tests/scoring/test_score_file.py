@@ -3,15 +3,12 @@
 import gzip
 import json
 import os
-import re
 import secrets
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -21,9 +18,8 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, processes_of
 from tests.scoring.test_cross_encoder import made_up
-from workbench.batch.ray import STARTS
 from workbench.cli import main
 from workbench.data.readers import PairsError
 from workbench.files import read_json
@@ -285,19 +281,28 @@ def test_ctrl_c_is_quiet_in_a_worker_that_is_still_loading(tmp_path):
 
 
 @pytest.mark.cluster
-def test_ray_makes_the_same_parts_though_a_worker_is_killed(quick_model, large, tmp_path):
-    """Two actors of a cluster started here; one is killed and replaced, its part made again."""
-    pytest.importorskip("ray", reason="the extra cluster is not installed")
+def test_a_cluster_serves_who_has_its_token_though_a_worker_is_killed(
+    cluster, quick_model, large, tmp_path
+):
+    """A stranger is refused; of two actors one is killed and replaced, its part made again."""
     path, table = large
     out = tmp_path / "out"
-    ray = ["--workers", 2, "--engine", "ray"]
+    ray = ["--workers", 2, "--engine", "ray", "--address", cluster]
     asked = command(quick_model, path, out, "--part-rows", 10, *ray)
+    stranger = subprocess.run(
+        [sys.executable, "-m", "workbench", *asked],
+        cwd=ROOT,
+        env=os.environ | {"RAY_AUTH_TOKEN": secrets.token_hex(32)},
+        capture_output=True,
+        text=True,
+    )
+    assert stranger.returncode == 2
+    assert f"no cluster at '{cluster}'" in stranger.stderr
+    assert not list(out.glob("part-*.parquet"))
     process, _ = started(asked, out)
     actors = []
     while len(actors) < 2 and process.poll() is None:  # the second may come after the first part
-        with suppress(psutil.NoSuchProcess):
-            family = psutil.Process(process.pid).children(recursive=True)
-            actors = [child for child in family if "PartMaker" in " ".join(child.cmdline())]
+        actors = processes_of("PartMaker")
     assert len(actors) == 2, process.communicate()
     actors[0].kill()
     at_the_kill = len(list(out.glob("part-*.parquet")))
@@ -306,59 +311,6 @@ def test_ray_makes_the_same_parts_though_a_worker_is_killed(quick_model, large, 
     assert at_the_kill < MANY // 10
     assert right(out, table, quick_model)
     assert not (out / ".rows").exists()
-
-
-@pytest.fixture
-def cluster():
-    """The address of a running Ray cluster, and the variables with the token that it asks for."""
-    pytest.importorskip("ray", reason="the extra cluster is not installed")
-    secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    place = Path(tempfile.mkdtemp(prefix="ray-"))  # short, for its sockets have names in there
-    options = "--head --block --port 0 --num-cpus 2 --include-dashboard false"
-    options += f" --disable-usage-stats --temp-dir {place}"
-    start = [Path(sys.executable).with_name("ray"), "start", *options.split()]
-    found = None
-    for _ in range(STARTS):  # Ray gives up if the machine is too busy
-        with (place / "log").open("w") as log:
-            process = subprocess.Popen(
-                start, env=os.environ | secret, stdout=log, stderr=log, start_new_session=True
-            )
-        while not found and process.poll() is None:
-            time.sleep(0.1)
-            found = re.search(r"--address='(\S+)'", (place / "log").read_text())
-        if found:
-            break
-    assert found, (place / "log").read_text()
-    try:
-        yield found[1], secret
-    finally:
-        family = psutil.Process(process.pid).children(recursive=True)
-        for one in (process, *family):  # at SIGTERM it would wait half a minute for its workers
-            one.kill()
-        process.wait()
-        assert not psutil.wait_procs(family, timeout=20)[1]
-        shutil.rmtree(place, ignore_errors=True)
-
-
-@pytest.mark.slow
-@pytest.mark.cluster
-def test_a_running_cluster_is_used_by_who_has_its_token(
-    cluster, quick_model, source, table, tmp_path
-):
-    address, secret = cluster
-    out = tmp_path / "out"
-    ray = ["--workers", 2, "--engine", "ray", "--address", address]
-    arguments = command(quick_model, source, out, "--part-rows", 80, *ray)
-    asked = [sys.executable, "-m", "workbench", *arguments]
-    stranger = os.environ | secret | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    done = subprocess.run(asked, cwd=ROOT, env=stranger, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert f"no cluster at '{address}'" in done.stderr
-    assert not list(out.glob("part-*.parquet"))
-    done = subprocess.run(asked, cwd=ROOT, env=os.environ | secret, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert f"{ROWS} rows in 7 parts" in done.stdout
-    assert right(out, table, quick_model)
 
 
 def test_a_folder_of_another_request_is_refused_by_name(quick_model, source, tmp_path):
