@@ -284,6 +284,29 @@ def test_a_worker_that_is_killed_is_a_failed_run_and_no_more(project):
     assert project.run("sweep", "--name", "s", "--resume")[0] == 0
 
 
+@pytest.mark.cluster
+def test_a_worker_of_ray_that_is_killed_loses_nothing(project):
+    """The process that carries a task dies in mid-run: Ray starts it again, and the run goes on."""
+    pytest.importorskip("ray")  # before the tests that share a cluster: here one is started
+    (project.root / "wait").write_text("02")
+    path = sweep_file(project, seeds=[1])
+    process = project.ask("sweep", path, "--name", "s", "--engine", "ray")  # starts a cluster
+    (name,) = names_of(project, process, 1)
+    await_file(project.runs / "s" / name / "at-02", process)
+    (carrier,) = processes_of("ray::run_task")
+    carrier.kill()
+    while len(told(project, "02")) < 2:  # until the run of the killed one is taken up again
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    (project.root / "wait").unlink()
+    out, error = process.communicate(timeout=300)
+    assert process.returncode == 0, (out, error)
+    assert states(project) == {1: "done"}
+    assert len(told(project, "01")) == 1
+    assert len(told(project, "02")) == 2
+    assert project.status(f"s/{name}")["state"] == "done"
+
+
 @pytest.mark.parametrize(
     ("method", "engine"),
     [
@@ -369,29 +392,6 @@ def test_equal_proposals_are_one_run_and_earlier_trials_stay_on_record(tmp_path,
     assert set(record["jobs"]) == {"before", run}
     assert record["state"] == "failed"
     assert sweep.search.next() is None
-
-
-@pytest.mark.cluster
-def test_a_worker_of_ray_that_is_killed_loses_nothing(project):
-    """The process that carries a task dies in mid-run: Ray starts it again, and the run goes on."""
-    pytest.importorskip("ray")
-    (project.root / "wait").write_text("02")
-    path = sweep_file(project, seeds=[1])
-    process = project.ask("sweep", path, "--name", "s", "--engine", "ray")  # starts a cluster
-    (name,) = names_of(project, process, 1)
-    await_file(project.runs / "s" / name / "at-02", process)
-    (carrier,) = processes_of("ray::run_task")
-    carrier.kill()
-    while len(told(project, "02")) < 2:  # until the run of the killed one is taken up again
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.1)
-    (project.root / "wait").unlink()
-    out, error = process.communicate(timeout=300)
-    assert process.returncode == 0, (out, error)
-    assert states(project) == {1: "done"}
-    assert len(told(project, "01")) == 1
-    assert len(told(project, "02")) == 2
-    assert project.status(f"s/{name}")["state"] == "done"
 
 
 def test_an_engine_that_cannot_be_had_is_told_before_anything_starts(project):
