@@ -33,7 +33,7 @@ PAIRS = pd.DataFrame(
 
 
 def audit(location, model):
-    outlook = repair_outlook(PAIRS, PAIRS, load_tokenizer(location))
+    outlook = repair_outlook(PAIRS, load_tokenizer(location), {})
     assert 0 <= outlook["keep"]["unk_share"] <= 1
 
 
