@@ -192,7 +192,6 @@ def test_run_all_in_jupyterlab(page, address, place, tiny_model, chinese_fonts):
     for source in SOURCES:
         known = papermill.inspect_notebook(str(source))
         changed = {name: value for name, value in values.items() if name in known}
-        print(time.monotonic(), source.name)
         notebook = run_all(page, address, place, source.name, changed)
         found, some = markup_in(notebook)
         assert found == [], source.name
