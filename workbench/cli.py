@@ -669,7 +669,7 @@ def build() -> None:
 @click.argument("run")
 @click.argument("repaired")
 def record(run: str, repaired: str) -> None:
-    """Record what the lessons start from: runs of quickstart.yaml and quickstart_repaired.yaml."""
+    """Record two runs for the lessons, of quickstart.yaml and quickstart_characters.yaml."""
     from workbench.lessons import record
 
     print(f"recorded in {display_path(record(run, repaired))}; now `make lessons`")

@@ -100,7 +100,7 @@ def recorded() -> Recorded:
 
 
 def record(run_dir: str | Path, repaired_dir: str | Path) -> Path:
-    """The folder of a recording made from runs of `quickstart.yaml` and `quickstart_repaired.yaml`.
+    """The folder of a recording, made from `quickstart.yaml` and `quickstart_characters.yaml`.
 
     Raises:
         RecordingError: they were not made from the sample as it is now, or split differently.

@@ -151,5 +151,5 @@ check("8.3", claim)
 # Add tokens at the end, from training texts only, each with a different vector. A repaired model has
 # to be judged like any other, against baselines. A claim has names, an interval and a number.
 #
-# **In the workbench:** `notebooks/parameters/quickstart_repaired.yaml`, and what notebook 4 says in
-# words about that run.
+# **In the workbench:** `notebooks/parameters/quickstart_characters.yaml` is the run of this lesson. In
+# `quickstart_repaired.yaml` a dictionary says what the words mean: compare what notebook 4 claims.
