@@ -162,8 +162,8 @@ def test_planning_sweeps(tmp_path, given_values):
     except ParameterError as error:
         str(error).encode("utf-8")
         return
-    assert len({job.identity for job in plan.jobs}) == len(plan.jobs)
-    assert plan.jobs or plan.search
+    assert len({run.identity for run in plan.runs}) == len(plan.runs)
+    assert plan.runs or plan.search
 
 
 def test_the_fuzzer_is_not_vacuous(tmp_path):

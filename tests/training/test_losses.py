@@ -331,13 +331,13 @@ def test_a_sweep_over_losses_and_bases(tmp_path, run):
         "grid": {"loss": ["bce", "listnet"], "base_model": kinds},
     }
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(asked))
-    jobs = read_plan(tmp_path / "sweep.yaml").jobs
-    assert len({job.identity for job in jobs}) == len(jobs) == 4
+    runs = read_plan(tmp_path / "sweep.yaml").runs
+    assert len({one.identity for one in runs}) == len(runs) == 4
     made = set()
-    for job in jobs:
-        folder = tmp_path / "runs" / job.name
+    for planned in runs:
+        folder = tmp_path / "runs" / planned.name
         shutil.copytree(run / "data", folder / "data")
-        base = find_model(job.parameters.base_model)
-        record = fine_tune(folder, base, Recipe.of(job.parameters.model_dump()))
+        base = find_model(planned.parameters.base_model)
+        record = fine_tune(folder, base, Recipe.of(planned.parameters.model_dump()))
         made.add((record["loss"], record["base"]["sha256"]))
     assert len(made) == 4
