@@ -97,7 +97,7 @@ def split_pairs(
 
 def prepare_data(
     run_dir: str | Path,
-    pairs: str | LabelledPairs,
+    pairs: str | Path | LabelledPairs,
     *,
     columns: Mapping[str, str] | None = None,
     on_bad_rows: str = "report",
@@ -106,7 +106,7 @@ def prepare_data(
     dev_share: float = 0.1,
     test_share: float = 0.1,
     seed: int = 42,
-    test_pairs: str | LabelledPairs = "",
+    test_pairs: str | Path | LabelledPairs = "",
 ) -> dict[str, Any]:
     """Read, check and split the pairs into `run_dir/data`, and account for every row.
 
@@ -139,8 +139,10 @@ def prepare_data(
         2000
     """
     read = partial(read_pairs, columns=columns, on_bad_rows=on_bad_rows, label_map=label_map)
-    source = read(pairs) if isinstance(pairs, str) else pairs
-    separate = read(test_pairs) if isinstance(test_pairs, str) and test_pairs else test_pairs
+    source = pairs if isinstance(pairs, LabelledPairs) else read(str(pairs))
+    separate = test_pairs
+    if test_pairs and not isinstance(test_pairs, LabelledPairs):
+        separate = read(str(test_pairs))
     used, known = source.frame, source.frame.head(0)
     settings: dict[str, Any] = {
         "columns": dict(columns or {}),

@@ -175,10 +175,10 @@ def _minutes() -> float:
     from sentence_transformers import CrossEncoder
     from transformers.utils import logging
 
+    run, seconds, before = recorded(), [], logging.get_verbosity()
     logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    run, seconds = recorded(), []
     model = CrossEncoder(str(wb.find_model(MODEL).path), num_labels=1, max_length=128)
+    logging.set_verbosity(before)
     batch = text_pairs(run.train.head(run.batch))
     encoded = model.tokenizer(batch, padding=True, truncation=True, return_tensors="pt")
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5)
