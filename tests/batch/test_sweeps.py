@@ -323,12 +323,12 @@ def test_a_search_looks_on_dev_and_ends_what_is_hopeless(project, request, metho
     if method == "halving":
         (project.root / "slow").touch()  # seeds above 15 never end by themselves
     space = {"seed": {"low": 0, "high": 30}}
-    search = {"method": method, "trials": 2, "space": space}
+    search = {"method": method, "trials": 6, "space": space}
     path = sweep_file(project, search=search)
     code, out, error = project.run("sweep", path, "--name", "s", *options)
     found = record(project)["jobs"].values()
     assert code == 0, (out, error)
-    assert len(found) == 2
+    assert 1 < len(found) <= 6
     if method == "halving":
         slow = [job for job in found if job["values"]["seed"] > 15]
         assert slow
