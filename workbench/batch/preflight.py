@@ -47,7 +47,7 @@ from workbench.run_folder import NOTEBOOKS, RequestError, RunFolder
 from workbench.runs.folder import DATA_PARAMETERS, folder_problems
 from workbench.runs.parameters import Parameters
 from workbench.training.losses import NOWHERE, check_training
-from workbench.training.recipe import read_stages
+from workbench.training.recipe import KEPT_CHECKPOINTS, read_stages
 from workbench.vocabulary.coverage import learn_repairs, repair_outlook, vocabulary_verdict
 from workbench.vocabulary.repair import check_repair, training_texts
 
@@ -55,7 +55,6 @@ ROWS_READ = 200_000  # in less than a second
 BAD_ROWS_SHOWN = 3
 SAMPLE_PAIRS = 4000  # that the vocabulary is judged on
 FEW_POSITIVES = 10  # in the test split: too few for a claim
-CHECKPOINTS_KEPT = 2  # each holds the weights and two numbers a weight for the optimizer
 OTHER_BYTES = 20_000_000  # notebooks, figures, report, evaluation
 
 
@@ -355,7 +354,7 @@ def estimate(
     stages = [parameters.steps(math.ceil(pairs * size / max(1, train))) for size in sizes]
     warm_up = math.ceil(parameters.lexical_pairs / parameters.batch_size)
     kept = model_bytes * (len(stages) + parameters.snapshots) + data_bytes + OTHER_BYTES
-    checkpoints = min(CHECKPOINTS_KEPT, max(*stages, warm_up) // parameters.checkpoint_steps)
+    checkpoints = min(KEPT_CHECKPOINTS, max(*stages, warm_up) // parameters.checkpoint_steps)
     spare = model_bytes * (1 + 3 * checkpoints + bool(warm_up))
     return pairs, sum(stages) + warm_up, kept, kept + spare
 

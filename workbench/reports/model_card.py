@@ -11,6 +11,7 @@ import jinja2
 import pandas as pd
 from huggingface_hub import EvalResult, ModelCardData
 
+from workbench.data.splits import read_split
 from workbench.files import read_json, refuse_links, write_json, write_text
 from workbench.models import find_model, load_tokenizer
 from workbench.ranking.metrics import METRICS
@@ -132,7 +133,7 @@ def _facts(run: RunFolder, settings: dict[str, Any]) -> dict[str, Any]:
     metrics, rows = read_record(run.metrics), pd.DataFrame(columns=COLUMNS)
     last, base, repair = stages[-1], stages[0]["base"], repair_record(stages)
     if run.split("train").is_file():
-        rows = pd.read_parquet(run.split("train"), columns=COLUMNS)
+        rows = read_split(run.path, "train")[COLUMNS]
     language = settings["language"] or script_language(rows["sentence_0"].head(1000))
     samples = rows.head(settings["card_samples"]).to_numpy().tolist()
     described, given = last.get("statistics", {}), last["hyperparameters"]
@@ -243,7 +244,7 @@ def _vocabulary(run: RunFolder, stages: Sequence[Record]) -> tuple[str, str]:
     """How much of the texts the model can read with its own tokenizer, and the verdict's colour."""
     texts, inspection = run.split("train"), read_record(run.inspection)
     if (run.model / "tokenizer.json").is_file() and texts.is_file():
-        pairs, tokenizer = pd.read_parquet(texts), load_tokenizer(find_model(str(run.model)))
+        pairs, tokenizer = read_split(run.path, "train"), load_tokenizer(find_model(str(run.model)))
         found = readability(count_tokens(tokenizer, training_texts(pairs)), pairs)
         colour = vocabulary_verdict({"keep": found})["colour"]
         return (

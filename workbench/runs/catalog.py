@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +58,14 @@ def read_run(folder: str | Path) -> RunRecord:
     """A run folder's records; damage in one of them leaves the others readable."""
     run = RunFolder(folder)
     record, problems = RunRecord(run.path.name, run.path), []
+    metrics = cache(partial(read_record, run.metrics))  # read once, for two of the fields
     readers: dict[str, Callable[[], Any]] = {
         "status": lambda: read_record(run.status),
         "parameters": lambda: _plain(read_settings(run.parameters)),
         "environment": lambda: read_record(run.environment),
         "data": lambda: {n: v for n, v in read_record(run.manifest).items() if n not in LISTS},
-        "metrics": lambda: _of("model", read_record(run.metrics)),
-        "baseline": lambda: _of(BASELINE, read_record(run.metrics)),
+        "metrics": lambda: _of("model", metrics()),
+        "baseline": lambda: _of(BASELINE, metrics()),
         "test": lambda: sha256(run.candidates) if run.candidates.is_file() else "",
     }
     for name, reader in readers.items():

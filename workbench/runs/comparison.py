@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workbench.data.splits import text_groups
+from workbench.data.build_lists import query_groups
+from workbench.data.lists import CandidateList
 from workbench.ranking.metrics import LOWER_IS_BETTER, RANKING_METRICS
 from workbench.ranking.uncertainty import bootstrap_draws, estimate, range_test
 from workbench.run_folder import RunFolder
@@ -283,11 +284,10 @@ _lists: dict[str, pd.Index] = {}  # candidate lists, each as one text, by the sh
 
 @lru_cache(maxsize=64)
 def list_groups(keys: tuple[str, ...]) -> np.ndarray:
-    """The group of each list, shape (lists,): lists that share a query or a positive share it."""
+    """The group of each list, shape (lists,), see `query_groups`; of lists as JSON texts."""
     rows = [json.loads(key) for key in keys]
-    texts = pd.Series([[row["query"], *row["positive"]] for row in rows]).explode()
-    groups = text_groups(pd.DataFrame({"sentence_0": texts.index, "sentence_1": texts.array}))
-    return pd.Series(groups, texts.index).groupby(level=0).first().to_numpy()
+    judged = ((row["query"], row["positive"]) for row in rows)
+    return query_groups([CandidateList(one, own, (1.0,) * len(own)) for one, own in judged])
 
 
 def _gap(first: RunRecord, second: RunRecord, metric: str) -> Gap:

@@ -13,10 +13,9 @@ from sentence_transformers.cross_encoder import CrossEncoder
 from transformers import TrainerCallback, TrainerState, set_seed
 
 from workbench.files import read_json, sha256, write_json
-from workbench.training.recipe import Recipe
+from workbench.training.recipe import KEPT_CHECKPOINTS, Recipe
 
 MARK = "complete.json"  # written last; lists every file of the checkpoint with its SHA-256
-KEPT_CHECKPOINTS = 2
 
 
 class ResumeError(ValueError):

@@ -110,10 +110,12 @@ def lexical_pairs(
         alike = CharacterJaccard().score(rows).astype(float)
     else:
         first, second = zip(*rows, strict=True)
-        apart = similarity.score(list(zip(first, rng.permutation(second), strict=True))).mean()
-        same = similarity.score([(text, text) for text in first[:EACH_QUERY]]).mean()
-        found = similarity.score(rows).astype(float)
-        alike = np.clip((found - apart) / max(same - apart, 1e-9), 0, 1)
+        mixed = list(zip(first, rng.permutation(second).tolist(), strict=True))
+        equal = [(text, text) for text in first[:EACH_QUERY]]
+        scores = similarity.score([*rows, *mixed, *equal]).astype(float)  # each text read once
+        found, apart, same = np.split(scores, [len(rows), 2 * len(rows)])
+        alike = (found - apart.mean()) / max(same.mean() - apart.mean(), 1e-9)
+        alike = np.clip(alike, 0, 1)
     likely = expit(NgramRegression(seed).fit(train).score(rows)).astype(float)
     soft = pd.DataFrame(rows, columns=COLUMNS[:2]).assign(label=(alike + likely) / 2)
     return pd.concat([soft, labelled[COLUMNS]], ignore_index=True)
@@ -121,8 +123,8 @@ def lexical_pairs(
 
 def _mined(train: pd.DataFrame, queries: list[str], each: int, seed: int) -> pd.DataFrame:
     """Look-alikes, label 0, that are neither labelled nor connected with their query."""
-    mined = mine_look_alikes(queries, training_texts(train), each, seed).assign(label=0.0)[COLUMNS]
     texts = training_texts(train)
+    mined = mine_look_alikes(queries, texts, each, seed).assign(label=0.0)[COLUMNS]
     groups = meaning_groups(texts, train[train["label"] >= POSITIVE])
     group = dict(zip(texts, groups.tolist(), strict=True))
     labelled = {frozenset((group[left], group[right])) for left, right in text_pairs(train)}

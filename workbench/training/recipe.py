@@ -34,6 +34,7 @@ LOSSES = {  # name -> class of the library, and what it learns from
     "adr_mse": ("ADRMSELoss", "lists"),
 }
 TAUGHT = ("mse", "margin_mse")  # losses that can learn a teacher's scores
+KEPT_CHECKPOINTS = 2  # each holds the weights and two numbers a weight for the optimizer
 MIN_DEV = 50  # dev pairs of each class, or dev lists, from which a metric chooses a model
 
 
