@@ -111,6 +111,13 @@ def page(browser, address):
             route.abort()
 
     page.route(lambda url: url.startswith(("http:", "https:")), watch)
+    dialog = page.locator("dialog.jp-Dialog").first  # such as one that asks for a kernel again
+
+    def answer(shown):
+        print("JupyterLab asked:", shown.inner_text())
+        page.keyboard.press("Enter")
+
+    page.add_locator_handler(dialog, answer)
     yield page
     page.close()
 
