@@ -15,11 +15,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
-
 from workbench.files import display_path, project_path, read_json, sha256
 from workbench.machine import quiet
-from workbench.run_folder import RunFolder
+from workbench.run_folder import RunFolder, read_record
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -55,12 +53,6 @@ LATE_POSITIONS = re.compile(  # model types whose positions begin after that of 
 HUB_SECONDS = 1.5  # for its answer
 MISMATCH = "weights and config belong to different models"
 OFFLINE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-
-
-class Lineage(TypedDict):
-    """What `lineage.json` holds."""
-
-    stages: list[dict[str, Any]]
 
 
 class ModelError(ValueError):
@@ -286,8 +278,7 @@ def is_language_model(config: Mapping[str, Any]) -> bool:
 
 def read_lineage(location: ModelLocation) -> list[dict[str, Any]]:
     """The stages of training behind a model, oldest first; empty for a model not made here."""
-    file = location.path / "lineage.json"
-    return list(read_json(file, Lineage)["stages"]) if file.is_file() else []
+    return list(read_record(location.path / "lineage.json").get("stages", []))
 
 
 def hub_state(name: str, revision: str = "") -> str:

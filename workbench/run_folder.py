@@ -16,6 +16,9 @@ NOTEBOOKS = {
     "04": "04_evaluate_ranking",
 }
 SCHEMA = 1  # of status.json; a folder with a higher one was written by a newer workbench
+MADE_BY_TRAINING = (  # or from its model
+    *("model", "stages", "checkpoints", "training_log.jsonl", "evaluation", "snapshots"),
+)
 
 
 class RunFolder:

@@ -27,7 +27,7 @@ import psutil
 from workbench.files import display_path, project_root, write_json
 from workbench.machine import core_count
 from workbench.models import BUNDLED_MODEL
-from workbench.scoring.cross_encoder import inverted_share
+from workbench.scoring.backends import inverted_share
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "transformers", "sentence-transformers", "numpy", "pandas", "onnxruntime")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from tests.benchmarks.tiny import KINDS, write_tiny_kind, write_tiny_reranker
-from workbench.engine.forward import unsupported
+from workbench.engine.bert import unsupported
 from workbench.models import find_model, load_tokenizer
 from workbench.scoring.cross_encoder import ModelScorer, load_cross_encoder
 from workbench.scoring.export import export_model

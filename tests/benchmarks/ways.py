@@ -34,7 +34,8 @@ def loaded(options):
     """
     from workbench.data.pairs import read_pairs
     from workbench.models import ModelError, find_model, load_tokenizer
-    from workbench.scoring.cross_encoder import load_cross_encoder, pair_encoder
+    from workbench.scoring.backends import pair_encoder
+    from workbench.scoring.cross_encoder import load_cross_encoder
     from workbench.vocabulary.repair import repair_model
 
     location = find_model(options["model"])
@@ -93,8 +94,14 @@ def predict(options):
 
 
 def backend(options):
-    from workbench.scoring.cross_encoder import BackendError, choose_backend, open_backend
-    from workbench.scoring.export import EXPORTED, ExportedError, write_onnx
+    from workbench.scoring.backends import (
+        EXPORTED,
+        BackendError,
+        ExportedError,
+        choose_backend,
+        open_backend,
+    )
+    from workbench.scoring.export import write_onnx
 
     name = options["backend"]
     must_compute_in(name.removeprefix("torch-"))

@@ -9,10 +9,11 @@ import torch
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
 from workbench.data.splits import prepare_data
-from workbench.engine.gradients import BertGradients, Dropout, shares
+from workbench.engine.bert import BertGradients, Dropout, shares
 from workbench.models import find_model
 from workbench.reports import findings
-from workbench.scoring.cross_encoder import load_cross_encoder, pair_encoder
+from workbench.scoring.backends import pair_encoder
+from workbench.scoring.cross_encoder import load_cross_encoder
 from workbench.training.log import TrainingLog, read_training_log
 from workbench.training.recipe import Recipe
 from workbench.training.stages import fine_tune

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from tests.scoring.test_cross_encoder import made_up
-from workbench.engine.forward import FastBert, Weights
+from workbench.engine.bert import FastBert, Weights
 from workbench.machine import torch_threads
 from workbench.models import find_model
-from workbench.scoring.cross_encoder import load_cross_encoder, pair_encoder
+from workbench.scoring.backends import pair_encoder
+from workbench.scoring.cross_encoder import load_cross_encoder
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def test_few_pairs_are_shared_among_the_threads(model, monkeypatch):
 
 def test_an_interrupt_ends_the_scoring_at_the_next_pack(model, monkeypatch):
     pairs, started = pair_encoder(model).encode(made_up(300)), []
-    monkeypatch.setattr("workbench.engine.forward.PACK_TOKENS", 64)
+    monkeypatch.setattr("workbench.engine.bert.PACK_TOKENS", 64)
 
     def struck(pack):
         started.append(pack)
@@ -58,7 +59,7 @@ def test_an_interrupt_ends_the_scoring_at_the_next_pack(model, monkeypatch):
 
 @pytest.mark.parametrize("padding", [0.0, 0.1])
 def test_bfloat16_errs_by_rounding_alone(model, monkeypatch, padding):
-    monkeypatch.setattr("workbench.engine.forward.MAX_PADDING", padding)
+    monkeypatch.setattr("workbench.engine.bert.MAX_PADDING", padding)
     pairs = pair_encoder(model).encode(made_up(300))
     exact, rough = (
         FastBert(model.model, dtype).score(pairs) for dtype in (torch.float32, torch.bfloat16)

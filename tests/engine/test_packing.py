@@ -10,7 +10,8 @@ from tests.conftest import CHARACTERS
 from tests.scoring.test_cross_encoder import made_up
 from workbench.engine.packing import EncodedPairs, PairEncoder, packs, round_up
 from workbench.models import find_model
-from workbench.scoring.cross_encoder import load_cross_encoder, pair_encoder
+from workbench.scoring.backends import pair_encoder
+from workbench.scoring.cross_encoder import load_cross_encoder
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,7 @@ def test_a_pair_longer_than_a_pack_has_one_to_itself():
 
 
 def test_float32_weights_are_shared_with_the_model_and_others_copied(model):
-    from workbench.engine.forward import Weights
+    from workbench.engine.bert import Weights
 
     for dtype, shared in ((torch.float32, True), (torch.bfloat16, False)):
         weight = Weights(model.model, dtype).layers[0].up.weight.value

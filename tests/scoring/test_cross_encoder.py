@@ -10,20 +10,19 @@ from tests.benchmarks.kinds import WAYS, possible
 from tests.benchmarks.tiny import KINDS, write_tiny_kind, write_tiny_reranker
 from tests.conftest import CHARACTERS
 from workbench.data.lists import CandidateList
-from workbench.engine.forward import unsupported
+from workbench.engine.bert import unsupported
 from workbench.machine import torch_threads
 from workbench.models import ModelError, find_model, load_tokenizer
 from workbench.ranking.evaluation import evaluate
 from workbench.reports import findings
-from workbench.scoring.cross_encoder import (
+from workbench.scoring.backends import (
     BackendError,
-    ModelScorer,
     check,
     choose_backend,
     inverted_share,
-    load_cross_encoder,
     open_backend,
 )
+from workbench.scoring.cross_encoder import ModelScorer, load_cross_encoder
 from workbench.scoring.export import export_model
 
 FAST = ["torch-float32", "torch-bfloat16"]
@@ -140,7 +139,7 @@ def test_auto_takes_the_fastest_that_passes_and_says_so(model, pairs, exact, mon
         run = real(name, *rest)
         return (lambda pairs: -run(pairs)) if name == "torch-float32" else run
 
-    monkeypatch.setattr("workbench.scoring.cross_encoder.open_backend", spoiled)
+    monkeypatch.setattr("workbench.scoring.backends.open_backend", spoiled)
     run, record = choose_backend(model, pairs[:256])
     found = {one["backend"]: one for one in record["checks"]}
     assert set(found) == {"predict", *FAST}

@@ -10,13 +10,16 @@ import pytest
 from tests.scoring.test_cross_encoder import made_up
 from workbench.cli import main
 from workbench.models import find_model
-from workbench.scoring.cross_encoder import BackendError, ModelScorer, choose_backend, open_backend
-from workbench.scoring.export import (
+from workbench.scoring.backends import (
     EXPORTED,
+    BackendError,
     ExportedError,
     OnnxModel,
-    export_model,
+    choose_backend,
+    open_backend,
 )
+from workbench.scoring.cross_encoder import ModelScorer
+from workbench.scoring.export import export_model
 from workbench.scoring.score_file import ScoringRequest, open_scorer
 
 

@@ -5,7 +5,7 @@ import pytest
 from sentence_transformers import CrossEncoder
 
 from workbench.models import find_model
-from workbench.scoring.zero_shot import RARITY, ZeroShot
+from workbench.scoring.cross_encoder import RARITY, ZeroShot
 
 TEXTS = ["the red door", "the blue door", "the car", "the sun"]
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from workbench.scoring.baselines import CharacterJaccard
-from workbench.training.mining import BAND, hard_negatives, lexical_pairs, mine_look_alikes
+from workbench.training.examples import BAND, hard_negatives, lexical_pairs, mine_look_alikes
 
 COLUMNS = ["sentence_0", "sentence_1", "label"]
 
@@ -25,8 +25,8 @@ def test_look_alikes_by_hand():
 
 
 def test_look_alikes_stay_in_the_band_also_with_a_sampled_pool(sample, monkeypatch):
-    monkeypatch.setattr("workbench.training.mining.POOL", 300)
-    monkeypatch.setattr("workbench.training.mining.BLOCK", 50)
+    monkeypatch.setattr("workbench.training.examples.POOL", 300)
+    monkeypatch.setattr("workbench.training.examples.BLOCK", 50)
     texts = list(dict.fromkeys([*sample["sentence_0"], *sample["sentence_1"]]))
     found = mine_look_alikes(texts[:120], texts, count=3, seed=5)
     overlap = CharacterJaccard().score(rows(found))

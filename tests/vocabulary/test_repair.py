@@ -25,8 +25,8 @@ from workbench.vocabulary.coverage import (
     vocabulary_verdict,
 )
 from workbench.vocabulary.repair import (
-    apply_repair,
     random_rows,
+    repair_model,
     repair_vocabulary,
     spectral_rows,
     training_texts,
@@ -243,7 +243,7 @@ def test_a_repaired_model_is_loaded_by_anyone_with_the_same_ids(tmp_path, tokeni
     body = model[0].model
     before = body.get_input_embeddings().weight.detach().clone()
     rows = random_rows(before.numpy(), len(repair.ids))
-    apply_repair(model, repair, rows)
+    repair_model(model, tokenizer, TEXTS, how, "random")
     after = body.get_input_embeddings().weight.detach()
     assert after.shape[0] == (before.shape[0] + len(rows) if how != "unused" else before.shape[0])
     untouched = np.setdiff1d(np.arange(len(before)), repair.ids)
@@ -268,13 +268,6 @@ def test_a_repaired_model_is_loaded_by_anyone_with_the_same_ids(tmp_path, tokeni
     ids, own, score = json.loads(done.stdout.splitlines()[-1])
     assert ids == own == [repair.tokenizer.encode(text).ids for text in texts]
     assert score == pytest.approx(model.predict([(texts[0], texts[1])]).tolist(), abs=1e-6)
-
-
-def test_rows_that_do_not_fit_are_refused(tokenizer):
-    repair = repair_vocabulary(tokenizer, ["谁"], "extend")
-    model = load_cross_encoder(find_model(BUNDLED_MODEL), 32)
-    with pytest.raises(ModelError, match="for 1 new tokens in a model of width 384"):
-        apply_repair(model, repair, np.zeros((2, 384), dtype=np.float32))
 
 
 def test_whether_the_warm_up_has_taught_anything_is_measured_and_told(monkeypatch):

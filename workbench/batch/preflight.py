@@ -46,7 +46,7 @@ from workbench.models import (
 from workbench.run_folder import NOTEBOOKS, RequestError, RunFolder
 from workbench.runs.folder import DATA_PARAMETERS, folder_problems
 from workbench.runs.parameters import Parameters
-from workbench.training.losses import NOWHERE, check_training
+from workbench.training.examples import NOWHERE, check_training
 from workbench.training.recipe import KEPT_CHECKPOINTS, read_stages
 from workbench.vocabulary.coverage import learn_repairs, repair_outlook, vocabulary_verdict
 from workbench.vocabulary.repair import check_repair, training_texts

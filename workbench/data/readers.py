@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from workbench.files import display_path
 
-COLUMNS = ("sentence_0", "sentence_1", "label")
+COLUMNS = ["sentence_0", "sentence_1", "label"]
 ABSENT: Any = object()  # the value of an optional column that the source does not have
 MAX_TEXT = 1_000_000  # characters of a text, in every format; a longer one is a bad row
 MAX_LINE = 50_000_000  # characters of a line, which bounds the memory; a longer one is refused
@@ -68,7 +68,6 @@ class BadRow(NamedTuple):
     value: str
 
     def __str__(self) -> str:
-        """One line for people: where, what, and the value in question."""
         where = f"line {self.line}" + (f", column {self.column}" if self.column else "")
         return f"{where}: {REASONS[self.reason]}: {self.value[:80]!r}"
 
@@ -137,10 +136,8 @@ def file_records(
 ) -> Iterator[Record | BadRow]:
     """The rows of a CSV, TSV, JSONL or Parquet file, each also in gzip, as a stream.
 
-    Args:
-        path: its suffixes give the format.
-        names: the source's column for each role.
-        optional: further columns; where there is none of that name, the value is `ABSENT`.
+    `names` has the source's column for each role; where it has none of the `optional` columns, the
+    value is `ABSENT`.
 
     Yields:
         `(line, *values)`, the values unchecked, in the order of `names` and `optional`.
@@ -186,10 +183,6 @@ class _Table:
             return next(csv.reader(self.take(), delimiter=self.delimiter, strict=True, **style), [])
         except csv.Error:
             return []
-
-    def cells(self) -> list[list[str]]:
-        """The fields of each line that was taken, without quoting."""
-        return [text.rstrip("\r\n").split(self.delimiter) for text in self.taken]
 
 
 def _delimited(
@@ -241,7 +234,8 @@ def _quoted_row(
         row, text = table.parse(**style), "".join(table.taken)
         odd = again and not tsv and text.count('"') % 2
         needless = not style and not quoted and _quotes_needlessly(text)
-        if len(row) == width and not (odd or needless or _merges(table.cells(), width, label)):
+        cells = [line.rstrip("\r\n").split(table.delimiter) for line in table.taken]
+        if len(row) == width and not (odd or needless or _merges(cells, width, label)):
             return row
     table.ahead.extendleft(reversed(table.taken))
     next(table.take())

@@ -16,15 +16,11 @@ from workbench.data.overlap import normalised
 from workbench.data.pairs import LabelledPairs, read_pairs
 from workbench.data.readers import REASONS, PairsError, read_parquet
 from workbench.files import display_path, replacing, write_json
-from workbench.run_folder import RunFolder, read_record, set_aside
+from workbench.run_folder import MADE_BY_TRAINING, RunFolder, read_record, set_aside
 
 SPLITS = ("train", "dev", "test")
 LINES_LISTED = 10_000  # line numbers of bad rows in a manifest, per reason
 EXAMPLES_LISTED = 50
-MADE_FROM_DATA = (
-    *("data", "inspection.json", "model", "stages", "checkpoints", "training_log.jsonl"),
-    *("evaluation", "snapshots"),
-)
 
 
 class DataError(ValueError):
@@ -139,10 +135,10 @@ def prepare_data(
         2000
     """
     read = partial(read_pairs, columns=columns, on_bad_rows=on_bad_rows, label_map=label_map)
-    source = pairs if isinstance(pairs, LabelledPairs) else read(str(pairs))
-    separate = test_pairs
-    if test_pairs and not isinstance(test_pairs, LabelledPairs):
-        separate = read(str(test_pairs))
+    source = pairs if isinstance(pairs, LabelledPairs) else read(pairs)
+    separate = None
+    if test_pairs:
+        separate = test_pairs if isinstance(test_pairs, LabelledPairs) else read(test_pairs)
     used, known = source.frame, source.frame.head(0)
     settings: dict[str, Any] = {
         "columns": dict(columns or {}),
@@ -152,7 +148,7 @@ def prepare_data(
         "test_share": test_share,
         "seed": seed,
     }
-    if isinstance(separate, LabelledPairs):
+    if separate:
         texts = set(_plain(separate.frame).to_numpy().ravel())
         shared = _plain(used).isin(texts).any(axis=1)
         known = used[shared & (used["label"] >= POSITIVE)]
@@ -172,13 +168,13 @@ def prepare_data(
         chosen = np.random.default_rng(seed).choice(len(used), max_pairs, replace=False)
         used = used.iloc[np.sort(chosen)].reset_index(drop=True)
     splits = split_pairs(used, dev_share, 0.0 if separate else test_share, seed)
-    if isinstance(separate, LabelledPairs):
+    if separate:
         splits["test"] = separate.frame
     manifest = _manifest(source, used, splits, settings)
     folder = RunFolder(run_dir)
     same = read_record(folder.manifest) == manifest
     if not same:
-        set_aside(run_dir, MADE_FROM_DATA)
+        set_aside(run_dir, ["data", "inspection.json", *MADE_BY_TRAINING])
     for name, split in (splits | {"known": known}).items():
         path = folder.split(name)
         if not path.is_file():

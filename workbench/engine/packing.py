@@ -114,14 +114,11 @@ def packs(
     max_padding: float = 0.0,
     rounded: bool = False,
 ) -> Iterator[Pack]:
-    """Packs of at most `max_tokens` tokens, or of a single pair that is longer.
+    """Packs of at most `max_tokens` tokens, padding included, or of a single pair that is longer.
 
-    Args:
-        pairs: to be packed.
-        max_tokens: of a pack, padding included and filling left out.
-        rows: places of the pairs, the longest first, shape (m,); None for all.
-        max_padding: share of a block's tokens that may be padding.
-        rounded: whether to fill packs up to few different sizes (see `round_up`).
+    Of all pairs, or of those at the places `rows`, which name the longest first. `max_padding` is
+    the share of a block's tokens that may be padding; `rounded` packs are filled up to few
+    different sizes (see `round_up`).
     """
     order = pairs.longest_first() if rows is None else rows
     lengths = pairs.lengths[order]

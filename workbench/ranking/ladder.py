@@ -17,7 +17,7 @@ from workbench.ranking.metrics import MAIN_METRIC
 from workbench.ranking.uncertainty import bootstrap_mean
 from workbench.run_folder import RunFolder, stage_folders
 from workbench.scoring.baselines import BASELINES, Scorer
-from workbench.scoring.cross_encoder import ModelScorer
+from workbench.scoring.cross_encoder import ModelScorer, ZeroShot
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,6 @@ def ladder_scorers(
         ModelError: a model of `compare_runs` or `zero_shot` cannot be loaded.
         ValueError: two scorers would have the same name.
     """
-    from workbench.scoring.zero_shot import ZeroShot
-
     left_out = dict(subject.left_out)
     options: dict[str, Any] = {"max_length": max_length, "seed": seed, "backend": backend}
 

@@ -236,17 +236,21 @@ def _base_dictionary(
     dictionary: str = "",
     **_: Any,
 ) -> Scorer | None:
-    from workbench.scoring.zero_shot import ZeroShot
+    from workbench.models import load_tokenizer
+    from workbench.scoring.cross_encoder import ZeroShot, load_cross_encoder
     from workbench.vocabulary.dictionary import HAN_CHARACTER
+    from workbench.vocabulary.repair import repair_model
 
-    texts = [text for one in lists for text in (one.query, *one.candidates)]
     if base is None:
         return None
+    texts = [text for one in lists for text in (one.query, *one.candidates)]
     if not any(HAN_CHARACTER.search(text) for text in texts):
         raise ValueError("no text has Chinese characters, which the dictionary explains")
     if train is not None:
         texts += [*train["sentence_0"], *train["sentence_1"]]
-    return ZeroShot.with_dictionary(base, list(dict.fromkeys(texts)), dictionary, seed=seed)
+    texts, model = list(dict.fromkeys(texts)), load_cross_encoder(base, 512, seed)
+    repair_model(model, load_tokenizer(base), texts, "words", "dictionary", dictionary, seed)
+    return ZeroShot(model, base.head, texts)
 
 
 # Each builds a scorer from `train`, `lists`, `seed`, the model's `tokenizer`, its `base` and the

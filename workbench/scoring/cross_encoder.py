@@ -1,164 +1,22 @@
-"""Cross-encoders as scorers, and the backends that run them."""
+"""Cross-encoders as scorers: a model, and a base as it is before any training."""
 
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from workbench.data.pairs import Float32Array, TextPair
-from workbench.engine.packing import PairEncoder
-from workbench.models import (
-    ModelError,
-    ModelLocation,
-    check_model,
-    library_errors,
-    position_limit,
-)
+from workbench.models import ModelLocation, check_model, library_errors, position_limit
+from workbench.scoring.backends import CHECK_PAIRS, choose_backend, open_backend
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
-Run = Callable[[Sequence[TextPair]], Float32Array]
-
-ONNX = ("onnx", "onnx-int8")
-BACKENDS = ("predict", "torch-float32", "torch-bfloat16", *ONNX)
-CHECK_PAIRS = 256  # distinct pairs that a backend is checked on
 MIN_PAIRS_TO_CHECK = 2000  # checking all backends takes as long as scoring about this many pairs
 MIN_LENGTH = 8  # tokens of a pair; three or four are special
-MAX_INVERTED = 0.002  # share of pairwise orders
-MAX_SHIFT = 0.02  # of a probability
-
-
-class BackendError(ValueError):
-    """The backend does not exist or cannot run this model here; the message says why."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """How a backend compares with the library's own float32 on the same pairs."""
-
-    backend: str
-    passed: bool  # whether it may replace float32
-    swapped: float  # share of pairwise orders inverted or lost in a tie
-    shifted: float  # the largest change of a probability
-    logits: float  # the largest change of a logit
-    pairs_per_second: float  # of processor time, when those pairs are scored again
-
-    def __str__(self) -> str:
-        verdict = "passes" if self.passed else "fails"
-        return (
-            f"{self.backend} {verdict}: {self.swapped:.2%} of pairwise orders inverted, "
-            f"probabilities within {self.shifted:.4f}, {self.pairs_per_second:.0f} pairs/s"
-        )
-
-
-def inverted_share(exact: Float32Array, other: Float32Array) -> float:
-    """Share of the pairwise orders in `exact` that `other`, both of shape (n,), inverts or ties.
-
-    Without ties it is half of one minus Kendall's tau.
-    """
-    first, second = (np.sign(np.subtract.outer(scores, scores)) for scores in (exact, other))
-    ordered = first != 0
-    return float(np.mean(first[ordered] != second[ordered])) if ordered.any() else 0.0
-
-
-def check(name: str, exact: Float32Array, run: Run, pairs: Sequence[TextPair]) -> Check:
-    """Compare a backend with the exact logits of the same pairs, and time it."""
-    run(pairs)  # some kernels are compiled the first time a shape occurs
-    start = time.process_time()
-    found = run(pairs)
-    seconds = max(time.process_time() - start, 1e-9)
-    finite = bool(np.isfinite(found).all())
-    found = np.nan_to_num(found, posinf=0.0, neginf=0.0)  # JSON has no NaN
-    before, after = (1 / (1 + np.exp(-np.clip(logits, -80, 80))) for logits in (exact, found))
-    shifted, inverted = float(np.abs(after - before).max()), inverted_share(exact, found)
-    passed = finite and inverted <= MAX_INVERTED and shifted <= MAX_SHIFT
-    furthest = float(np.abs(found - exact).max())
-    return Check(name, passed, inverted, shifted, furthest, len(pairs) / seconds)
-
-
-def pair_encoder(model: "CrossEncoder") -> PairEncoder:
-    """The encoder of a model's pairs, by its tokenizer; cut at its length."""
-    tokenizer = model.tokenizer
-    if not tokenizer.is_fast:
-        raise ModelError(f"it needs a fast tokenizer, not {type(tokenizer).__name__}")
-    typed = "token_type_ids" in tokenizer.model_input_names
-    longest, side = tokenizer.model_max_length, tokenizer.truncation_side
-    return PairEncoder(tokenizer.backend_tokenizer, longest, typed, side)
-
-
-def open_backend(
-    name: str, model: "CrossEncoder", batch_size: int = 64, folder: Path | None = None
-) -> Run:
-    """A function from pairs to their logits, float32 of shape (n,), by one of `BACKENDS`.
-
-    `predict` is the library's own way and runs every model; `torch-` runs a plain BERT with the
-    weights that `model` has now; `onnx` runs what was exported into the model's `folder`.
-
-    Raises:
-        BackendError: there is no such backend, or it cannot run this model.
-    """
-    if name not in BACKENDS:
-        raise BackendError(f"backend {name!r} is none of auto, {', '.join(BACKENDS)}")
-    if name == "predict":
-        return lambda pairs: _predict(model, pairs, batch_size)
-    try:
-        if name in ONNX:
-            from workbench.scoring.export import OnnxModel
-
-            return OnnxModel(folder, name, model.tokenizer.model_max_length).score
-        import torch
-
-        from workbench.engine.forward import FastBert
-
-        inner: Any = model.model
-        dtype = torch.bfloat16 if name == "torch-bfloat16" else torch.float32
-        engine, encoder = FastBert(inner, dtype), pair_encoder(model)
-    except ValueError as error:
-        raise BackendError(f"backend {name!r}: {error}") from error
-    return lambda pairs: engine.score(encoder.encode(pairs))
-
-
-def _predict(model: "CrossEncoder", pairs: Sequence[TextPair], batch_size: int) -> Float32Array:
-    from torch.nn import Identity
-
-    logits = model.predict(
-        [*pairs], batch_size=batch_size, activation_fn=Identity(), show_progress_bar=False
-    )
-    return np.asarray(logits, dtype=np.float32).ravel()
-
-
-def choose_backend(
-    model: "CrossEncoder",
-    pairs: Sequence[TextPair],
-    batch_size: int = 64,
-    folder: Path | None = None,
-) -> tuple[Run, dict[str, Any]]:
-    """The fastest backend that ranks `pairs` as float32 does, and the record of the choice.
-
-    The record has `backend`, `asked`, `pairs`, one of `checks` for each backend that can run the
-    model, and in `left_out` why the others cannot.
-    """
-    runs = {"predict": open_backend("predict", model, batch_size)}
-    record: dict[str, Any] = {"backend": "predict", "asked": "auto", "pairs": len(pairs)}
-    exact = runs["predict"](pairs)
-    if not np.isfinite(exact).all():  # no reference; the caller reports such scores
-        return runs["predict"], record | {"checks": []}
-    checks, left_out = [check("predict", exact, runs["predict"], pairs)], dict[str, str]()
-    for name in BACKENDS[1:]:
-        try:
-            runs[name] = open_backend(name, model, batch_size, folder)
-        except BackendError as error:
-            left_out[name] = str(error)
-            continue
-        checks.append(check(name, exact, runs[name], pairs))
-    best = max((one for one in checks if one.passed), key=lambda one: one.pairs_per_second)
-    record |= {"checks": [asdict(one) for one in checks], "left_out": left_out}
-    return runs[best.backend], record | {"backend": best.backend}
+RARITY = 0.01  # the share of texts at which a token weighs half
 
 
 def load_cross_encoder(
@@ -290,3 +148,75 @@ def backends_used(scorers: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The backend record of each model among the scorers."""
     found = {name: getattr(scorer, "backend_record", None) for name, scorer in scorers.items()}
     return {name: dict(record) for name, record in found.items() if record}
+
+
+class ZeroShot:
+    """A base model as it is: its own score, or for a base without a head the cosine of two texts.
+
+    A text's vector is the weighted mean of its tokens' last hidden states. A token in a share p of
+    the texts has weight `RARITY / (RARITY + p)`: smooth inverse frequency (Arora et al.,
+    ICLR 2017), so that the words of every question do not decide. Without texts all weigh the same.
+
+    Args:
+        model: the base as loaded, with a repaired vocabulary perhaps.
+        head: whether it came with a trained head; see `ModelLocation`.
+        texts: to count tokens in, such as those of the training pairs.
+        batch_size: texts, or pairs, at once.
+    """
+
+    def __init__(
+        self, model: "CrossEncoder", head: bool, texts: Sequence[str] = (), batch_size: int = 64
+    ) -> None:
+        self.model, self.head, self.batch_size = model, head, batch_size
+        tokenizer: Any = model.tokenizer
+        self.weights = np.ones(len(tokenizer), dtype=np.float32)
+        if texts and not head:
+            counts = np.zeros(len(tokenizer))
+            for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]:
+                counts[np.unique(np.array(ids, dtype=np.int64))] += 1
+            weights = RARITY / (RARITY + np.maximum(counts, 0.5) / len(texts))
+            weights[tokenizer.all_special_ids] = 0
+            self.weights = weights.astype(np.float32)
+
+    @classmethod
+    def load(
+        cls, location: ModelLocation, max_length: int = 512, seed: int = 42, backend: str = "auto"
+    ) -> "ZeroShot | ModelScorer":
+        """The scorer of a base; one with a head is run by `backend`, see `ModelScorer`."""
+        if location.head:
+            return ModelScorer.load(location, max_length, seed=seed, backend=backend)
+        return cls(load_cross_encoder(location, max_length, seed), head=False)
+
+    def score(self, pairs: Sequence[TextPair]) -> Float32Array:
+        """Logits or cosines, float32 of shape (n,)."""
+        if self.head:
+            return ModelScorer(self.model, self.batch_size).score(pairs)
+        texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+        place = {text: number for number, text in enumerate(texts)}
+        vectors = self._vectors(texts)
+        left, right = ([place[pair[column]] for pair in pairs] for column in (0, 1))
+        return np.einsum("ij,ij->i", vectors[left], vectors[right]).astype(np.float32)
+
+    def _vectors(self, texts: Sequence[str]) -> Float32Array:
+        """Vectors of length one, shape (texts, width)."""
+        import torch
+
+        body: Any = self.model[0].model
+        body = body.base_model
+        found = np.empty((len(texts), body.config.hidden_size), dtype=np.float32)
+        order = np.argsort([len(text) for text in texts], kind="stable")
+        weights, was_training = torch.from_numpy(self.weights).to(body.device), body.training
+        body.eval()
+        with torch.inference_mode():
+            for start in range(0, len(texts), self.batch_size):
+                rows = order[start : start + self.batch_size]
+                some = [texts[row] for row in rows]
+                batch = self.model.tokenizer(
+                    some, padding=True, truncation=True, return_tensors="pt"
+                ).to(body.device)
+                states = body(**batch).last_hidden_state.float()
+                weight = weights[batch["input_ids"]] * batch["attention_mask"]
+                mean = (states * weight.unsqueeze(-1)).sum(1)
+                found[rows] = torch.nn.functional.normalize(mean, dim=-1).numpy(force=True)
+        body.train(was_training)
+        return found

@@ -1,62 +1,39 @@
-"""Export of a model to ONNX, and its logits by ONNX Runtime, without torch."""
+"""Export of a model to ONNX, compared with the original."""
 
-from collections.abc import Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.data.pairs import Float32Array, TextPair
+from workbench.data.pairs import TextPair, text_pairs
 from workbench.data.splits import SPLITS, DataError, read_split
-from workbench.engine.packing import Pack, PairEncoder, packs
-from workbench.files import display_path, read_json, refuse_links, replacing, sha256, write_text
-from workbench.machine import core_count, in_threads, quiet
-from workbench.models import (
-    ModelLocation,
-    is_language_model,
-    load_tokenizer,
-    position_limit,
-)
-from workbench.scoring.cross_encoder import (
+from workbench.files import refuse_links, replacing, sha256, write_text
+from workbench.machine import quiet
+from workbench.models import ModelLocation, load_tokenizer, position_limit
+from workbench.scoring.backends import (
     CHECK_PAIRS,
+    EXPORTED,
+    INPUTS,
+    TOKENIZER,
     Check,
+    ExportedError,
     check,
-    load_cross_encoder,
+    onnx_installed,
     open_backend,
     pair_encoder,
+    refuse_language_model,
 )
+from workbench.scoring.cross_encoder import load_cross_encoder
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
-EXPORTED = {  # by backend, in a model's folder: where sentence-transformers looks for ONNX
-    "onnx": "onnx/model.onnx",
-    "onnx-int8": "onnx/model_qint8.onnx",
-}
-TOKENIZER = "tokenizer.json"  # beside the ONNX files as the library reads it, options included
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-MAX_PADDING = 0.1  # of a block's tokens
-PACK_TOKENS = 2048  # so few that a layer's activations stay in the processor's cache
 MAX_LOGIT_CHANGE = 1e-3  # of a float32 logit, by another order of sums
-
-
-class ExportedError(ValueError):
-    """A model cannot be exported, or run from what was exported; the message says why."""
 
 
 class LogitsDifferError(RuntimeError):
     """The exported model computes something else than the original; it has been removed."""
-
-
-@contextmanager
-def onnx_installed() -> Iterator[None]:
-    """Within the block, say how to install what cannot be imported (`ExportedError`)."""
-    try:
-        yield
-    except ImportError as error:
-        install = "pip install '.[onnx]' in the project's folder"
-        raise ExportedError(f"ONNX needs {error.name}: {install}") from error
 
 
 def write_onnx(model: "CrossEncoder", folder: Path, int8: bool = False) -> Path:
@@ -82,7 +59,7 @@ def write_onnx(model: "CrossEncoder", folder: Path, int8: bool = False) -> Path:
 
     plain: Any = model.model
     names = [name for name in INPUTS if name in model.tokenizer.model_input_names]
-    _refuse_language_model(config := plain.config.to_dict())
+    refuse_language_model(config := plain.config.to_dict())
 
     class Logits(torch.nn.Module):
         """The model with its inputs in order and its logits alone as output."""
@@ -133,91 +110,6 @@ def write_onnx(model: "CrossEncoder", folder: Path, int8: bool = False) -> Path:
     return rounded
 
 
-def _refuse_language_model(config: Mapping[str, Any]) -> None:
-    if is_language_model(config):
-        raise ExportedError(
-            "a language model reads pairs through its chat template, which an ONNX file has not; "
-            "use 'predict'"
-        )
-
-
-class OnnxModel:
-    """A cross-encoder run by ONNX Runtime, without torch.
-
-    Args:
-        folder: the model's folder; None if it has none.
-        name: `onnx` or `onnx-int8`.
-        max_length: tokens of a pair, at most the model's own, which None stands for.
-        threads: how many packs are scored at a time; 0 for one a core.
-
-    Raises:
-        ExportedError: the model has not been exported as it is now, or there is no ONNX Runtime.
-    """
-
-    def __init__(
-        self,
-        folder: Path | None,
-        name: str = "onnx",
-        max_length: int | None = None,
-        threads: int = 0,
-    ) -> None:
-        if folder is None:
-            raise ExportedError("this model is in no folder")
-        file, shown = folder / EXPORTED[name], display_path(folder)
-        again = f"write it: workbench export {shown} --to {name}"
-        if not file.is_file():
-            config = folder / "config.json"
-            _refuse_language_model(read_json(config) if config.is_file() else {})
-            raise ExportedError(f"{shown} has no {EXPORTED[name]}; {again}")
-        with onnx_installed():
-            import onnxruntime
-        from tokenizers import Tokenizer
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        try:
-            providers = ["CPUExecutionProvider"]
-            self.session = onnxruntime.InferenceSession(str(file), options, providers=providers)
-            note: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
-            own = int(note.get("max_length", 512))
-        except Exception as error:  # the runtime has many kinds
-            reason = f"{shown}: {EXPORTED[name]} is damaged ({str(error)[:200]}); {again}"
-            raise ExportedError(reason) from error
-        self.names = [put.name for put in self.session.get_inputs()]
-        if unknown := [name for name in self.names if name not in INPUTS]:
-            raise ExportedError(f"{shown}: {EXPORTED[name]} takes {unknown[0]!r}; {again}")
-        tokenizer = folder / TOKENIZER
-        if note.get("tokenizer", "") not in ("", tokenizer.is_file() and sha256(tokenizer)):
-            raise ExportedError(f"{shown}: {TOKENIZER} has changed since the export; {again}")
-        self.threads, self.max_length = threads or core_count(), min(own, max_length or own)
-        typed, read = "token_type_ids" in self.names, file.with_name(TOKENIZER)
-        try:
-            tokens = Tokenizer.from_file(str(read if read.is_file() else tokenizer))
-        except Exception as error:  # of no kind that the library names
-            raise ExportedError(f"{shown}: {TOKENIZER} cannot be read: {error}") from error
-        self.encoder = PairEncoder(tokens, self.max_length, typed, note.get("side", "right"))
-
-    def score(self, pairs: Sequence[TextPair]) -> Float32Array:
-        """The logits, float32 of shape (n,)."""
-        encoded, scores = self.encoder.encode(pairs), np.empty(len(pairs), dtype=np.float32)
-
-        def score_pack(pack: Pack, _: Sized) -> None:
-            for block in pack.blocks:
-                mask = np.ones(block.shape) if block.mask is None else block.mask
-                every = {
-                    "input_ids": pack.ids[block.tokens].reshape(block.shape),
-                    "token_type_ids": pack.types[block.tokens].reshape(block.shape),
-                    "attention_mask": mask.astype(np.int64),
-                }
-                logits = self.session.run(None, {name: every[name] for name in self.names})[0]
-                scores[pack.rows[block.pairs]] = np.asarray(logits)[:, 0]
-
-        padded = "attention_mask" in self.names and encoded.pad is not None
-        padding = MAX_PADDING if padded else 0.0
-        in_threads(self.threads, score_pack, packs(encoded, PACK_TOKENS, max_padding=padding))
-        return scores
-
-
 def export_model(
     location: ModelLocation, to: str = "onnx", max_length: int | None = None
 ) -> tuple[Path, Check]:
@@ -264,9 +156,7 @@ def _pairs(location: ModelLocation) -> list[TextPair]:
     for split in reversed(SPLITS):
         with suppress(DataError):
             frame = read_split(location.path.parent, split)
-            if pairs := list(
-                dict.fromkeys(zip(frame["sentence_0"], frame["sentence_1"], strict=True))
-            ):
+            if pairs := list(dict.fromkeys(text_pairs(frame))):
                 return pairs[:CHECK_PAIRS]
     words, rng = sorted(load_tokenizer(location).get_vocab()), np.random.default_rng(0)
     texts = ["".join(rng.choice(words, 8)) for _ in range(2 * CHECK_PAIRS)]

@@ -42,9 +42,9 @@ from workbench.data.readers import (
 from workbench.files import display_path, project_path, sha256
 from workbench.machine import core_count, interrupts_held
 from workbench.models import find_model
+from workbench.scoring.backends import CHECK_PAIRS, EXPORTED, OnnxModel
 from workbench.scoring.baselines import Scorer
-from workbench.scoring.cross_encoder import CHECK_PAIRS, MIN_LENGTH, ONNX, ModelScorer
-from workbench.scoring.export import EXPORTED, OnnxModel
+from workbench.scoring.cross_encoder import MIN_LENGTH, ModelScorer
 
 LIST_FIELDS = ("candidates", "positive", "negative")
 PLAN, DONE = "_plan.json", "_done.json"
@@ -172,7 +172,7 @@ def open_scorer(request: ScoringRequest, backend: str, threads: int = 0) -> Scor
         ModelError, ExportedError, BackendError: there is no such model or backend here.
     """
     location = find_model(request.model)
-    if backend in ONNX:  # needs no torch
+    if backend in EXPORTED:  # needs no torch
         return OnnxModel(location.path, backend, request.max_length, threads)
     if threads:
         import torch
@@ -234,12 +234,9 @@ class PartWriter:
 def part_table(frame: pd.DataFrame, top_k: int = 0) -> pa.Table:
     """The rows of a part as they are written: all, or the best of each query by rank.
 
-    Rows without a score (NaN) have null there and say why in `problem`; with `top_k` they come
-    after the ranked ones of their query. Ties are ranked in the order of the file.
-
-    Args:
-        frame: a column for each field of `Row`, and `score`.
-        top_k: see `ScoringRequest`.
+    The frame has a column for each field of `Row`, and `score`. Rows without a score (NaN) have
+    null there and say why in `problem`; with `top_k` they come after the ranked ones of their
+    query. Ties are ranked in the order of the file.
     """
     frame = frame.rename(columns={"query": "sentence_0", "candidate": "sentence_1"})
     frame["problem"] = frame["problem"].replace("", None)
@@ -436,7 +433,7 @@ def _asked(request: ScoringRequest, backend: str) -> dict[str, Any]:
     if not file.is_file():
         next(request.rows())  # raises the error that says so
     names = ["*.safetensors", "*.json"]
-    names += [EXPORTED[backend], "onnx/*.json"] if backend in ONNX else []
+    names += [EXPORTED[backend], "onnx/*.json"] if backend in EXPORTED else []
     paths = sorted({path for name in names for path in model.glob(name)})
     return {
         **asdict(request),

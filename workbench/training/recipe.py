@@ -13,29 +13,15 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from workbench.machine import on_gpu, quick_in_bfloat16
+from workbench.training.losses import LOSSES, TAUGHT, check_arguments, check_loss
+
+KEPT_CHECKPOINTS = 2  # each holds the weights and two numbers a weight for the optimizer
+MIN_DEV = 50  # dev pairs of each class, or dev lists, from which a metric chooses a model
 
 
 def setting(default: Any, description: str, **limits: Any) -> Any:
     """A pydantic field with its help and the limits of its values, such as `ge=0`."""
     return Field(default, description=description, **limits)
-
-
-LOSSES = {  # name -> class of the library, and what it learns from
-    "bce": ("BinaryCrossEntropyLoss", "pairs"),
-    "mse": ("MSELoss", "pairs"),
-    "margin_mse": ("MarginMSELoss", "triples"),
-    "mnrl": ("MultipleNegativesRankingLoss", "positives"),
-    "cached_mnrl": ("CachedMultipleNegativesRankingLoss", "positives"),
-    "lambda": ("LambdaLoss", "lists"),
-    "listnet": ("ListNetLoss", "lists"),
-    "listmle": ("ListMLELoss", "lists"),
-    "plistmle": ("PListMLELoss", "lists"),
-    "ranknet": ("RankNetLoss", "lists"),
-    "adr_mse": ("ADRMSELoss", "lists"),
-}
-TAUGHT = ("mse", "margin_mse")  # losses that can learn a teacher's scores
-KEPT_CHECKPOINTS = 2  # each holds the weights and two numbers a weight for the optimizer
-MIN_DEV = 50  # dev pairs of each class, or dev lists, from which a metric chooses a model
 
 
 class Recipe(BaseModel):
@@ -119,8 +105,6 @@ class Recipe(BaseModel):
     @classmethod
     def _fits(cls, value: Any, info: ValidationInfo) -> Any:
         """What the library and the parameters above allow; the library is loaded only if needed."""
-        from workbench.training.losses import check_arguments, check_loss
-
         before = info.data
         if value and info.field_name == "trainer_arguments":
             check_arguments(value)

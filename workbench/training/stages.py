@@ -20,19 +20,18 @@ from workbench.files import display_path, read_json, write_json
 from workbench.machine import torch_threads
 from workbench.models import ModelLocation, find_model, load_tokenizer, read_lineage
 from workbench.ranking.uncertainty import sigmoid
-from workbench.run_folder import RunFolder, read_record, set_aside
-from workbench.scoring.cross_encoder import ModelScorer, load_cross_encoder
-from workbench.scoring.zero_shot import ZeroShot
+from workbench.run_folder import MADE_BY_TRAINING, RunFolder, read_record, set_aside
+from workbench.scoring.cross_encoder import ModelScorer, ZeroShot, load_cross_encoder
 from workbench.training.checkpoints import ResumeError, SnapshotCallback, save_model
-from workbench.training.log import TrainingLog
-from workbench.training.losses import (
+from workbench.training.examples import (
     check_training,
-    make_loss,
+    lexical_pairs,
     origin_of,
     stage_pairs,
-    stored_activation,
+    with_mined,
 )
-from workbench.training.mining import lexical_pairs, with_mined
+from workbench.training.log import TrainingLog
+from workbench.training.losses import make_loss, stored_activation
 from workbench.training.recipe import Recipe, read_stages
 from workbench.training.trainer import (
     CHECKPOINT_STEPS,
@@ -47,9 +46,6 @@ LEXICAL = "lexical warm-up"  # its name in the training log
 REQUEST = "asked.json"  # in the folder of checkpoints: what decides the result of the training
 PRECISION, THREADS = "precision used", "threads"  # decided by the machine; threads order the sums
 DEV_PAIRS = 1000  # the most dev pairs scored each time during training
-MADE_BY_TRAINING = (
-    *("model", "stages", "checkpoints", "training_log.jsonl", "evaluation", "snapshots"),
-)
 
 
 def fine_tune(
@@ -254,12 +250,10 @@ class Stage:
         return make_loss(self.recipe.loss, model, **self.recipe.loss_parameters)
 
     def trainer(self, model: CrossEncoder, loss: torch.nn.Module) -> ResumableTrainer:
-        """The library's trainer on the stage's pairs, made resumable.
+        """The library's trainer of the started model on the stage's pairs, made resumable.
 
-        Args:
-            model: from `start_model`; changed in place.
-            loss: of the library; the pairs become what it needs (see `losses`). Only
-                `BinaryCrossEntropyLoss` without options is computed by `speed: fast`.
+        The pairs become what the loss, of the library, needs. Only `BinaryCrossEntropyLoss` without
+        options is computed by `speed: fast`.
 
         Raises:
             DataError: the pairs do not have what the loss needs.

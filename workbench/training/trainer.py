@@ -37,17 +37,17 @@ from workbench.data.lists import CandidateError, CandidateList
 from workbench.data.pairs import text_pairs
 from workbench.data.readers import COLUMNS
 from workbench.data.splits import known_positives
-from workbench.engine.forward import unsupported
-from workbench.engine.gradients import BertGradients
+from workbench.engine.bert import BertGradients, unsupported
 from workbench.files import read_json, replacing, write_json
-from workbench.models import find_model
 from workbench.ranking.evaluation import rank_lists, split_scores
 from workbench.ranking.metrics import MAIN_METRIC, pair_metrics
-from workbench.scoring.cross_encoder import ModelScorer, pair_encoder
+from workbench.scoring.backends import pair_encoder
+from workbench.scoring.cross_encoder import ModelScorer
 from workbench.training import checkpoints
+from workbench.training.examples import find_teacher, origin_of, training_rows
 from workbench.training.log import TrainingLog
-from workbench.training.losses import known_scores, needs, origin_of, training_rows
-from workbench.training.recipe import LOSSES, MIN_DEV, TAUGHT, Recipe
+from workbench.training.losses import LOSSES, TAUGHT, needs
+from workbench.training.recipe import MIN_DEV, Recipe
 
 PROGRESS = "progress.json"  # in a checkpoint: what the library does not keep
 KEPT = ("pending", "total", "count", "best", "before")  # there, of the trainer
@@ -380,8 +380,8 @@ def make_trainer(
     loss = loss or BinaryCrossEntropyLoss(model)
     plain, needed = _is_plain(loss), needs(loss)
     taught = bool(recipe.teacher) and type(loss).__name__ in {LOSSES[name][0] for name in TAUGHT}
-    targets = _teacher_scores(train, recipe, log) if taught else None
-    rows, made = training_rows(train, needed, targets)
+    teacher = find_teacher(recipe, train, origin_of(log.path.parent)) if taught else None
+    rows, made = training_rows(train, needed, teacher and teacher())
     if recipe.lora_rank:
         checkpoints.add_lora(model, recipe)
     steps, precision = recipe.steps(len(rows)), recipe.resolved_precision()
@@ -421,7 +421,7 @@ def make_trainer(
     lists, positives = _dev_lists(dev, recipe, log), int((dev["label"] >= POSITIVE).sum())
     dev_rows = None  # the dev scores include the plain loss: the pairs are scored once, not twice
     if len(dev) and needed == "pairs" and not plain and not taught:
-        dev_rows = Dataset.from_pandas(dev[[*COLUMNS]], preserve_index=False)
+        dev_rows = Dataset.from_pandas(dev[COLUMNS], preserve_index=False)
     trainer = (FastTrainer if fast else ResumableTrainer)(
         model=model,
         args=arguments,
@@ -451,14 +451,6 @@ def constant_loss(pairs: pd.DataFrame) -> float:
     """The binary cross-entropy, in nats, of a model that answers the mean label to every pair."""
     mean = float(pairs["label"].mean())
     return float(entr([mean, 1 - mean]).sum())
-
-
-def _teacher_scores(train: pd.DataFrame, recipe: Recipe, log: TrainingLog) -> np.ndarray:
-    """What the teacher gives the training pairs."""
-    known = known_scores(recipe.teacher, train, origin_of(log.path.parent), recipe.seed)
-    if known is not None:
-        return known
-    return ModelScorer.load(find_model(recipe.teacher), recipe.max_length).score(text_pairs(train))
 
 
 def _embedding_rate(model: CrossEncoder, recipe: Recipe) -> dict[str, float]:

@@ -28,21 +28,18 @@ def best_binary(classes: ArrayLike, positive: ArrayLike) -> dict[str, float]:
     """The best `accuracy` and `roc_auc` (NaN where only one label is present) of any model.
 
     Every class gets its more frequent label. The best order of the classes is by falling share of
-    positives (the likelihood ratio order of Neyman and Pearson, 1933); a positive and a negative of
-    one class are tied and count one half.
+    positives (the likelihood ratio order of Neyman and Pearson, 1933).
 
     Args:
         classes: shape (n,); items with equal values look the same to the model.
         positive: bool, shape (n,).
     """
-    _, hits, misses = _counts(classes, positive)
-    accuracy = float(np.maximum(hits, misses).sum() / (hits + misses).sum())
-    if not hits.any() or not misses.any():
-        return {"accuracy": accuracy, "roc_auc": float("nan")}
-    order = np.argsort(-hits / (hits + misses), kind="stable")
-    hits, misses = hits[order], misses[order]
-    below = misses.sum() - np.cumsum(misses)
-    auc = float((hits * (below + misses / 2)).sum() / hits.sum() / misses.sum())
+    from sklearn.metrics import roc_auc_score
+
+    place, hits, misses = _counts(classes, positive)
+    accuracy, auc = float(np.maximum(hits, misses).sum() / len(place)), float("nan")
+    if hits.any() and misses.any():
+        auc = float(roc_auc_score(np.asarray(positive), (hits / (hits + misses))[place]))
     return {"accuracy": accuracy, "roc_auc": auc}
 
 
@@ -53,12 +50,7 @@ def best_ndcg(
 
     Each place of a tied block has the block's mean gain in expectation, so the best order is by
     falling mean gain (rearrangement inequality). A list without a relevant candidate has 0.
-
-    Args:
-        classes: shape (n,); candidates with equal values look the same to the model.
-        relevance: shape (n,), 0 or more.
-        k: the last rank that counts.
-        missed: the relevance of relevant texts that are not among the candidates.
+    Arguments are as for `best_binary`; `missed` is the relevance of texts not among the candidates.
     """
     gain = np.asarray(relevance, dtype=float)
     if not gain.any():
@@ -187,7 +179,7 @@ def learn_repairs(
     `pieces` is what `unknown_pieces` gave for the texts, if known.
     """
     found: dict[str, Repair | str] = {}
-    for how in REPAIRS[1:]:
+    for how in REPAIRS:
         try:
             found[how] = repair_vocabulary(tokenizer, texts, how, pieces)
         except ModelError as error:
@@ -204,15 +196,10 @@ def repair_outlook(
 ) -> dict[str, Any]:
     """What each choice of the parameter `vocabulary` would give, by its name.
 
-    Args:
-        pairs: all pairs in use, for the figures.
-        tokenizer: the base model's.
-        repairs: what `learn_repairs` gave for the texts of the train split.
-        lists: the ranking test, for its ceiling.
-        counts: what `count_tokens` gave for the texts of pairs and lists, if known.
-
-    Returns:
-        `readability`, `added` and `left_out` tokens; or `refused`, why there is no such repair.
+    That is `readability`, with `added` and `left_out` tokens; or `refused`, why there is no such
+    repair. The repairs are those that `learn_repairs` gave for the texts of the train split; the
+    figures are of all pairs, and of the ranking test. `counts` is what `count_tokens` gave for the
+    texts of both, if known.
     """
     texts = [*training_texts(pairs), *texts_of(lists)]
     counts = count_tokens(tokenizer, texts) if counts is None else counts
@@ -229,8 +216,7 @@ def repair_outlook(
 def vocabulary_verdict(outlook: Mapping[str, Any]) -> dict[str, str]:
     """`colour` (green, amber or red: see `RED` and `AMBER`), `why` and `action`, a sentence each.
 
-    Args:
-        outlook: what `repair_outlook` gave.
+    They follow from what `repair_outlook` gave.
     """
     own = outlook["keep"]
     found = {

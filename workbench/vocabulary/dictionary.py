@@ -9,7 +9,7 @@ import importlib.util
 import io
 import json
 import re
-from collections import Counter
+from collections import Counter, UserDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
@@ -50,28 +50,12 @@ STOP_WORD = re.compile(
 )
 
 
-class Glosses(Mapping[str, tuple[str, ...]]):
-    """A dictionary whose entries are taken apart when they are asked for.
-
-    Args:
-        entries: by word, its definitions as they stand in the file, names last.
-    """
-
-    def __init__(self, entries: Mapping[str, Sequence[str]]) -> None:
-        self.entries = entries
+class Glosses(UserDict[str, Sequence[str]]):
+    """The definitions of each word as they stand in the file, taken apart when asked for."""
 
     def __getitem__(self, word: str) -> tuple[str, ...]:
-        senses = [s for entry in self.entries[word] for g in entry.split("/") for s in _senses(g)]
+        senses = [s for entry in self.data[word] for g in entry.split("/") for s in _senses(g)]
         return tuple(dict.fromkeys(senses))[:MAX_SENSES]
-
-    def __contains__(self, word: object) -> bool:
-        return word in self.entries
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.entries)
-
-    def __len__(self) -> int:
-        return len(self.entries)
 
 
 @lru_cache(maxsize=2)
@@ -185,12 +169,9 @@ def segment(run: str, words: Iterable[str] | Mapping[str, Any]) -> list[str]:
 
 
 def words_in(texts: Iterable[str], dictionary: Dictionary, min_count: int = 1) -> list[str]:
-    """The words of two characters and more that the texts are made of, the most frequent first.
+    """The dictionary's words of two characters and more in texts, the most frequent first.
 
-    Args:
-        texts: normalized as the tokenizer does.
-        dictionary: which words there are.
-        min_count: words that occur less often are left out.
+    The texts are normalised as the tokenizer does; words below `min_count` are left out.
     """
     counts: Counter[str] = Counter()
     for text in texts:
@@ -209,13 +190,10 @@ def word_tokenizer(
     WordPiece's own longest match does the segmentation. Texts outside such runs are encoded as
     before. A character that is not known becomes one unknown token, its neighbours are read.
 
-    Args:
-        tokenizer: the base model's: WordPiece with BERT's normalizer and pre-tokenizer.
-        words: of two characters and more.
-        characters: to be known besides those of the words.
+    `characters` are to be known besides those of the words.
 
     Raises:
-        ModelError: the tokenizer is of another kind.
+        ModelError: the tokenizer is not WordPiece with BERT's normalizer and pre-tokenizer.
     """
     state = json.loads(tokenizer.to_str())
     kinds = [
@@ -250,23 +228,15 @@ def gloss_rows(
     seed: int = 42,
     own_share: float = 0.5,
 ) -> Float32Array:
-    """Embeddings of words from the base's embeddings of their glosses.
+    """Embeddings of words and characters from the base's embeddings of their glosses.
 
     A sense is the mean of its tokens without stop words, a word the mean of its senses, the n-th
     with weight 1/n. To that comes a random direction for each character, so that words with common
     characters stay alike and different words with one gloss stay apart. A word without a gloss
     starts at the mean of the matrix, with the direction of its characters alone.
 
-    Args:
-        matrix: the old embeddings, shape (tokens, width).
-        tokenizer: the base model's.
-        units: words and characters, also several times.
-        dictionary: their glosses.
-        seed: of the characters' directions.
-        own_share: length of that direction in mean distances of the old rows from their mean.
-
-    Returns:
-        Shape (len(units), width).
+    `matrix` has the old embeddings, shape (tokens, width), and the result shape (units, width).
+    `own_share` is the length of that direction in mean distances of the old rows from their mean.
     """
     centre = matrix.mean(axis=0)
     distance = float(np.linalg.norm(matrix - centre, axis=1).mean())

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
     from tokenizers import Tokenizer
 
-REPAIRS = ("keep", "unused", "extend", "words")
-STARTS = ("spectral", "random", "dictionary")
+REPAIRS = ("unused", "extend", "words")
 UNUSED = re.compile(r"\[unused\d+\]")
 WINDOW = 4  # tokens on each side that count as company
 
@@ -36,13 +35,7 @@ WINDOW = 4  # tokens on each side that count as company
 def random_rows(matrix: Float32Array, count: int, seed: int = 42) -> Float32Array:
     """Random directions around the mean of the old rows, as far from it as these are on average.
 
-    Args:
-        matrix: the old embeddings, shape (tokens, width).
-        count: rows to make.
-        seed: of the draws.
-
-    Returns:
-        Shape (count, width).
+    `matrix` has the old embeddings, shape (tokens, width); the result has shape (count, width).
     """
     centre, distance = _place(matrix)
     drawn = np.random.default_rng(seed).standard_normal((count, matrix.shape[1]))
@@ -63,15 +56,8 @@ def spectral_rows(
     the factors of the known tokens give the rotation onto their embeddings (Schoenemann, 1966). A
     token that the texts do not hold starts at random.
 
-    Args:
-        matrix: the old embeddings, shape (tokens, width).
-        tokenizer: the repaired one.
-        texts: training texts.
-        ids: numbers of the new tokens; rows of `matrix` under these numbers are ignored.
-        seed: of the factorisation and of random rows.
-
-    Returns:
-        Shape (len(ids), width).
+    `matrix` has the old embeddings, shape (tokens, width); its rows with the numbers `ids` of new
+    tokens of the repaired tokenizer are ignored. The result has shape (ids, width).
     """
     rows = random_rows(matrix, len(ids), seed)
     used, vectors = _company(tokenizer, texts, matrix.shape[1], seed)
@@ -131,20 +117,15 @@ def _company(
 class Repair:
     """A tokenizer that can read what the base model's could not.
 
-    Attributes:
-        how: `unused`, `extend` or `words`.
-        tokenizer: the repaired one; texts that the old one could read are encoded as before (with
-            `words`: texts outside runs of Chinese characters).
-        added: the new tokens, the most frequent first.
-        ids: their numbers, which are their rows in the embedding matrix.
-        left_out: tokens for which there was no slot, with their counts.
+    Texts that the old one could read are encoded as before (with `words`: texts outside runs of
+    Chinese characters).
     """
 
-    how: str
+    how: str  # `unused`, `extend` or `words`
     tokenizer: "Tokenizer"
-    added: tuple[str, ...]
-    ids: tuple[int, ...]
-    left_out: dict[str, int]
+    added: tuple[str, ...]  # the new tokens, the most frequent first
+    ids: tuple[int, ...]  # their numbers, which are their rows in the embedding matrix
+    left_out: dict[str, int]  # tokens for which there was no slot, with their counts
 
     def record(self) -> dict[str, Any]:
         """What lineage and model card keep."""
@@ -182,8 +163,8 @@ def repair_vocabulary(
         ModelError: the tokenizer is not WordPiece, there is no dictionary for `words`, or `how` is
             none of the three.
     """
-    if how not in REPAIRS[1:]:
-        raise ModelError(f"vocabulary {how!r} is none of {', '.join(REPAIRS)}")
+    if how not in REPAIRS:
+        raise ModelError(f"vocabulary {how!r} is none of keep, {', '.join(REPAIRS)}")
     if how == "words":
         dictionary = read_dictionary() if dictionary is None else dictionary
         return _with_words(tokenizer, list(dict.fromkeys(texts)), dictionary)
@@ -246,7 +227,7 @@ def repair_model(
     dictionary: str = "",
     seed: int = 42,
 ) -> dict[str, Any]:
-    """Repair a model's vocabulary in place.
+    """Repair a model's vocabulary in place; what lineage and model card keep of it is returned.
 
     Args:
         model: as loaded from the base.
@@ -257,12 +238,11 @@ def repair_model(
         dictionary: see `read_dictionary`; read if `how` or `start` need it.
         seed: of the embeddings.
 
-    Returns:
-        What lineage and model card keep of it.
-
     Raises:
         ModelError: the vocabulary cannot be repaired, or there is no dictionary.
     """
+    import torch
+
     glosses = _glosses(how, start, dictionary)
     made = repair_vocabulary(tokenizer, texts, how, dictionary=glosses)
     body: Any = model[0].model
@@ -278,47 +258,23 @@ def repair_model(
         rows = gloss_rows(matrix, tokenizer, units, glosses, seed)
     else:
         rows = random_rows(matrix, len(made.ids), seed)
-    apply_repair(model, made, rows)
-    return record
-
-
-def apply_repair(model: "CrossEncoder", repair: Repair, rows: np.ndarray) -> None:
-    """Put the repaired tokenizer and the embeddings of its new tokens into a model, in place.
-
-    Args:
-        model: as loaded from the base.
-        repair: made for this model's tokenizer.
-        rows: the first embeddings of the new tokens, shape (tokens added, width).
-
-    Raises:
-        ModelError: the rows fit neither the repair nor the model.
-    """
-    import torch
-
-    body: Any = model[0].model
-    matrix = body.get_input_embeddings().weight
-    if rows.shape != (len(repair.added), matrix.shape[1]):
-        raise ModelError(
-            f"{rows.shape} embedding values for {len(repair.added)} new tokens in a model of "
-            f"width {matrix.shape[1]}"
-        )
-    if not repair.added:
-        return
-    needed = max(repair.ids) + 1
-    if needed > len(matrix):
+    if not made.added:
+        return record
+    if (needed := max(made.ids) + 1) > len(matrix):
         body.resize_token_embeddings(needed, mean_resizing=False)
-        matrix = body.get_input_embeddings().weight
+    weight = body.get_input_embeddings().weight
     with torch.no_grad():
-        matrix[torch.tensor(repair.ids)] = torch.as_tensor(rows, dtype=matrix.dtype)
-    if repair.how == "words":  # the base's own class would put back BERT's pre-tokenizer
+        weight[torch.tensor(made.ids)] = torch.as_tensor(rows, dtype=weight.dtype)
+    if how == "words":  # the base's own class would put back BERT's pre-tokenizer
         from transformers import PreTrainedTokenizerFast
 
         old, module = model.tokenizer, model[0]
         module.processor = PreTrainedTokenizerFast(  # type: ignore[assignment]
-            tokenizer_object=repair.tokenizer,
+            tokenizer_object=made.tokenizer,
             model_max_length=old.model_max_length,
             model_input_names=old.model_input_names,
             **old.special_tokens_map,
         )
     else:
-        model.tokenizer._tokenizer = repair.tokenizer
+        model.tokenizer._tokenizer = made.tokenizer
+    return record

@@ -3,25 +3,38 @@
 Products run over one row of tokens with hardly any padding; query, key and value are one product;
 after them, the last layer is computed for the first token of each pair, the only one that is used.
 Each thread has its own packs: torch's splitting of small products leaves threads waiting.
+Gradients are taken of the same sums, each thread with a share of the batch.
 """
 
+import sys
 from collections.abc import Callable, Sequence, Sized
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import embedding, layer_norm, linear, scaled_dot_product_attention
+from torch.nn.functional import (
+    binary_cross_entropy_with_logits,
+    embedding,
+    layer_norm,
+    linear,
+    scaled_dot_product_attention,
+)
 
-from workbench.engine.packing import Block, EncodedPairs, Pack, packs, round_up
-from workbench.machine import in_threads, torch_threads
+from workbench.engine.packing import Block, EncodedPairs, IntArray, Pack, packs, round_up
+from workbench.machine import in_threads, interrupts_held, torch_threads
 
 MAX_PADDING = 0.02  # of a block's tokens: lengths of many pairs, sorted, differ little
+BATCH_PADDING = 0.1  # the same in training: a batch has few pairs of one length
 PACK_TOKENS = 1920  # calls cost little, and activations stay in the cache
 MIN_TOKENS = 128  # for a thread; with fewer its products are no faster
+MIN_SHARE_TOKENS = 100  # each share makes a gradient of every weight, to be summed up
 GPU_TOKENS = 2**16
 MAX_CACHED_BLOCK = 2**25 - 2**13  # bytes: the largest block that glibc learns from
+RANDOM_VALUES = 2**16  # of a random number for dropout
 
 Drop = Callable[[Tensor, float], Tensor]
 
@@ -62,12 +75,9 @@ class Affine(NamedTuple):
 
 
 class Weights:
-    """All weights of a BERT with one output, as `leaves`.
+    """All weights of a BERT with one output, as `leaves`; those of products have the `dtype`.
 
-    Args:
-        model: not `unsupported`.
-        dtype: of the layers' products, `torch.float32` or `torch.bfloat16`.
-        tokens: the token embeddings, if not the model's; ids of packs are places in it.
+    Ids of packs are places in `tokens`, if these are not the model's own embeddings.
     """
 
     def __init__(self, model: Any, dtype: torch.dtype, tokens: Tensor | None = None) -> None:
@@ -188,9 +198,8 @@ def unsupported(model: nn.Module) -> str:
 class FastBert:
     """Scores encoded pairs with the weights that a BERT has now.
 
-    Args:
-        model: its weights may be shared or copied: after a step of training, make another.
-        dtype: of the products with weights, `torch.float32` or `torch.bfloat16`.
+    They are shared or copied, for products of the `dtype` float32 or bfloat16: after a step of
+    training, make another.
 
     Raises:
         ValueError: the model is `unsupported`.
@@ -227,3 +236,103 @@ def keep_freed_memory() -> None:
     the next one, but adapts to the largest block freed so far, up to 32 MiB.
     """
     torch.empty(MAX_CACHED_BLOCK, dtype=torch.uint8)
+
+
+class Dropout:
+    """Dropout with its own generator; the same seed gives the same zeros."""
+
+    def __init__(self, seed: Sequence[int]) -> None:
+        state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
+        self.generator = torch.Generator().manual_seed(int(state))
+
+    def __call__(self, x: Tensor, rate: float) -> Tensor:
+        """`x` with a random share `rate` of it zero and the rest scaled to keep the mean."""
+        dropped = round(rate * RANDOM_VALUES)
+        if not dropped:
+            return x
+        count = x.numel()
+        random = torch.empty(-(-count // 4), dtype=torch.int64)  # each is four 16-bit numbers
+        random.random_(-(2**63), None, generator=self.generator)
+        kept = random.view(torch.int16)[:count].view(x.shape) >= dropped - RANDOM_VALUES // 2
+        return x * kept.to(x.dtype).mul_(RANDOM_VALUES / (RANDOM_VALUES - dropped))
+
+
+def shares(pairs: EncodedPairs, most: int, rounded: bool) -> list[Pack]:
+    """A batch cut into at most `most` packs of about as many tokens each.
+
+    `rounded` leaves few different sizes: in bfloat16 torch keeps a kernel of 20 MB for each.
+    """
+    order = pairs.longest_first()
+    enough = int(pairs.lengths.sum()) // MIN_SHARE_TOKENS
+    count = max(1, min(most, len(order), enough))
+    return [  # the pairs, sorted by length, are dealt out in turn
+        next(packs(pairs, sys.maxsize, order[number::count], BATCH_PADDING, rounded))
+        for number in range(count)
+    ]
+
+
+class BertGradients:
+    """Computes a step's gradients into `.grad` of what is `learned`, a list of parameters.
+
+    Its first is `tokens`, the embeddings of `token_ids`, of shape (n, width), which are learned in
+    place of the model's whole matrix: the gradient of the others is always zero, and AdamW without
+    weight decay does not move them. Weights are rounded to bfloat16 once a step, and the float32
+    ones are updated.
+
+    Args:
+        model: not `unsupported`, on the CPU.
+        token_ids: those that occur in the training pairs, shape (n,).
+        dtype: of the products with weights, `torch.float32` or `torch.bfloat16`.
+    """
+
+    def __init__(self, model: Any, token_ids: IntArray, dtype: torch.dtype) -> None:
+        keep_freed_memory()
+        self.matrix: Tensor = model.bert.embeddings.word_embeddings.weight
+        self.token_ids = torch.from_numpy(token_ids)
+        self.places = np.zeros(len(self.matrix), dtype=np.int64)
+        self.places[token_ids] = np.arange(len(token_ids))
+        self.tokens = nn.Parameter(self.matrix.detach()[self.token_ids])
+        self.weights = Weights(model, dtype, self.tokens)
+        self.learned = [master for leaf in self.weights.leaves for master in leaf.masters]
+        self.threads = torch.get_num_threads()
+        self.pool = ThreadPoolExecutor(self.threads)
+
+    @torch.no_grad()
+    def read(self) -> None:
+        """Set `tokens` from the model, after its weights were loaded."""
+        self.tokens.copy_(self.matrix[self.token_ids])
+
+    @torch.no_grad()
+    def write_back(self) -> None:
+        """Set the model's embeddings from `tokens`."""
+        self.matrix[self.token_ids] = self.tokens
+
+    def step(self, pairs: EncodedPairs, labels: Tensor, seed: Sequence[int]) -> Tensor:
+        """The loss, a scalar, of a batch with labels of shape (n,); sets `.grad` of the learned.
+
+        The same seed of the dropout, with as many threads, gives the same gradients again.
+        """
+        leaves = self.weights.leaves
+        for leaf in leaves:
+            leaf.refresh()
+
+        def gradients(number: int, pack: Pack) -> tuple[Tensor, tuple[Tensor, ...]]:
+            pack = replace(pack, ids=self.places[pack.ids])
+            loss = binary_cross_entropy_with_logits(
+                self.weights.logits(pack, Dropout([*seed, number])),
+                labels[pack.rows].float(),
+                reduction="sum",
+            )
+            loss = loss / len(labels)
+            return loss.detach(), torch.autograd.grad(loss, [leaf.value for leaf in leaves])
+
+        own = shares(pairs, self.threads, rounded=self.weights.dtype == torch.bfloat16)
+        with torch_threads(1), interrupts_held():
+            losses, found = zip(*self.pool.map(gradients, range(len(own)), own), strict=True)
+        for leaf, first, *others in zip(leaves, *found, strict=True):
+            total = first.float()
+            for gradient in others:
+                total += gradient
+            for master, part in zip(leaf.masters, total.split(leaf.sizes), strict=True):
+                master.grad = part
+        return torch.stack(losses).sum()

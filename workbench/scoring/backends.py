@@ -1,0 +1,260 @@
+"""Ways to run a cross-encoder, and the choice among them: each gives the logits of text pairs."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from workbench.data.pairs import Float32Array, TextPair
+from workbench.engine.packing import Pack, PairEncoder, packs
+from workbench.files import display_path, read_json, sha256
+from workbench.machine import core_count, in_threads
+from workbench.models import ModelError, is_language_model
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
+
+Run = Callable[[Sequence[TextPair]], Float32Array]
+
+EXPORTED = {  # by backend, in a model's folder: where sentence-transformers looks for ONNX
+    "onnx": "onnx/model.onnx",
+    "onnx-int8": "onnx/model_qint8.onnx",
+}
+BACKENDS = ("predict", "torch-float32", "torch-bfloat16", *EXPORTED)
+TOKENIZER = "tokenizer.json"  # beside the ONNX files as the library reads it, options included
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+MAX_PADDING = 0.1  # of a block's tokens
+PACK_TOKENS = 2048  # so few that a layer's activations stay in the processor's cache
+CHECK_PAIRS = 256  # distinct pairs that a backend is checked on
+MAX_INVERTED = 0.002  # share of pairwise orders
+MAX_SHIFT = 0.02  # of a probability
+
+
+class BackendError(ValueError):
+    """The backend does not exist or cannot run this model here; the message says why."""
+
+
+class ExportedError(ValueError):
+    """A model cannot be exported, or run from what was exported; the message says why."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """How a backend compares with the library's own float32 on the same pairs."""
+
+    backend: str
+    passed: bool  # whether it may replace float32
+    swapped: float  # share of pairwise orders inverted or lost in a tie
+    shifted: float  # the largest change of a probability
+    logits: float  # the largest change of a logit
+    pairs_per_second: float  # of processor time, when those pairs are scored again
+
+    def __str__(self) -> str:
+        verdict = "passes" if self.passed else "fails"
+        return (
+            f"{self.backend} {verdict}: {self.swapped:.2%} of pairwise orders inverted, "
+            f"probabilities within {self.shifted:.4f}, {self.pairs_per_second:.0f} pairs/s"
+        )
+
+
+def inverted_share(exact: Float32Array, other: Float32Array) -> float:
+    """Share of the pairwise orders in `exact` that `other`, both of shape (n,), inverts or ties.
+
+    Without ties it is half of one minus Kendall's tau.
+    """
+    first, second = (np.sign(np.subtract.outer(scores, scores)) for scores in (exact, other))
+    ordered = first != 0
+    return float(np.mean(first[ordered] != second[ordered])) if ordered.any() else 0.0
+
+
+def check(name: str, exact: Float32Array, run: Run, pairs: Sequence[TextPair]) -> Check:
+    """Compare a backend with the exact logits of the same pairs, and time it."""
+    run(pairs)  # some kernels are compiled the first time a shape occurs
+    start = time.process_time()
+    found = run(pairs)
+    seconds = max(time.process_time() - start, 1e-9)
+    finite = bool(np.isfinite(found).all())
+    found = np.nan_to_num(found, posinf=0.0, neginf=0.0)  # JSON has no NaN
+    before, after = (1 / (1 + np.exp(-np.clip(logits, -80, 80))) for logits in (exact, found))
+    shifted, inverted = float(np.abs(after - before).max()), inverted_share(exact, found)
+    passed = finite and inverted <= MAX_INVERTED and shifted <= MAX_SHIFT
+    furthest = float(np.abs(found - exact).max())
+    return Check(name, passed, inverted, shifted, furthest, len(pairs) / seconds)
+
+
+def pair_encoder(model: "CrossEncoder") -> PairEncoder:
+    """The encoder of a model's pairs, by its tokenizer; cut at its length."""
+    tokenizer = model.tokenizer
+    if not tokenizer.is_fast:
+        raise ModelError(f"it needs a fast tokenizer, not {type(tokenizer).__name__}")
+    typed = "token_type_ids" in tokenizer.model_input_names
+    longest, side = tokenizer.model_max_length, tokenizer.truncation_side
+    return PairEncoder(tokenizer.backend_tokenizer, longest, typed, side)
+
+
+def open_backend(
+    name: str, model: "CrossEncoder", batch_size: int = 64, folder: Path | None = None
+) -> Run:
+    """A function from pairs to their logits, float32 of shape (n,), by one of `BACKENDS`.
+
+    `predict` is the library's own way and runs every model; `torch-` runs a plain BERT with the
+    weights that `model` has now; `onnx` runs what was exported into the model's `folder`.
+
+    Raises:
+        BackendError: there is no such backend, or it cannot run this model.
+    """
+    if name not in BACKENDS:
+        raise BackendError(f"backend {name!r} is none of auto, {', '.join(BACKENDS)}")
+    if name == "predict":
+        return lambda pairs: _predict(model, pairs, batch_size)
+    try:
+        if name in EXPORTED:
+            return OnnxModel(folder, name, model.tokenizer.model_max_length).score
+        import torch
+
+        from workbench.engine.bert import FastBert
+
+        inner: Any = model.model
+        dtype = torch.bfloat16 if name == "torch-bfloat16" else torch.float32
+        engine, encoder = FastBert(inner, dtype), pair_encoder(model)
+    except ValueError as error:
+        raise BackendError(f"backend {name!r}: {error}") from error
+    return lambda pairs: engine.score(encoder.encode(pairs))
+
+
+def _predict(model: "CrossEncoder", pairs: Sequence[TextPair], batch_size: int) -> Float32Array:
+    from torch.nn import Identity
+
+    logits = model.predict(
+        [*pairs], batch_size=batch_size, activation_fn=Identity(), show_progress_bar=False
+    )
+    return np.asarray(logits, dtype=np.float32).ravel()
+
+
+def choose_backend(
+    model: "CrossEncoder",
+    pairs: Sequence[TextPair],
+    batch_size: int = 64,
+    folder: Path | None = None,
+) -> tuple[Run, dict[str, Any]]:
+    """The fastest backend that ranks `pairs` as float32 does, and the record of the choice.
+
+    The record has `backend`, `asked`, `pairs`, one of `checks` for each backend that can run the
+    model, and in `left_out` why the others cannot.
+    """
+    runs = {"predict": open_backend("predict", model, batch_size)}
+    record: dict[str, Any] = {"backend": "predict", "asked": "auto", "pairs": len(pairs)}
+    exact = runs["predict"](pairs)
+    if not np.isfinite(exact).all():  # no reference; the caller reports such scores
+        return runs["predict"], record | {"checks": []}
+    checks, left_out = [check("predict", exact, runs["predict"], pairs)], dict[str, str]()
+    for name in BACKENDS[1:]:
+        try:
+            runs[name] = open_backend(name, model, batch_size, folder)
+        except BackendError as error:
+            left_out[name] = str(error)
+            continue
+        checks.append(check(name, exact, runs[name], pairs))
+    best = max((one for one in checks if one.passed), key=lambda one: one.pairs_per_second)
+    record |= {"checks": [asdict(one) for one in checks], "left_out": left_out}
+    return runs[best.backend], record | {"backend": best.backend}
+
+
+@contextmanager
+def onnx_installed() -> Iterator[None]:
+    """Within the block, say how to install what cannot be imported (`ExportedError`)."""
+    try:
+        yield
+    except ImportError as error:
+        install = "pip install '.[onnx]' in the project's folder"
+        raise ExportedError(f"ONNX needs {error.name}: {install}") from error
+
+
+def refuse_language_model(config: Mapping[str, Any]) -> None:
+    """Refuse (`ExportedError`) what needs more than an ONNX file."""
+    if is_language_model(config):
+        raise ExportedError(
+            "a language model reads pairs through its chat template, which an ONNX file has not; "
+            "use 'predict'"
+        )
+
+
+class OnnxModel:
+    """A cross-encoder run by ONNX Runtime, without torch.
+
+    Args:
+        folder: the model's folder; None if it has none.
+        name: `onnx` or `onnx-int8`.
+        max_length: tokens of a pair, at most the model's own, which None stands for.
+        threads: how many packs are scored at a time; 0 for one a core.
+
+    Raises:
+        ExportedError: the model has not been exported as it is now, or there is no ONNX Runtime.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        name: str = "onnx",
+        max_length: int | None = None,
+        threads: int = 0,
+    ) -> None:
+        if folder is None:
+            raise ExportedError("this model is in no folder")
+        file, shown = folder / EXPORTED[name], display_path(folder)
+        again = f"write it: workbench export {shown} --to {name}"
+        if not file.is_file():
+            config = folder / "config.json"
+            refuse_language_model(read_json(config) if config.is_file() else {})
+            raise ExportedError(f"{shown} has no {EXPORTED[name]}; {again}")
+        with onnx_installed():
+            import onnxruntime
+        from tokenizers import Tokenizer
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        try:
+            providers = ["CPUExecutionProvider"]
+            self.session = onnxruntime.InferenceSession(str(file), options, providers=providers)
+            note: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
+            own = int(note.get("max_length", 512))
+        except Exception as error:  # the runtime has many kinds
+            reason = f"{shown}: {EXPORTED[name]} is damaged ({str(error)[:200]}); {again}"
+            raise ExportedError(reason) from error
+        self.names = [put.name for put in self.session.get_inputs()]
+        if unknown := [name for name in self.names if name not in INPUTS]:
+            raise ExportedError(f"{shown}: {EXPORTED[name]} takes {unknown[0]!r}; {again}")
+        tokenizer = folder / TOKENIZER
+        if note.get("tokenizer", "") not in ("", tokenizer.is_file() and sha256(tokenizer)):
+            raise ExportedError(f"{shown}: {TOKENIZER} has changed since the export; {again}")
+        self.threads, self.max_length = threads or core_count(), min(own, max_length or own)
+        typed, read = "token_type_ids" in self.names, file.with_name(TOKENIZER)
+        try:
+            tokens = Tokenizer.from_file(str(read if read.is_file() else tokenizer))
+        except Exception as error:  # of no kind that the library names
+            raise ExportedError(f"{shown}: {TOKENIZER} cannot be read: {error}") from error
+        self.encoder = PairEncoder(tokens, self.max_length, typed, note.get("side", "right"))
+
+    def score(self, pairs: Sequence[TextPair]) -> Float32Array:
+        """The logits, float32 of shape (n,)."""
+        encoded, scores = self.encoder.encode(pairs), np.empty(len(pairs), dtype=np.float32)
+
+        def score_pack(pack: Pack, _: Sized) -> None:
+            for block in pack.blocks:
+                mask = np.ones(block.shape) if block.mask is None else block.mask
+                every = {
+                    "input_ids": pack.ids[block.tokens].reshape(block.shape),
+                    "token_type_ids": pack.types[block.tokens].reshape(block.shape),
+                    "attention_mask": mask.astype(np.int64),
+                }
+                logits = self.session.run(None, {name: every[name] for name in self.names})[0]
+                scores[pack.rows[block.pairs]] = np.asarray(logits)[:, 0]
+
+        padded = "attention_mask" in self.names and encoded.pad is not None
+        padding = MAX_PADDING if padded else 0.0
+        in_threads(self.threads, score_pack, packs(encoded, PACK_TOKENS, max_padding=padding))
+        return scores
