@@ -1,5 +1,6 @@
 """Shared fixtures: a tiny random cross-encoder, a few pairs, and the four notebooks run once."""
 
+import gzip
 import importlib.util
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -18,9 +20,12 @@ import psutil
 import pytest
 from filelock import FileLock
 from hypothesis import settings
+from safetensors.numpy import load_file, save_file
 
 from tests.benchmarks.tiny import CHARACTERS, write_tiny_model
+from workbench.files import read_json, write_json
 from workbench.machine import core_count
+from workbench.training.log import TrainingLog
 
 __all__ = ["CHARACTERS", "ROOT"]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -82,10 +87,52 @@ def vector_model(once):
     return once("vectors", make)
 
 
+def labelled(*rows):
+    """Rows of two texts and a label as a data frame of pairs."""
+    return pd.DataFrame(rows, columns=["sentence_0", "sentence_1", "label"])
+
+
+def write_table(frame, path):
+    """Write a data frame as the file that the suffixes of a path ask for; returns the path."""
+    plain = path.with_suffix("") if path.suffix == ".gz" else path
+    if plain.suffix == ".parquet":
+        frame.to_parquet(plain, index=False)
+    elif plain.suffix == ".jsonl":
+        frame.to_json(plain, orient="records", lines=True, force_ascii=False)
+    else:
+        frame.to_csv(plain, index=False, sep="\t" if plain.suffix == ".tsv" else ",")
+    if plain != path:
+        path.write_bytes(gzip.compress(plain.read_bytes()))
+    return path
+
+
+def rewritten(source, folder, change):
+    """A copy of a model folder whose config and weights `change` has altered."""
+    shutil.copytree(source, folder)
+    config, weights = read_json(folder / "config.json"), load_file(folder / "model.safetensors")
+    change(config, weights)
+    write_json(folder / "config.json", config)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@contextmanager
+def interrupted_at(step, stage="stage 1", error=KeyboardInterrupt):
+    """Within the block a training ends in `error` once its log has a row of that step or later."""
+
+    def append(self, row, plain=TrainingLog.append):
+        plain(self, row)
+        if self.stage == stage and row["step"] >= step:
+            raise error
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingLog, "append", append)
+        with pytest.raises(error):
+            yield
+
+
 def sharpen(folder):
     """Make a model's weights larger, so that it tells texts apart."""
-    from safetensors.numpy import load_file, save_file
-
     weights = load_file(folder / "model.safetensors")
     larger = {name: value * 6 if value.ndim == 2 else value for name, value in weights.items()}
     save_file(larger, folder / "model.safetensors", metadata={"format": "pt"})

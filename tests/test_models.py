@@ -10,6 +10,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors.numpy import load_file, save_file
 
 from tests.benchmarks.tiny import KINDS, write_tiny_kind
+from tests.conftest import rewritten
 from workbench.files import read_json, write_json
 from workbench.models import (
     BUNDLED_MODEL,
@@ -112,16 +113,6 @@ def test_a_cached_hub_model_is_loaded_with_its_commit(tiny_model, tmp_path, monk
     assert "from the Hub" in str(found)
 
 
-def rewritten(source, folder, change):
-    """A copy of a model whose config and weights `change` has altered."""
-    shutil.copytree(source, folder)
-    config, weights = read_json(folder / "config.json"), load_file(folder / "model.safetensors")
-    change(config, weights)
-    write_json(folder / "config.json", config)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return str(folder)
-
-
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -150,7 +141,7 @@ def test_weights_that_do_not_fit_are_refused(tiny_model, tmp_path, change, reaso
     for path in (tmp_path / "model").glob("tokenizer_config.json"):
         write_json(path, read_json(path) | {"model_input_names": ["input_ids", "token_type_ids"]})
     with pytest.raises(ModelError, match=reason):
-        load_cross_encoder(find_model(folder))
+        load_cross_encoder(find_model(str(folder)))
 
 
 @pytest.mark.parametrize(

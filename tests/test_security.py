@@ -5,8 +5,8 @@ import shutil
 from html.parser import HTMLParser
 
 import pytest
-from safetensors.numpy import load_file, save_file
 
+from tests.conftest import rewritten
 from workbench.cli import main
 from workbench.files import PathError, refuse_links, write_json
 from workbench.models import ModelError, find_model
@@ -173,19 +173,6 @@ def test_runs_are_not_removed_elsewhere(tmp_path, capsys):
     assert "is no run folder in" in capsys.readouterr().err
 
 
-def edit_model(source, folder, change):
-    """A copy of a model whose config and weights `change` has altered."""
-    shutil.copytree(source, folder)
-    config, weights = (
-        json.loads((folder / "config.json").read_text()),
-        load_file(folder / "model.safetensors"),
-    )
-    change(config, weights)
-    write_json(folder / "config.json", config)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
-
-
 PART = "bert.encoder.layer.0.attention.self.query.weight"
 MISSING = {
     "a tensor renamed": lambda c, w: w.update(other=w.pop(PART)),
@@ -199,7 +186,7 @@ MISSING = {
 
 @pytest.mark.parametrize("change", MISSING.values(), ids=MISSING)
 def test_missing_weights_are_refused_and_not_random(tiny_model, tmp_path, change):
-    folder = edit_model(tiny_model, tmp_path / "model", change)
+    folder = rewritten(tiny_model, tmp_path / "model", change)
     with pytest.raises(ModelError, match="weights"):
         load_cross_encoder(find_model(str(folder)))
 
@@ -209,7 +196,7 @@ def test_a_missing_head_or_pooler_is_a_new_one(tiny_model, tmp_path):
         for name in [name for name in weights if "pooler" in name or name.startswith("classifier")]:
             del weights[name]
 
-    folder = edit_model(tiny_model, tmp_path / "model", change)
+    folder = rewritten(tiny_model, tmp_path / "model", change)
     first, second = (
         load_cross_encoder(find_model(str(folder))).predict([("a", "b")]) for _ in range(2)
     )
@@ -226,7 +213,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("change", REFUSED.values(), ids=REFUSED)
 def test_a_model_that_the_library_refuses_is_refused_by_name(tiny_model, tmp_path, capsys, change):
-    folder = edit_model(tiny_model, tmp_path / "model", lambda c, w: c.update(change))
+    folder = rewritten(tiny_model, tmp_path / "model", lambda c, w: c.update(change))
     (tmp_path / "pairs.csv").write_text("sentence_0,sentence_1\na,b\n")
     assert main(["score", str(folder), str(tmp_path / "pairs.csv"), str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err

@@ -1,8 +1,8 @@
 """Lists built from the test split: what goes in, what stays out, what is reported as doubtful."""
 
-import pandas as pd
 import pytest
 
+from tests.conftest import labelled
 from workbench.data.build_lists import (
     build_test,
     look_alikes,
@@ -12,10 +12,6 @@ from workbench.data.build_lists import (
 )
 from workbench.data.lists import CandidateError, CandidateList
 from workbench.data.overlap import OverlapIndex, normalised
-
-
-def pairs(*rows):
-    return pd.DataFrame(rows, columns=["sentence_0", "sentence_1", "label"])
 
 
 def test_the_index_finds_what_going_through_all_texts_finds(sample):
@@ -92,7 +88,7 @@ def test_look_alikes_are_the_nearest_and_the_recipe_counts_every_kind(sample):
 
 def test_paraphrases_are_not_mined_by_group_or_by_normalised_form():
     """`a`-`b`-`c` are connected by positives; `ＡＢ？` is `ab` in other characters."""
-    given = pairs(
+    given = labelled(
         ("ab", "ba", 1), ("ba", "abc", 1), ("ＡＢ？", "zz", 0), ("abz", "yy", 0), ("xx", "ww", 0)
     )
     lists, recipe = build_test(given, size=9)
@@ -106,13 +102,13 @@ def test_paraphrases_are_not_mined_by_group_or_by_normalised_form():
 
 def test_paraphrases_of_another_spelling_are_not_mined():
     """`ab` ~ `ba` and `BA!` ~ `abc`: so `abc` means the same as `ab`."""
-    given = pairs(("ab", "ba", 1), ("BA!", "abc", 1), ("abz", "yy", 0))
+    given = labelled(("ab", "ba", 1), ("BA!", "abc", 1), ("abz", "yy", 0))
     one = next(one for one in build_test(given, 9).lists if one.query == "ab")
     assert set(one.candidates) == {"ba", "abz", "yy"}
 
 
 def test_a_pair_labelled_both_ways_counts_as_positive_and_is_reported():
-    lists, recipe = build_test(pairs(("a", "b", 1), ("a", "b", 0), ("a", "c", 0)), size=3)
+    lists, recipe = build_test(labelled(("a", "b", 1), ("a", "b", 0), ("a", "c", 0)), size=3)
     assert lists[0].positives() == ["b"]
     assert lists[0].candidates.count("b") == 1
     assert recipe["labelled_both_ways_taken_as_positive"] == 1
@@ -132,9 +128,9 @@ def test_suspect_negatives_are_found_in_given_lists_and_clean_ones_are_not():
         "candidate": ["怎么借钱？", "如何 借钱", "怎么借钱"],
         "reason": ["equal", "equal", "group"],
     }
-    connected = suspect_negatives(lists[2:3], pairs(("怎么还", "哪里借钱", 1)))
+    connected = suspect_negatives(lists[2:3], labelled(("怎么还", "哪里借钱", 1)))
     assert connected["reason"].tolist() == ["group"]
-    assert suspect_negatives(lists[2:3], pairs(("怎么还", "哪里借钱", 0))).empty
+    assert suspect_negatives(lists[2:3], labelled(("怎么还", "哪里借钱", 0))).empty
 
 
 @pytest.mark.parametrize(
@@ -171,4 +167,4 @@ def test_look_alikes_are_nearest_first_without_the_query():
 
 def test_queries_seen_in_training_are_counted():
     lists = [CandidateList("ab", ("x",), (1,)), CandidateList("cd", ("y",), (1,))]
-    assert seen_queries(lists, pairs(("q", "ab", 1))) == 1
+    assert seen_queries(lists, labelled(("q", "ab", 1))) == 1

@@ -6,12 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from workbench.data.lists import (
-    CandidateError,
-    CandidateList,
-    read_test,
-    write_candidates,
-)
+from tests.conftest import write_table
+from workbench.data.lists import CandidateError, CandidateList, read_test, write_candidates
 
 LISTS = [
     CandidateList("ab", ("ab!", "cd", "xy"), (1.0, 0.0, 0.0)),
@@ -175,24 +171,16 @@ def test_missing_empty_and_unknown_files(tmp_path):
         read_test(tmp_path / "lists.txt")
 
 
-@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("packed", ["", ".gz"])
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
-def test_a_table_gives_graded_lists_in_the_order_of_its_ranks(tmp_path, suffix, zipped):
+def test_a_table_gives_graded_lists_in_the_order_of_its_ranks(tmp_path, suffix, packed):
     rows = [
         ("1", "怎么借", "如何借", 2, 2),
         ("1", "怎么借", "天气，\n好", 0, 1),
         ("2", "还款", "怎么还", 1, 1),
     ]
     frame = pd.DataFrame(rows, columns=["query_id", "query", "candidate", "label", "rank"])
-    path = tmp_path / f"table{suffix}"
-    if suffix == ".parquet":
-        frame.to_parquet(path)
-    else:
-        frame.to_csv(path, index=False, sep="\t" if suffix == ".tsv" else ",")
-    if zipped:
-        path = path.with_name(f"{path.name}.gz")
-        path.write_bytes(gzip.compress((tmp_path / f"table{suffix}").read_bytes()))
-    assert read_test(path).lists == [
+    assert read_test(write_table(frame, tmp_path / f"table{suffix}{packed}")).lists == [
         CandidateList("怎么借", ("天气，\n好", "如何借"), (0.0, 2.0)),
         CandidateList("还款", ("怎么还",), (1.0,)),
     ]

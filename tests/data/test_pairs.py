@@ -2,11 +2,11 @@ import gzip
 import json
 import math
 
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conftest import labelled, write_table
 from workbench.data.pairs import read_pairs
 from workbench.data.readers import COLUMNS, BadRow, PairsError, parse_label
 from workbench.runs.parameters import ParameterError, check_parameters
@@ -18,40 +18,24 @@ ROWS = [
 ]
 
 
-def frame():
-    return pd.DataFrame(ROWS, columns=["sentence_0", "sentence_1", "label"])
+def rows(pairs):
+    return list(pairs.frame[COLUMNS].itertuples(index=False, name=None))
 
 
-def write(path, kind):
-    if kind == "parquet":
-        frame().to_parquet(path, index=False)
-    elif kind == "jsonl":
-        frame().to_json(path, orient="records", lines=True, force_ascii=False)
-    else:
-        frame().to_csv(path, sep="," if kind == "csv" else "\t", index=False)
-
-
-@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("packed", ["", ".gz"])
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
-def test_every_format_gives_the_same_pairs(tmp_path, kind, zipped):
-    path = tmp_path / f"pairs.{kind}"
-    write(path, kind)
-    if zipped:
-        packed = tmp_path / f"pairs.{kind}.gz"
-        packed.write_bytes(gzip.compress(path.read_bytes()))
-        path = packed
-    result = read_pairs(path)
+def test_every_format_gives_the_same_pairs(tmp_path, kind, packed):
+    result = read_pairs(write_table(labelled(*ROWS), tmp_path / f"pairs.{kind}{packed}"))
     assert not result.bad_rows
-    read = result.frame[["sentence_0", "sentence_1", "label"]]
-    assert list(read.itertuples(index=False, name=None)) == ROWS
+    assert rows(result) == ROWS
     assert len(result.sha256) == 64
 
 
 def test_a_folder_of_files_is_read_as_a_hub_data_set(tmp_path):
     folder = tmp_path / "set"
     folder.mkdir()
-    frame().to_csv(folder / "train.csv", index=False)
-    frame().head(1).to_csv(folder / "test.csv", index=False)
+    labelled(*ROWS).to_csv(folder / "train.csv", index=False)
+    labelled(ROWS[0]).to_csv(folder / "test.csv", index=False)
     assert len(read_pairs(f"hub:{folder}").frame) == 3
     assert len(read_pairs(f"hub:{folder}:test").frame) == 1
     assert len(read_pairs(f"hub:{folder}:default:test").frame) == 1
@@ -90,10 +74,6 @@ def read(tmp_path, text, name="pairs.csv", **options):
     path = tmp_path / name
     path.write_text("sentence_0,sentence_1,label\n".replace(",", text[0]) + text[1:], "utf-8")
     return read_pairs(path, **options)
-
-
-def rows(pairs):
-    return list(pairs.frame[["sentence_0", "sentence_1", "label"]].itertuples(False, None))
 
 
 @pytest.mark.parametrize(
@@ -169,15 +149,8 @@ def test_a_label_map_that_cannot_be_meant_is_refused_by_what_was_given(tmp_path,
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_a_text_has_the_same_limit_in_every_format(tmp_path, monkeypatch, kind):
     monkeypatch.setattr("workbench.data.readers.MAX_TEXT", 200_000)
-    rows = [("x" * 140_000, "b", 1.0), ("y" * 200_001, "b", 1.0)]
-    path, frame = tmp_path / f"p.{kind}", pd.DataFrame(rows, columns=list(COLUMNS))
-    if kind == "parquet":
-        frame.to_parquet(path)
-    elif kind == "jsonl":
-        frame.to_json(path, orient="records", lines=True)
-    else:
-        frame.to_csv(path, index=False, quoting=1)
-    found = read_pairs(path)
+    frame = labelled(("x" * 140_000, "b", 1.0), ("y" * 200_001, "b", 1.0))
+    found = read_pairs(write_table(frame, tmp_path / f"p.{kind}"))
     assert found.frame["sentence_0"].str.len().tolist() == [140_000]
     assert found.bad_counts() == {"long_text": 1}
     assert len(found.bad_rows[0].value) <= 200
@@ -192,8 +165,7 @@ def test_what_unfolds_to_a_huge_line_or_a_huge_column_is_bounded(tmp_path, monke
             read_pairs(tmp_path / name)
     import tracemalloc
 
-    frame = pd.DataFrame([("x" * 400_000, "b", 1.0)] * 500, columns=list(COLUMNS))
-    frame.to_parquet(tmp_path / "bomb.parquet")
+    labelled(*[("x" * 400_000, "b", 1.0)] * 500).to_parquet(tmp_path / "bomb.parquet")
     assert (tmp_path / "bomb.parquet").stat().st_size < 1_000_000
     tracemalloc.start()
     assert len(read_pairs(tmp_path / "bomb.parquet").frame) == 1
@@ -202,9 +174,7 @@ def test_what_unfolds_to_a_huge_line_or_a_huge_column_is_bounded(tmp_path, monke
 
 
 def parquet(path, texts, **options):
-    columns = [texts, ["b"] * len(texts), [1.0] * len(texts)]
-    frame = pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)))
-    frame.to_parquet(path, index=False, **options)
+    labelled(*((text, "b", 1.0) for text in texts)).to_parquet(path, index=False, **options)
     return path
 
 
@@ -293,7 +263,7 @@ def test_jsonl_rows_may_lack_columns_or_be_no_json(write_jsonl):
 
 def test_columns_are_mapped_by_name(tmp_path):
     path = tmp_path / "pairs.csv"
-    frame().set_axis(["q", "d", "y"], axis=1).to_csv(path, index=False)
+    labelled(*ROWS).set_axis(["q", "d", "y"], axis=1).to_csv(path, index=False)
     mapped = read_pairs(path, {"sentence_0": "q", "sentence_1": "d", "label": "y"})
     assert mapped.frame["sentence_1"].tolist() == [row[1] for row in ROWS]
     with pytest.raises(PairsError, match=r"line 1.*'sentence_0'.*parameter sentence_0_column"):

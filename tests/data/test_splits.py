@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conftest import labelled
 from workbench.data.build_lists import build_test, query_groups, seen_queries
 from workbench.data.overlap import normalised
 from workbench.data.splits import (
@@ -129,7 +130,7 @@ def test_texts_that_differ_in_spelling_alone_are_in_one_split(tmp_path):
         for number in range(60)
         for place, text in enumerate(variants(f"how do I pay bill {number}"))
     ]
-    pairs = pd.DataFrame(rows, columns=["sentence_0", "sentence_1", "label"])
+    pairs = labelled(*rows)
     splits = split_pairs(pairs, 0.2, 0.3)
     seen = [{normalised(text) for text in texts_of(split)} for split in splits.values()]
     assert all(map(len, seen))

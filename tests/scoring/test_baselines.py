@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.conftest import labelled
 from workbench.data.lists import CandidateList
 from workbench.models import find_model
 from workbench.scoring.baselines import (
@@ -93,7 +94,7 @@ def test_ngram_regression_does_not_care_which_text_is_the_query(sample):
     ],
 )
 def test_ngram_regression_says_what_it_cannot_learn_from(rows, message):
-    pairs = pd.DataFrame(rows, columns=["sentence_0", "sentence_1", "label"])
+    pairs = labelled(*rows)
     with pytest.raises(ValueError, match=message):
         NgramRegression().fit(pairs)
 

@@ -18,7 +18,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import ROOT, processes_of
+from tests.conftest import ROOT, processes_of, write_table
 from tests.scoring.test_cross_encoder import made_up
 from workbench.cli import main
 from workbench.data.readers import PairsError
@@ -122,14 +122,7 @@ def right(out, table, model, backend="onnx"):
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet", "csv.gz"])
 def test_every_row_is_scored_in_order_from_every_format(kind, quick_model, table, tmp_path, capsys):
-    path = tmp_path / f"rows.{kind}"
-    if kind == "parquet":
-        table.to_parquet(path)
-    elif kind == "jsonl":
-        table.to_json(path, orient="records", lines=True, force_ascii=False)
-    else:
-        table.to_csv(path, index=False, sep="\t" if kind == "tsv" else ",")
-    out = tmp_path / "out"
+    path, out = write_table(table, tmp_path / f"rows.{kind}"), tmp_path / "out"
     assert main(command(quick_model, path, out, "--part-rows", 80)) == 0
     assert f"{ROWS} rows in 7 parts, 0 without a score, by onnx" in capsys.readouterr().out
     first = 1 if kind in ("jsonl", "parquet") else 2

@@ -16,6 +16,7 @@ from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import losses as library
 
 from tests.benchmarks.tiny import write_tiny_kind
+from tests.conftest import interrupted_at, labelled
 from workbench.batch.plan import read_plan
 from workbench.data.pairs import text_pairs
 from workbench.data.splits import DataError, read_manifest, read_split
@@ -27,7 +28,7 @@ from workbench.scoring.baselines import CharacterJaccard
 from workbench.scoring.cross_encoder import ModelScorer, load_cross_encoder
 from workbench.training import stages
 from workbench.training.examples import LIST_LENGTH, training_rows
-from workbench.training.log import TrainingLog, read_training_log
+from workbench.training.log import read_training_log
 from workbench.training.losses import LOSSES, make_loss
 from workbench.training.recipe import Recipe
 from workbench.training.stages import Training, fine_tune
@@ -114,10 +115,6 @@ def test_parameters_of_a_loss_reach_it(tiny_model):
     assert make_loss("bce", model, **recipe.loss_parameters).pos_weight.item() == 3
 
 
-def labelled(*rows):
-    return pd.DataFrame(rows, columns=["sentence_0", "sentence_1", "label"])
-
-
 def test_pairs_become_lists_and_triples_by_query_and_what_is_unused_is_counted():
     pairs = labelled(("q", "a", 0.0), ("q", "b", 1.0), ("q", "c", 0.6), ("r", "d", 0))
     lists, made = training_rows(pairs, "lists")
@@ -165,7 +162,7 @@ def test_lists_that_cannot_be_built_are_refused_before_anything_moves(run, tiny_
     ],
 )
 def test_options_reach_the_trainer_and_resume_gives_the_same_bytes(
-    options, run, tmp_path, tiny_model, monkeypatch
+    options, run, tmp_path, tiny_model
 ):
     recipe = Recipe(**SHORT | {"max_steps": 6}, **options)
     base, whole = find_model(str(tiny_model)), tmp_path / "whole"
@@ -177,15 +174,8 @@ def test_options_reach_the_trainer_and_resume_gives_the_same_bytes(
     assert (record["steps"], record["speed"]) == (6, "exact")
     assert (record["not_fast"] != "") == ("speed" in options)
 
-    def killed(self, row, append=TrainingLog.append):
-        append(self, row)
-        if row["step"] == 5:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainingLog, "append", killed)
-        with pytest.raises(KeyboardInterrupt):
-            fine_tune(run, base, recipe, checkpoint_steps=2)
+    with interrupted_at(5):
+        fine_tune(run, base, recipe, checkpoint_steps=2)
     fine_tune(run, base, recipe, checkpoint_steps=2, resume=True)
     logs = [read_training_log(folder).drop(columns="seconds") for folder in (whole, run)]
     pd.testing.assert_frame_equal(*logs)

@@ -13,6 +13,7 @@ from tokenizers.models import Unigram
 from transformers import TrainerCallback
 
 import workbench
+from tests.conftest import interrupted_at
 from workbench.data.build_lists import build_test
 from workbench.data.pairs import text_pairs
 from workbench.data.splits import DataError, prepare_data, read_split
@@ -169,21 +170,10 @@ def test_resume_keeps_a_finished_model_and_a_new_training_sets_it_aside(trained,
     assert (aside / "training_log.jsonl").is_file()
 
 
-def test_an_interrupted_training_goes_on_from_its_checkpoint(
-    trained, tmp_path, tiny_model, monkeypatch
-):
-    run = tmp_path / "run"
-    shutil.copytree(trained[0] / "data", run / "data")
-
-    def stop(self, row, append=TrainingLog.append):
-        append(self, row)
-        if row["step"] >= 8:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainingLog, "append", stop)
-        with pytest.raises(KeyboardInterrupt):
-            fine_tune(run, find_model(str(tiny_model)), RECIPE, checkpoint_steps=5)
+def test_an_interrupted_training_goes_on_from_its_checkpoint(trained, copied, tiny_model):
+    run = copied
+    with interrupted_at(8):
+        fine_tune(run, find_model(str(tiny_model)), RECIPE, checkpoint_steps=5)
     assert (run / "checkpoints/stage-1/checkpoint-5").is_dir()
     assert not (run / "model").exists()
     fine_tune(run, find_model(str(tiny_model)), RECIPE, resume=True)

@@ -3,17 +3,15 @@
 import json
 import math
 
-import pandas as pd
 import pytest
 
+from tests.conftest import labelled
 from workbench.cli import main
 from workbench.models import BUNDLED_MODEL, HUB_NAME
 from workbench.vocabulary import bases
 from workbench.vocabulary.coverage import vocabulary_verdict
 
-PAIRS = pd.DataFrame(
-    [("hello", "hi", 1.0), ("你", "们", 0.0)], columns=["sentence_0", "sentence_1", "label"]
-)
+PAIRS = labelled(("hello", "hi", 1.0), ("你", "们", 0.0))
 
 
 def test_the_table_is_whole_and_every_base_has_its_source():

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
+from tests.conftest import labelled
 from workbench.data.lists import CandidateList
 from workbench.models import BUNDLED_MODEL, find_model, load_tokenizer
 from workbench.vocabulary.coverage import best_binary, best_ndcg, ceilings
@@ -92,10 +93,8 @@ def test_no_order_of_the_classes_has_a_higher_ndcg_and_one_reaches_it(items, k):
 
 def test_pairs_and_lists_that_the_base_model_cannot_tell_apart():
     tokenizer = load_tokenizer(find_model(BUNDLED_MODEL))
-    pairs = pd.DataFrame(
-        [("谁说你可爱了", "你好", 1.0), ("谁说你可怜了", "你好", 0.0), ("hello", "world", 1.0)],
-        columns=["sentence_0", "sentence_1", "label"],
-    )
+    rows = [("谁说你可爱了", "你好", 1.0), ("谁说你可怜了", "你好", 0.0), ("hello", "world", 1.0)]
+    pairs = labelled(*rows)
     counts = count_tokens(tokenizer, ["谁说你可爱了", "谁说你可怜了", "你好", "hello", "world"])
     one = CandidateList("hello", ("谁说你可爱了", "谁说你可怜了"), (1.0, 0.0))
     assert ceilings(counts, pairs, [one]) == {
@@ -110,9 +109,7 @@ def test_pairs_and_lists_that_the_base_model_cannot_tell_apart():
 
 def test_the_same_texts_labelled_both_ways_are_not_the_tokenizers_fault():
     tokenizer = load_tokenizer(find_model(BUNDLED_MODEL))
-    pairs = pd.DataFrame(
-        [("a", "b", 1.0), ("a", "b", 0.0)], columns=["sentence_0", "sentence_1", "label"]
-    )
+    pairs = labelled(("a", "b", 1.0), ("a", "b", 0.0))
     found = ceilings(count_tokens(tokenizer, ["a", "b"]), pairs)
     assert found["accuracy"] == 0.5
     assert found["conflicting_pairs"] == 0
@@ -121,6 +118,6 @@ def test_the_same_texts_labelled_both_ways_are_not_the_tokenizers_fault():
 def test_pairs_are_alike_only_where_both_texts_are():
     counts = pd.DataFrame({"sequence": [0, 0, 1]}, index=["x", "y", "z"])
     rows = [("x", "z", 1), ("y", "z", 0), ("x", "x", 1), ("z", "x", 0)]
-    pairs = pd.DataFrame(rows, columns=["sentence_0", "sentence_1", "label"])
+    pairs = labelled(*rows)
     assert ceilings(counts, pairs)["conflicting_pairs"] == 2
     assert ceilings(counts, pairs)["accuracy"] == 0.75

@@ -5,6 +5,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from tests.benchmarks.tiny import write_tiny_kind
+from tests.conftest import labelled
 from workbench.data.build_lists import build_test
 from workbench.data.lists import write_candidates
 from workbench.files import read_json
@@ -43,10 +44,8 @@ def test_six_unknown_characters_are_six_unknown_tokens(tokenizer):
 
 
 def test_an_inspection_by_hand(tokenizer):
-    pairs = pd.DataFrame(
-        [("谁说你可爱了", "hello", 1.0), ("谁说你可怜了", "hello", 0.0), ("a b", "a b", 0.4)],
-        columns=["sentence_0", "sentence_1", "label"],
-    )
+    rows = [("谁说你可爱了", "hello", 1.0), ("谁说你可怜了", "hello", 0.0), ("a b", "a b", 0.4)]
+    pairs = labelled(*rows)
     found = inspect_pairs(pairs, tokenizer, max_length=9)
     assert found["labels"] == {
         "pairs": 3,
@@ -74,10 +73,7 @@ def test_the_sample_shows_what_the_base_cannot_read(inspection, sample):
 
 
 def test_contradictions_are_found_in_either_order():
-    pairs = pd.DataFrame(
-        [("a", "b", 1.0), ("b", "a", 0.0), ("a", "c", 1.0), ("a", "c", 0.9)],
-        columns=["sentence_0", "sentence_1", "label"],
-    )
+    pairs = labelled(("a", "b", 1.0), ("b", "a", 0.0), ("a", "c", 1.0), ("a", "c", 0.9))
     assert contradictory_rows(pairs).index.tolist() == [0, 1]
 
 
@@ -150,10 +146,7 @@ def test_what_is_missing_and_repaired_in_words(inspection, tokenizer):
     text = findings.repair(inspection)
     assert f"`extend` adds {inspection['repairs']['extend']['added']:,} tokens" in text
     assert inspection["verdict"]["action"] in text
-    english = pd.DataFrame(
-        [("how do I pay", "how to pay", 1.0), ("open it", "close it", 0.0)],
-        columns=["sentence_0", "sentence_1", "label"],
-    )
+    english = labelled(("how do I pay", "how to pay", 1.0), ("open it", "close it", 0.0))
     fine = inspect_pairs(english, tokenizer)
     assert findings.missing(fine) == "No character is missing from the vocabulary."
     assert fine["verdict"]["colour"] == "green"
@@ -208,10 +201,7 @@ KNOWN["xlm-roberta"] = KNOWN["deberta-v2"] = KNOWN["albert"]
 def test_every_kind_of_tokenizer_is_audited(reader, kind):
     """Of 17 characters, 6 are unknown: 谁说 twice, 话听 once."""
     tokenizer, (count, unknown, parts, unread, colour) = reader(kind), KNOWN[kind]
-    pairs = pd.DataFrame(
-        [("怎么谁说", "怎么", 1.0), ("怎么话听", "么怎", 0.0), ("怎", "怎么谁说", 1.0)],
-        columns=["sentence_0", "sentence_1", "label"],
-    )
+    pairs = labelled(("怎么谁说", "怎么", 1.0), ("怎么话听", "么怎", 0.0), ("怎", "怎么谁说", 1.0))
     found = inspect_pairs(pairs, tokenizer)
     assert found["tokens"] == {
         "count": count,
@@ -251,7 +241,7 @@ def test_tokens_are_shown_as_people_can_read_them(reader):
 
 def test_a_text_of_unknown_tokens_alone_and_one_without_tokens(reader):
     rows = [("谁 说", "怎么", 1.0), ("\u200b", "怎 谁", 0.0)]
-    pairs = pd.DataFrame(rows, columns=["sentence_0", "sentence_1", "label"])
+    pairs = labelled(*rows)
     for kind in ("electra", "xlm-roberta"):
         texts = inspect_pairs(pairs.head(1), reader(kind))["texts"]
         assert (texts["with_unk_share"], texts["only_unk_share"]) == (0.5, 0.5)
@@ -261,8 +251,7 @@ def test_a_text_of_unknown_tokens_alone_and_one_without_tokens(reader):
 
 def test_a_long_run_of_unknown_characters_weighs_more_than_its_one_token(reader):
     text = "怎么" * 20
-    pairs = pd.DataFrame([(text, text + "谁说话听" * 20, 1.0)] * 2)
-    pairs.columns = ["sentence_0", "sentence_1", "label"]
+    pairs = labelled(*[(text, text + "谁说话听" * 20, 1.0)] * 2)
     found = inspect_pairs(pairs, reader("xlm-roberta"))
     assert found["tokens"]["unk_share"] == pytest.approx(1 / 83)
     assert found["verdict"]["colour"] == "red"
@@ -270,6 +259,6 @@ def test_a_long_run_of_unknown_characters_weighs_more_than_its_one_token(reader)
 
 
 def test_missing_characters_count_pairs_and_not_row_labels(tokenizer):
-    pairs = pd.DataFrame([("谁", "a", 1.0)], columns=["sentence_0", "sentence_1", "label"])
+    pairs = labelled(("谁", "a", 1.0))
     found = inspect_pairs(pd.concat([pairs, pairs.replace("谁", "谁说")]), tokenizer)
     assert found["missing"]["pairs"] == 2

@@ -10,6 +10,7 @@ import pytest
 from scipy.special import logit
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
+from tests.conftest import interrupted_at, labelled
 from workbench.data.splits import prepare_data, read_split
 from workbench.files import read_json
 from workbench.models import BUNDLED_MODEL, ModelError, find_model, load_tokenizer
@@ -44,10 +45,6 @@ def tokenizer():
 
 def outlook_of(pairs, tokenizer):
     return repair_outlook(pairs, tokenizer, learn_repairs(tokenizer, training_texts(pairs)))
-
-
-def pairs_of(*rows):
-    return pd.DataFrame(rows, columns=["sentence_0", "sentence_1", "label"])
 
 
 @pytest.mark.parametrize("how", ["unused", "extend"])
@@ -95,7 +92,7 @@ def test_other_tokenizers_are_refused_with_a_reason(tokenizer):
 
 def test_a_tokenizer_that_is_no_wordpiece_is_inspected_all_the_same():
     unigram = Tokenizer(models.Unigram([("<unk>", 0.0), ("a", -1.0)], unk_id=0))
-    pairs = pairs_of(("a谁", "a", 1.0), ("a说", "a", 0.0))
+    pairs = labelled(("a谁", "a", 1.0), ("a说", "a", 0.0))
     outlook = outlook_of(pairs, unigram)
     assert "Unigram" in outlook["extend"]["refused"]
     assert outlook["keep"]["ceiling"]["accuracy"] == 0.5
@@ -118,7 +115,7 @@ def test_a_vocabulary_of_another_model_is_refused(tmp_path, tiny_model):
 
 
 def test_missing_characters_by_hand(tokenizer):
-    pairs = pairs_of(
+    pairs = labelled(
         ("谁说", "谁", 1.0), ("谁谁", "hi", 0.0), ("hi", "yo", 0.0), ("ﾊﾛｰ", "yo", 1.0)
     )
     found = missing_characters(
@@ -144,7 +141,7 @@ def test_missing_characters_by_hand(tokenizer):
 
 
 def test_the_verdict_is_green_on_english_and_red_on_chinese(tokenizer, sample):
-    english = pairs_of(("how do I pay", "How to pay?", 1.0), ("open account", "close it", 0.0))
+    english = labelled(("how do I pay", "How to pay?", 1.0), ("open account", "close it", 0.0))
     verdict = vocabulary_verdict(outlook_of(english, tokenizer))
     assert verdict["colour"] == "green"
     outlook = outlook_of(sample, tokenizer)
@@ -185,7 +182,7 @@ def test_texts_made_equal_by_the_normaliser_are_counted_and_no_repair_is_promise
     tokenizer = Tokenizer(models.WordPiece({w: n for n, w in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    accents = pairs_of(("café open", "is cafe", 1.0), ("cafe open", "is café", 0.0))
+    accents = labelled(("café open", "is cafe", 1.0), ("cafe open", "is café", 0.0))
     outlook = outlook_of(accents, tokenizer)
     assert outlook["keep"]["folded_share"] == outlook["extend"]["folded_share"] == 1.0
     verdict = vocabulary_verdict(outlook)
@@ -193,10 +190,10 @@ def test_texts_made_equal_by_the_normaliser_are_counted_and_no_repair_is_promise
     assert "normaliser (lower case, accents) makes 100.0% of them equal" in verdict["why"]
     assert "no repair helps" in verdict["action"]
     # Unknown characters besides: a repair gives them tokens, and the texts stay equal.
-    kana = pairs_of(("か いろ", "が いろ", 1.0), ("は いろ", "ば いろ", 0.0))
+    kana = labelled(("か いろ", "が いろ", 1.0), ("は いろ", "ば いろ", 0.0))
     verdict = vocabulary_verdict(outlook_of(kana, tokenizer))
     assert "no repair helps" in verdict["action"]
-    case = pairs_of(("Cafe open", "is cafe", 1.0), ("cafe open", "is Cafe", 0.0))
+    case = labelled(("Cafe open", "is cafe", 1.0), ("cafe open", "is Cafe", 0.0))
     assert vocabulary_verdict(outlook_of(case, tokenizer))["colour"] == "green"
 
 
@@ -297,8 +294,8 @@ def test_whether_the_warm_up_has_taught_anything_is_measured_and_told(monkeypatc
     assert "taught nothing" in findings.warm_up(None)
 
 
-def test_the_whole_recipe_runs_is_recorded_and_resumes_the_same(tmp_path, tiny_model, monkeypatch):
-    from workbench.training.log import TrainingLog, read_training_log
+def test_the_whole_recipe_runs_is_recorded_and_resumes_the_same(tmp_path, tiny_model):
+    from workbench.training.log import read_training_log
 
     recipe = Recipe(
         max_length=48,
@@ -331,15 +328,8 @@ def test_the_whole_recipe_runs_is_recorded_and_resumes_the_same(tmp_path, tiny_m
     assert findings.recipe(Recipe(precision="float32")).startswith("Labels only")
 
     # Killed in the second phase, it goes on there and ends with the very same weights.
-    def stop(self, row, append=TrainingLog.append):
-        append(self, row)
-        if self.stage == "stage 1" and row["step"] >= 8:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainingLog, "append", stop)
-        with pytest.raises(KeyboardInterrupt):
-            fine_tune(tmp_path / "cut", base, recipe, checkpoint_steps=5)
+    with interrupted_at(8):
+        fine_tune(tmp_path / "cut", base, recipe, checkpoint_steps=5)
     assert (tmp_path / "cut/checkpoints/stage-1/lexical/model").is_dir()
     fine_tune(tmp_path / "cut", base, recipe, resume=True)
     weights = [(tmp_path / n / "model/model.safetensors").read_bytes() for n in ("whole", "cut")]
