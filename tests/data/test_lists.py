@@ -69,13 +69,10 @@ def test_jsonl_in_gzip_is_read_and_a_damaged_file_is_refused(tmp_path):
 
 
 def test_shuffling_keeps_text_relevance_and_kind_together():
-    one = LISTS[1].shuffled(5, 0)
-    before = dict(
-        zip(LISTS[1].candidates, zip(LISTS[1].relevance, LISTS[1].kinds, strict=True), strict=True)
-    )
-    after = dict(zip(one.candidates, zip(one.relevance, one.kinds, strict=True), strict=True))
-    assert after == before
-    assert one.missed == (3.0,)
+    _, candidates, relevance, missed, kinds = LISTS[1].shuffled(5, 0)
+    before = zip(*LISTS[1][1:3], LISTS[1].kinds, strict=True)
+    assert set(zip(candidates, relevance, kinds, strict=True)) == set(before)
+    assert missed == (3.0,)
 
 
 def test_the_recipe_counts_what_is_there(write_jsonl):
@@ -96,54 +93,30 @@ def test_the_recipe_counts_what_is_there(write_jsonl):
     assert list(recipe["sha256"]) == ["rows.jsonl"]
 
 
+ROW = {"query": "q", "positive": ["a"], "negative": []}
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
         ("{oops", "line 2"),
         ("[]", "not a JSON object"),
-        (
-            {"query": " ", "positive": [], "negative": ["x"]},
-            "line 2, column query: the text is empty: ' '",
-        ),
+        (ROW | {"query": " "}, "line 2, column query: the text is empty: ' '"),
         ({"query": "q", "positive": ["a"]}, "column negative: the row lacks a column"),
-        (
-            {"query": "q", "positive": [""], "negative": []},
-            "column positive: the text is empty: ''",
-        ),
-        (
-            {"query": "q", "positive": ["a"], "negative": ["a"]},
-            "'a' occurs twice among positive and negative",
-        ),
-        (
-            {"query": "q", "positive": ["a"], "negative": ["b", "b"]},
-            "'b' occurs twice among positive and negative",
-        ),
-        ({"query": "q", "positive": [], "negative": []}, "has no candidates"),
-        (
-            {"query": "q", "positive": ["a"], "negative": [], "grades": [0]},
-            "column grades: Input should be greater than 0: 0",
-        ),
-        (
-            {"query": "q", "positive": ["a"], "negative": [], "grades": []},
-            "grades must be one per positive",
-        ),
-        ({"query": "q", "positive": ["a"], "negative": [], "order": [1]}, "each of 0 to 0 once"),
-        (
-            {"query": "q", "positive": ["a"], "negative": [], "missed": 3},
-            "column missed: Input should be a valid list: 3",
-        ),
-        (
-            {"query": "q", "positive": ["a"], "negative": [], "kinds": ["x"]},
-            "column kinds: Input should be 'positive', .*'given': 'x'",
-        ),
-        (
-            {"query": "q", "positive": ["a"], "negative": [], "kinds": ["random"] * 2},
-            "kinds one per candidate",
-        ),
+        (ROW | {"positive": [""]}, "column positive: the text is empty: ''"),
+        (ROW | {"negative": ["a"]}, "'a' occurs twice among positive and negative"),
+        (ROW | {"negative": ["b", "b"]}, "'b' occurs twice among positive and negative"),
+        (ROW | {"positive": []}, "has no candidates"),
+        (ROW | {"grades": [0]}, "column grades: Input should be greater than 0: 0"),
+        (ROW | {"grades": []}, "grades must be one per positive"),
+        (ROW | {"order": [1]}, "each of 0 to 0 once"),
+        (ROW | {"missed": 3}, "column missed: Input should be a valid list: 3"),
+        (ROW | {"kinds": ["x"]}, "column kinds: Input should be 'positive', .*'given': 'x'"),
+        (ROW | {"kinds": ["random"] * 2}, "kinds one per candidate"),
     ],
 )
 def test_a_bad_jsonl_row_is_named(write_jsonl, row, message):
-    path = write_jsonl([{"query": "q", "positive": ["a"], "negative": ["b"]}, row])
+    path = write_jsonl([ROW, row])
     with pytest.raises(CandidateError, match=message) as error:
         read_test(path)
     assert "line 2" in str(error.value)
@@ -166,9 +139,10 @@ def test_missing_empty_and_unknown_files(tmp_path):
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(CandidateError, match="no candidate list"):
         read_test(tmp_path / "empty.jsonl")
-    (tmp_path / "lists.txt").write_text("x")
-    with pytest.raises(CandidateError, match="must end in one of"):
-        read_test(tmp_path / "lists.txt")
+    for name, said in (("x.txt", "must end in one of"), ("x.parquet", "not a Parquet file")):
+        (tmp_path / name).write_text("x")
+        with pytest.raises(CandidateError, match=rf"x\..*: .*{said}"):
+            read_test(tmp_path / name)
 
 
 @pytest.mark.parametrize("packed", ["", ".gz"])
@@ -198,42 +172,24 @@ def test_a_table_without_ranks_is_shuffled_and_ids_may_be_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("query_id,query,candidate\n1,a,b\n", "line 1: there is no column 'label'"),
-        (
-            "query_id,query,candidate,label\n1,a,b,x\n",
-            "line 2, column label: .*a valid number.*: 'x'",
-        ),
-        (
-            "query_id,query,candidate,label\n1,a,b,-1\n",
-            "line 2, column label: .*greater than or equal to 0: '-1'",
-        ),
-        ("query_id,query,candidate,label\n1,a,,1\n", "line 2, column candidate: the text is empty"),
-        (
-            "query_id,query,candidate,label\n1,a,b,1\n1,c,d,1\n",
-            "line 3: the query is 'c', but above 'a' for '1'",
-        ),
-        ("query_id,query,candidate,label\n1,a,b,1\n1,a,b,0\n", "line 3: 'b' occurs twice"),
-        (
-            "query_id,query,candidate,label,rank\n1,a,b,1,x\n",
-            "line 2, column rank: .*a valid number.*: 'x'",
-        ),
-        ("query_id,query,candidate,label\n1,a,b\n", "line 2: the line has more or fewer fields"),
-        ('query_id,query,candidate,label\n1,a,"b,1\n', "line 2: a quotation mark is opened"),
-        ("query_id,query,candidate,label\n1,a,b,1\n1,a, b ,0\n", "line 3: 'b' occurs twice"),
-        ("query_id,query,candidate,label\n", "no candidate list"),
+        ("\n1,a,b\n", "line 1: there is no column 'label'"),
+        (",label\n1,a,b,x\n", "line 2, column label: .*a valid number.*: 'x'"),
+        (",label\n1,a,b,-1\n", "line 2, column label: .*greater than or equal to 0: '-1'"),
+        (",label\n1,a,,1\n", "line 2, column candidate: the text is empty"),
+        (",label\n1,a,b,1\n1,c,d,1\n", "line 3: the query is 'c', but above 'a' for '1'"),
+        (",label\n1,a,b,1\n1,a,b,0\n", "line 3: 'b' occurs twice"),
+        (",label,rank\n1,a,b,1,x\n", "line 2, column rank: .*a valid number.*: 'x'"),
+        (",label\n1,a,b\n", "line 2: the line has more or fewer fields"),
+        (',label\n1,a,"b,1\n', "line 2: a quotation mark is opened"),
+        (",label\n1,a,b,1\n1,a, b ,0\n", "line 3: 'b' occurs twice"),
+        (",label\n", "no candidate list"),
     ],
 )
 def test_a_bad_table_is_named(tmp_path, text, message):
-    (tmp_path / "table.csv").write_text(text, encoding="utf-8")
+    (tmp_path / "table.csv").write_text(f"query_id,query,candidate{text}", encoding="utf-8")
     with pytest.raises(CandidateError, match=message) as error:
         read_test(tmp_path / "table.csv")
     assert "table.csv" in str(error.value)
-
-
-def test_a_file_that_is_no_parquet_is_named(tmp_path):
-    (tmp_path / "x.parquet").write_text("no")
-    with pytest.raises(CandidateError, match=r"x\.parquet: not a Parquet file"):
-        read_test(tmp_path / "x.parquet")
 
 
 def test_trec_files_keep_the_runs_order_and_every_judged_query(trec):
