@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 import torch
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, interrupted_at
 from workbench.files import read_json
 from workbench.models import find_model, read_lineage
 from workbench.training.checkpoints import (
@@ -108,25 +108,20 @@ def test_pruning_keeps_the_newest_whole_ones(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-100", "checkpoint-20"]
 
 
-def stopping_at(step, monkeypatch, act):
-    plain = TrainingLog.append
-
-    def append(self, row):
-        plain(self, row)
-        if row["step"] == step:
-            act()
-
-    monkeypatch.setattr(TrainingLog, "append", append)
-
-
 def test_sigterm_writes_a_checkpoint_and_resume_goes_on(
     run, prepared, tmp_path, tiny_model, monkeypatch
 ):
     base, whole = find_model(str(tiny_model)), tmp_path / "whole"
     shutil.copytree(prepared, whole)
     fine_tune(whole, base, RECIPE)
+
+    def terminated(self, row, append=TrainingLog.append):
+        append(self, row)
+        if row["step"] == 3:
+            signal.raise_signal(signal.SIGTERM)
+
     with monkeypatch.context() as patch:
-        stopping_at(3, patch, lambda: signal.raise_signal(signal.SIGTERM))
+        patch.setattr(TrainingLog, "append", terminated)
         with pytest.raises(TrainingStoppedError, match="stopped by SIGTERM after step 4"):
             fine_tune(run, base, RECIPE)
     found = last_checkpoint(run / "checkpoints/stage-1")
@@ -145,10 +140,8 @@ def test_resuming_keeps_the_precision_that_auto_chose(run, tiny_model, monkeypat
     base, recipe = find_model(str(tiny_model)), RECIPE.model_copy(update={"speed": "fast"})
     quick = [True]
     monkeypatch.setattr("workbench.training.recipe.quick_in_bfloat16", lambda: quick[0])
-    with monkeypatch.context() as patch:
-        stopping_at(3, patch, lambda: signal.raise_signal(signal.SIGTERM))
-        with pytest.raises(TrainingStoppedError):
-            fine_tune(run, base, recipe)
+    with interrupted_at(3):
+        fine_tune(run, base, recipe)
     quick[0] = False
     record = fine_tune(run, base, recipe, resume=True)
     assert record["precision"] == "bfloat16"
@@ -178,12 +171,10 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(run, tiny_model, monkeypatc
     assert read_lineage(find_model(str(run)))[-1]["steps"] == record["steps"]
 
 
-def test_resuming_something_else_is_refused_and_says_what_changed(run, tiny_model, monkeypatch):
+def test_resuming_something_else_is_refused_and_says_what_changed(run, tiny_model):
     base = find_model(str(tiny_model))
-    with monkeypatch.context() as patch:
-        stopping_at(3, patch, lambda: signal.raise_signal(signal.SIGTERM))
-        with pytest.raises(TrainingStoppedError):
-            fine_tune(run, base, RECIPE)
+    with interrupted_at(3):
+        fine_tune(run, base, RECIPE)
     other = Recipe(max_length=32, learning_rate=2e-3)
     with pytest.raises(ResumeError, match=r"learning_rate: .* 0\.001, not 0\.002"):
         fine_tune(run, base, other, resume=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import expit
 
 from workbench.data.pairs import Float32Array, TextPair
 from workbench.engine.packing import Pack, PairEncoder, packs
@@ -79,10 +80,9 @@ def check(name: str, exact: Float32Array, run: Run, pairs: Sequence[TextPair]) -
     seconds = max(time.process_time() - start, 1e-9)
     finite = bool(np.isfinite(found).all())
     found = np.nan_to_num(found, posinf=0.0, neginf=0.0)  # JSON has no NaN
-    before, after = (1 / (1 + np.exp(-np.clip(logits, -80, 80))) for logits in (exact, found))
-    shifted, inverted = float(np.abs(after - before).max()), inverted_share(exact, found)
+    shifted = float(np.abs(expit(found) - expit(exact)).max())
+    inverted, furthest = inverted_share(exact, found), float(np.abs(found - exact).max())
     passed = finite and inverted <= MAX_INVERTED and shifted <= MAX_SHIFT
-    furthest = float(np.abs(found - exact).max())
     return Check(name, passed, inverted, shifted, furthest, len(pairs) / seconds)
 
 

@@ -47,10 +47,7 @@ class NgramRegression:
         self.model: Any = None
 
     def fit(self, pairs: pd.DataFrame) -> Self:
-        """Learn from labelled pairs; returns the scorer itself.
-
-        Args:
-            pairs: columns `sentence_0`, `sentence_1`, `label` in [0, 1].
+        """Learn from pairs with labels in [0, 1]; returns the scorer itself.
 
         Raises:
             ValueError: there is no pair, only one class, or no n-gram that two texts share.

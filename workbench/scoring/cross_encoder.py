@@ -24,11 +24,8 @@ def load_cross_encoder(
 ) -> "CrossEncoder":
     """A model with one output; a base without a classification head gets a seeded random one.
 
-    Args:
-        location: from `find_model`; only its safetensors weights are read, none of its code.
-        max_length: tokens of a pair, special tokens included, at which longer pairs are cut, as far
-            as the model's positions reach; None for the model's own.
-        seed: of the random head, so that the same base is the same model every time.
+    Only its safetensors weights are read, and none of its code. Pairs are cut at `max_length`
+    tokens, special ones included, as far as the model's positions reach; None is its own length.
 
     Raises:
         ModelError: the library cannot load it, or its files do not fit together.

@@ -39,14 +39,9 @@ class LogitsDifferError(RuntimeError):
 def write_onnx(model: "CrossEncoder", folder: Path, int8: bool = False) -> Path:
     """Write a cross-encoder in float32 to `folder/onnx/model.onnx`, for batches of any shape.
 
-    Args:
-        model: a cross-encoder with one output.
-        folder: the model's folder.
-        int8: write `model_qint8.onnx` too: the weights of products in 8 bits, one scale a column;
-            the activations are rounded as they come.
-
-    Returns:
-        The file last written; the tokenizer as the library reads it is beside it.
+    With `int8` also `model_qint8.onnx`: the weights of products in 8 bits, one scale a column; the
+    activations are rounded as they come. The tokenizer as the library reads it is written beside
+    the files, of which the last is returned.
 
     Raises:
         ExportedError: the extra `onnx` is missing, or the exporter cannot trace the model.
@@ -115,11 +110,9 @@ def export_model(
 ) -> tuple[Path, Check]:
     """Write a model in ONNX beside its weights and compare it with the original.
 
-    Args:
-        location: from `find_model`, a folder or a run; what an installed package or the Hub's cache
-            holds is not written to.
-        to: `onnx`, or `onnx-int8` for 8-bit weights (the other file is written too).
-        max_length: tokens of a pair that the exported model states; None for the model's own.
+    `to` is `onnx`, or `onnx-int8` for 8-bit weights (the other file is written too); `max_length`,
+    tokens of a pair, is what the exported model states, None for the model's own. What an installed
+    package or the Hub's cache holds is not written to.
 
     Returns:
         The file, and its check on pairs of the run that made the model, or else on made-up pairs.

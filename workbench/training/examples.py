@@ -102,14 +102,8 @@ def lexical_pairs(
     A quarter are labelled pairs. The others cover all character overlaps evenly, a fifth of them
     random texts, and have a soft label: the mean of two cheap scores in [0, 1], the probability by
     an n-gram regression trained on the labels, and the base's own similarity or, without one, the
-    character Jaccard.
-
-    Args:
-        train: the training split, and nothing else.
-        count: pairs to make.
-        seed: of every choice.
-        similarity: the untrained base as a scorer; its scores are moved to [0, 1], so that two
-            random texts have 0 on average and equal ones 1.
+    character Jaccard. The similarity's scores are moved to [0, 1], so that two random texts have 0
+    on average and equal ones 1.
     """
     texts, rng = training_texts(train), np.random.default_rng(seed)
     labelled = train.sample(min(len(train), round(LABELLED_SHARE * count)), random_state=seed)
@@ -229,11 +223,8 @@ def check_training(
 ) -> None:
     """Make sure that every stage has the pairs that the recipe learns from.
 
-    Args:
-        train: the train split, or as much of it as is known.
-        recipe: how to train.
-        sizes: pairs of each stage, see `read_stages`.
-        origin: of the pairs, see `find_teacher`.
+    `train` is the train split, or as much of it as is known; `sizes` are pairs of each stage, see
+    `read_stages`, and `origin` is that of the pairs, see `find_teacher`.
 
     Raises:
         DataError: there is no pair, all labels are equal, or what the loss needs is neither there

