@@ -183,7 +183,7 @@ def test_snapshots_are_kept_at_equal_steps_and_those_there_already_stay(tmp_path
     from workbench.training.checkpoints import SnapshotCallback
 
     model = load_cross_encoder(find_subject(tmp_path, str(tiny_model)).model, 32)
-    callback = SnapshotCallback(model, tmp_path / "snapshots", 4, pairs=100)
+    callback = SnapshotCallback(model, tmp_path / "snapshots", 4, 100, {"steps": 0, "pairs": 0})
     state = SimpleNamespace(max_steps=10, global_step=0, epoch=0.0, is_world_process_zero=True)
     callback.on_train_begin(None, state, None)
     (tmp_path / "snapshots/step-000005").mkdir(parents=True)

@@ -6,7 +6,13 @@ import numpy as np
 import pandas as pd
 
 from workbench.data import POSITIVE
-from workbench.data.lists import CandidateError, CandidateList, RankingTest, count_lists
+from workbench.data.lists import (
+    CandidateError,
+    CandidateList,
+    RankingTest,
+    count_lists,
+    texts_of,
+)
 from workbench.data.overlap import OverlapIndex, normalised
 from workbench.data.splits import meaning_groups
 
@@ -103,7 +109,7 @@ def suspect_negatives(
     positive = _positive_pairs(lists)
     if pairs is not None:
         positive = pd.concat([positive, pairs[pairs["label"] >= POSITIVE]])
-    texts = list(dict.fromkeys(text for one in lists for text in (one.query, *one.candidates)))
+    texts = list(dict.fromkeys(texts_of(lists)))
     meaning = dict(zip(texts, meaning_groups(texts, positive), strict=True))
     suspects = []
     for number, one in enumerate(lists):

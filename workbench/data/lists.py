@@ -84,6 +84,11 @@ class RankingTest(NamedTuple):
     recipe: dict[str, Any]
 
 
+def texts_of(lists: Iterable[CandidateList]) -> Iterator[str]:
+    """Queries and candidates of the lists, with repetitions."""
+    return (text for one in lists for text in (one.query, *one.candidates))
+
+
 def count_lists(lists: Sequence[CandidateList]) -> dict[str, Any]:
     """What the lists hold, odd queries among them, as plain counts."""
     relevance = [np.asarray(one.relevance) > 0 for one in lists]

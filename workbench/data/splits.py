@@ -91,6 +91,14 @@ def split_pairs(
     return {name: pairs[split_of_pair == name].reset_index(drop=True) for name in SPLITS}
 
 
+def sample_pairs(pairs: pd.DataFrame, size: int, seed: int = 42) -> pd.DataFrame:
+    """A seeded random sample of `size` rows in their given order; all rows for 0 or too many."""
+    if not 0 < size < len(pairs):
+        return pairs
+    chosen = np.random.default_rng(seed).choice(len(pairs), size, replace=False)
+    return pairs.iloc[np.sort(chosen)].reset_index(drop=True)
+
+
 def prepare_data(
     run_dir: str | Path,
     pairs: str | Path | LabelledPairs,
@@ -164,9 +172,7 @@ def prepare_data(
             "bad": len(separate.bad_rows),
             "pairs_kept_out_of_train": int(shared.sum()),
         }
-    if 0 < max_pairs < len(used):
-        chosen = np.random.default_rng(seed).choice(len(used), max_pairs, replace=False)
-        used = used.iloc[np.sort(chosen)].reset_index(drop=True)
+    used = sample_pairs(used, max_pairs, seed)
     splits = split_pairs(used, dev_share, 0.0 if separate else test_share, seed)
     if separate:
         splits["test"] = separate.frame

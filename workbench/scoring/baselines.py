@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.data import POSITIVE
-from workbench.data.lists import CandidateList
+from workbench.data.lists import CandidateList, texts_of
 from workbench.data.overlap import characters, jaccard
 from workbench.data.pairs import Float32Array, TextPair
 
@@ -240,7 +240,7 @@ def _base_dictionary(
 
     if base is None:
         return None
-    texts = [text for one in lists for text in (one.query, *one.candidates)]
+    texts = [*texts_of(lists)]
     if not any(HAN_CHARACTER.search(text) for text in texts):
         raise ValueError("no text has Chinese characters, which the dictionary explains")
     if train is not None:

@@ -6,7 +6,6 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from sentence_transformers.cross_encoder import CrossEncoder
@@ -147,7 +146,7 @@ class SnapshotCallback(TrainerCallback):
         folder: Path,
         count: int,
         pairs: int,
-        before: Mapping[str, int] = MappingProxyType({"steps": 0, "pairs": 0}),
+        before: Mapping[str, int],
     ) -> None:
         self.model, self.folder, self.count = model, folder, count
         self.pairs, self.before = pairs, before

@@ -21,7 +21,7 @@ from workbench.data.lists import CandidateList
 from workbench.data.overlap import OverlapIndex
 from workbench.data.pairs import text_pairs
 from workbench.data.readers import COLUMNS, PairsError, file_records
-from workbench.data.splits import DataError, meaning_groups, read_manifest
+from workbench.data.splits import DataError, meaning_groups, read_manifest, sample_pairs
 from workbench.files import display_path, project_path
 from workbench.machine import on_gpu
 from workbench.models import ModelError, find_model
@@ -210,14 +210,6 @@ def _triples(found: list[Judged]) -> Iterator[tuple[str, str, float]]:
         yield text, other, high - low
 
 
-def stage_pairs(train: pd.DataFrame, size: int, seed: int = 42) -> pd.DataFrame:
-    """A seeded random sample of `size` rows in their given order; all rows for 0 or too many."""
-    if not 0 < size < len(train):
-        return train
-    chosen = np.random.default_rng(seed).choice(len(train), size, replace=False)
-    return train.iloc[np.sort(chosen)].reset_index(drop=True)
-
-
 def check_training(
     train: pd.DataFrame, recipe: Recipe, sizes: Sequence[int] = (0,), origin: Origin = NOWHERE
 ) -> None:
@@ -242,7 +234,7 @@ def check_training(
         training_rows(found, kind)
         return found
 
-    for pairs in (stage_pairs(train, size, recipe.seed) for size in dict.fromkeys(sizes)):
+    for pairs in (sample_pairs(train, size, recipe.seed) for size in dict.fromkeys(sizes)):
         positive = pairs["label"] >= POSITIVE
         alike = pairs["label"].nunique() == 1 and not (kind == "positives" and positive.all())
         if alike or (recipe.hard_negatives and positive.nunique() == 1):

@@ -15,7 +15,7 @@ import torch
 from sentence_transformers.cross_encoder import CrossEncoder
 
 from workbench.data.pairs import text_pairs
-from workbench.data.splits import DataError, read_manifest, read_split
+from workbench.data.splits import DataError, read_manifest, read_split, sample_pairs
 from workbench.files import display_path, read_json, write_json
 from workbench.machine import torch_threads
 from workbench.models import ModelLocation, find_model, load_tokenizer, read_lineage
@@ -27,7 +27,6 @@ from workbench.training.examples import (
     check_training,
     lexical_pairs,
     origin_of,
-    stage_pairs,
     with_mined,
 )
 from workbench.training.log import TrainingLog
@@ -259,7 +258,7 @@ class Stage:
             DataError: the pairs do not have what the loss needs.
         """
         training, log, every = self.training, self.log, self.training.checkpoint_steps
-        labelled = stage_pairs(training.train, training.sizes[self.number - 1], self.recipe.seed)
+        labelled = sample_pairs(training.train, training.sizes[self.number - 1], self.recipe.seed)
         model.activation_fn = stored_activation(loss)
         with torch_threads(training.threads):
             pairs, added = with_mined(labelled, self.recipe)

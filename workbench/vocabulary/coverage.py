@@ -1,6 +1,6 @@
 """What a vocabulary does not cover, what that costs, and what each repair would bring back."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from workbench.data import POSITIVE
-from workbench.data.lists import CandidateList
+from workbench.data.lists import CandidateList, texts_of
 from workbench.data.overlap import normalised
 from workbench.models import ModelError
 from workbench.vocabulary.repair import REPAIRS, Repair, repair_vocabulary, training_texts
@@ -271,8 +271,3 @@ def vocabulary_verdict(outlook: Mapping[str, Any]) -> dict[str, str]:
             )
         action += f"with vocabulary: {best}, which leaves {outlook[best]['unk_share']:.2%} unknown."
     return {"colour": colour, "why": why, "action": action}
-
-
-def texts_of(lists: Sequence[CandidateList]) -> Iterable[str]:
-    """Queries and candidates of the lists, with repetitions."""
-    return (text for one in lists for text in (one.query, *one.candidates))

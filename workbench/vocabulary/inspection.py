@@ -9,7 +9,7 @@ import pandas as pd
 
 from workbench.data import POSITIVE
 from workbench.data.build_lists import build_test
-from workbench.data.lists import CandidateError, CandidateList, read_test
+from workbench.data.lists import CandidateError, CandidateList, read_test, texts_of
 from workbench.files import write_json
 from workbench.run_folder import RunFolder
 from workbench.vocabulary import coverage
@@ -56,7 +56,7 @@ def inspect_pairs(
         'red'
     """
     texts = pd.concat([pairs["sentence_0"], pairs["sentence_1"]], ignore_index=True)
-    counts = count_tokens(tokenizer, [*texts.tolist(), *coverage.texts_of(lists)])
+    counts = count_tokens(tokenizer, [*texts.tolist(), *texts_of(lists)])
     own, pieces = counts.loc[texts.unique()], counts["pieces"].to_dict()
     tokens = pair_tokens(pairs, tokenizer, counts)
     learned = training_texts(pairs if train is None else train)
