@@ -66,8 +66,9 @@ def quick_in_bfloat16() -> bool:
 
     if on_gpu():
         return torch.cuda.is_bf16_supported()
-    known = getattr(torch.cpu, "get_capabilities", dict)  # an older torch does not say
-    return any(known().get(name) for name in CPU_BFLOAT16) and _gain_of_bfloat16() > LEAST_GAIN
+    # an older torch does not say
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(known.get(name) for name in CPU_BFLOAT16) and _gain_of_bfloat16() > LEAST_GAIN
 
 
 @cache

@@ -161,7 +161,7 @@ def test_auto_decides_when_there_are_pairs_enough_and_scores_equal_pairs_once(
     asked = []
     monkeypatch.setattr(
         "workbench.scoring.cross_encoder.choose_backend",
-        lambda model, first, size, folder: (
+        lambda model, first, folder: (
             lambda distinct: asked.append(len(distinct)) or np.arange(len(distinct)),
             {"backend": "made up", "asked": "auto", "pairs": len(first)},
         ),

@@ -77,7 +77,7 @@ def test_defaults_are_those_of_the_reference_card():
 
 def test_functions_have_the_defaults_of_the_parameters():
     """But for names that mean something else there, and intervals of figures, which are drawn."""
-    other = {"run_dir", "pairs", "candidates", "query", "backend", "batch_size", "resamples"}
+    other = {"run_dir", "pairs", "candidates", "query", "backend", "resamples"}
     rooms = [workbench, workbench.data, workbench.training, workbench.scoring, workbench.ranking]
     public = [getattr(room, name) for room in rooms for name in dir(room)]
     taken = [

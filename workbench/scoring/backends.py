@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ TOKENIZER = "tokenizer.json"  # beside the ONNX files as the library reads it, o
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 MAX_PADDING = 0.1  # of a block's tokens
 PACK_TOKENS = 2048  # so few that a layer's activations stay in the processor's cache
+BATCH_SIZE = 64  # pairs that the library scores at once
 CHECK_PAIRS = 256  # distinct pairs that a backend is checked on
 MAX_INVERTED = 0.002  # share of pairwise orders
 MAX_SHIFT = 0.02  # of a probability
@@ -96,9 +98,7 @@ def pair_encoder(model: "CrossEncoder") -> PairEncoder:
     return PairEncoder(tokenizer.backend_tokenizer, longest, typed, side)
 
 
-def open_backend(
-    name: str, model: "CrossEncoder", batch_size: int = 64, folder: Path | None = None
-) -> Run:
+def open_backend(name: str, model: "CrossEncoder", folder: Path | None = None) -> Run:
     """A function from pairs to their logits, float32 of shape (n,), by one of `BACKENDS`.
 
     `predict` is the library's own way and runs every model; `torch-` runs a plain BERT with the
@@ -110,7 +110,7 @@ def open_backend(
     if name not in BACKENDS:
         raise BackendError(f"backend {name!r} is none of auto, {', '.join(BACKENDS)}")
     if name == "predict":
-        return lambda pairs: _predict(model, pairs, batch_size)
+        return partial(_predict, model)
     try:
         if name in EXPORTED:
             return OnnxModel(folder, name, model.tokenizer.model_max_length).score
@@ -126,27 +126,23 @@ def open_backend(
     return lambda pairs: engine.score(encoder.encode(pairs))
 
 
-def _predict(model: "CrossEncoder", pairs: Sequence[TextPair], batch_size: int) -> Float32Array:
+def _predict(model: "CrossEncoder", pairs: Sequence[TextPair]) -> Float32Array:
     from torch.nn import Identity
 
-    logits = model.predict(
-        [*pairs], batch_size=batch_size, activation_fn=Identity(), show_progress_bar=False
-    )
+    options: Any = {"batch_size": BATCH_SIZE, "show_progress_bar": False}
+    logits = model.predict([*pairs], activation_fn=Identity(), **options)
     return np.asarray(logits, dtype=np.float32).ravel()
 
 
 def choose_backend(
-    model: "CrossEncoder",
-    pairs: Sequence[TextPair],
-    batch_size: int = 64,
-    folder: Path | None = None,
+    model: "CrossEncoder", pairs: Sequence[TextPair], folder: Path | None = None
 ) -> tuple[Run, dict[str, Any]]:
     """The fastest backend that ranks `pairs` as float32 does, and the record of the choice.
 
     The record has `backend`, `asked`, `pairs`, one of `checks` for each backend that can run the
     model, and in `left_out` why the others cannot.
     """
-    runs = {"predict": open_backend("predict", model, batch_size)}
+    runs = {"predict": open_backend("predict", model)}
     record: dict[str, Any] = {"backend": "predict", "asked": "auto", "pairs": len(pairs)}
     exact = runs["predict"](pairs)
     if not np.isfinite(exact).all():  # no reference; the caller reports such scores
@@ -154,7 +150,7 @@ def choose_backend(
     checks, left_out = [check("predict", exact, runs["predict"], pairs)], dict[str, str]()
     for name in BACKENDS[1:]:
         try:
-            runs[name] = open_backend(name, model, batch_size, folder)
+            runs[name] = open_backend(name, model, folder)
         except BackendError as error:
             left_out[name] = str(error)
             continue

@@ -9,7 +9,7 @@ import numpy as np
 
 from workbench.data.pairs import Float32Array, TextPair
 from workbench.models import ModelLocation, check_model, library_errors, position_limit
-from workbench.scoring.backends import CHECK_PAIRS, choose_backend, open_backend
+from workbench.scoring.backends import BATCH_SIZE, CHECK_PAIRS, choose_backend, open_backend
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -77,7 +77,6 @@ class ModelScorer:
 
     Args:
         model: the cross-encoder; once it is trained further, make a new scorer.
-        batch_size: of the backend `predict`.
         backend: one of `BACKENDS`, or `auto`: `predict` for up to `MIN_PAIRS_TO_CHECK` distinct
             pairs at once or announced by `expect`, else the fastest that ranks as float32 does.
         folder: of the model, for what has been exported there.
@@ -86,24 +85,19 @@ class ModelScorer:
     log_odds = True  # the score has a probability, so calibration can be measured
 
     def __init__(
-        self,
-        model: "CrossEncoder",
-        batch_size: int = 64,
-        backend: str = "predict",
-        folder: Path | None = None,
+        self, model: "CrossEncoder", backend: str = "predict", folder: Path | None = None
     ) -> None:
-        self.model, self.batch_size, self.folder = model, batch_size, folder
+        self.model, self.folder = model, folder
         self.undecided, self._expected = backend == "auto", 0
         first = "predict" if self.undecided else backend
         self.backend_record: dict[str, Any] = {"backend": first, "asked": backend}
-        self._run = open_backend(first, model, batch_size, folder)
+        self._run = open_backend(first, model, folder)
 
     @classmethod
     def load(
         cls,
         location: ModelLocation,
         max_length: int | None = None,
-        batch_size: int = 64,
         seed: int = 42,
         backend: str = "predict",
     ) -> "ModelScorer":
@@ -120,7 +114,7 @@ class ModelScorer:
         tokenizer.model_max_length = min(tokenizer.model_max_length, max_length or sys.maxsize)
         with library_errors(location):
             _check_next_token(model)
-        return cls(model, batch_size, backend, location.path)
+        return cls(model, backend, location.path)
 
     def expect(self, pairs: int) -> None:
         """Announce how many pairs are to come in all, so that one backend scores them all."""
@@ -135,7 +129,7 @@ class ModelScorer:
         once = list(place)
         if self.undecided and max(len(once), self._expected) > MIN_PAIRS_TO_CHECK:
             self._run, self.backend_record = choose_backend(
-                self.model, once[:CHECK_PAIRS], self.batch_size, self.folder
+                self.model, once[:CHECK_PAIRS], self.folder
             )
             self.undecided = False
         return self._run(once)[[place[pair] for pair in pairs]]
@@ -158,13 +152,10 @@ class ZeroShot:
         model: the base as loaded, with a repaired vocabulary perhaps.
         head: whether it came with a trained head; see `ModelLocation`.
         texts: to count tokens in, such as those of the training pairs.
-        batch_size: texts, or pairs, at once.
     """
 
-    def __init__(
-        self, model: "CrossEncoder", head: bool, texts: Sequence[str] = (), batch_size: int = 64
-    ) -> None:
-        self.model, self.head, self.batch_size = model, head, batch_size
+    def __init__(self, model: "CrossEncoder", head: bool, texts: Sequence[str] = ()) -> None:
+        self.model, self.head = model, head
         tokenizer: Any = model.tokenizer
         self.weights = np.ones(len(tokenizer), dtype=np.float32)
         if texts and not head:
@@ -187,7 +178,7 @@ class ZeroShot:
     def score(self, pairs: Sequence[TextPair]) -> Float32Array:
         """Logits or cosines, float32 of shape (n,)."""
         if self.head:
-            return ModelScorer(self.model, self.batch_size).score(pairs)
+            return ModelScorer(self.model).score(pairs)
         texts = list(dict.fromkeys(text for pair in pairs for text in pair))
         place = {text: number for number, text in enumerate(texts)}
         vectors = self._vectors(texts)
@@ -205,8 +196,8 @@ class ZeroShot:
         weights, was_training = torch.from_numpy(self.weights).to(body.device), body.training
         body.eval()
         with torch.inference_mode():
-            for start in range(0, len(texts), self.batch_size):
-                rows = order[start : start + self.batch_size]
+            for start in range(0, len(texts), BATCH_SIZE):
+                rows = order[start : start + BATCH_SIZE]
                 some = [texts[row] for row in rows]
                 batch = self.model.tokenizer(
                     some, padding=True, truncation=True, return_tensors="pt"

@@ -166,17 +166,16 @@ def segment(run: str, words: Iterable[str] | Mapping[str, Any]) -> list[str]:
     return pieces
 
 
-def words_in(texts: Iterable[str], dictionary: Dictionary, min_count: int = 1) -> list[str]:
+def words_in(texts: Iterable[str], dictionary: Dictionary) -> list[str]:
     """The dictionary's words of two characters and more in texts, the most frequent first.
 
-    The texts are normalised as the tokenizer does; words below `min_count` are left out.
+    The texts are normalised as the tokenizer does.
     """
     counts: Counter[str] = Counter()
     for text in texts:
         for run in HAN_RUN.findall(text):
             counts.update(word for word in segment(run, dictionary) if len(word) > 1)
-    kept = [word for word, count in counts.items() if count >= min_count]
-    return sorted(kept, key=lambda word: (-counts[word], word))
+    return sorted(counts, key=lambda word: (-counts[word], word))
 
 
 def word_tokenizer(
