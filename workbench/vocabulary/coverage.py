@@ -22,6 +22,7 @@ CHARACTERS_LISTED = 50
 # texts that become equal to another text; bytes among the tokens, which hide nothing.
 AMBER = {"unknown": 0.01, "lost": 0.005, "bytes": 0.2}
 RED = {"unknown": 0.20, "lost": 0.05, "bytes": float("inf")}
+CHOOSE, BASES = "Choose a base model", " (`workbench bases` lists some)"
 
 
 def best_binary(classes: ArrayLike, positive: ArrayLike) -> dict[str, float]:
@@ -248,22 +249,13 @@ def vocabulary_verdict(outlook: Mapping[str, Any]) -> dict[str, str]:
             f" The tokenizer's normaliser (lower case, accents) makes {folded:.1%} of them equal, "
             "whatever its vocabulary has."
         )
-        action = (
-            "Choose a base model whose tokenizer keeps case and accents (`workbench bases` lists "
-            "some): no repair helps here."
-        )
+        action = f"{CHOOSE} whose tokenizer keeps case and accents{BASES}: no repair helps here."
     elif found["unknown"] < AMBER["unknown"] and found["lost"] < AMBER["lost"]:  # bytes alone
-        action = (
-            "Choose a base model made for this language (`workbench bases` lists some): this one "
-            "reads it byte by byte."
-        )
+        action = f"{CHOOSE} made for this language{BASES}: this one reads it byte by byte."
     elif best == "keep":
-        action = (
-            "Choose a base model that has the characters (`workbench bases` lists some): this "
-            "tokenizer cannot be repaired."
-        )
+        action = f"{CHOOSE} that has the characters{BASES}: this tokenizer cannot be repaired."
     else:
-        action = "Choose a base model made for this language (`workbench bases` lists some); or "
+        action = f"{CHOOSE} made for this language{BASES}; or "
         if "unk_share" in outlook.get("words", {}) and outlook["words"]["added"]:
             action += (
                 "train with vocabulary: words and new_embeddings: dictionary, which leaves "
