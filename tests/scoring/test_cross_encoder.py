@@ -2,13 +2,12 @@ import json
 import shutil
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from tests.benchmarks.kinds import WAYS, possible
 from tests.benchmarks.tiny import KINDS, write_tiny_kind, write_tiny_reranker
-from tests.conftest import CHARACTERS
+from tests.conftest import CHARACTERS, labelled
 from workbench.data.lists import CandidateList
 from workbench.engine.bert import unsupported
 from workbench.machine import torch_threads
@@ -36,12 +35,6 @@ def made_up(count, seed=0, longest=30):
         for n in rng.integers(1, longest, 2 * count)
     ]
     return list(zip(texts[:count], texts[count:], strict=True))
-
-
-def nothing():
-    """No labelled pairs."""
-    columns = {name: pd.Series(dtype=str) for name in ("sentence_0", "sentence_1")}
-    return pd.DataFrame(columns | {"label": pd.Series(dtype=float)})
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["typed", "untyped"])
@@ -176,7 +169,7 @@ def test_the_evaluation_records_the_backends_and_a_sentence_tells(model, pairs, 
     monkeypatch.setattr("workbench.scoring.cross_encoder.MIN_PAIRS_TO_CHECK", 256)
     lists = [CandidateList("a", tuple(b for _, b in pairs[:300]), (1.0,) + (0.0,) * 299)]
     scorers = {"model": ModelScorer(model, backend="auto"), "base": ModelScorer(model)}
-    metrics = evaluate(scorers, lists, nothing(), resamples=100).metrics
+    metrics = evaluate(scorers, lists, labelled().astype({"label": float}), resamples=100).metrics
     assert metrics["backends"]["base"] == {"backend": "predict", "asked": "predict"}
     assert metrics["backends"]["model"]["pairs"] == 256
     text = findings.backends(metrics)
@@ -187,8 +180,7 @@ def test_the_evaluation_records_the_backends_and_a_sentence_tells(model, pairs, 
 def test_one_backend_scores_lists_and_labelled_pairs(model, pairs, monkeypatch):
     """Few lists and many labelled pairs: decided before the first of them is scored."""
     monkeypatch.setattr("workbench.scoring.cross_encoder.MIN_PAIRS_TO_CHECK", 250)
-    labelled = pd.DataFrame(pairs[:250], columns=["sentence_0", "sentence_1"])
-    labelled["label"] = [0.0, 1.0] * 125
+    rows = labelled(*((*pair, number % 2) for number, pair in enumerate(pairs[:250])))
     lists = [CandidateList("a", ("b", "c"), (1.0, 0.0))]
     asked = []
 
@@ -198,7 +190,7 @@ def test_one_backend_scores_lists_and_labelled_pairs(model, pairs, monkeypatch):
 
     monkeypatch.setattr("workbench.scoring.cross_encoder.choose_backend", choose)
     metrics = evaluate(
-        {"model": ModelScorer(model, backend="auto")}, lists, labelled, resamples=100
+        {"model": ModelScorer(model, backend="auto")}, lists, rows, resamples=100
     ).metrics
     assert asked == [[("a", "b"), ("a", "c")]]
     assert metrics["backends"] == {"model": {"backend": "made up"}}
@@ -218,13 +210,10 @@ def test_auto_leaves_a_model_whose_scores_are_no_numbers_as_it_is(model, pairs):
 def test_weights_stored_in_half_precision_are_computed_in_float32(tiny_model, tmp_path, pairs):
     from safetensors.torch import load_file, save_file
 
-    folder = tmp_path / "half"
-    shutil.copytree(tiny_model, folder)
+    folder = edited(tiny_model, tmp_path / "half", config={"dtype": "bfloat16"})
     weights = load_file(folder / "model.safetensors")
     halved = {name: value.bfloat16() for name, value in weights.items()}
     save_file(halved, folder / "model.safetensors", metadata={"format": "pt"})
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    (folder / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))
     model = load_cross_encoder(find_model(str(folder)), 64)
     assert {weight.dtype for weight in model.model.parameters()} == {torch.float32}
     fast, plain = (open_backend(name, model)(pairs[:50]) for name in ("torch-float32", "predict"))
@@ -349,7 +338,8 @@ def test_a_language_model_ranks_by_its_next_token(reranker, tmp_path):
     assert [found[name] for name in ("audit", "train")] == ["yes", "yes"]
     assert all("no: " in found[name] for name in [*WAYS][2:])
     lists = [CandidateList("a", tuple(b for _, b in pairs), (1.0,) + (0.0,) * 19)]
-    (row,) = evaluate({"model": scorer}, lists, nothing(), resamples=100).metrics["rows"]
+    nothing = labelled().astype({"label": float})
+    (row,) = evaluate({"model": scorer}, lists, nothing, resamples=100).metrics["rows"]
     own = library_logits(folder, lists[0].pairs(), 128)
     assert row["map"]["mean"] == pytest.approx(1 / (1 + (own > own[0]).sum()))
 
@@ -384,10 +374,7 @@ LENGTHS = {
     "none stated": (128, {"tokenizer_config": {"model_max_length": 10**30}}),
     "more than positions": (128, {"tokenizer_config": {"model_max_length": 512}}),
     "an old config": (64, {"sentence_bert_config": {"max_seq_length": 24, "do_lower_case": False}}),
-    "cut on the left": (
-        24,
-        {"tokenizer_config": {"model_max_length": 24, "truncation_side": "left"}},
-    ),
+    "cut on the left": (24, {"tokenizer_config": LEFT}),
 }
 
 

@@ -7,7 +7,7 @@ import tempfile
 import numpy as np
 import pytest
 
-from tests.scoring.test_cross_encoder import made_up
+from tests.scoring.test_cross_encoder import LEFT, edited, made_up
 from workbench.cli import main
 from workbench.models import find_model
 from workbench.scoring.backends import (
@@ -51,11 +51,8 @@ def test_an_exported_model_is_cut_where_the_model_was_trained_to_cut(
 ):
     """Also on the left; a larger number changes nothing, and the files say so themselves."""
     pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
-    folder, pairs = tmp_path / "model", made_up(40, longest=60)
-    shutil.copytree(sharp_model, folder)
-    config = json.loads((folder / "tokenizer_config.json").read_text())
-    config |= {"model_max_length": 24, "truncation_side": "left"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    folder = edited(sharp_model, tmp_path / "model", tokenizer_config=LEFT)
+    pairs = made_up(40, longest=60)
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     location = find_model(str(folder))
