@@ -153,6 +153,18 @@ def test_a_failed_cell_is_never_left_out(tmp_path):
     assert "KeyError" in report(tmp_path, [code("wb.environment()", error)])
 
 
+def test_an_output_is_no_script_whatever_it_holds(tmp_path):
+    evil = "<script>alert(1)</script><img src=x onerror=alert(2)><td onclick=alert(3)>x</td>"
+    script = new_output("display_data", {"application/javascript": "alert(4)"})
+    shown = new_output("display_data", {"text/html": evil})
+    page = report(tmp_path, [code("1", shown, script, printed(evil))])
+    assert "<script" not in page
+    assert "onerror=alert(2)>" not in page
+    assert "<td onclick" not in page
+    assert "default-src 'none'" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
 def test_long_and_error_output_is_folded_in_one_piece(tmp_path):
     log = [printed(f"step {n} <b>\n") for n in range(9)]
     page = report(tmp_path, [code("a", *log, printed("10%\r99%\n", "stderr"), printed("short\n"))])
