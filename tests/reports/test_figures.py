@@ -14,10 +14,14 @@ from matplotlib.figure import Figure
 from workbench.files import write_json, write_text
 from workbench.reports import findings
 from workbench.reports.figures import style
-from workbench.reports.figures.data import label_balance, length_histogram
 from workbench.reports.figures.runs import label_efficiency
 from workbench.reports.figures.style import new_axes, packaged_font, save_figure
-from workbench.reports.figures.training import log_values, loss_curve
+from workbench.reports.figures.training import (
+    label_balance,
+    length_histogram,
+    log_values,
+    loss_curve,
+)
 from workbench.run_folder import RunFolder
 from workbench.runs.catalog import RunRecord
 from workbench.runs.comparison import find_runs, label_table

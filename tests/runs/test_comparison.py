@@ -5,11 +5,10 @@ import shutil
 
 import numpy as np
 import pandas as pd
-import papermill
 import pytest
 
 from tests.benchmarks.comparing import make_runs
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_notebook
 from workbench.files import read_json, write_json, write_text
 from workbench.ranking.uncertainty import randomisation_test
 from workbench.reports import findings
@@ -285,13 +284,7 @@ def test_the_figures_show_every_run_and_name_the_best(records):
 
 def test_notebook_5_compares_a_folder_of_runs(folder, tmp_path):
     out = tmp_path / "out.ipynb"
-    papermill.execute_notebook(
-        str(ROOT / "notebooks/05_compare_runs.ipynb"),
-        str(out),
-        {"run_dir": str(folder)},
-        kernel_name="python3",
-        progress_bar=False,
-    )
+    run_notebook(ROOT / "notebooks/05_compare_runs.ipynb", out, run_dir=str(folder))
     for figure in ("runs", "seeds"):
         assert (folder / f"figures/{figure}.png").stat().st_size > 5000
     text = out.read_text(encoding="utf-8")
@@ -300,11 +293,6 @@ def test_notebook_5_compares_a_folder_of_runs(folder, tmp_path):
 
 
 def test_notebook_5_stands_an_empty_folder(tmp_path):
-    papermill.execute_notebook(
-        str(ROOT / "notebooks/05_compare_runs.ipynb"),
-        str(tmp_path / "out.ipynb"),
-        {"run_dir": str(tmp_path / "none")},
-        kernel_name="python3",
-        progress_bar=False,
-    )
-    assert "0 runs: none." in (tmp_path / "out.ipynb").read_text(encoding="utf-8")
+    out = tmp_path / "out.ipynb"
+    run_notebook(ROOT / "notebooks/05_compare_runs.ipynb", out, run_dir=str(tmp_path / "none"))
+    assert "0 runs: none." in out.read_text(encoding="utf-8")

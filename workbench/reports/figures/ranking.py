@@ -42,11 +42,8 @@ def model_against(
 
     Points have a little random jitter (the same for the same seed), since many coincide.
     """
-    ax, against, model = (
-        new_axes(ax, (5.6, 5.2)),
-        evaluation.values(other),
-        evaluation.values("model"),
-    )
+    ax = new_axes(ax, (5.6, 5.2))
+    against, model = evaluation.values(other), evaluation.values("model")
     jitter = np.random.default_rng(seed).uniform(-0.012, 0.012, (2, len(model)))
     ax.plot([0, 1], [0, 1], color=DARK, linewidth=1)
     ax.scatter(against + jitter[0], model + jitter[1], s=14, alpha=0.35, color=BLUE, linewidths=0)

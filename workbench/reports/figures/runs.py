@@ -15,13 +15,7 @@ MAX_ROWS = 40  # runs or settings in a figure
 
 
 def run_intervals(table: pd.DataFrame, metric: str = "ndcg@10", ax: Axes | None = None) -> Axes:
-    """The metric of each run with its 95 % interval, the best on top.
-
-    Args:
-        table: from `runs_table`; the first `MAX_ROWS` are drawn.
-        metric: of the table.
-        ax: where to draw.
-    """
+    """The metric of each run of `runs_table` with its 95 % interval, the best on top."""
     measured = table[table[metric].notna()] if metric in table else table.head(0)
     rows = measured.head(MAX_ROWS).iloc[::-1]
     ax, places = new_axes(ax, _size(len(rows))), np.arange(len(rows))
@@ -61,13 +55,7 @@ def seed_spread(
 
 
 def label_efficiency(table: pd.DataFrame, metric: str = "ndcg@10", ax: Axes | None = None) -> Axes:
-    """The metric by number of training labels, a line per start; circles are single seeds.
-
-    Args:
-        table: from `label_table`.
-        metric: of the table.
-        ax: where to draw.
-    """
+    """The metric by number of training labels of `label_table`; circles are single seeds."""
     ax, lines = new_axes(ax, (7.5, 4.2)), list(table.groupby("start", sort=False))
     for place, (name, rows) in enumerate(lines):
         look: dict[str, Any] = {"color": CYCLE[place % len(CYCLE)], "linestyle": "-"}
