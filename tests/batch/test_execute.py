@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import psutil
 import pytest
 import yaml
@@ -17,12 +18,12 @@ from filelock import FileLock
 
 import workbench
 from tests.batch.test_preflight import snapshot
-from tests.batch.tiny_project import NOTEBOOKS, SIGNALS, TinyProject, await_end, await_file
+from tests.batch.tiny_project import SIGNALS, TinyProject, await_end, await_file
 from workbench.batch.execute import execute, run_chain
 from workbench.batch.worker import remove_leftovers
 from workbench.cli import csv_cell, main, show
 from workbench.files import write_json, write_text
-from workbench.run_folder import RunFolder, read_record, set_aside
+from workbench.run_folder import NOTEBOOKS, RunFolder, read_record, set_aside
 from workbench.runs.parameters import load_parameters
 
 
@@ -38,10 +39,6 @@ def quick(tmp_path, tiny_model):
     return TinyProject(tmp_path, tiny_model)
 
 
-def done_before(number):
-    return [earlier for earlier in NOTEBOOKS if earlier < number]
-
-
 @pytest.mark.parametrize(
     ("number", "name"),
     [("01", "SIGKILL"), ("02", "SIGTERM"), ("04", "Ctrl-C")],
@@ -49,20 +46,19 @@ def done_before(number):
 def test_a_signal_in_a_notebook(tmp_path, tiny_model, number, name):
     """Ended in any notebook, in any way: no kernel is left, earlier ones stay, the run goes on."""
     project = TinyProject(tmp_path, tiny_model, "kernels")
+    run, earlier = project.runs / "x", [one for one in NOTEBOOKS if one < number]
     (project.root / "wait").write_text(number)
     process = project.ask("run", project.request, "--name", "x", "-p", "seed", "5")
-    await_file(project.runs / "x" / f"at-{number}", process)
+    await_file(run / f"at-{number}", process)
     kernels = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
-    before = snapshot(project.runs / "x" / "data")
+    before = snapshot(run / "data")
     assert kernels
     process.send_signal(SIGNALS[name])
     _, error = process.communicate(timeout=120)
     assert await_end(kernels) == []
     status = project.status("x")
-    assert [a for a, one in status["notebooks"].items() if one["state"] == "done"] == done_before(
-        number
-    )
-    assert snapshot(project.runs / "x" / "data") == before
+    assert [a for a, one in status["notebooks"].items() if one["state"] == "done"] == earlier
+    assert snapshot(run / "data") == before
     if name == "SIGKILL":
         assert process.returncode == -9
         assert status["state"] == "running"  # nobody was left to say otherwise; `runs` sees it
@@ -74,9 +70,9 @@ def test_a_signal_in_a_notebook(tmp_path, tiny_model, number, name):
     (project.root / "wait").unlink()
     code, out, error = project.run("run", "--name", "x", "--resume")
     assert code == 0, error
-    assert out.count("done earlier, kept") == len(done_before(number))
-    assert (project.runs / "x" / "result.txt").read_text() == "seed 5"
-    assert not list((project.runs / "x").rglob("*.tmp"))
+    assert out.count("done earlier, kept") == len(earlier)
+    assert (run / "result.txt").read_text() == "seed 5"
+    assert not list(run.rglob("*.tmp"))
 
 
 def test_a_kernel_that_is_killed_as_if_for_its_memory(project):
@@ -172,9 +168,9 @@ def test_a_notebook_that_was_edited_and_is_broken(quick, name):
     assert (quick.runs / "x/data/manifest.json").is_file()
 
 
-def test_a_notebook_that_takes_no_parameters_is_not_executed(quick, tmp_path):
-    quick.write("02_fine_tune", "print(1)", "pass")
-    source = quick.root / "notebooks/02_fine_tune.ipynb"
+def test_a_notebook_that_takes_no_parameters_is_not_executed(tmp_path):
+    source = tmp_path / "in.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]), source)
     with pytest.raises(ValueError, match="no cell tagged 'parameters' that declares run_dir"):
         execute(source, tmp_path / "out.ipynb", {})
     assert not (tmp_path / "out.ipynb").exists()

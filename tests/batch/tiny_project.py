@@ -17,13 +17,8 @@ import nbformat
 import yaml
 
 import workbench
+from workbench.run_folder import NOTEBOOKS
 
-NOTEBOOKS = {
-    "01": "01_inspect_data",
-    "02": "02_fine_tune",
-    "03": "03_plot_loss",
-    "04": "04_evaluate_ranking",
-}
 PARAMETERS = 'run_dir: str = "runs/notebook"  # the folder\nseed: int = 42  # of all\n'
 # Waits in the notebook named in the file `wait`, after it has said that it is there.
 BODY = """

@@ -24,7 +24,7 @@ from workbench.reports.figures.training import (
 )
 from workbench.run_folder import RunFolder
 from workbench.runs.catalog import RunRecord
-from workbench.runs.comparison import find_runs, label_table
+from workbench.runs.comparison import START, find_runs, label_table
 
 matplotlib.use("Agg")
 LABELS = {"labels": {"pairs": 4, "positive": 1, "negative": 3}}
@@ -52,12 +52,7 @@ def budget_runs(starts, budgets=(100, 300, 0), seeds=(1, 2), test="t"):
         RunRecord(
             "r",
             Path("r"),
-            parameters={
-                "vocabulary": start[0],
-                "new_embeddings": start[1],
-                "max_pairs": asked,
-                "seed": seed,
-            },
+            parameters={**dict(zip(START, start, strict=True)), "max_pairs": asked, "seed": seed},
             data={"sides": {"train": {"pairs": (asked or 900) - seed}}},
             metrics={"ndcg@10": estimate(values[place] + seed / 100)},
             baseline={"ndcg@10": estimate(0.5 + place / 10 + seed / 100)},
