@@ -43,10 +43,9 @@ def tokenizer(tiny_model):
 def records(sample, tokenizer):
     lists = build_test(sample, 20).lists[:30]
     gain = (1.0,) + (0.0,) * (len(HOSTILE) - 1)
-    lists += [
-        CandidateList(text, ("怎么开通", *(t for t in HOSTILE if t != text)), gain)
-        for text in HOSTILE
-    ]
+    for text in HOSTILE:
+        others = (other for other in HOSTILE if other != text)
+        lists.append(CandidateList(text, ("怎么开通", *others), gain))
     lists.append(CandidateList("空", (), (), (1.0,)))
     scorers = {"model": RandomScorer(1), "char_jaccard": CharacterJaccard()}
     result = evaluate(scorers, lists, sample.head(0), resamples=100)

@@ -101,11 +101,9 @@ NO_GAP = {"mean": 0.0, "low": -0.01, "high": 0.01, "p_holm": 1.0}
 
 def world(queries, groups, model, other="none", dev=0, ties="expected"):
     """Findings of notebook 4 on `queries` lists of `groups` independent ones, by name."""
-    gain, kinds = (1.0, 0.0, 0.0), ("positive", "look_alike", "random")
+    more = ((1.0, 0.0, 0.0), (), ("positive", "look_alike", "random"))
     lists = [
-        CandidateList(
-            f"q{n}", (f"q{n % groups} right", f"q{n} wrong", f"wrong {n}"), gain, (), kinds
-        )
+        CandidateList(f"q{n}", (f"q{n % groups} right", f"q{n} wrong", f"wrong {n}"), *more)
         for n in range(queries)
     ]
     rows = [(f"a{n % groups}", f"b{n} {'right' * (n % 6 == 0)}", n % 6 == 0) for n in range(90)]
