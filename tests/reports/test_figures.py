@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from workbench.files import write_json, write_text
 from workbench.reports import findings
 from workbench.reports.figures import style
-from workbench.reports.figures.runs import label_efficiency
+from workbench.reports.figures.ranking import label_efficiency
 from workbench.reports.figures.style import new_axes, packaged_font, save_figure
 from workbench.reports.figures.training import (
     label_balance,

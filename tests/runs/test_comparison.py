@@ -12,7 +12,7 @@ from tests.conftest import ROOT, run_notebook
 from workbench.files import read_json, write_json, write_text
 from workbench.ranking.uncertainty import randomisation_test
 from workbench.reports import findings
-from workbench.reports.figures.runs import run_intervals, seed_spread
+from workbench.reports.figures.ranking import run_intervals, seed_spread
 from workbench.runs.catalog import done_runs, read_run
 from workbench.runs.comparison import (
     best_run,

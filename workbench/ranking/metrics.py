@@ -40,7 +40,7 @@ class Ranking(NamedTuple):
         """At each place the mean of `values`, shape (n,), over its tie block."""
         if not len(values):
             return values
-        firsts = np.unique(self.start)
+        firsts = np.flatnonzero(self.start == np.arange(len(values)))
         sizes = self.size[firsts]
         return np.repeat(np.add.reduceat(values, firsts) / sizes, sizes)
 
