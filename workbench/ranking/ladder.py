@@ -131,7 +131,7 @@ def ladder_scorers(
     given |= {"tokenizer": tokenizer, "base": base, "dictionary": dictionary}
     for name, build in BASELINES.items():
         try:
-            if scorer := build(**given):
+            if (scorer := build(**given)) is not None:
                 scorers[name] = scorer
             else:
                 left_out[name] = "it cannot be built from these pairs and lists"

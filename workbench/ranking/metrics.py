@@ -106,8 +106,8 @@ def success(ranking: Ranking, k: int = 5) -> float:
 def average_precision(ranking: Ranking) -> float:
     """The mean, over the relevant texts, of the precision at their rank; missed ones give 0.
 
-    In a tie block of m candidates, r relevant, with c relevant ones above it, that at place j (from
-    0) is relevant with probability r / m, and then c + 1 + j (r - 1) / (m - 1) down to it are.
+    In a tie block of m candidates, r of them relevant, below c relevant ones, place j (from 0) is
+    relevant with probability r / m, and is then the c + 1 + j (r - 1) / (m - 1)th on average.
     """
     relevant = ranking.relevant()
     if not relevant.any():
