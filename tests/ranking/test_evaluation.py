@@ -154,24 +154,6 @@ def test_a_reversed_scorer_is_reported_as_worse(lists):
     assert same.metrics["model_minus"]["a"]["p"] == 1
 
 
-def test_a_claim_needs_the_interval_and_the_corrected_p_value():
-    rows = [
-        {"scorer": name, "ndcg@10": {"mean": mean}}
-        for name, mean in (("model", 0.6), ("a", 0.5), ("b", 0.4))
-    ]
-    gap = {"mean": 0.1, "low": 0.02, "high": 0.2, "p": 0.01, "p_holm": 0.02}
-
-    def said(**changes):
-        gaps = {"a": gap | changes, "b": gap}
-        return findings.verdict({"rows": rows, "queries": 500, "model_minus": gaps})
-
-    assert "better than every baseline" in said()
-    assert "`a` cannot be told apart" in said(p_holm=0.06)
-    assert "`a` cannot be told apart" in said(low=-0.01)
-    assert "worse than `a`" in said(mean=-0.1, low=-0.2, high=-0.02)
-    assert "few queries" not in said()
-
-
 def test_intervals_draw_whole_groups_of_queries():
     """Forty copies of a query that is lost and one that is won are two observations."""
     copies = [CandidateList("ab", ("x", f"n{n}"), (1.0, 0.0)) for n in range(40)]
