@@ -30,9 +30,9 @@ from workbench.training.log import TrainingLog
 __all__ = ["CHARACTERS", "ROOT"]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # a machine may be busy
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would compile all anew
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a script it is, and
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # so it would be by all that is begun
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or hundreds of processes compile everything
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # ignored in the background of a script,
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # and then by all child processes
 settings.register_profile("unhurried", deadline=None)  # a machine may be busy for a moment
 settings.load_profile("unhurried")
 ROOT = Path(__file__).resolve().parent.parent
@@ -140,7 +140,7 @@ def sharpen(folder):
 
 @pytest.fixture(scope="session")
 def tiny_model(once):
-    """A BERT of two small layers with random weights and a WordPiece vocabulary of a few signs."""
+    """A BERT of two small layers with random weights and a small WordPiece vocabulary."""
     return once("tiny", write_tiny_model)
 
 

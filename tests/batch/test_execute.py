@@ -1,4 +1,4 @@
-"""What can strike while a run is under way: it is told, nothing is lost, and the run can go on."""
+"""What can go wrong in a run: it is reported, nothing is lost, and the run can go on."""
 
 import json
 import os
@@ -131,7 +131,7 @@ time.strftime = lambda form, *at: "20300101-000000" if form == "%Y%m%d-%H%M%S" e
 
 @pytest.mark.parametrize("command", ["run", "sweep"])
 def test_requests_without_a_name_in_the_same_second(quick, command):
-    """Each gets a folder of its own, though all would call it alike."""
+    """Each gets its own folder, though all have the same idea of its name."""
     (quick.site / "sitecustomize.py").write_text(SAME_SECOND)
     asked = quick.request
     if command == "sweep":

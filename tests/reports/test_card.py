@@ -176,7 +176,7 @@ def run(tmp_path):
 
 
 def test_the_card_is_the_golden_one(run):
-    """UPDATE_GOLDEN=1 writes the file anew; look at the difference before committing it."""
+    """UPDATE_GOLDEN=1 writes the file again; look at the difference before committing it."""
     record_figures(run)
     text = write_card(run, language="zh", license="apache-2.0", dataset="me/pairs").read_text(
         "utf-8"

@@ -184,6 +184,7 @@ def test_the_figure_is_saved_and_chinese_text_has_glyphs(tmp_path):
     with pytest.warns(UserWarning, match="Glyph .* missing"):
         save_figure(ax, tmp_path, "none")
 
+
 def test_the_font_has_the_characters_of_the_sample(sample):
     from fontTools.ttLib import TTFont
 

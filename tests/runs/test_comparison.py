@@ -1,4 +1,4 @@
-"""Runs beside one another: what differed, the best, paired tests, seeds; and notebook 5 itself."""
+"""Runs in comparison: what differed, the best, paired tests, seeds; and notebook 5 itself."""
 
 import json
 import shutil

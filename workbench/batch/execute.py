@@ -213,7 +213,7 @@ def execute(source: Path, target: Path, values: dict[str, Any]) -> None:
             cwd=str(source.parent),
             progress_bar=False,
             stdout_file=sys.stdout,
-            # it logs an interrupt as an error when it is told to end; what is wrong is raised here
+            # it logs an interrupt as an error when it is asked to end; what is wrong is raised here
             extra_arguments=["--IPKernelApp.log_level=50"],
             config=sockets,
         )
