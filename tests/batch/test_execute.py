@@ -155,6 +155,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.parametrize("name", BROKEN)
 def test_a_notebook_that_was_edited_and_is_broken(quick, name):
     damage, message = BROKEN[name]
     damage(quick.root / "notebooks/02_fine_tune.ipynb")
@@ -395,6 +396,7 @@ OUTPUTS = {
 }
 
 
+@pytest.mark.parametrize("name", OUTPUTS)
 def test_an_output_that_nobody_reads_is_no_failure(small_run, name):
     command = f"{sys.executable} -m workbench runs --runs-dir {small_run.parent}"
     form = OUTPUTS[name].format(command)

@@ -365,6 +365,7 @@ SOUND = {
 }
 
 
+@pytest.mark.parametrize("name", SOUND)
 def test_texts_that_are_odd_but_sound_are_no_problem(name, place, capsys):
     file = pairs_file(place, SOUND[name])
     before = snapshot(place)

@@ -112,12 +112,12 @@ def read_plan(path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Pl
         ends = [{name: end} for name, one in space for end in one.choices or (one.low, one.high)]
         planned_runs(shared, [{}, *ends])
         return Plan(asked, [])
-    grid = asked.grid | ({"seed": asked.seeds} if asked.seeds else {})
-    lists = [asked.runs or [{}], *grid.values()]
+    names = [*asked.grid, *["seed"] * bool(asked.seeds)]
+    lists = [asked.runs or [{}], *asked.grid.values(), *[asked.seeds] * bool(asked.seeds)]
     if (count := math.prod(map(len, lists))) > MAX_RUNS:
         raise ParameterError(f"{path}: {count:,} runs are asked for; at most {MAX_RUNS:,} may be")
     crossed = itertools.product(*lists)
-    settings = (one | dict(zip(grid, values, strict=True)) for one, *values in crossed)
+    settings = (one | dict(zip(names, values, strict=True)) for one, *values in crossed)
     return Plan(asked, planned_runs(shared, settings))
 
 
