@@ -205,7 +205,7 @@ def english(text: Text) -> str:
     if family < 0:
         return LEXICON.fixed[text.text]
     things, intents = LEXICON.families[family].english
-    return intents[intent].replace("#", things[thing])
+    return re.sub(r"\ba (?=[aeiou])", "an ", intents[intent].replace("#", things[thing]))
 
 
 def jaccard(left: str, right: str) -> float:

@@ -32,14 +32,9 @@ def page(browser, site):
     page.noise = []
     page.on("console", lambda m: m.type in ("error", "warning") and page.noise.append(m.text))
     page.on("pageerror", lambda error: page.noise.append(str(error)))
-    page.on("request", lambda request: note(page, request.url))
+    page.on("request", lambda r: re.match("file:|data:|blob:", r.url) or page.noise.append(r.url))
     yield page
     page.close()
-
-
-def note(page, address):
-    if not address.startswith(("file:", "data:", "blob:")):
-        page.noise.append(address)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -82,4 +77,9 @@ def test_links_within_the_site_resolve_and_no_answer_is_shown(site):
         text = file.read_text(encoding="utf-8")
         for link in re.findall(r'(?:href|src)="([^"#:?]+)[^":]*"', text):
             assert (file.parent / link).exists(), f"{file.name}: {link}"
+    pages = [site / f"lessons/{name}.html" for name in ("exercises/lesson_1", "glossary")]
+    lesson, glossary = (page.read_text("utf-8") for page in pages)
+    terms = set(re.findall(r'href="\.\./glossary\.html#([^"]+)"', lesson))
+    assert len(terms) > 10
+    assert all(f'id="{term}"' in glossary for term in terms)
     assert not list(site.rglob("solutions"))

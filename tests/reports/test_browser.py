@@ -4,10 +4,10 @@ import html
 import re
 
 import nbformat
+import pandas as pd
 import pytest
 from markupsafe import escape
 
-from tests.ranking.test_evaluation import NO_PAIRS
 from workbench.data.build_lists import build_test
 from workbench.data.lists import CandidateList
 from workbench.files import read_json, write_json
@@ -23,6 +23,7 @@ from workbench.reports.browser import (
 )
 from workbench.reports.page import SCRIPT, SCRIPT_HASH, write_report
 from workbench.scoring.baselines import CharacterJaccard, RandomScorer
+from workbench.vocabulary.dictionary import sample_glosses
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -42,10 +43,14 @@ def tokenizer(tiny_model):
 @pytest.fixture(scope="module")
 def records(sample, tokenizer):
     lists = build_test(sample, 20).lists[:30]
-    gain = (1.0,) + (0.0,) * (len(HOSTILE) - 1)
-    for text in HOSTILE:
-        others = (other for other in HOSTILE if other != text)
-        lists.append(CandidateList(text, ("怎么开通", *others), gain))
+    lists += [
+        CandidateList(
+            text,
+            ("怎么开通", *(t for t in HOSTILE if t != text)),
+            (1.0,) + (0.0,) * (len(HOSTILE) - 1),
+        )
+        for text in HOSTILE
+    ]
     lists.append(CandidateList("空", (), (), (1.0,)))
     scorers = {"model": RandomScorer(1), "char_jaccard": CharacterJaccard()}
     result = evaluate(scorers, lists, sample.head(0), resamples=100)
@@ -69,8 +74,9 @@ def test_records_hold_both_orders_with_tokens_and_every_positive(records):
 
 def test_a_query_shows_shared_and_unknown_signs(tokenizer):
     lists = [CandidateList("怎么龘", ("怎么龘x", "天气"), (1.0, 0.0))]
+    nothing = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
     scorers = {"model": CharacterJaccard(), "random": RandomScorer(1)}
-    result = evaluate(scorers, lists, NO_PAIRS, resamples=100)
+    result = evaluate(scorers, lists, nothing, resamples=100)
     (record,) = browser_records(result, query_features(lists, tokenizer), tokenizer)
     shown = query_html(record)
     shown = re.sub(r"\s*\n\s*", "", shown)
@@ -152,6 +158,8 @@ def test_the_view_in_jupyterlab_chooses_slice_order_and_query(records):
     assert len(queries.options) == 37
     assert count.value == "37 queries"
     first = shown.value
+    known = next(record for record in records if record["query"] in sample_glosses())
+    assert str(escape(sample_glosses()[known["query"]])) in query_html(known)
     assert records[0]["query"] in html.unescape(re.sub(r"<[^>]*>", "", first))
     queries.index = 2
     assert shown.value != first
@@ -183,6 +191,10 @@ def test_a_query_typed_in_is_ranked_live_with_its_scores():
     button.click()
     assert "<script>" not in shown.value
     assert "&lt;script&gt;" in shown.value
+    assert "in English" not in shown.value
+    lines.value, meaning = next(iter(sample_glosses().items()))
+    button.click()
+    assert f"<td>{meaning}</td>" in shown.value
     asked.value = " "
     button.click()
     assert "Type a query" in shown.value

@@ -2,4 +2,9 @@
 
 from workbench.files import lazy_names
 
-__getattr__, __dir__ = lazy_names(__name__, {"execute": "run_chain"})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "execute": "run_chain",
+    },
+)

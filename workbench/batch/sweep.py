@@ -6,8 +6,8 @@ for each run, `logs/` (what the runs printed) and `study.log` (the trials of a s
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,18 +20,19 @@ from workbench.batch.preflight import Finding, preflight, refuse_problems
 from workbench.batch.worker import Worker
 from workbench.files import display_path, project_path, project_root, write_json, write_text
 from workbench.machine import core_count
-from workbench.run_folder import SCHEMA, RequestError, read_record
+from workbench.run_folder import RequestError, read_record
 from workbench.runs.catalog import done_runs, read_run
 from workbench.runs.folder import (
-    check_name,
     code_digest,
     fresh_folder,
     fresh_name,
     holding,
+    name_problem,
     now,
     record_request,
 )
 
+SCHEMA = 1  # of sweep.json
 ENDED = ("done", "kept", "failed", "pruned")
 POLL_SECONDS = 0.2
 STOP_SECONDS = 80  # a worker that does not stop in its time has ended itself by then
@@ -51,13 +52,16 @@ def sweep(
     resume: bool = False,
     dry_run: bool = False,
 ) -> bool:
-    """Make the runs of a sweep, as `workbench sweep` asks for it; whether all of them are done.
+    """Make the runs of a sweep, or with `dry_run` say which; whether all of them are done.
+
+    The arguments are those of `workbench sweep`.
 
     Raises:
         RequestError, ParameterError, SettingsError: the request is wrong; nothing was started.
         KeyboardInterrupt: after all runs were stopped and recorded.
     """
-    check_name(name)
+    if name and (problem := name_problem(name)):
+        raise RequestError(problem)
     if resume and not name:
         raise RequestError("--resume: say which sweep with --name")
     if file is None and not resume:
@@ -139,7 +143,14 @@ def _engine(name: str, slots: int, address: str) -> Iterator[Start]:
 
 
 class Sweep:
-    """A sweep in its folder, whose lock the caller holds; `slots` runs are under way at a time."""
+    """One sweep in its folder, whose lock the caller holds (see `holding`).
+
+    Args:
+        folder: of the sweep.
+        plan: its runs, or its search.
+        start: see `Start`.
+        slots: runs under way at a time.
+    """
 
     def __init__(self, folder: Path, plan: Plan, start: Start, slots: int) -> None:
         self.folder, self.start, self.slots = folder, start, slots
@@ -147,17 +158,21 @@ class Sweep:
         self.entries: dict[str, dict[str, Any]] = {run.name: _entry(run) for run in plan.runs}
         if plan.asked.search:
             self.search = OptunaSearch(plan.asked.search, plan.asked.base, folder, slots)
-            before = read_record(folder / "sweep.json").get("jobs", {}).items()
-            self.entries = {name: entry for name, entry in before if entry.get("state") in ENDED}
+            self.entries = _ended_before(folder)
         self.record: dict[str, Any] = {"schema": SCHEMA, "state": "running", "started": now()}
         self.record["jobs"] = self.entries
         self.begin = time.monotonic()
         self.known: dict[str, Path] = {}  # runs that were done before, by identity
         self.running: dict[str, Any] = {}  # workers, by the name of their run
-        self.made: dict[str, asyncio.Task[str]] = {}  # by the name of the run
+        self.results: dict[str, str] = {}  # by the name of the run
+        self.locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def run(self) -> dict[str, Any]:
-        """Make all runs and return the record, which is also in `sweep.json`."""
+        """Make all runs and return the record, which is also in `sweep.json`.
+
+        Raises:
+            KeyboardInterrupt: after all runs were stopped and the record was written.
+        """
         self.known = done_runs(self.folder.parent)
         try:
             asyncio.run(self._fill_slots())
@@ -189,30 +204,37 @@ class Sweep:
     async def _slot(self) -> None:
         """Make one run after another."""
         while run := self.search.next() if self.search else next(self.left, None):
-            if run.name not in self.made:  # a search may propose the same setting twice
-                self.made[run.name] = asyncio.create_task(self._make(run))
-            state = await self.made[run.name]
+            async with self.locks[run.name]:  # a search may propose the same setting twice
+                if run.name not in self.results:
+                    self.results[run.name] = await self._make(run)
             if self.search:
                 folder = self.known.get(run.identity, self.folder / run.name)
-                self.search.tell(run, state, folder)
+                self.search.tell(run, self.results[run.name], folder)
 
     async def _make(self, run: PlannedRun) -> str:
         """Make a run, unless the very same is done already: `done`, `failed` or `pruned`."""
         folder, found = self.folder / run.name, self.known.get(run.identity)
         if found is not None:
             made = read_run(found)
-            news = {} if found == folder else {"same_as": display_path(found)}
-            if made.environment.get("code") != code_digest():
-                news["note"] = "made by other code"
-            self._note(run, state="kept", seconds=made.seconds, **news)
+            same = made.environment.get("code") == code_digest()
+            other = {} if same else {"note": "made by other code"}
+            place = {} if found == folder else {"same_as": display_path(found)}
+            self._note(run, state="kept", seconds=made.seconds, **place, **other)
             return "done"
         if not (folder / "parameters.yaml").is_file():  # as if it had been interrupted at once
             values = run.parameters.model_copy(update={"run_dir": display_path(folder)})
             record_request(values, folder, run.identity)
         self._note(run, state="running")
+        code, pruned = await self._work(run, folder)
+        state = "done" if code == 0 else "pruned" if pruned else "failed"
+        error = {"error": self._why(folder, code)} if state == "failed" else {}
+        self._note(run, state=state, seconds=read_run(folder).seconds, **error)
+        return state
+
+    async def _work(self, run: PlannedRun, folder: Path) -> tuple[int, bool]:
+        """Resume a prepared run; its exit code, and whether a search ended it."""
         arguments = ["--runs-dir", str(folder.parent), "--name", run.name, "--resume"]
-        log = self.folder / "logs" / f"{run.name}.log"
-        worker, pruned = self.start(arguments, log), False
+        worker, pruned = self.start(arguments, self._log(run.name)), False
         self.running[run.name] = worker
         while (code := worker.poll()) is None:
             if self.search and not pruned and self.search.hopeless(run, folder):
@@ -220,11 +242,19 @@ class Sweep:
                 worker.stop()
             await asyncio.sleep(POLL_SECONDS)
         del self.running[run.name]
-        state = "done" if code == 0 else "pruned" if pruned else "failed"
-        made = read_run(folder)
-        error = {"error": _why(made.status, log, code)} if state == "failed" else {}
-        self._note(run, state=state, seconds=made.seconds, **error)
-        return state
+        return code, pruned
+
+    def _log(self, name: str) -> Path:
+        return self.folder / "logs" / f"{name}.log"
+
+    def _why(self, folder: Path, code: int) -> str:
+        """Why a run failed, by its own record; of one that left none, the last it printed."""
+        status = read_run(folder).status
+        if status.get("state") == "failed":
+            return f"notebook {status.get('notebook', '?')}: {status.get('error', '')}"
+        text = self._log(folder.name).read_text(encoding="utf-8", errors="replace")
+        what = "its process was killed" if code < 0 else f"it ended with exit code {code}"
+        return what + "".join(f"; the last it said: {line}" for line in text.splitlines()[-1:])
 
     def _note(self, run: PlannedRun, **news: Any) -> None:
         """Record and print the new state of a run."""
@@ -243,14 +273,14 @@ class Sweep:
         write_json(self.folder / "sweep.json", self.record)
 
 
-def _why(status: Mapping[str, Any], log: Path, code: int) -> str:
-    """Why a run failed, by its own record; of one that left none, the last it printed."""
-    if status.get("state") == "failed":
-        return f"notebook {status.get('notebook', '?')}: {status.get('error', '')}"
-    text = log.read_text(encoding="utf-8", errors="replace")
-    what = "its process was killed" if code < 0 else f"it ended with exit code {code}"
-    return what + "".join(f"; the last it said: {line}" for line in text.splitlines()[-1:])
-
-
 def _entry(run: PlannedRun) -> dict[str, Any]:
     return {"values": run.values, "identity": run.identity, "state": "waiting"}
+
+
+def _ended_before(folder: Path) -> dict[str, dict[str, Any]]:
+    """The runs of a search that had ended before it was interrupted, from `sweep.json`."""
+    record = read_record(folder / "sweep.json")
+    if record.get("schema", 0) > SCHEMA:
+        raise RequestError(f"{display_path(folder)} was written by a newer workbench")
+    entries = record.get("jobs", {}).items()
+    return {name: entry for name, entry in entries if entry.get("state") in ENDED}

@@ -2,19 +2,22 @@
 
 An exercise draws fresh random inputs each time it is checked, so that no answer can be written down
 beforehand. It names the answers that misconceptions give: where a learner's function agrees with
-one of them wherever it is wrong, the hint says which it is.
+one of them on all inputs, the hint says which it is.
 """
 
+import copy
 import math
 import runpy
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from workbench.lessons.recording import lessons_folder
+from workbench.lessons.recording import LessonError, lessons_folder
 
 Function = Callable[..., Any]
+CHANGEABLE = (np.ndarray, np.random.Generator, list, dict, pd.DataFrame)
 
 
 class Exercise(NamedTuple):
@@ -29,19 +32,16 @@ class Exercise(NamedTuple):
     tolerance: float = 1e-6  # the largest difference that counts as equal
 
     def outcome(self, function: Function, arguments: tuple[Any, ...]) -> Any:
-        """What is measured of a function, or the error it raises."""
+        """What is measured of a function, or the error it raises; it gets its own arguments."""
+        given = (copy.deepcopy(a) if isinstance(a, CHANGEABLE) else a for a in arguments)
         try:
             with np.errstate(all="ignore"):
-                return self.measure(function, *arguments)
+                return self.measure(function, *given)
         except Exception as error:
             return error
 
 
 EXERCISES: dict[str, Exercise] = {}
-
-
-class ExerciseError(ValueError):
-    """There is no such exercise."""
 
 
 class Verdict(NamedTuple):
@@ -52,16 +52,13 @@ class Verdict(NamedTuple):
 
 
 def check(number: str, answer: Function, seed: int | None = None) -> None:
-    """Print whether the function you wrote for an exercise is right, or a hint where it is not.
+    """Print whether your function is the answer to an exercise, or a hint where it is not.
 
-    Args:
-        number: of the exercise, such as "3.1".
-        answer: your function.
-        seed: of the inputs; different ones each time if None.
+    The inputs are drawn by `seed`, and are others each time without one.
 
     Example:
         >>> check("1.4", lambda first, second: 0.5, seed=1)  # doctest: +ELLIPSIS
-        ✘ 1.4: for (...) the answer is ..., yours is 0.5000.
+        ✘ 1.4: for (...) the answer is ..., yours is 0.5.
     """
     verdict = examine(number, answer, seed)
     print(f"{'✔' if verdict.right else '✘'} {number}: {verdict.message}")
@@ -77,31 +74,37 @@ def examine(number: str, answer: Function, seed: int | None = None) -> Verdict:
     failed = [n for n, f in enumerate(found) if not _equal(f, wanted[n], asked.tolerance)]
     if not failed:
         return Verdict(True, f"right, on {len(trials)} random inputs.")
+    order = failed + [n for n in range(len(trials)) if n not in failed]
+    slack = [asked.tolerance] * len(failed) + [2 * asked.tolerance] * (len(trials) - len(failed))
     for hint, function in asked.wrong.items():
-        theirs = (asked.outcome(function, trials[n]) for n in failed)
-        if all(_equal(found[n], t, asked.tolerance) for n, t in zip(failed, theirs, strict=True)):
+        theirs = (asked.outcome(function, trials[n]) for n in order)
+        if all(map(_equal, (found[n] for n in order), theirs, slack)):
             return Verdict(False, hint)
-    given, right, yours = (each[failed[0]] for each in (trials, wanted, found))
-    if not isinstance(yours, Exception):
-        for part, one, other in zip(asked.parts, *map(np.ravel, (right, yours)), strict=False):
-            if not _equal(one, other, asked.tolerance):
-                wrong = f"{part}: it should be {_shown(one)}, yours is {_shown(other)}."
-                return Verdict(False, wrong)
-    said = f"for {_shown(given)} the answer is {_shown(right)}, yours is {_shown(yours)}."
-    return Verdict(False, said)
+    least = min(failed, key=lambda n: len(_shown(trials[n])))
+    return Verdict(False, _difference(asked, trials[least], wanted[least], found[least]))
+
+
+def _difference(asked: Exercise, given: tuple[Any, ...], right: Any, yours: Any) -> str:
+    """What differs on one trial, as a learner can use it."""
+    where = "" if asked.parts else f"for {_shown(given)} "
+    if isinstance(yours, Exception):
+        return f"{where}your function raises {type(yours).__name__}: {yours}"
+    values = (np.ravel(np.array(value, dtype=object)) for value in (right, yours))
+    for part, one, other in zip(asked.parts, *values, strict=False):
+        if not _equal(one, other, asked.tolerance):
+            if isinstance(one, bool | np.bool_):
+                return f"this does not hold: {part}."
+            return f"{part}: it should be {_shown(one)}, yours is {_shown(other)}."
+    return f"{where}the answer is {_shown(right)}, yours is {_shown(yours)}."
 
 
 def find(number: str) -> Exercise:
-    """The exercise of that number; those of a lesson are in `checks/` beside its source.
-
-    Raises:
-        ExerciseError: there is none.
-    """
+    """The exercise of that number; `LessonError` if there is none."""
     file = lessons_folder() / f"checks/lesson_{number.partition('.')[0]}.py"
     if number not in EXERCISES and file.is_file():
         runpy.run_path(str(file))
     if number not in EXERCISES:
-        raise ExerciseError(f"there is no exercise {number!r}; the first is '1.1'")
+        raise LessonError(f"there is no exercise {number!r}; the first is '1.1'")
     return EXERCISES[number]
 
 
@@ -111,26 +114,32 @@ def exercise(number: str, draw: Function, right: Function, wrong: Any, **options
 
 
 def _equal(first: Any, second: Any, tolerance: float) -> bool:
-    if isinstance(first, Exception) or isinstance(second, Exception):
-        return type(first) is type(second)
-    if isinstance(first, set | str) or isinstance(second, set | str):
-        return bool(first == second)
+    """Whether two outcomes are the same; an error of arithmetic counts as an infinite number."""
+    first, second = (
+        math.nan if isinstance(one, ArithmeticError | ValueError) else one
+        for one in (first, second)
+    )
     try:
+        if isinstance(first, str) or isinstance(second, str):
+            return bool(first == second)
+        if isinstance(first, set) or isinstance(second, set):
+            return set(first) == set(second)
         left, right = (np.asarray(value, dtype=float) for value in (first, second))
     except (TypeError, ValueError):
         return False
-    same = left.shape == right.shape and (np.isfinite(left) == np.isfinite(right)).all()
-    with np.errstate(invalid="ignore"):
-        near = same and (np.abs(left - right) <= tolerance) | ~np.isfinite(left)
-    return bool(np.all(near))
+    left, right = (np.where(np.isfinite(value), value, 1e300) for value in (left, right))
+    return left.shape == right.shape and np.allclose(left, right, rtol=0, atol=tolerance)
 
 
 def _shown(value: Any) -> str:
-    """A value on one line, cut where it is long."""
-    if isinstance(value, Exception):
-        return f"the error {type(value).__name__}: {value}"
-    if isinstance(value, float) and math.isfinite(value):
-        return f"{value:.4f}"
-    with np.printoptions(precision=4, threshold=12):
-        text = " ".join(str(value).split())
-    return text if len(text) <= 160 else f"{text[:160]}…"
+    """A value on one line, to be read and copied; cut where it is long."""
+    if value is None:
+        return "nothing (is there a `return`?)"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_shown, value))})"
+    if isinstance(value, float | np.ndarray):
+        value = np.round(value, 4).tolist()
+    if not isinstance(value, str | int | float | list | dict | set | pd.DataFrame):
+        return f"a {type(value).__name__}"
+    text = repr(value) if isinstance(value, str) else " ".join(str(value).split())
+    return text if len(text) <= 200 else f"{text[:200]}…"

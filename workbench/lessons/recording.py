@@ -1,13 +1,13 @@
 """The recorded runs that every lesson starts from, and a look at a learner's machine.
 
-No lesson waits for a training: the log and the scores of a run of the sample, and the scores of
-another with a repaired vocabulary, are shipped in `notebooks/lessons/recorded/`, with what they
-were made from, so that a changed sample is noticed. `workbench lessons record` writes them again.
+No lesson waits for a training: log and scores of a run of the sample, and scores of another with a
+repaired vocabulary, are shipped in `notebooks/lessons/recorded/`, with what they were made from.
+`workbench lessons record` writes them again, `make lessons` everything that depends on them.
 """
 
 import shutil
 import sys
-import time
+import timeit
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,19 +22,21 @@ from workbench.data.pairs import text_pairs
 from workbench.files import project_root, read_json, sha256, write_json
 from workbench.ranking.evaluation import score_lists
 from workbench.run_folder import RunFolder
+from workbench.runs.parameters import read_settings
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 SAMPLE = "data/sample_pairs.csv"
 MADE_FROM = ("sha256", "dev_share", "test_share", "seed")  # as the manifest of a run has them
+RECIPES = ("quickstart", "quickstart_characters")  # of the two runs, in notebooks/parameters
 MODEL = "bundled:all-MiniLM-L6-v2"  # what was fine-tuned, and whose tokenizer the lessons read
 PACKAGES = ("torch", "transformers", "sentence_transformers", "jupyterlab", "matplotlib")
 TIMED_STEPS = 5
 
 
-class RecordingError(ValueError):
-    """A run cannot be recorded for the lessons; the message says why."""
+class LessonError(ValueError):
+    """An exercise, a cell of a lesson or a run to record is not what it should be."""
 
 
 class Recorded(NamedTuple):
@@ -99,26 +101,30 @@ def recorded() -> Recorded:
     return Recorded(pairs, train, dev, test, lists, wb.read_training_log(recording()), *logits)
 
 
-def record(run_dir: str | Path, repaired_dir: str | Path) -> Path:
-    """The folder of a recording, made from `quickstart.yaml` and `quickstart_characters.yaml`.
+def record(run_dir: str | Path, characters_dir: str | Path) -> Path:
+    """The folder of a recording, made from runs of the two recipes.
 
     Raises:
-        RecordingError: they were not made from the sample as it is now, or split differently.
+        LessonError: a run was not made from sample and recipe as they are now.
     """
     manifest, pairs = wb.read_manifest(run_dir), pd.read_csv(project_root() / SAMPLE)
-    made_from = {name: manifest[name] for name in MADE_FROM}
+    runs, recipes = (run_dir, characters_dir), _recipes()
+    made_from = {name: manifest[name] for name in MADE_FROM} | {"recipes": recipes}
     rows = _held_out(made_from)
     dev, test = (text_pairs(pairs.iloc[of]) for of in rows.values())
-    for run in (run_dir, repaired_dir):
+    for run, (name, recipe) in zip(runs, recipes.items(), strict=True):
         same = wb.read_manifest(run)["sha256"] == sha256(project_root() / SAMPLE)
-        if not same or text_pairs(wb.read_split(run, "test")) != test:
-            raise RecordingError(f"{run} was not made from {SAMPLE} as it is now: make it again")
+        same = same and text_pairs(wb.read_split(run, "test")) == test
+        if not (same and recipe.items() <= read_settings(RunFolder(run).parameters).items()):
+            reason = f"was not made from {SAMPLE} and {name}.yaml as they are now"
+            raise LessonError(f"{run} {reason}: make it again")
     lists = wb.read_test(RunFolder(run_dir).candidates).lists
     scores: dict[str, Any] = {"made_from": made_from, "rows": rows}
-    scorers = [wb.scoring.ModelScorer.load(wb.find_model(str(d))) for d in (run_dir, repaired_dir)]
-    scores |= {n: _rounded(scorers[0].score(of)) for n, of in (("dev", dev), ("test", test))}
+    scorers = [wb.scoring.ModelScorer.load(wb.find_model(str(run))) for run in runs]
+    found = {name: scorers[0].score(of) for name, of in (("dev", dev), ("test", test))}
+    scores |= {name: of.astype(float).round(5).tolist() for name, of in found.items()}
     for name, scorer in zip(("lists", "repaired"), scorers, strict=True):
-        scores[name] = [*map(_rounded, score_lists(scorer, lists))]
+        scores[name] = [of.astype(float).round(5).tolist() for of in score_lists(scorer, lists)]
     shutil.copy(RunFolder(run_dir).candidates, recording() / "lists.jsonl")
     shutil.copy(RunFolder(run_dir).training_log, recording() / "training_log.jsonl")
     write_json(recording() / "scores.json", scores)
@@ -126,13 +132,22 @@ def record(run_dir: str | Path, repaired_dir: str | Path) -> Path:
 
 
 def stale() -> str:
-    """Why the recording no longer fits the sample; empty if it does."""
+    """Why the recording no longer fits sample and recipes, and what to do; empty if it does."""
     scores = read_json(recording() / "scores.json")
-    if scores["made_from"]["sha256"] != sha256(project_root() / SAMPLE):
-        return f"{SAMPLE} is not the one that the recorded run was made from"
-    if scores["rows"] != _held_out(scores["made_from"]):
-        return "the sample is split in another way now than when the run was recorded"
-    return ""
+    made_from, reason = scores["made_from"], ""
+    if made_from["sha256"] != sha256(project_root() / SAMPLE):
+        reason = f"{SAMPLE} is not the one that the recorded run was made from"
+    elif made_from["recipes"] != _recipes():
+        reason = "the recipe of a recorded run has changed"
+    elif scores["rows"] != _held_out(made_from):
+        reason = "the sample is split in another way now than when the run was recorded"
+    again = f"make runs of {' and '.join(f'{name}.yaml' for name in RECIPES)} again, then"
+    record = "`workbench lessons record RUN CHARACTERS` and `make lessons`"
+    return reason and f"{reason}: {again} {record}"
+
+
+def _recipes() -> dict[str, dict[str, Any]]:
+    return {n: read_settings(project_root() / f"notebooks/parameters/{n}.yaml") for n in RECIPES}
 
 
 def _held_out(made_from: dict[str, Any]) -> dict[str, list[int]]:
@@ -141,10 +156,6 @@ def _held_out(made_from: dict[str, Any]) -> dict[str, list[int]]:
     shares = {name: made_from[name] for name in ("dev_share", "test_share", "seed")}
     splits = wb.data.split_pairs(pairs, **shares)
     return {name: splits[name]["row"].tolist() for name in ("dev", "test")}
-
-
-def _rounded(scores: np.ndarray) -> list[float]:
-    return [round(float(score), 5) for score in scores]
 
 
 def doctor() -> bool:
@@ -161,8 +172,8 @@ def doctor() -> bool:
         (free > 1, f"{free:.0f} GB free on the disk (1 is enough)"),
     ]
     if not absent:
-        location = wb.find_model(MODEL)  # checks that its files belong together
-        lines.append((True, f"bundled model: weights {location.sha256[:12]}"))
+        weights = wb.find_model(MODEL).sha256  # checked by finding it
+        lines.append((True, f"bundled model: weights {weights[:12]}"))
         lines.append((True, f"a full training here: {_minutes():.0f} min (no lesson needs it)"))
     for good, text in lines:
         print(f"[{'OK' if good else 'FAIL'}] {text}")
@@ -175,17 +186,18 @@ def _minutes() -> float:
     from sentence_transformers import CrossEncoder
     from transformers.utils import logging
 
-    run, seconds, before = recorded(), [], logging.get_verbosity()
+    run, before = recorded(), logging.get_verbosity()
     logging.set_verbosity_error()
     model = CrossEncoder(str(wb.find_model(MODEL).path), num_labels=1, max_length=128)
     logging.set_verbosity(before)
     batch = text_pairs(run.train.head(run.batch))
     encoded = model.tokenizer(batch, padding=True, truncation=True, return_tensors="pt")
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5)
-    for _ in range(TIMED_STEPS):
-        start = time.perf_counter()
+
+    def step() -> None:
         model[0].model(**encoded.to(model.device)).logits.square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
-        seconds.append(time.perf_counter() - start)
+
+    seconds = timeit.repeat(step, number=1, repeat=TIMED_STEPS)
     return float(np.median(seconds) * run.log["step"].max() / 60)

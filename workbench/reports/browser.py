@@ -18,6 +18,7 @@ from workbench.data.overlap import characters
 from workbench.files import write_text
 from workbench.ranking.uncertainty import format_estimate
 from workbench.run_folder import RunFolder
+from workbench.vocabulary.dictionary import sample_glosses, with_gloss
 from workbench.vocabulary.tokens import tokenize
 
 if TYPE_CHECKING:
@@ -53,12 +54,13 @@ def browser_records(
     Args:
         evaluation: with a scorer `model`; its best other scorer is shown as well.
         features: from `query_features`, one row per list.
-        tokenizer: the model's; without it no tokens and unknown characters are shown.
+        tokenizer: the model's, for tokens and unknown characters; without it none are shown.
 
     Returns:
         Records of `number`, `query`, `model` and `other` (their nDCG@10), `other_name`, `rank` (of
-        the model's first positive), `slices`, the candidates of both `orders`, and by text its
-        `tokens` (`[token, start, end, unknown]`).
+        the model's first positive), `slices`, and `orders`: for both scorers the candidates with
+        `text`, `relevance`, `score`, `rank`; `tokens` by text as pieces (`[token, start, end,
+        unknown]`).
     """
     from workbench.ranking.slices import BINS
 
@@ -104,10 +106,13 @@ def save_browser(run_dir: str | Path, records: Sequence[Mapping[str, Any]]) -> P
 
 
 def query_html(record: Mapping[str, Any]) -> Markup:
-    """One query as HTML: its text and both orders; nothing in it can run."""
+    """One query as HTML: its text and both orders; nothing in it can run.
+
+    Characters of the query are marked, unknown ones underlined.
+    """
 
     def marked(text: str) -> Markup:
-        """The text and its tokens: characters of the query marked, unknown ones underlined."""
+        """The text, its meaning where that is known, and its tokens."""
         shared = characters(record["query"]) if text != record["query"] else frozenset()
         pieces = record["tokens"].get(text, [])
         unknown = {place for _, start, end, lost in pieces if lost for place in range(start, end)}
@@ -117,16 +122,19 @@ def query_html(record: Mapping[str, Any]) -> Markup:
             part = escape("".join(one for _, one in run))
             part = Markup('<span class="wb-unk">{}</span>').format(part) if lost else part
             html += Markup("<mark>{}</mark>").format(part) if common else part
-        if pieces:
-            tokens = " ".join(piece[0] for piece in pieces)
-            html += Markup('<div class="wb-tokens">{}</div>').format(tokens)
+        for more in (sample_glosses().get(text), " ".join(piece[0] for piece in pieces)):
+            html += Markup('<div class="wb-tokens">{}</div>').format(more) if more else ""
         return html
 
     return Markup(TEMPLATES.get_template("orders.html").render(record, marked=marked))
 
 
 def error_browser(records: Sequence[Mapping[str, Any]]) -> "VBox":
-    """The browser in JupyterLab, of `browser_records`: choose a slice, an order, and a query."""
+    """The browser in JupyterLab: choose a slice, an order, and a query.
+
+    Args:
+        records: from `browser_records`.
+    """
     import ipywidgets as w
 
     names = sorted({name for record in records for name in record["slices"]})
@@ -176,7 +184,8 @@ def live_ranking(
             return
         ranked = rank_query(scorers, asked.value.strip(), texts)
         ranked.index = pd.RangeIndex(1, len(ranked) + 1, name="rank")
-        view.value = ranked.to_html(float_format="{:.3f}".format, escape=True, border=0)
+        table = with_gloss(ranked, "candidate")
+        view.value = table.to_html(float_format="{:.3f}".format, escape=True, border=0)
 
     button.on_click(answer)
     answer()

@@ -11,10 +11,10 @@ from workbench.ranking import metrics
 
 
 def _list(rng, ties=False):
-    """Scores and graded relevance of 3 to 25 candidates."""
+    """Scores and graded relevance of 3 to 25 candidates; in a fifth of the lists all of it is 0."""
     size = int(rng.integers(3, 26))
     scores = rng.integers(0, 4, size) if ties else rng.permutation(size)
-    return scores.astype(float), rng.choice([0.0, 0, 0, 1, 2], size)
+    return scores.astype(float), rng.choice([0.0, 0, 0, 1, 2], size) * (rng.random() > 0.2)
 
 
 def _sparse(rng):
@@ -58,7 +58,7 @@ def _dcg(gain, k=10, offset=2):
 def _ndcg(scores, relevance, k=10, offset=2):
     gain = _by_score(scores, relevance)
     best = _dcg(np.sort(gain)[::-1], k, offset)
-    return _dcg(gain, k, offset) / best if best else 0.0
+    return _dcg(gain, k, offset) / best if gain.any() else 0.0
 
 
 def _ideal_of_cut(scores, relevance):
@@ -71,6 +71,9 @@ exercise(
     _list,
     _ndcg,
     {
+        "where nothing is relevant the ideal DCG is 0: nDCG is 0 there, do not divide.": (
+            lambda *a: _ndcg(*a) if np.any(a[1]) else np.nan
+        ),
         "the discount is log2(place + 1): log2(1) is 0, so place 1 would be divided by 0.": (
             lambda *a: _ndcg(*a, offset=1)
         ),
@@ -83,6 +86,7 @@ exercise(
             lambda scores, relevance: _ndcg(scores, 2 ** np.asarray(relevance) - 1)
         ),
     },
+    trials=60,
 )
 
 

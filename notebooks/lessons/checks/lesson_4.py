@@ -16,6 +16,12 @@ def pair(tokenizer, first, second, end=True, middle=0, start=False, segments=Tru
     return ids, kinds if segments else [0] * len(ids)
 
 
+def joined(function, *arguments):
+    """Ids and segments as one list."""
+    ids, segments = function(*arguments)
+    return [*map(int, ids), *map(int, segments)]
+
+
 exercise(
     "4.1",
     lambda rng: (tokenizer(), *texts(rng, 2)),
@@ -30,7 +36,7 @@ exercise(
             lambda *a: pair(*a, start=True)
         ),
     },
-    measure=lambda function, *a: [*map(int, np.concatenate(list(function(*a))))],
+    measure=joined,
 )
 
 
@@ -101,7 +107,7 @@ def watched(function, seed):
     plain = all(type(value) is float for value in losses)
     weights = [float(value) for value in model.weight.detach().flatten()]
     numbers = [value if type(value) is float else float(value.detach()) for value in losses]
-    return [*numbers, *weights, all(modes), model.training, plain, len(modes)]
+    return [*numbers, *weights, all(modes), not model.training, plain, len(modes)]
 
 
 def loop(model, optimizer, loss_function, batches, skip=""):
@@ -127,7 +133,9 @@ exercise(
     loop,
     {
         "gradients add up: empty them before each batch.": lambda *a: loop(*a, skip="zero"),
-        "the weights did not move: the optimizer has to step.": lambda *a: loop(*a, skip="step"),
+        "the weights did not move: backward(), then step(), and no zero_grad() between them.": (
+            lambda *a: loop(*a, skip="step")
+        ),
         "the model was not in training mode (dropout would be off): model.train().": (
             lambda *a: loop(*a, skip="train")
         ),
@@ -143,9 +151,9 @@ exercise(
         *["the loss of each batch"] * 4,
         *["the weights at the end"] * 3,
         "the model is in training mode during the loop",
-        "whether it is in training mode at the end",
+        "the model is in evaluation mode at the end",
         "the losses are plain numbers",
         "the number of times the model was used",
     ),
-    trials=5,
+    trials=3,
 )

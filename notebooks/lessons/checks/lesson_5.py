@@ -39,6 +39,7 @@ exercise(
     },
     measure=lambda function, p: [line_height(function, p)],
     parts=("the height of the line",),
+    trials=6,
     tolerance=1e-3,
 )
 

@@ -93,7 +93,7 @@ exercise(
         "all new rows are equal: the model could not tell the new tokens apart.": (
             lambda v, m, new, rng: grown(v, m, new, rng, [m.mean(axis=0)] * len(new))
         ),
-        "new rows are far from the old ones: begin at their mean, with a little noise.": (
+        "new rows are far from the old ones: begin at the mean of the rows, with a little noise.": (
             lambda v, m, new, rng: grown(v, m, new, rng, 5 + rng.normal(0, 9, (len(new), 6)))
         ),
         "the argument was changed: make a new dictionary.": in_place,
@@ -164,7 +164,7 @@ exercise(
         "the sentence names the baseline",
         "the interval is there, as [low, high] with three decimals",
         "the number of queries is there, as n = ...",
-        "*improves* needs an interval above 0",
+        "*improves* is said only where the interval is above 0",
         "*no difference was shown* is said where the interval holds 0",
     ),
 )

@@ -18,6 +18,8 @@
 #
 # **45 分钟。** 先不谈模型：你将亲手写出本课程评判一切排序的两个指标，并弄清一个什么都不懂的打分器值多少分。
 #
+# *中文版尚未经母语教师审阅。*
+#
 # 学完本课，你能够
 #
 # - 手算倒数排名与 nDCG@10，
@@ -39,15 +41,15 @@ run = recorded()
 # %% [markdown] tags=["lang-en"]
 # ## One candidate list
 #
-# The test has [[lists]] queries, each with [[candidates]] candidates. A person (here: a generator)
-# has labelled the relevance of each candidate: 1 if it asks the same thing as the query, 0 if not.
-# A scorer gives each candidate a number; the ranking is the order of these numbers. The texts are Chinese;
+# The test has [[lists]] queries, each with [[candidates]] candidates. Each candidate has a label, its
+# relevance: 1 if it asks the same thing as the query, 0 if not. (Usually people give these labels; here
+# the program did that wrote the sample.) A scorer gives each candidate a number; the ranking is the order of these numbers. The texts are Chinese;
 # their meaning in English is next to them.
 
-# %% [markdown] tags=["lang-zh"] of="a999d0ae"
+# %% [markdown] tags=["lang-zh"] of="d75c57fd"
 # ## 一份候选列表
 #
-# 测试有 [[lists]] 个查询，每个查询有 [[candidates]] 个候选。标注给出每个候选的相关性：与查询问的是同一件事为 1，否则为 0。打分器给每个候选一个数；按这些数从高到低就是排序。文本旁边是英文释义。
+# 测试有 [[lists]] 个查询，每个查询有 [[candidates]] 个候选。标注给出每个候选的相关性：与查询问的是同一件事为 1，否则为 0。（通常由人来标注；这里由生成样本的程序标注。）打分器给每个候选一个数；按这些数从高到低就是排序。文本旁边是英文释义。
 
 # %%
 one = run.lists[0]
@@ -74,12 +76,17 @@ my_guess = None  # a number from 0 to 1
 # ## Exercise 1.1: reciprocal rank
 #
 # One divided by the place of the first relevant candidate, if it is among the first `k`; else 0.
-# Places are counted from 1.
+# Places are counted from 1, which has the highest score.
+#
+# `scores` and `relevance` are numpy arrays with a number for each candidate, both in the order of the
+# file. A candidate is relevant if its relevance is above 0.
 
-# %% [markdown] tags=["lang-zh"] of="c8cb41f7"
+# %% [markdown] tags=["lang-zh"] of="867fe2df"
 # ## 练习 1.1：倒数排名
 #
-# 第一个相关候选若在前 `k` 名之内，值为 1 除以它的名次，否则为 0。名次从 1 数起。
+# 第一个相关候选若在前 `k` 名之内，值为 1 除以它的名次，否则为 0。名次从 1 数起，分数最高者为第 1 名。
+#
+# `scores` 和 `relevance` 是 numpy 数组，每个候选一个数，都按文件中的顺序。相关性大于 0 即为相关。
 
 
 # %% tags=["solution"]
@@ -101,17 +108,19 @@ check("1.1", reciprocal_rank)
 #
 # $$\mathrm{DCG} = \sum_{i=1}^{k} \frac{\mathrm{relevance}_i}{\log_2(i + 1)}$$
 #
-# nDCG divides that by the DCG of the best possible order of **all** candidates. A relevant candidate
-# counts 1 at place 1, [[second_place]] at place 2 and [[tenth_place]] at place 10.
+# Here $\mathrm{relevance}_i$ is that of the candidate at place $i$; it may be above 1. nDCG divides the
+# sum by the DCG of the best possible order of **all** candidates, and is 0 if none is relevant. A
+# candidate of relevance 1 counts 1 at place 1, [[second_place]] at place 2 and [[tenth_place]] at place
+# 10. A list may have fewer than `k` candidates.
 
-# %% [markdown] tags=["lang-zh"] of="74d75bbd"
+# %% [markdown] tags=["lang-zh"] of="c74c3b0d"
 # ## 练习 1.2：nDCG@10
 #
 # 倒数排名只看一个候选。nDCG 看前十个，名次越靠后权重越小：
 #
 # $$\mathrm{DCG} = \sum_{i=1}^{k} \frac{\mathrm{relevance}_i}{\log_2(i + 1)}$$
 #
-# 再除以**全部**候选最佳顺序的 DCG，就是 nDCG。相关候选在第 1 名计 1，第 2 名计 [[second_place]]，第 10 名计 [[tenth_place]]。
+# 其中 $\mathrm{relevance}_i$ 是第 $i$ 名候选的相关性，可以大于 1。再除以**全部**候选最佳顺序的 DCG，就是 nDCG；若没有相关候选，则为 0。相关性为 1 的候选在第 1 名计 1，第 2 名计 [[second_place]]，第 10 名计 [[tenth_place]]。列表可以不足 `k` 个候选。
 
 
 # %% tags=["solution"]
@@ -130,13 +139,15 @@ check("1.2", ndcg)
 # %% [markdown] tags=["lang-en"]
 # ## The scorer that knows nothing
 #
-# Now the constant scorer, three times: with the relevant candidates first in the file, in the order
-# of the file, and as the workbench counts it.
+# Something has to decide the order of equal scores. A *stable sort* leaves them in the order in which it
+# finds them, so here the file decides. Now count the constant scorer three times: by a stable sort
+# of a file that has the relevant candidates first, by a stable sort of the file as it is, and as the
+# workbench counts it.
 
-# %% [markdown] tags=["lang-zh"] of="07624846"
+# %% [markdown] tags=["lang-zh"] of="64ab9d72"
 # ## 什么都不懂的打分器
 #
-# 现在把常数打分器算三遍：文件中相关候选排在最前、文件原来的顺序、以及本工具的算法。
+# 分数相等时，总得由什么来决定先后。*稳定排序*保持它们原来的先后，也就是由文件来决定。现在把常数打分器算三遍：对相关候选排在最前的文件做稳定排序、对文件原来的顺序做稳定排序、以及本工具的算法。
 
 # %%
 equal = [np.zeros(len(one.candidates)) for one in run.lists]
@@ -158,14 +169,14 @@ print("my guess:", my_guess)
 # ## Exercise 1.3: repair your nDCG
 #
 # Candidates with equal scores form a block. Give each place of a block the *mean* relevance of the
-# block. (`scores` below has many equal values.)
+# block. (The check draws `scores` with many equal values.)
 
-# %% [markdown] tags=["lang-zh"] of="db43ce11"
+# %% [markdown] tags=["lang-zh"] of="9d787ec6"
 # 同一个什么都不懂的打分器，得 [[constant_first]] 还是 [[constant_shuffled]]，全看写文件的人碰巧用了什么顺序。**稳定排序并不中立：它让文件来决定。** 公平的值是并列候选所有顺序的平均：[[constant_expected]]。这就是这些列表上的随机水平；既不是 0，也不是一半。
 #
 # ## 练习 1.3：修好你的 nDCG
 #
-# 分数相等的候选构成一块。让块内每个名次都取该块相关性的*平均值*。（下面的 `scores` 有许多相等的值。）
+# 分数相等的候选构成一块。让块内每个名次都取该块相关性的*平均值*。（检查所用的 `scores` 有许多相等的值。）
 
 
 # %% tags=["solution"]
@@ -186,13 +197,14 @@ check("1.3", fair_ndcg)
 # %% [markdown] tags=["lang-en"]
 # ## Exercise 1.4: beat chance with one line
 #
-# Jaccard similarity of two texts: the different characters they share, divided by the different
-# characters of either. White space does not count. If there is no character at all, it is 0.
+# Jaccard similarity of two texts: the number of distinct characters that both have, divided by the
+# number of distinct characters that at least one of them has. White space does not count. If there is
+# no character at all, it is 0.
 
-# %% [markdown] tags=["lang-zh"] of="d12e24cf"
+# %% [markdown] tags=["lang-zh"] of="07f4e108"
 # ## 练习 1.4：一行代码胜过随机
 #
-# 两个文本的杰卡德相似度：共有的不同字数，除以两者合起来的不同字数。空白不算。若一个字都没有，则为 0。
+# 两个文本的杰卡德相似度：两者共有的不同字数，除以至少出现在其中一个里的不同字数。空白不算。若一个字都没有，则为 0。
 
 
 # %% tags=["solution"]
@@ -265,9 +277,10 @@ print("my order:", my_order)
 # before you praise a number.
 #
 # **In the workbench:** open `notebooks/04_evaluate_ranking.ipynb` and find the rows `random`,
-# `candidate_order` and `char_jaccard` in its first table. Why do the first two differ?
+# `candidate_order` and `char_jaccard` in its table of nDCG@10. Why do the first two differ, though
+# neither reads a text?
 
-# %% [markdown] tags=["lang-zh"] of="16bf1d5a"
+# %% [markdown] tags=["lang-zh"] of="99057b2b"
 # 数共有的字能得 [[jaccard]]；微调过的模型得 [[model]]，而一无所知得 [[constant_expected]]。训练过程中没有任何迹象说明出了问题。第 3 课说明为什么会这样，第 5 课说明为什么损失看不出来。
 #
 # 随机本身也会波动：50 个随机打分器的平均是 [[luck_mean]]，标准差 [[luck_sd]]，其中最好的是 [[luck_best]]。对这“最好的一个”可以说什么，见第 6 课。
@@ -287,4 +300,4 @@ print("my order:", my_order)
 #
 # 排序指标只说明相关候选排在哪里，别无其他。并列必须按所有顺序的平均来算，否则文件本身就成了打分器。夸奖一个数之前，先弄清随机水平是多少。
 #
-# **在工具中：** 打开 `notebooks/04_evaluate_ranking.ipynb`，在第一张表里找到 `random`、`candidate_order` 和 `char_jaccard` 三行。前两行为什么不同？
+# **在工具中：** 打开 `notebooks/04_evaluate_ranking.ipynb`，在 nDCG@10 的表里找到 `random`、`candidate_order` 和 `char_jaccard` 三行。前两个都不读文本，为什么结果不同？

@@ -62,13 +62,13 @@ print(f"random split: {leaked.mean():.1%}; my guess: {my_leak}")
 # ## Exercise 2.2: groups
 #
 # Two pairs that share a text belong to one group, and so do pairs that are connected through other pairs.
-# Give each pair a label, so that two pairs have the same label exactly if they are connected. (Merge
-# again and again until nothing changes, or use union-find.)
+# Give each pair the name of its group, so that two pairs have the same name exactly if they are connected.
+# Any names will do. (Merge again and again until nothing changes, or use union-find.)
 
 
 # %% tags=["solution"]
 def groups(pairs):
-    """A label for each pair; equal for pairs that are connected by texts."""
+    """A name for each pair; equal for pairs that are connected by texts."""
     # solution
     label = {text: text for column in ("sentence_0", "sentence_1") for text in pairs[column]}
 

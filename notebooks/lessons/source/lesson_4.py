@@ -28,12 +28,15 @@ run, reader = recorded(), tokenizer()
 #
 # `[CLS]` query `[SEP]` candidate `[SEP]`
 #
-# A second list says which text a token belongs to: 0 up to and with the first `[SEP]`, 1 after it.
+# It reads each token as a number, its *id*: the place of the token in the vocabulary. A second list, the
+# *segments*, says which text a token belongs to: 0 up to and with the first `[SEP]`, 1 after it. For a
+# query of two tokens and a candidate of one the segments are 0 0 0 0 1 1.
 #
 # ## Exercise 4.1: encode a pair
 #
-# Return the ids and the segment numbers. `reader.encode(text, add_special_tokens=False).ids` gives
-# the ids of one text, `reader.token_to_id("[SEP]")` that of a special token.
+# Return two lists, the ids and the segments. `tokenizer.encode(text, add_special_tokens=False).ids`
+# gives the ids of one text, `tokenizer.token_to_id("[SEP]")` that of a special token. To try it:
+# `encode_pair(reader, "hello", "hello there")`.
 
 
 # %% tags=["solution"]
@@ -52,8 +55,10 @@ check("4.1", encode_pair)
 # %% [markdown]
 # ## What comes out
 #
-# One number, the logit: any number from minus to plus infinity. The sigmoid makes a probability of
-# it, and binary cross-entropy a loss.
+# One number, the logit $x$: any number from minus to plus infinity. The sigmoid makes a probability of
+# it, and binary cross-entropy a loss, small where the label $y$ (1 or 0) had a high probability:
+#
+# $$p = \frac{1}{1 + e^{-x}} \qquad \mathrm{loss} = -y \ln p - (1 - y) \ln(1 - p)$$
 #
 # ## Predict
 #
@@ -67,8 +72,11 @@ my_losses = [None, None]
 # ## Exercise 4.2: a loss that survives
 #
 # Write binary cross-entropy of a **logit** and a label. It has to be right for logits of 1,000 and
-# -1,000 as well, where the probability is exactly 1 or 0 in a computer and its logarithm fails. Use
-# log(1 + exp(-|x|)), which never overflows.
+# -1,000 as well, where the probability is exactly 1 or 0 in a computer and its logarithm fails.
+#
+# Put the sigmoid into the loss: for label 1 it becomes $\ln(1 + e^{-x})$, for label 0
+# $\ln(1 + e^{x})$. Both are $\ln(1 + e^{z})$, and that equals $\max(z, 0) + \ln(1 + e^{-|z|})$, in which
+# no exponent is above 0, so that nothing overflows. (`np.log1p(t)` is the logarithm of 1 + t.)
 
 
 # %% tags=["solution"]
@@ -110,9 +118,12 @@ print(round(-p * np.log(p) - (1 - p) * np.log(1 - p), 4), "my guesses:", my_loss
 #
 # ## Exercise 4.4: the training loop
 #
-# One epoch over `batches` of (inputs, labels). For each batch: put the model into training mode,
-# empty the gradients, compute the loss of `model(inputs)`, go backward, and let the optimizer step.
-# Put the model into evaluation mode at the end, and return the losses as plain numbers.
+# One epoch over `batches` of (inputs, labels). First put the model into training mode (`train()`). For
+# each batch: empty the gradients (`zero_grad()` of the optimizer), compute
+# `loss_function(model(inputs), labels)`, go `backward()` from it, and let the optimizer `step()`. At the
+# end put the model into evaluation mode (`eval()`), and return the losses as plain numbers (`item()`).
+#
+# If the check is content, take out one line at a time and run it again: what does the hint say?
 
 
 # %% tags=["solution"]
@@ -135,10 +146,10 @@ def train_epoch(model, optimizer, loss_function, batches):
 check("4.4", train_epoch)
 
 # %% [markdown]
-# ## Your loop on a toy
+# ## The same loop on a toy
 #
-# Two layers that see four numbers of a pair: shared characters, lengths, and their difference. It is
-# no cross-encoder, but the loop around it is the same, and it takes a second.
+# Two layers that see four numbers of a pair: shared characters, the two lengths, and how far these are
+# apart. It is no cross-encoder, but the loop around it is yours, and five epochs take a second.
 
 # %%
 torch.manual_seed(0)
@@ -161,8 +172,8 @@ with torch.no_grad():
 print("loss:", torch.nn.functional.binary_cross_entropy_with_logits(logits, labels).item())
 
 # %% [markdown]
-# It is below [[base_rate_loss]]: four numbers about characters say more than the recorded
-# cross-encoder has learned from its tokens.
+# It is below [[base_rate_loss]]: on the training pairs four numbers about characters say more than the
+# recorded cross-encoder has learned from its tokens.
 #
 # *Optional, some minutes:* `notebooks/02_fine_tune.ipynb` shows model, loss and trainer of the real
 # training as three lines that you can change.

@@ -102,7 +102,7 @@ print("repaired minus Jaccard: {:+.3f} [{:.3f}, {:.3f}]; my guess:".format(*lead
 
 # %% [markdown]
 # On the sample the model with the repaired vocabulary has [[repaired]]; with the old one it had [[model]].
-# Its lead over counting characters is [[repaired_minus_jaccard]]: **[[repaired_claim]]**. A new token has to
+# Its difference from counting characters is [[repaired_minus_jaccard]]: **[[repaired_claim]]**. A new token has to
 # be seen often before its vector means anything, unless it gets a meaning from elsewhere, such as a
 # dictionary.
 #

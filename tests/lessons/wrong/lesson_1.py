@@ -50,6 +50,12 @@ def of_1_2_ideal_of_the_first_ten(scores, relevance, k=10):
     return dcg(gains) / ideal if ideal else 0.0
 
 
+def of_1_2_nothing_is_relevant(scores, relevance, k=10):
+    """do not divide"""
+    gains = ordered(scores, relevance)
+    return dcg(gains[:k]) / dcg(sorted(gains, reverse=True)[:k])
+
+
 def of_1_2_divided_by_k(scores, relevance, k=10):
     """not by k"""
     return dcg(ordered(scores, relevance)[:k]) / k

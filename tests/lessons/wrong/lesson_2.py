@@ -54,28 +54,29 @@ def means(pairs):
     return {text: np.mean(labels) for text, labels in known.items()}
 
 
+def remembered(train, test, rest=None):
+    known, rest = means(train), train["label"].mean() if rest is None else rest
+    return np.array([[known.get(text, rest) for text in row] for row in test.iloc[:, :2].values])
+
+
 def of_2_3_reads_the_test(train, test):
     """that is the leak itself"""
-    known = means(test)
-    return np.array([(known[a] + known[b]) / 2 for a, b in test.iloc[:, :2].to_numpy()])
+    return remembered(test, test).mean(axis=1)
 
 
 def of_2_3_zero_for_the_unknown(train, test):
     """not 0"""
-    known = means(train)
-    return np.array([(known.get(a, 0) + known.get(b, 0)) / 2 for a, b in test.iloc[:, :2].values])
+    return remembered(train, test, rest=0).mean(axis=1)
 
 
 def of_2_3_the_sum(train, test):
     """not their sum"""
-    known, rest = means(train), train["label"].mean()
-    return np.array([known.get(a, rest) + known.get(b, rest) for a, b in test.iloc[:, :2].values])
+    return remembered(train, test).sum(axis=1)
 
 
 def of_2_3_the_query_alone(train, test):
     """not the first alone"""
-    known, rest = means(train), train["label"].mean()
-    return np.array([known.get(query, rest) for query in test["sentence_0"]])
+    return remembered(train, test)[:, 0]
 
 
 def bad(rows, start=2, number=lambda v: 0 <= v <= 1, strip=str.strip, repeats=True):

@@ -72,49 +72,48 @@ def of_4_3_brier(labels):
     return np.var(labels)
 
 
-def of_4_4_gradients_add_up(model, optimizer, loss_function, batches):
+def epoch(model, optimizer, loss_function, batches, zero=True, backward=True, step=True):
+    for inputs, labels in batches:
+        if zero:
+            optimizer.zero_grad()
+        loss = loss_function(model(inputs), labels)
+        if backward:
+            loss.backward()
+        if step:
+            optimizer.step()
+        yield loss.item()
+
+
+def in_training_mode(model, *rest, **options):
+    model.train()
+    losses = list(epoch(model, *rest, **options))
+    model.eval()
+    return losses
+
+
+def of_4_4_gradients_add_up(*given):
     """gradients add up"""
-    model.train()
-    losses = []
-    for inputs, labels in batches:
-        loss = loss_function(model(inputs), labels)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    model.eval()
-    return losses
+    return in_training_mode(*given, zero=False)
 
 
-def of_4_4_no_step(model, optimizer, loss_function, batches):
+def of_4_4_no_step(*given):
     """the weights did not move"""
-    model.train()
-    losses = []
-    for inputs, labels in batches:
-        optimizer.zero_grad()
-        loss = loss_function(model(inputs), labels)
-        loss.backward()
-        losses.append(loss.item())
-    model.eval()
-    return losses
+    return in_training_mode(*given, step=False)
 
 
-def careful(model, optimizer, loss_function, batches):
-    for inputs, labels in batches:
-        optimizer.zero_grad()
-        loss = loss_function(model(inputs), labels)
-        loss.backward()
-        optimizer.step()
-        yield loss
+def of_4_4_no_backward(*given):
+    """backward(), then step()"""
+    return in_training_mode(*given, backward=False)
 
 
-def of_4_4_not_in_training_mode(model, optimizer, loss_function, batches):
+def of_4_4_not_in_training_mode(model, *rest):
     """not in training mode"""
-    losses = [loss.item() for loss in careful(model, optimizer, loss_function, batches)]
+    losses = list(epoch(model, *rest))
     model.eval()
     return losses
 
 
-def of_4_4_left_in_training_mode(model, optimizer, loss_function, batches):
+def of_4_4_left_in_training_mode(model, *rest):
     """left in training mode"""
     model.train()
-    return [loss.item() for loss in careful(model, optimizer, loss_function, batches)]
+    return list(epoch(model, *rest))
