@@ -30,9 +30,9 @@ from workbench.training.log import TrainingLog
 __all__ = ["CHARACTERS", "ROOT"]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # a machine may be busy
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would compile all anew
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a script it is, and
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # so it would be by all that is begun
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or hundreds of processes compile everything
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # ignored in the background of a script,
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # and then by all child processes
 settings.register_profile("unhurried", deadline=None)  # a machine may be busy for a moment
 settings.load_profile("unhurried")
 ROOT = Path(__file__).resolve().parent.parent
@@ -140,7 +140,7 @@ def sharpen(folder):
 
 @pytest.fixture(scope="session")
 def tiny_model(once):
-    """A BERT of two small layers with random weights and a WordPiece vocabulary of a few signs."""
+    """A BERT of two small layers with random weights and a small WordPiece vocabulary."""
     return once("tiny", write_tiny_model)
 
 
@@ -150,13 +150,21 @@ def sample():
     return pd.read_csv(ROOT / "data" / "sample_pairs.csv")
 
 
+def run_notebook(source, target, cwd=None, **values):
+    """Execute a notebook with those of the values that it declares."""
+    import papermill
+
+    declared = papermill.inspect_notebook(str(source))
+    given = {name: value for name, value in values.items() if name in declared}
+    options = {"kernel_name": "python3", "progress_bar": False, "cwd": cwd}
+    papermill.execute_notebook(str(source), str(target), given, **options)
+
+
 @pytest.fixture(scope="session")
 def chain(once, tiny_model, tmp_path_factory):
     """The four notebooks executed by papermill, one after another, from a foreign folder."""
 
     def make(run_dir):
-        import papermill
-
         values = {
             "run_dir": str(run_dir),
             "base_model": str(tiny_model),
@@ -169,16 +177,7 @@ def chain(once, tiny_model, tmp_path_factory):
         out = run_dir / "notebooks"
         out.mkdir(parents=True)
         for source in sorted((ROOT / "notebooks").glob("0[1-4]*.ipynb")):
-            declared = papermill.inspect_notebook(str(source))
-            given = {name: value for name, value in values.items() if name in declared}
-            papermill.execute_notebook(
-                str(source),
-                str(out / source.name),
-                given,
-                kernel_name="python3",
-                cwd=str(tmp_path_factory.getbasetemp()),
-                progress_bar=False,
-            )
+            run_notebook(source, out / source.name, tmp_path_factory.getbasetemp(), **values)
 
     return once("chain", make)
 

@@ -28,13 +28,9 @@ METRICS_SHOWN = ("ndcg@10", "mrr@10", "ap")
 
 
 def plain(text: str) -> str:
-    r"""The text with everything that moves a cursor, hides or reverses writing as an escape.
+    """The text with everything that moves a cursor, hides or reverses writing as an escape.
 
     Line feeds and tabs stay. The escapes are those of JSON, so that JSON keeps its meaning.
-
-    Example:
-        >>> print(plain("a\x1b[2J\u202eb"))
-        a\u001b[2J\u202eb
     """
     if text.isascii() and text.isprintable():
         return text
@@ -96,7 +92,7 @@ class Commands(click.Group):
             remove_leftovers()
             return super().invoke(ctx) or 0
         except KeyboardInterrupt as error:
-            return _report("; ".join(["interrupted", *_notes(error)]), 1)
+            return _report("; ".join(["interrupted", *getattr(error, "__notes__", ())]), 1)
         except (ValueError, RuntimeError, OSError) as error:
             ours = type(error).__module__.startswith("workbench.")
             if not ours and not isinstance(error, OSError):
@@ -106,16 +102,12 @@ class Commands(click.Group):
             reason = str(error)
             if isinstance(error, OSError) and error.strerror and error.filename:
                 reason = f"{display_path(os.fsdecode(error.filename))}: {error.strerror}"
-            return _report("\n".join([f"failed: {reason}", *_notes(error)]), 1)
+            return _report("\n".join([f"failed: {reason}", *getattr(error, "__notes__", ())]), 1)
 
 
 def _terminate(*_: Any) -> None:
     """Make SIGTERM end the command as Ctrl-C does: what is under way is ended in good order."""
     raise Terminated
-
-
-def _notes(error: BaseException) -> list[str]:
-    return list(getattr(error, "__notes__", ()))
 
 
 def _report(text: str, code: int) -> int:
@@ -241,7 +233,7 @@ def run(supervised: bool, **asked: Any) -> None:
     found, parameters, folder, only = _look(**asked)
     refuse_problems(found)
     if not asked["name"]:
-        folder = fresh_folder(_stem(asked["file"]), asked["runs_dir"])
+        folder = fresh_folder(Path(asked["file"] or "defaults").stem, asked["runs_dir"])
 
     from workbench.batch.execute import run_chain, summary
 
@@ -287,25 +279,19 @@ def _look(
 ) -> tuple[list["Finding"], Any, Path, list[str]]:
     """The findings about what is asked for, its parameters, its folder, and its notebooks."""
     from workbench.batch.preflight import preflight
-    from workbench.runs.folder import fresh_name, name_problem
+    from workbench.runs.folder import check_name, fresh_name
     from workbench.runs.parameters import given_parameters, sound_parameters
 
     if resume and not name:
         raise RequestError("--resume: say which run with --name")
-    if name and (problem := name_problem(name)):
-        raise RequestError(problem)
+    check_name(name)
     recorded = RunFolder(Path(runs_dir) / (name or "")).parameters
     if file is None and name and (resume or only) and recorded.is_file():
         file = str(recorded)  # as the run was started
     parameters, problems = sound_parameters(given_parameters(file, overrides))
-    folder = Path(runs_dir) / (name or fresh_name(_stem(file), runs_dir))
+    folder = Path(runs_dir) / (name or fresh_name(Path(file or "defaults").stem, runs_dir))
     numbers = [number.strip() for number in only.split(",") if number.strip()]
     return preflight(parameters, folder, numbers, resume, problems), parameters, folder, numbers
-
-
-def _stem(file: str | None) -> str:
-    """The beginning of the name of a run without a name."""
-    return Path(file or "defaults").stem
 
 
 @cli.command(epilog="Example: workbench parameters learning_rate")
@@ -422,11 +408,7 @@ def _cell(value: Any) -> str:
 
 
 def csv_cell(value: Any) -> Any:
-    """The value for a CSV cell, with a quote mark before a text that a spreadsheet would compute.
-
-    `=cmd|...` in a text from the data would otherwise run when the file is opened (CWE-1236).
-    Numbers stay numbers.
-    """
+    """The value, with a quote mark before a text that a spreadsheet would compute (CWE-1236)."""
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 

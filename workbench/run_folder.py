@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from workbench.files import project_path, read_json
+from workbench.files import DamagedError, display_path, project_path, read_json
 
 NOTEBOOKS = {
     "01": "01_inspect_data",
@@ -15,7 +15,7 @@ NOTEBOOKS = {
     "03": "03_plot_loss",
     "04": "04_evaluate_ranking",
 }
-SCHEMA = 1  # of status.json; a folder with a higher one was written by a newer workbench
+SCHEMA = 1  # of status.json and sweep.json; a newer workbench may write a higher one
 MADE_BY_TRAINING = (  # or from its model
     *("model", "stages", "checkpoints", "training_log.jsonl", "evaluation", "snapshots"),
 )
@@ -151,7 +151,14 @@ SHAPES = {
 
 def read_record(file: Path) -> Any:
     """The content of a record of a run or a model, see `read_json`; empty if there is none."""
-    return read_json(file, SHAPES.get(file.name, dict[str, Any])) if file.is_file() else {}
+    shape = SHAPES.get(file.name, dict[str, Any])
+    record = read_json(file, shape) if file.is_file() else {}
+    if shape is _Record and record.get("schema", SCHEMA) > SCHEMA:
+        raise DamagedError(
+            f"{display_path(file.parent)} was written by a newer workbench (schema "
+            f"{record['schema']}, known here: {SCHEMA}): update this one, or choose another --name"
+        )
+    return record
 
 
 def stage_folders(run_dir: str | Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What can strike while a run is under way: it is told, nothing is lost, and the run can go on."""
+"""What can go wrong in a run: it is reported, nothing is lost, and the run can go on."""
 
 import json
 import os
@@ -10,18 +10,19 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import psutil
 import pytest
 from filelock import FileLock
 
 import workbench
 from tests.batch.test_preflight import snapshot
-from tests.batch.tiny_project import NOTEBOOKS, SIGNALS, TinyProject, await_end, await_file
+from tests.batch.tiny_project import SIGNALS, TinyProject, await_end, await_file
 from workbench.batch.execute import execute, run_chain
 from workbench.batch.worker import remove_leftovers
-from workbench.cli import csv_cell, main, show, terminal_text
+from workbench.cli import csv_cell, main, show
 from workbench.files import write_json, write_text
-from workbench.run_folder import RunFolder, read_record, set_aside
+from workbench.run_folder import NOTEBOOKS, RunFolder, read_record, set_aside
 from workbench.runs.parameters import load_parameters
 
 
@@ -37,10 +38,6 @@ def quick(tmp_path, tiny_model):
     return TinyProject(tmp_path, tiny_model)
 
 
-def done_before(number):
-    return [earlier for earlier in NOTEBOOKS if earlier < number]
-
-
 @pytest.mark.parametrize(
     ("number", "name"),
     [("01", "SIGKILL"), ("02", "SIGTERM"), ("04", "Ctrl-C")],
@@ -48,20 +45,19 @@ def done_before(number):
 def test_a_signal_in_a_notebook(tmp_path, tiny_model, number, name):
     """Ended in any notebook, in any way: no kernel is left, earlier ones stay, the run goes on."""
     project = TinyProject(tmp_path, tiny_model, "kernels")
+    run, earlier = project.runs / "x", [one for one in NOTEBOOKS if one < number]
     (project.root / "wait").write_text(number)
     process = project.ask("run", project.request, "--name", "x", "-p", "seed", "5")
-    await_file(project.runs / "x" / f"at-{number}", process)
+    await_file(run / f"at-{number}", process)
     kernels = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
-    before = snapshot(project.runs / "x" / "data")
+    before = snapshot(run / "data")
     assert kernels
     process.send_signal(SIGNALS[name])
     _, error = process.communicate(timeout=120)
     assert await_end(kernels) == []
     status = project.status("x")
-    assert [a for a, one in status["notebooks"].items() if one["state"] == "done"] == done_before(
-        number
-    )
-    assert snapshot(project.runs / "x" / "data") == before
+    assert [a for a, one in status["notebooks"].items() if one["state"] == "done"] == earlier
+    assert snapshot(run / "data") == before
     if name == "SIGKILL":
         assert process.returncode == -9
         assert status["state"] == "running"  # nobody was left to say otherwise; `runs` sees it
@@ -73,9 +69,9 @@ def test_a_signal_in_a_notebook(tmp_path, tiny_model, number, name):
     (project.root / "wait").unlink()
     code, out, error = project.run("run", "--name", "x", "--resume")
     assert code == 0, error
-    assert out.count("done earlier, kept") == len(done_before(number))
-    assert (project.runs / "x" / "result.txt").read_text() == "seed 5"
-    assert not list((project.runs / "x").rglob("*.tmp"))
+    assert out.count("done earlier, kept") == len(earlier)
+    assert (run / "result.txt").read_text() == "seed 5"
+    assert not list(run.rglob("*.tmp"))
 
 
 def test_a_kernel_that_is_killed_as_if_for_its_memory(project):
@@ -135,7 +131,7 @@ time.strftime = lambda form, *at: "20300101-000000" if form == "%Y%m%d-%H%M%S" e
 
 @pytest.mark.parametrize("command", ["run", "sweep"])
 def test_requests_without_a_name_in_the_same_second(quick, command):
-    """Each gets a folder of its own, though all would call it alike."""
+    """Each gets its own folder, though all have the same idea of its name."""
     (quick.site / "sitecustomize.py").write_text(SAME_SECOND)
     asked = quick.request
     if command == "sweep":
@@ -154,19 +150,15 @@ def test_requests_without_a_name_in_the_same_second(quick, command):
 
 
 BROKEN = {
-    "is no JSON": (lambda p: (p / "02_fine_tune.ipynb").write_text("{"), "02_fine_tune"),
-    "is gone": (lambda p: (p / "02_fine_tune.ipynb").unlink(), "02_fine_tune"),
-    "has a syntax error": (None, "SyntaxError"),
+    "is no JSON": (lambda file: file.write_text("{"), "02_fine_tune"),
+    "is gone": (lambda file: file.unlink(), "02_fine_tune"),
 }
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_notebook_that_was_edited_and_is_broken(quick, name):
     damage, message = BROKEN[name]
-    if damage:
-        damage(quick.root / "notebooks")
-    else:
-        quick.write("02_fine_tune", "this is no Python")
+    damage(quick.root / "notebooks/02_fine_tune.ipynb")
     code, _, error = quick.run("run", quick.request, "--name", "x")
     assert code == 1
     assert message in error
@@ -176,65 +168,36 @@ def test_a_notebook_that_was_edited_and_is_broken(quick, name):
     assert (quick.runs / "x/data/manifest.json").is_file()
 
 
-def test_a_notebook_that_takes_no_parameters_is_not_executed(quick, tmp_path):
-    quick.write("02_fine_tune", "print(1)", "pass")
-    source = quick.root / "notebooks/02_fine_tune.ipynb"
+def test_a_notebook_that_takes_no_parameters_is_not_executed(tmp_path):
+    source = tmp_path / "in.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]), source)
     with pytest.raises(ValueError, match="no cell tagged 'parameters' that declares run_dir"):
         execute(source, tmp_path / "out.ipynb", {})
     assert not (tmp_path / "out.ipynb").exists()
 
 
-def test_a_file_that_vanishes_in_mid_run(tmp_path, tiny_model, capsys, monkeypatch):
-    """The real notebook 1, its file gone after the preflight has seen it."""
-    shutil.copy(Path("data/sample_pairs.csv").resolve(), tmp_path / "pairs.csv")
-    request = tmp_path / "request.yaml"
-    write_text(request, f"base_model: {tiny_model}\npairs: {tmp_path}/pairs.csv\n")
-    real = execute
-
-    def late(*arguments):
-        (tmp_path / "pairs.csv").unlink()
-        real(*arguments)
-
-    monkeypatch.setattr("workbench.batch.execute.execute", late)
-    arguments = ["run", str(request), "--runs-dir", str(tmp_path / "runs"), "--name", "x"]
-    assert main([*arguments, "--only", "01"]) == 1
-    error = capsys.readouterr().err
-    assert "there is no such file" in error
-    assert "01_inspect_data, cell" in error
-    assert not (tmp_path / "runs/x/data").exists()
-
-
-VANISHING = {
-    "training pairs": ("02", "data/train.parquet"),
-    "weights": ("04", "model/model.safetensors"),
-}
-
-
-@pytest.mark.parametrize("name", VANISHING)
-def test_a_file_of_a_run_that_vanishes_before_a_later_act(
-    name, chain, tiny_model, tmp_path, capsys, monkeypatch
+def test_a_file_that_vanishes_after_the_preflight_has_seen_it(
+    chain, tiny_model, tmp_path, capsys, monkeypatch
 ):
-    """The real notebooks 2 and 4 on what the earlier ones have left, but for one file."""
-    number, file = VANISHING[name]
-    run, lost = tmp_path / "runs/x", tmp_path / "lost"
+    """The real notebook 2 on what the first has left, but for one file."""
+    run, file, lost = tmp_path / "runs/x", tmp_path / "runs/x/data/train.parquet", tmp_path / "lost"
     shutil.copytree(chain, run)
-    request = run / "parameters.yaml"
-    write_text(request, f"base_model: {tiny_model}\nmax_pairs: 300\nmax_length: 64\n")
+    write_text(run / "parameters.yaml", f"base_model: {tiny_model}\nmax_pairs: 300\n")
     before = snapshot(run / "data") | snapshot(run / "model")
 
     def late(*arguments):
-        (run / file).rename(lost)
+        file.rename(lost)
         execute(*arguments)
 
     monkeypatch.setattr("workbench.batch.execute.execute", late)
-    arguments = ["run", str(request), "--runs-dir", str(tmp_path / "runs"), "--name", "x"]
-    assert main([*arguments, "--only", number]) == 1
+    asked = ["--runs-dir", str(tmp_path / "runs"), "--name", "x", "--only", "02"]
+    assert main(["run", str(run / "parameters.yaml"), *asked]) == 1
     error = capsys.readouterr().err
-    assert f"notebook {NOTEBOOKS[number]}, cell" in error
-    assert Path(file).name in error or "no weights" in error
+    assert "notebook 02_fine_tune, cell" in error
+    assert file.name in error
     status = read_record(RunFolder(run).status)
-    assert (status["state"], status["notebook"]) == ("failed", number)
-    lost.rename(run / file)
+    assert (status["state"], status["notebook"]) == ("failed", "02")
+    lost.rename(file)
     assert snapshot(run / "data") | snapshot(run / "model") == before
 
 
@@ -288,30 +251,20 @@ def test_a_formula_is_a_text_in_a_csv_export(text, capsys):
     assert "-0.5" in line  # a number stays a number
 
 
-def test_nothing_in_a_name_or_an_error_reaches_the_terminal_as_a_command(capsys):
-    evil = "a\x1b]0;owned\x07\x1b[2J\u202eb\nc"
-    assert not re.search(r"[\x00-\x1f\u202e]", terminal_text(evil))
-    show([{"name": evil, "state": "failed", "problem": evil, "seconds": 1.0}])
-    assert "\x1b" not in capsys.readouterr().out
-
-
 def test_a_damaged_run_is_listed_and_stops_nobody(tmp_path, capsys):
-    for name, text in (("good", '{"schema": 1, "state": "done", "notebooks": {}}'), ("bad", "{")):
-        write_text(tmp_path / name / "parameters.yaml", "seed: 1\n")
-        write_text(tmp_path / name / "status.json", text)
-    write_text(tmp_path / "bomb" / "parameters.yaml", "a: !!python/object/apply:os.system [id]\n")
-    write_json(tmp_path / "bomb" / "status.json", {"schema": 1, "state": "done", "notebooks": {}})
-    write_text(tmp_path / "future" / "parameters.yaml", "seed: 1\n")
-    write_json(tmp_path / "future" / "status.json", {"schema": 5, "state": "done", "notebooks": {}})
+    done, bomb = '{"schema": 1, "state": "done"}', "a: !!python/object/apply:os.system [id]\n"
+    for name, parameters, status in (
+        ("good", "seed: 1\n", done),
+        ("bad", "seed: 1\n", "{"),
+        ("bomb", bomb, done),
+        ("future", "seed: 1\n", done.replace("1", "5")),
+    ):
+        write_text(tmp_path / name / "parameters.yaml", parameters)
+        write_text(tmp_path / name / "status.json", status)
     assert main(["runs", "--runs-dir", str(tmp_path)]) == 0
     lines = capsys.readouterr().out
     states = dict(line.split()[:2] for line in lines.splitlines()[1:5])
-    assert states == {
-        "good": "incomplete",
-        "bad": "damaged",
-        "bomb": "damaged",
-        "future": "damaged",
-    }
+    assert states == dict.fromkeys(("bad", "bomb", "future"), "damaged") | {"good": "incomplete"}
     assert "newer workbench" in lines
 
 
@@ -374,11 +327,11 @@ def test_sigterm_is_handed_on_to_the_kernel_and_then_ends_the_run():
 
 
 RECORDS = {
-    "status.json": ("[" * 100_000, '{"notebooks": [1]}', '{"notebooks": {"01": {"seconds": NaN}}}'),
-    "data/manifest.json": ("[]", '{"sha256": 5}', '{"sides": {"test": []}}'),
-    "model/lineage.json": ("{}", '{"stages": []}', '{"stages": [{"stage": "one"}]}'),
-    "evaluation/metrics.json": ('{"rows": null}', '{"rows": [{}]}', '{"rows": ["x"]}', "{"),
-    "evaluation/browser.json": ("{}", '[{"query": 1}]', "[" * 100_000),
+    "status.json": ['{"notebooks": {"01": {"seconds": NaN}}}'],
+    "data/manifest.json": ['{"sides": {"test": []}}'],
+    "evaluation/metrics.json": ['{"rows": [{}]}'],
+    "evaluation/browser.json": ["{}", '[{"query": 1}]'],
+    "model/lineage.json": ["{}", '{"stages": []}', '{"stages": [{"stage": "one"}]}'],
 }
 
 
@@ -392,7 +345,9 @@ def small_run(tmp_path, tiny_model):
     return run
 
 
-@pytest.mark.parametrize(("name", "text"), [(n, t) for n, ts in RECORDS.items() for t in ts])
+@pytest.mark.parametrize(
+    ("name", "text"), [(n, text) for n, ts in RECORDS.items() for text in [*ts, "[" * 100_000]]
+)
 def test_a_damaged_record_is_refused_by_name_and_stops_no_listing(small_run, capsys, name, text):
     write_text(small_run / name, text)
     place = ["--runs-dir", str(small_run.parent)]
@@ -436,21 +391,17 @@ def test_no_refusal_reaches_a_terminal_raw(asked, capsys):
 
 
 OUTPUTS = {
-    "a reader that goes": ("{} | head -c 1 > /dev/null; exit ${{PIPESTATUS[0]}}", 0, ""),
-    "a full disk": ("{} > /dev/full", 1, "the output cannot be written (No space left"),
-    "a closed output": ("{} >&-", 0, ""),
-    "a narrow encoding": ("PYTHONIOENCODING=ascii {} | grep -q u8dd1", 0, ""),
+    "a reader that goes": "{} | head -c 1 > /dev/null; exit ${{PIPESTATUS[0]}}",
+    "a closed output": "{} >&-",
 }
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
-def test_an_output_that_takes_nothing_ends_in_plain_words(small_run, name):
-    small_run.rename(small_run.parent / "跑")
-    form, code, message = OUTPUTS[name]
+def test_an_output_that_nobody_reads_is_no_failure(small_run, name):
     command = f"{sys.executable} -m workbench runs --runs-dir {small_run.parent}"
-    done = subprocess.run(["bash", "-c", form.format(command)], capture_output=True, text=True)
-    assert done.returncode == code, done.stderr
-    assert message in done.stderr
+    form = OUTPUTS[name].format(command)
+    done = subprocess.run(["bash", "-c", form], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
 

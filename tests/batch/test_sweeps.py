@@ -38,8 +38,7 @@ def plan_file(tmp_path, tiny_model):
 
 def sweep_file(project, **parts):
     path = project.root / "sweep.yaml"
-    parts["parameters"] = str(project.request)
-    path.write_text(yaml.safe_dump(parts), encoding="utf-8")
+    path.write_text(yaml.safe_dump(parts | {"parameters": str(project.request)}), encoding="utf-8")
     return path
 
 
@@ -51,6 +50,17 @@ def states(project, name="s"):
     return {
         job["values"].get("seed"): job["state"] for job in record(project, name)["jobs"].values()
     }
+
+
+def start(project, path, *options, **process_options):
+    """A sweep whose runs all wait in notebook 02: its process, and the names of runs by seed."""
+    (project.root / "wait").write_text("02")
+    process = project.ask("sweep", path, "--name", "s", *options, **process_options)
+    await_file(project.runs / "s/sweep.json", process)
+    names = {job["values"]["seed"]: name for name, job in record(project)["jobs"].items()}
+    for name in names.values():
+        await_file(project.runs / "s" / name / "at-02", process)
+    return process, names
 
 
 def told(project, act):
@@ -83,23 +93,21 @@ def test_identity_follows_what_is_read_and_not_where_it_goes(plan_file, tmp_path
     rows = "sentence_0,sentence_1,label\na,b,1\n"
     pairs = tmp_path / "pairs.csv"
     pairs.write_text(rows, encoding="utf-8")
-    path = plan_file(seeds=[1])
-    given = [("pairs", str(pairs))]
-    first = read_plan(path, given).runs[0].identity
-    assert (
-        read_plan(path, [*given, ("run_dir", "runs/x"), ("metric", "map")]).runs[0].identity
-        == first
-    )
-    assert read_plan(path, [*given, ("epochs", "2")]).runs[0].identity != first
+    path, words = plan_file(seeds=[1]), tmp_path / "words.tsv"
+
+    def identity(*given):
+        return read_plan(path, [("pairs", str(pairs)), *given]).runs[0].identity
+
+    first = identity()
+    assert identity(("run_dir", "runs/x"), ("metric", "map")) == first
+    assert identity(("epochs", "2")) != first
     pairs.write_text(rows + "c,d,0\n", encoding="utf-8")
-    assert read_plan(path, given).runs[0].identity != first
-    words = tmp_path / "words.tsv"
-    given += [("dictionary", str(words))]
-    found = []
+    assert identity() != first
+    found = set()
     for gloss in ("cat", "dog"):
         words.write_text(f"猫\t{gloss}\n", encoding="utf-8")
-        found.append(read_plan(path, given).runs[0].identity)
-    assert len(set(found)) == 2
+        found.add(identity(("dictionary", str(words))))
+    assert len(found) == 2
 
 
 WRONG = [
@@ -164,12 +172,7 @@ def test_a_sweep_makes_every_run_once(project):
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_sweep_that_is_ended_goes_on_and_loses_nothing(project, how):
-    path = sweep_file(project, seeds=[1, 2])
-    (project.root / "wait").write_text("02")
-    process = project.ask("sweep", path, "--name", "s", "--jobs", "2")
-    for seed in (1, 2):
-        (name,) = [project.runs / "s" / n for n in names_of(project, process, seed)]
-        await_file(name / "at-02", process)
+    process, _ = start(project, sweep_file(project, seeds=[1, 2]), "--jobs", "2")
     below = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
     process.send_signal(how)
     _, error = process.communicate(timeout=120)
@@ -197,11 +200,7 @@ def ignore_ctrl_c():
 def test_a_sweep_in_the_background_of_a_script_stops_its_runs_in_good_order(tmp_path, tiny_model):
     """There the shell has Ctrl-C ignored, and every process below inherits that."""
     project = TinyProject(tmp_path, tiny_model, "kernels")
-    (project.root / "wait").write_text("02")
-    path = sweep_file(project, seeds=[1])
-    process = project.ask("sweep", path, "--name", "s", preexec_fn=ignore_ctrl_c)
-    (name,) = names_of(project, process, 1)
-    await_file(project.runs / "s" / name / "at-02", process)
+    process, names = start(project, sweep_file(project, seeds=[1]), preexec_fn=ignore_ctrl_c)
     below = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
     assert len(below) >= 2  # the worker and its kernel
     process.send_signal(signal.SIGINT)
@@ -209,21 +208,8 @@ def test_a_sweep_in_the_background_of_a_script_stops_its_runs_in_good_order(tmp_
     _, error = process.communicate(timeout=120)
     assert "go on with: workbench sweep --name s --resume" in error
     assert await_end(below) == []
-    status = project.status(f"s/{name}")
+    status = project.status(f"s/{names[1]}")
     assert (status["state"], status["error"]) == ("failed", "KeyboardInterrupt")
-
-
-def names_of(project, process, seed):
-    """The name of the run with a seed, once the sweep has started it."""
-    await_file(project.runs / "s" / "sweep.json", process)
-    while True:
-        assert process.poll() is None, process.communicate()
-        jobs = record(project)["jobs"].items()
-        found = [
-            n for n, job in jobs if job["values"]["seed"] == seed and job["state"] == "running"
-        ]
-        if found:
-            return found
 
 
 def test_two_sweeps_with_one_name_at_once(project):
@@ -264,16 +250,9 @@ def test_a_run_that_fails_is_recorded_and_the_rest_go_on(project):
 
 
 def test_a_worker_that_is_killed_is_a_failed_run_and_no_more(project):
-    (project.root / "wait").write_text("02")
-    path = sweep_file(project, seeds=[1, 2])
-    process = project.ask("sweep", path, "--name", "s", "--jobs", "2")
-    (victim,) = names_of(project, process, 1)
-    await_file(project.runs / "s" / victim / "at-02", process)
-    (other,) = names_of(project, process, 2)
-    await_file(project.runs / "s" / other / "at-02", process)
+    process, names = start(project, sweep_file(project, seeds=[1, 2]), "--jobs", "2")
     for worker in psutil.Process(process.pid).children():
-        log = [file for file in worker.open_files() if victim in file.path]
-        if log:
+        if any(names[1] in file.path for file in worker.open_files()):
             worker.kill()
     (project.root / "wait").unlink()
     process.communicate(timeout=120)
@@ -288,11 +267,7 @@ def test_a_worker_that_is_killed_is_a_failed_run_and_no_more(project):
 def test_a_worker_of_ray_that_is_killed_loses_nothing(project):
     """The process that carries a task dies in mid-run: Ray starts it again, and the run goes on."""
     pytest.importorskip("ray")  # before the tests that share a cluster: here one is started
-    (project.root / "wait").write_text("02")
-    path = sweep_file(project, seeds=[1])
-    process = project.ask("sweep", path, "--name", "s", "--engine", "ray")  # starts a cluster
-    (name,) = names_of(project, process, 1)
-    await_file(project.runs / "s" / name / "at-02", process)
+    process, names = start(project, sweep_file(project, seeds=[1]), "--engine", "ray")
     (carrier,) = processes_of("ray::run_task")
     carrier.kill()
     while len(told(project, "02")) < 2:  # until the run of the killed one is taken up again
@@ -304,7 +279,7 @@ def test_a_worker_of_ray_that_is_killed_loses_nothing(project):
     assert states(project) == {1: "done"}
     assert len(told(project, "01")) == 1
     assert len(told(project, "02")) == 2
-    assert project.status(f"s/{name}")["state"] == "done"
+    assert project.status(f"s/{names[1]}")["state"] == "done"
 
 
 @pytest.mark.parametrize(

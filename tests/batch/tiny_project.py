@@ -17,13 +17,8 @@ import nbformat
 import yaml
 
 import workbench
+from workbench.run_folder import NOTEBOOKS
 
-NOTEBOOKS = {
-    "01": "01_inspect_data",
-    "02": "02_fine_tune",
-    "03": "03_plot_loss",
-    "04": "04_evaluate_ranking",
-}
 PARAMETERS = 'run_dir: str = "runs/notebook"  # the folder\nseed: int = 42  # of all\n'
 # Waits in the notebook named in the file `wait`, after it has said that it is there.
 BODY = """
@@ -32,22 +27,22 @@ from pathlib import Path
 run, here = Path(run_dir), Path.cwd().parent
 (run / "data").mkdir(parents=True, exist_ok=True)
 (run / "figures").mkdir(exist_ok=True)
-(run / "at-{act}").touch()
+(run / "at-{number}").touch()
 with open(here / "log.txt", "a") as told:
-    told.write(f"{act} {{run.name}} {{seed}}" + chr(10))
-while (here / "wait").exists() and "{act}" in (here / "wait").read_text().split():
+    told.write(f"{number} {{run.name}} {{seed}}" + chr(10))
+while (here / "wait").exists() and "{number}" in (here / "wait").read_text().split():
     time.sleep(0.05)
-if (here / "die").exists() and "{act}" in (here / "die").read_text().split():
+if (here / "die").exists() and "{number}" in (here / "die").read_text().split():
     os.kill(os.getpid(), signal.SIGKILL)
 if (here / "fail").exists() and f"{{seed}}" in (here / "fail").read_text().split():
     raise RuntimeError("this seed fails")
-if (here / "fill").exists() and "{act}" in (here / "fill").read_text().split():
+if (here / "fill").exists() and "{number}" in (here / "fill").read_text().split():
     (run / "large.bin").write_bytes(b"x" * 3_000_000)
 """
 LAST = {
     "01": '(run / "data/manifest.json").write_text(json.dumps('
     '{"sides": {"test": {"positives": 9}}}))\n(run / "inspection.json").write_text("{}")',
-    # A training whose figure on dev is best at seed 7, and which is slow where it is told to be.
+    # A training whose figure on dev is best at seed 7, and which is slow where the file `slow` is.
     "02": """(run / "data/seed.txt").write_text(str(seed))
 with open(run / "training_log.jsonl", "w") as log:
     for step in range(1, 11):
@@ -121,9 +116,9 @@ class TinyProject:
             module.write_text(("" if "page" in file else module.read_text()) + source)
         (self.root / "notebooks").mkdir(parents=True)
         self.runs.mkdir()
-        for act, name in NOTEBOOKS.items():
-            drawing = DRAWING if draws and act == "03" else ""
-            self.write(name, BODY.format(act=act) + LAST[act] + drawing)
+        for number, name in NOTEBOOKS.items():
+            drawing = DRAWING if draws and number == "03" else ""
+            self.write(name, BODY.format(number=number) + LAST[number] + drawing)
         rows = "".join(f"问{n},答{n},{n % 2}\n" for n in range(60))
         pairs = self.root / "pairs.csv"
         pairs.write_text("sentence_0,sentence_1,label\n" + rows, encoding="utf-8")

@@ -8,7 +8,7 @@ KINDS = ("bert", "electra", "albert", "roberta", "xlm-roberta", "deberta-v2", "m
 
 
 def write_tiny_model(folder, width=16, inner=32):
-    """Write a BERT with random weights and a WordPiece vocabulary of a few signs; the folder."""
+    """Write a BERT with random weights and a small WordPiece vocabulary; the folder."""
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast

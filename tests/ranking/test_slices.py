@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.ranking.test_evaluation import NO_PAIRS, Fixed
 from workbench.data.build_lists import build_test
 from workbench.data.lists import CandidateList
 from workbench.ranking.evaluation import evaluate
@@ -85,26 +86,11 @@ def test_slices_need_a_model(lists, features, sample):
         slice_table(alone, features, lists)
 
 
-class Fixed:
-    def __init__(self, values):
-        self.values = values
-
-    def score(self, pairs):
-        return np.resize(np.asarray(self.values, dtype=np.float32), len(pairs))
-
-
 @pytest.mark.parametrize(("ties", "tie"), [("expected", 0.5), ("worst", 0.0)])
 def test_pairwise_orders_by_hand(ties, tie):
-    lists = [
-        CandidateList(
-            "q",
-            ("p", "l", "r", "s"),
-            (1.0, 0.0, 0.0, 0.0),
-            kinds=("positive", "look_alike", "random", "random"),
-        )
-    ]
-    nothing = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
-    result = evaluate({"model": Fixed([2, 3, 1, 2])}, lists, nothing, ties=ties, resamples=100)
+    kinds = ("positive", "look_alike", "random", "random")
+    lists = [CandidateList("q", ("p", "l", "r", "s"), (1.0, 0.0, 0.0, 0.0), kinds=kinds)]
+    result = evaluate({"model": Fixed([2, 3, 1, 2])}, lists, NO_PAIRS, ties=ties, resamples=100)
     found = pairwise_orders(result, lists).set_index("kind")
     assert found["mean"].to_dict() == {"look_alike": 0.0, "random": (1 + tie) / 2}
     assert found["orders"].to_dict() == {"look_alike": 1, "random": 2}
@@ -112,17 +98,15 @@ def test_pairwise_orders_by_hand(ties, tie):
 
 def test_negatives_of_unknown_origin_are_told_by_overlap():
     lists = [CandidateList("abcd", ("abcx", "abxy", "mn"), (1.0, 0.0, 0.0))]
-    nothing = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
-    result = evaluate({"model": CharacterJaccard()}, lists, nothing, resamples=100)
+    result = evaluate({"model": CharacterJaccard()}, lists, NO_PAIRS, resamples=100)
     assert pairwise_orders(result, lists)["kind"].tolist() == ["look_alike", "random"]
 
 
 def test_pairs_of_equal_overlap_by_hand():
     # Overlaps with the query: 3/4 for p, l and m, 0 for r. So (p, l) and (p, m) count, (p, r) not.
     lists = [CandidateList("abcd", ("abc", "bcd", "acd", "xyz"), (1.0, 0.0, 0.0, 0.0))]
-    nothing = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
     scorers = {"model": Fixed([2, 1, 3, 9]), "char_jaccard": CharacterJaccard()}
-    found = equal_overlap(evaluate(scorers, lists, nothing, resamples=100), lists)
+    found = equal_overlap(evaluate(scorers, lists, NO_PAIRS, resamples=100), lists)
     assert found.set_index("scorer")["mean"].to_dict() == {"model": 0.5, "char_jaccard": 0.5}
     assert found["orders"].tolist() == [2, 2]
     text = findings.equal_overlap(found)
@@ -196,9 +180,8 @@ def test_small_slices_are_grey(evaluation, features, lists):
 def test_lists_with_nothing_to_compare_are_drawn_and_said_all_the_same():
     """One query with one candidate, one without a positive: every figure and sentence exists."""
     lists = [CandidateList("ab", ("abc",), (1.0,)), CandidateList("cd", ("x", "y"), (0.0, 0.0))]
-    nothing = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
     scorers = {"model": CharacterJaccard(), "random": RandomScorer(1)}
-    result = evaluate(scorers, lists, nothing, resamples=100)
+    result = evaluate(scorers, lists, NO_PAIRS, resamples=100)
     orders = pairwise_orders(result, lists)
     assert orders.empty
     assert "one kind of negative only" in findings.negatives(orders)
@@ -212,18 +195,3 @@ def test_lists_with_nothing_to_compare_are_drawn_and_said_all_the_same():
 def test_one_label_only_is_said():
     scored = pd.DataFrame({"positive": [True, True], "score": [1.0, 1.0]})
     assert score_distributions(scored).get_title(loc="left") == "There is one label only"
-
-
-def test_below_ten_queries_nothing_is_claimed_and_from_ten_on_something_is():
-    gap = {"mean": 0.5, "low": 0.4, "high": 0.6, "p": 0.001, "p_holm": 0.001}
-    metrics = {
-        "queries": 9,
-        "rows": [
-            {"scorer": "model", "ndcg@10": {"mean": 0.9}},
-            {"scorer": "random", "ndcg@10": {"mean": 0.4}},
-        ],
-        "model_minus": {"random": gap},
-    }
-    assert "Too few queries to say anything" in findings.verdict(metrics)
-    assert "ranks better" not in findings.verdict(metrics)
-    assert "ranks better" in findings.verdict({**metrics, "queries": 10})

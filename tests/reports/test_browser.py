@@ -4,10 +4,10 @@ import html
 import re
 
 import nbformat
-import pandas as pd
 import pytest
 from markupsafe import escape
 
+from tests.ranking.test_evaluation import NO_PAIRS
 from workbench.data.build_lists import build_test
 from workbench.data.lists import CandidateList
 from workbench.files import read_json, write_json
@@ -43,14 +43,10 @@ def tokenizer(tiny_model):
 @pytest.fixture(scope="module")
 def records(sample, tokenizer):
     lists = build_test(sample, 20).lists[:30]
-    lists += [
-        CandidateList(
-            text,
-            ("怎么开通", *(t for t in HOSTILE if t != text)),
-            (1.0,) + (0.0,) * (len(HOSTILE) - 1),
-        )
-        for text in HOSTILE
-    ]
+    gain = (1.0,) + (0.0,) * (len(HOSTILE) - 1)
+    for text in HOSTILE:
+        others = (other for other in HOSTILE if other != text)
+        lists.append(CandidateList(text, ("怎么开通", *others), gain))
     lists.append(CandidateList("空", (), (), (1.0,)))
     scorers = {"model": RandomScorer(1), "char_jaccard": CharacterJaccard()}
     result = evaluate(scorers, lists, sample.head(0), resamples=100)
@@ -74,9 +70,8 @@ def test_records_hold_both_orders_with_tokens_and_every_positive(records):
 
 def test_a_query_shows_shared_and_unknown_signs(tokenizer):
     lists = [CandidateList("怎么龘", ("怎么龘x", "天气"), (1.0, 0.0))]
-    nothing = pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": []})
     scorers = {"model": CharacterJaccard(), "random": RandomScorer(1)}
-    result = evaluate(scorers, lists, nothing, resamples=100)
+    result = evaluate(scorers, lists, NO_PAIRS, resamples=100)
     (record,) = browser_records(result, query_features(lists, tokenizer), tokenizer)
     shown = query_html(record)
     shown = re.sub(r"\s*\n\s*", "", shown)

@@ -25,22 +25,9 @@ from workbench.vocabulary.dictionary import ATTRIBUTION
 
 GOLDEN = ROOT / "tests" / "reports" / "golden_card.txt"
 EVIL = [
-    "a|b",
-    "`x` ```",
-    "one\ntwo\r\nthree",
-    "<script>alert(1)</script>",
-    "æœ\x8d‚鿴锟斤拷ï¿½",
-    "[a](b) *c* _d_ $e$ ~f~ \\g",
-    "\u202egnp.exe",
-    "\ud800",
-    "&lt;&amp;",
-    "<!-- -->",
-    "</details>",
-    "---",
-    "# h",
-    "\u2028",
-    "1. x",
-    "😀",
+    *("a|b", "`x` ```", "one\ntwo\r\nthree", "<script>alert(1)</script>", "æœ\x8d‚鿴锟斤拷ï¿½"),
+    *("[a](b) *c* _d_ $e$ ~f~ \\g", "\u202egnp.exe", "\ud800", "&lt;&amp;", "<!-- -->"),
+    *("</details>", "---", "# h", "\u2028", "1. x", "😀"),
 ]
 
 
@@ -90,36 +77,23 @@ def record(stage, number, base, **more):
             ("test", 150, 24, 0.16),
         )
     }
-    text = {"min": 1, "mean": 11.99, "max": 99}
+    rows = {"read": 760, "bad": 10, "usable": 750, "used": 750}
+    text, label = {"min": 1, "mean": 11.99, "max": 99}, {"min": 0.0, "mean": 0.16, "max": 1.0}
+    data = {"source": "/somewhere/my|pairs.csv", "sha256": "d" * 64, "sides": sides, "rows": rows}
+    recipe = {"max_length": 512, "epochs": 1.0, "batch_size": 8, "learning_rate": 5e-5}
+    at = {"step": 10, "steps": 25, "epoch": 0.4}
     return {
         "stage": stage,
         "number": number,
         "stages": 2,
         "base": base,
         "parent": base["name"] if number == 1 else "stage 1",
-        "data": {
-            "source": "/somewhere/my|pairs.csv",
-            "sha256": "d" * 64,
-            "sides": sides,
-            "rows": {"read": 760, "bad": 10, "usable": 750, "used": 750},
-        },
+        "data": data,
         "pairs": 200 * number,
         "pairs_sha256": f"{number}" * 64,
         "label_mean": 0.16,
-        "statistics": {
-            "sentence_0": text,
-            "sentence_1": text,
-            "label": {"min": 0.0, "mean": 0.16, "max": 1.0},
-        },
-        "recipe": {
-            "max_length": 512,
-            "epochs": 1.0,
-            "batch_size": 8,
-            "learning_rate": 5e-5,
-            "precision": "auto",
-            "seed": 42,
-            "vocabulary": "keep",
-        },
+        "statistics": {"sentence_0": text, "sentence_1": text, "label": label},
+        "recipe": recipe | {"precision": "auto", "seed": 42, "vocabulary": "keep"},
         "precision": "float32",
         "device": "cpu",
         "loss": "BinaryCrossEntropyLoss",
@@ -132,8 +106,8 @@ def record(stage, number, base, **more):
         "processor_seconds": 29.0 * number,
         "pairs_per_second": 6.7,
         "log": [
-            {"step": 10, "steps": 25, "epoch": 0.4, "loss": 0.5 / number, "pairs": 200},
-            {"step": 10, "steps": 25, "epoch": 0.4, "dev_loss": 0.6, "dev_ap": 0.3},
+            at | {"loss": 0.5 / number, "pairs": 200},
+            at | {"dev_loss": 0.6, "dev_ap": 0.3},
             {"step": 20, "steps": 25, "epoch": 0.8, "loss": 0.4 / number},
         ],
         "activation": "Sigmoid",
@@ -141,10 +115,17 @@ def record(stage, number, base, **more):
     }
 
 
-def change_last(run, **changes):
-    """Change the record of the last stage."""
+def base(name, kind, revision, sha256):
+    """A model as a lineage records it."""
+    found = {"name": name, "kind": kind, "path": "p", "revision": revision, "asked": name}
+    return found | {"sha256": sha256 * 64}
+
+
+def change(run, place=-1, **changes):
+    """Change the record of a stage, the last one unless another is named; None removes a value."""
     stages = read_json(run / "model/lineage.json")["stages"]
-    stages[-1] |= changes
+    found = stages[place] | changes
+    stages[place] = {name: value for name, value in found.items() if value is not None}
     write_json(run / "model/lineage.json", {"stages": stages})
 
 
@@ -156,68 +137,33 @@ def estimate(mean):
 def run(tmp_path):
     """A run as the notebooks would leave it, of fixed records."""
     folder = tmp_path / "golden|run"
-    (folder / "model").mkdir(parents=True)
-    (folder / "data").mkdir()
-    hub = {
-        "name": "cross-encoder/ms-marco-MiniLM-L6-v2",
-        "kind": "hub",
-        "path": "p",
-        "revision": "c5ee24c",
-        "sha256": "b" * 64,
-        "asked": "cross-encoder/ms-marco-MiniLM-L6-v2",
-    }
-    own = {
-        "name": "runs/golden/stages/1",
-        "kind": "run",
-        "path": "p",
-        "revision": "",
-        "sha256": "c" * 64,
-        "asked": "runs/golden/stages/1",
-    }
-    write_json(
-        folder / "model/lineage.json",
-        {"schema": 1, "stages": [record("stage 1", 1, hub), record("stage 2", 2, own)]},
-    )
+    (folder / "data").mkdir(parents=True)
+    hub = base("cross-encoder/ms-marco-MiniLM-L6-v2", "hub", "c5ee24c", "b")
+    stages = [record("stage 1", 1, hub)]
+    stages.append(record("stage 2", 2, base("runs/golden/stages/1", "run", "", "c")))
+    write_json(folder / "model/lineage.json", {"schema": 1, "stages": stages})
+    means = {"model": 0.45, "base": 0.2, "stage 1": 0.3, "ngram_regression": 0.7}
     rows = [
         {"scorer": name, "ndcg@10": estimate(value), "mrr@10": estimate(value - 0.01)}
-        for name, value in (
-            ("model", 0.45),
-            ("base", 0.2),
-            ("stage 1", 0.3),
-            ("ngram_regression", 0.7),
-        )
+        for name, value in means.items()
     ]
     gaps = {
-        row["scorer"]: estimate(0.45 - row["ndcg@10"]["mean"]) | {"p": 0.001, "p_holm": 0.003}
-        for row in rows[1:]
+        name: estimate(0.45 - mean) | {"p": 0.001, "p_holm": 0.003}
+        for name, mean in means.items()
+        if name != "model"
     }
-    write_json(
-        folder / "evaluation/metrics.json",
-        {
-            "schema": 1,
-            "ties": "worst",
-            "interval": "95 % bootstrap",
-            "resamples": 10_000,
-            "queries": 80,
-            "candidates": 2400,
-            "pairs": 0,
-            "queries_all_tied": {},
-            "rows": rows,
-            "model_minus": gaps,
-            "suspect_negatives": {"same positive": 3},
-            "seen": 0,
-            "recipe": {"source": "/somewhere/lists.jsonl"},
-        },
-    )
-    write_json(
-        folder / "inspection.json",
-        {
-            "tokens": {"unk_share": 0.74},
-            "contradictions": {"rows": 4, "share": 0.01},
-            "texts": {"with_unk_share": 0.99, "only_unk_share": 0.2, "collapsed_share": 0.15},
-            "verdict": {"colour": "red"},
-        },
-    )
+    metrics = {"schema": 1, "ties": "worst", "interval": "95 % bootstrap", "resamples": 10_000}
+    metrics |= {"queries": 80, "candidates": 2400, "pairs": 0, "queries_all_tied": {}}
+    metrics |= {"rows": rows, "model_minus": gaps, "suspect_negatives": {"same positive": 3}}
+    metrics |= {"seen": 0, "recipe": {"source": "/somewhere/lists.jsonl"}}
+    write_json(folder / "evaluation/metrics.json", metrics)
+    inspection = {
+        "tokens": {"unk_share": 0.74},
+        "contradictions": {"rows": 4, "share": 0.01},
+        "texts": {"with_unk_share": 0.99, "only_unk_share": 0.2, "collapsed_share": 0.15},
+        "verdict": {"colour": "red"},
+    }
+    write_json(folder / "inspection.json", inspection)
     frame = pd.DataFrame(
         {
             "sentence_0": ["怎么|开通", "`二`", "三\n行", "<b>四</b>", "五"],
@@ -230,7 +176,7 @@ def run(tmp_path):
 
 
 def test_the_card_is_the_golden_one(run):
-    """UPDATE_GOLDEN=1 writes the file anew; look at the difference before committing it."""
+    """UPDATE_GOLDEN=1 writes the file again; look at the difference before committing it."""
     record_figures(run)
     text = write_card(run, language="zh", license="apache-2.0", dataset="me/pairs").read_text(
         "utf-8"
@@ -253,30 +199,31 @@ def test_the_head_is_what_the_hub_reads(run):
     assert data.eval_results[0].dataset_name == "lists.jsonl"
 
 
+SECTIONS = """
+## Model Details
+### Model Description
+### Model Sources
+## Usage
+### Direct Usage (Sentence Transformers)
+### Out-of-Scope Use
+## Bias, Risks and Limitations
+### Recommendations
+## Training Details
+### Training Dataset
+### Training Hyperparameters
+#### Non-Default Hyperparameters
+#### All Hyperparameters
+### Training Logs
+### Framework Versions
+## Citation
+"""
+
+
 def test_the_sections_of_the_reference_card_come_in_its_order(run):
-    text = write_card(run).read_text("utf-8")
-    wanted = [
-        "## Model Details",
-        "### Model Description",
-        "### Model Sources",
-        "## Usage",
-        "### Direct Usage (Sentence Transformers)",
-        "### Out-of-Scope Use",
-        "## Bias, Risks and Limitations",
-        "### Recommendations",
-        "## Training Details",
-        "### Training Dataset",
-        "### Training Hyperparameters",
-        "#### Non-Default Hyperparameters",
-        "#### All Hyperparameters",
-        "### Training Logs",
-        "### Framework Versions",
-        "## Citation",
-    ]
-    places = [text.index(f"\n{heading}\n") for heading in wanted]
-    assert places == sorted(places)
-    for heading in ("## Evaluation", "### Lineage", "### Intended Use", "### Training Time"):
-        assert f"\n{heading}\n" in text
+    lines = write_card(run).read_text("utf-8").splitlines()
+    wanted = SECTIONS.split("\n")[1:-1]
+    assert [line for line in lines if line in wanted] == wanted
+    assert {"## Evaluation", "### Lineage", "### Intended Use", "### Training Time"} <= {*lines}
 
 
 @pytest.mark.parametrize(
@@ -344,7 +291,7 @@ def test_a_card_speaks_of_its_model_and_not_of_the_base_or_the_request(
     ],
 )
 def test_the_card_says_what_predict_gives_and_how_to_get_the_other(run, activation, gives, wanted):
-    change_last(run, activation=activation)
+    change(run, activation=activation)
     text = write_card(run).read_text("utf-8")
     assert f"`predict` gives {gives}" in text
     assert f"`activation_fn=torch.nn.{wanted}()`" in text
@@ -378,9 +325,7 @@ def test_the_card_says_what_predict_gives_and_how_to_get_the_other(run, activati
     ],
 )
 def test_the_card_names_the_dictionary_and_what_its_licence_asks(run, repair, license, words):
-    stages = read_json(run / "model/lineage.json")["stages"]
-    stages[0]["vocabulary"] = repair | {"added_tokens": 1234}
-    write_json(run / "model/lineage.json", {"stages": stages})
+    change(run, 0, vocabulary=repair | {"added_tokens": 1234})
     text = " ".join(write_card(run, license=license).read_text("utf-8").split())
     assert "1,234 tokens were added" in text
     assert [one for one in words if one not in text] == []
@@ -402,47 +347,32 @@ def test_the_language_is_that_of_the_script_unless_it_is_given(run):
 
 
 def test_the_card_says_when_dev_was_looked_at_and_which_model_was_kept(run):
-    stages = read_json(run / "model/lineage.json")["stages"]
-    stages[1]["hyperparameters"] |= {"eval_strategy": "steps", "eval_steps": 20}
-    stages[1] |= {
-        "kept": {"model": "best", "step": 20, "dev_ap": 0.75, "after": 3},
-        "dev": {"dev_pairs": 200, "dev_positives": 60},
-        "planned_steps": 50,
-    }
-    write_json(run / "model/lineage.json", {"stages": stages})
+    change(
+        run,
+        hyperparameters={"eval_strategy": "steps", "eval_steps": 20},
+        kept={"model": "best", "step": 20, "dev_ap": 0.75, "after": 3},
+        dev={"dev_pairs": 200, "dev_positives": 60},
+        planned_steps=50,
+    )
     text = write_card(run).read_text("utf-8")
     assert "- `eval_strategy`: steps\n- `eval_steps`: 20\n" in text
     assert "* Saved is the model of step 20" in text
 
 
 def test_sections_without_a_record_say_so(run):
-    stages = read_json(run / "model/lineage.json")["stages"]
-    for stage in stages:
-        for name in ("log", "statistics", "versions", "processor_seconds"):
-            del stage[name]
-    write_json(run / "model/lineage.json", {"stages": stages})
+    for stage in (0, 1):
+        change(run, stage, log=None, statistics=None, versions=None, processor_seconds=None)
     for name in ("evaluation/metrics.json", "inspection.json", "data/train.parquet"):
         (run / name).unlink()
     text = write_card(run).read_text("utf-8")
-    for words in (
-        "Not evaluated yet",
-        "None is shown: the model has not been evaluated",
-        "The vocabulary was not inspected yet",
-        "Evaluate it",
-        "Samples: not at hand",
-        "No log was recorded",
-        "Not recorded",
-        "unknown s of CPU time",
-    ):
-        assert words in text
+    words = "None is shown: the model has not been evaluated|The vocabulary was not inspected yet"
+    words += "|Not evaluated yet|Evaluate it|Samples: not at hand|No log was recorded|Not recorded"
+    assert [one for one in f"{words}|unknown s of CPU".split("|") if one not in text] == []
 
 
 def test_a_long_log_becomes_means(run):
-    stages = read_json(run / "model/lineage.json")["stages"]
-    stages[1]["log"] = [
-        {"step": 10 * n, "steps": 1000, "epoch": n / 100, "loss": 0.5} for n in range(1, 101)
-    ]
-    write_json(run / "model/lineage.json", {"stages": stages})
+    rows = [{"step": 10 * n, "steps": 1000, "epoch": n / 100, "loss": 0.5} for n in range(1, 101)]
+    change(run, log=rows)
     text = write_card(run).read_text("utf-8")
     assert "| Epoch | Step | Training Loss &#40;mean of 500 steps&#41; |" in text
     assert "| 1.0000 | 1,000 | 0.5000 |" in text

@@ -14,13 +14,17 @@ from matplotlib.figure import Figure
 from workbench.files import write_json, write_text
 from workbench.reports import findings
 from workbench.reports.figures import style
-from workbench.reports.figures.data import label_balance, length_histogram
-from workbench.reports.figures.runs import label_efficiency
+from workbench.reports.figures.ranking import label_efficiency
 from workbench.reports.figures.style import new_axes, packaged_font, save_figure
-from workbench.reports.figures.training import log_values, loss_curve
+from workbench.reports.figures.training import (
+    label_balance,
+    length_histogram,
+    log_values,
+    loss_curve,
+)
 from workbench.run_folder import RunFolder
 from workbench.runs.catalog import RunRecord
-from workbench.runs.comparison import find_runs, label_table
+from workbench.runs.comparison import START, find_runs, label_table
 
 matplotlib.use("Agg")
 LABELS = {"labels": {"pairs": 4, "positive": 1, "negative": 3}}
@@ -48,12 +52,7 @@ def budget_runs(starts, budgets=(100, 300, 0), seeds=(1, 2), test="t"):
         RunRecord(
             "r",
             Path("r"),
-            parameters={
-                "vocabulary": start[0],
-                "new_embeddings": start[1],
-                "max_pairs": asked,
-                "seed": seed,
-            },
+            parameters={**dict(zip(START, start, strict=True)), "max_pairs": asked, "seed": seed},
             data={"sides": {"train": {"pairs": (asked or 900) - seed}}},
             metrics={"ndcg@10": estimate(values[place] + seed / 100)},
             baseline={"ndcg@10": estimate(0.5 + place / 10 + seed / 100)},

@@ -9,34 +9,27 @@ from workbench.ranking.blend import Blend
 from workbench.ranking.evaluation import evaluate
 from workbench.ranking.slices import equal_overlap, pairwise_orders, query_features, slice_table
 from workbench.reports import figures, findings
-from workbench.reports import findings as phrases
 
 
 @pytest.fixture
 def manifest():
     splits = {
-        name: {"pairs": pairs, "positives": positives, "label_mean": mean}
-        for name, pairs, positives, mean in (
-            ("train", 80, 40, 0.5),
-            ("dev", 0, 0, None),
-            ("test", 20, 9, 0.45),
-        )
+        "train": {"pairs": 80, "positives": 40, "label_mean": 0.5},
+        "dev": {"pairs": 0, "positives": 0, "label_mean": None},
+        "test": {"pairs": 20, "positives": 9, "label_mean": 0.45},
     }
-    return {
-        "rows": {"read": 1000, "usable": 1000, "bad": 0, "used": 100},
-        "bad_rows": {},
-        "sides": splits,
-        "groups": {"count": 60, "largest_share": 0.1},
-    }
+    rows = {"read": 1000, "usable": 1000, "bad": 0, "used": 100}
+    groups = {"count": 60, "largest_share": 0.1}
+    return {"rows": rows, "bad_rows": {}, "sides": splits, "groups": groups}
 
 
 def test_phrases():
-    assert phrases.count(1, "query") == "1 query"
-    assert phrases.count(2000, "query") == "2,000 queries"
-    assert phrases.count(0, "pair") == "0 pairs"
-    assert phrases.names(["a", "b", "c"]) == "`a`, `b` and `c`"
-    assert phrases.code("a`b\n\nc") == "`a'b c`"
-    assert phrases.sentences("{a}", False, "", "b.") == "{a} b."
+    assert findings.count(1, "query") == "1 query"
+    assert findings.count(2000, "query") == "2,000 queries"
+    assert findings.count(0, "pair") == "0 pairs"
+    assert findings.names(["a", "b", "c"]) == "`a`, `b` and `c`"
+    assert findings.code("a`b\n\nc") == "`a'b c`"
+    assert findings.sentences("{a}", False, "", "b.") == "{a} b."
 
 
 def test_rows_and_splits(manifest):
@@ -108,26 +101,16 @@ NO_GAP = {"mean": 0.0, "low": -0.01, "high": 0.01, "p_holm": 1.0}
 
 def world(queries, groups, model, other="none", dev=0, ties="expected"):
     """Findings of notebook 4 on `queries` lists of `groups` independent ones, by name."""
+    more = ((1.0, 0.0, 0.0), (), ("positive", "look_alike", "random"))
     lists = [
-        CandidateList(
-            f"q{n}",
-            (f"q{n % groups} right", f"q{n} wrong", f"wrong {n}"),
-            (1.0, 0.0, 0.0),
-            kinds=("positive", "look_alike", "random"),
-        )
+        CandidateList(f"q{n}", (f"q{n % groups} right", f"q{n} wrong", f"wrong {n}"), *more)
         for n in range(queries)
     ]
     rows = [(f"a{n % groups}", f"b{n} {'right' * (n % 6 == 0)}", n % 6 == 0) for n in range(90)]
     pairs = pd.DataFrame(rows, columns=["sentence_0", "sentence_1", "label"])
     pairs["label"] = pairs["label"].astype(float)
-    found = evaluate(
-        {"model": Fixed(model), "other": Fixed(other)},
-        lists,
-        pairs,
-        ties=ties,
-        resamples=200,
-        dev=pairs.head(dev),
-    )
+    scorers = {"model": Fixed(model), "other": Fixed(other)}
+    found = evaluate(scorers, lists, pairs, ties=ties, resamples=200, dev=pairs.head(dev))
     metrics, orders = found.metrics, pairwise_orders(found, lists, resamples=200)
     curve = pd.DataFrame([{"pairs": n} | metrics["rows"][0]["ndcg@10"] for n in (0, 10, 20)])
     gap = metrics["model_minus"]["other"] if model == other or groups < 10 else NO_GAP

@@ -17,19 +17,13 @@ EMPTY = "<table class='dataframe'><thead><tr><th>line</th></tr></thead><tbody>\n
 
 
 def metrics(lead, queries=200):
-    rows = [("model", 0.5), ("bm25", 0.5 - lead)]
-    return {
-        "rows": [
-            {"scorer": name, "ndcg@10": {"mean": mean, "low": mean - 0.1, "high": mean + 0.1}}
-            for name, mean in rows
-        ],
-        "queries": queries,
-        "candidates": 2000,
-        "recipe": {"source": "lists.jsonl"},
-        "model_minus": {
-            "bm25": {"mean": lead, "low": lead - 0.01, "high": lead + 0.01, "p_holm": 0.001}
-        },
-    }
+    rows = [
+        {"scorer": name, "ndcg@10": {"mean": mean, "low": mean - 0.1, "high": mean + 0.1}}
+        for name, mean in (("model", 0.5), ("bm25", 0.5 - lead))
+    ]
+    gap = {"mean": lead, "low": lead - 0.01, "high": lead + 0.01, "p_holm": 0.001}
+    found = {"rows": rows, "queries": queries, "candidates": 2000, "model_minus": {"bm25": gap}}
+    return found | {"recipe": {"source": "lists.jsonl"}}
 
 
 def report(folder, cells=(), **records):
@@ -80,20 +74,10 @@ def test_the_summary_is_the_claim_its_ladder_and_what_to_do(
 
 
 def test_the_summary_names_data_base_settings_and_time(tmp_path):
-    stage = {
-        "base": {"name": "bundled:b", "asked": "owner/a"},
-        "recipe": {
-            "epochs": 2.0,
-            "batch_size": 8,
-            "learning_rate": 5e-5,
-            "max_length": 64,
-            "seed": 3,
-        },
-        "vocabulary": {"vocabulary": "extend"},
-        "pairs": 90,
-        "precision": "float32",
-        "device": "cpu",
-    }
+    recipe = {"epochs": 2.0, "batch_size": 8, "learning_rate": 5e-5, "max_length": 64, "seed": 3}
+    stage = {"recipe": recipe, "pairs": 90, "precision": "float32", "device": "cpu"}
+    stage |= {"base": {"name": "bundled:b", "asked": "owner/a"}}
+    stage |= {"vocabulary": {"vocabulary": "extend"}}
     sides = {name: {"pairs": size} for name, size in (("train", 90), ("dev", 0), ("test", 10))}
     (tmp_path / "parameters.yaml").write_text(yaml.safe_dump({"symmetric": True}))
     page = report(
@@ -151,6 +135,18 @@ def test_what_is_for_an_editor_is_left_out(tmp_path):
 def test_a_failed_cell_is_never_left_out(tmp_path):
     error = new_output("error", ename="KeyError", evalue="'x'", traceback=["KeyError: 'x'"])
     assert "KeyError" in report(tmp_path, [code("wb.environment()", error)])
+
+
+def test_an_output_is_no_script_whatever_it_holds(tmp_path):
+    evil = "<script>alert(1)</script><img src=x onerror=alert(2)><td onclick=alert(3)>x</td>"
+    script = new_output("display_data", {"application/javascript": "alert(4)"})
+    shown = new_output("display_data", {"text/html": evil})
+    page = report(tmp_path, [code("1", shown, script, printed(evil))])
+    assert "<script" not in page
+    assert "onerror=alert(2)>" not in page
+    assert "<td onclick" not in page
+    assert "default-src 'none'" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
 
 
 def test_long_and_error_output_is_folded_in_one_piece(tmp_path):

@@ -66,29 +66,13 @@ def server(tmp_path, watched):
     for name in ("mlflow", "flask_cors", "sqlalchemy"):
         pytest.importorskip(name)
     log = tmp_path / "server.log"
-    store = [
-        "--backend-store-uri",
-        f"sqlite:///{tmp_path}/server.db",
-        "--artifacts-destination",
-        (tmp_path / "artifacts").as_uri(),
-    ]
+    options = "--workers 1 --host 127.0.0.1 --port 0 --artifacts-destination artifacts"
+    options += " --backend-store-uri sqlite:///server.db"
+    silent = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with log.open("w") as out:
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "mlflow",
-                "server",
-                *store,
-                "--workers",
-                "1",
-                "--host",
-                "127.0.0.1",
-                "--port",
-                "0",
-            ],
-            env=watched
-            | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            [sys.executable, "-m", "mlflow", "server", *options.split()],
+            env=watched | silent,
             cwd=tmp_path,
             stdout=out,
             stderr=subprocess.STDOUT,

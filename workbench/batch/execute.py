@@ -48,7 +48,7 @@ def run_chain(
     """Execute the notebooks into a run folder, one after another, and write the report.
 
     Args:
-        parameters: checked parameters; `run_dir` and `resume` in them are set from here.
+        parameters: `run_dir` and `resume` in them are set from here.
         run_dir: the run's folder, made if absent.
         only: notebooks to run ("01" ... "04"); empty for all.
         resume: skip the notebooks already done and continue an interrupted training.
@@ -144,8 +144,9 @@ def _run_notebooks(
             start = time.monotonic()
             print(f"[{number}] {NOTEBOOKS[number]}", flush=True)
             _run_notebook(number, parameters, run)
-            if number == "01" and "04" in numbers and not parameters.candidates:
-                _refuse_empty_test(run)
+            built = number == "01" and "04" in numbers and not parameters.candidates
+            if built and not read_record(run.manifest)["sides"]["test"]["positives"]:
+                raise NotebookError("01", None, NOTHING_TO_RANK)
             entries[number] |= {"state": "done", "seconds": round(time.monotonic() - start, 1)}
             write_json(run.status, status)
             print(f"[{number}] done in {time.monotonic() - start:.0f} s", flush=True)
@@ -170,12 +171,6 @@ def _run_notebooks(
     return run.report
 
 
-def _refuse_empty_test(run: RunFolder) -> None:
-    """Stop before the training if notebook 04 would find nothing to rank."""
-    if not read_record(run.manifest)["sides"]["test"]["positives"]:
-        raise NotebookError("01", None, NOTHING_TO_RANK)
-
-
 def _run_notebook(number: str, parameters: Parameters, run: RunFolder) -> None:
     """Execute one notebook; every failure is raised as a `NotebookError`."""
     source = project_root() / "notebooks" / f"{NOTEBOOKS[number]}.ipynb"
@@ -192,16 +187,11 @@ def _run_notebook(number: str, parameters: Parameters, run: RunFolder) -> None:
 
 
 def execute(source: Path, target: Path, values: dict[str, Any]) -> None:
-    """Execute a notebook with the values that its parameters cell declares; others are left out.
-
-    Args:
-        source: the notebook.
-        target: where the executed copy goes; after a failure it holds the traceback.
-        values: by name.
+    """Execute a notebook into `target` with those of the values that its parameters cell declares.
 
     Raises:
         ValueError: the notebook declares no `run_dir`.
-        PapermillExecutionError: a cell failed.
+        PapermillExecutionError: a cell failed; `target` holds the traceback.
     """
     import papermill
     from traitlets.config import Config
@@ -223,7 +213,7 @@ def execute(source: Path, target: Path, values: dict[str, Any]) -> None:
             cwd=str(source.parent),
             progress_bar=False,
             stdout_file=sys.stdout,
-            # it logs an interrupt as an error when it is told to end; what is wrong is raised here
+            # it logs an interrupt as an error when it is asked to end; what is wrong is raised here
             extra_arguments=["--IPKernelApp.log_level=50"],
             config=sockets,
         )

@@ -164,10 +164,9 @@ def _folder_name(values: Mapping[str, Any], identity: str) -> str:
 class OptunaSearch:
     """Runs that Optuna proposes, at most `slots` ahead of the results it has seen.
 
-    `halving` is successive halving (Jamieson and Talwalkar, 2016) in Optuna's asynchronous form: of
-    the runs that reach a rung, those below the best part are ended. Trials are kept in `study.log`
-    in the sweep's folder; those that an interrupted sweep has left are proposed again, so that
-    their runs go on.
+    Trials are kept in `study.log` in the sweep's folder; those that an interrupted sweep has left
+    are proposed again, so that their runs go on. `halving` is successive halving (Jamieson and
+    Talwalkar, 2016) in Optuna's asynchronous form.
     """
 
     def __init__(
@@ -201,8 +200,7 @@ class OptunaSearch:
     def next(self) -> PlannedRun | None:
         """A new proposal; None while enough are under way, or when all trials are made.
 
-        A failed trial is not made up for, or a sweep in which all fail would never end; one that
-        was only interrupted and is proposed again does not count as failed.
+        A failed trial is not made up for; an interrupted one, proposed again, counts once.
         """
         trials = self.study.get_trials(deepcopy=False)
         made = sum(trial.state.is_finished() for trial in trials)

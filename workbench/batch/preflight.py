@@ -73,6 +73,11 @@ class Finding(NamedTuple):
 Findings = list[Finding]
 
 
+def any_problem(findings: Iterable[Finding]) -> bool:
+    """Whether something would make the run fail."""
+    return any(finding.level == "problem" for finding in findings)
+
+
 def refuse_problems(findings: Iterable[Finding]) -> None:
     """Print notes and warnings; raise the problems, if there are any, as a `RequestError`."""
     problems = []
@@ -83,11 +88,6 @@ def refuse_problems(findings: Iterable[Finding]) -> None:
             print(f"{finding.level}: {finding}", flush=True)
     if problems:
         raise RequestError("\n".join(problems))
-
-
-def any_problem(findings: Iterable[Finding]) -> bool:
-    """Whether something would make the run fail."""
-    return any(finding.level == "problem" for finding in findings)
 
 
 class Data(NamedTuple):
@@ -108,12 +108,12 @@ def preflight(
     """Everything that can be found out about a request without carrying it out.
 
     Args:
-        parameters: with sound values; of those that are not, the defaults (see `sound_parameters`).
+        parameters: with sound values (see `sound_parameters`).
         run_dir: where the run would go.
         only: notebooks that would run; empty for all.
         resume: whether an interrupted run would go on.
         problems: that are known already, one line each; reported first.
-        known: what was found out about the inputs of other runs, which may be the same; added to.
+        known: what was found out about inputs that other runs share; added to.
     """
     folder, known = RunFolder(run_dir), {} if known is None else known
     wrong = [number for number in only if number not in NOTEBOOKS]
@@ -342,12 +342,7 @@ def estimate(
 ) -> tuple[int, int, int, int]:
     """Training pairs and steps of a run; bytes of its folder when it is done, and at its largest.
 
-    Args:
-        parameters: of the run.
-        train: pairs in its train split.
-        positives: how many of them are positive.
-        model_bytes: the base model's weights.
-        data_bytes: the file of pairs.
+    `train` pairs are in its train split; the bytes are of the base's weights and the file of pairs.
     """
     pairs = train + positives * parameters.symmetric + 2 * positives * parameters.hard_negatives
     sizes = [min(size, train) or train for size in read_stages(parameters.stages)]

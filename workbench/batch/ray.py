@@ -104,13 +104,13 @@ class Task:
 
 
 class PartMaker:
-    """An actor that writes parts."""
+    """An actor that writes parts; one written twice, after a lost process, is the same file."""
 
     def __init__(self, write: PartWriter) -> None:
         self.write = write
 
     def part(self, number: int, rows: list[Row]) -> int:
-        """The rows written. A part written twice, after a lost process, is the same file."""
+        """The rows written."""
         return self.write(number, rows)
 
 
@@ -121,14 +121,10 @@ def run_on_ray(
     add: Callable[[int], None],
     address: str = "",
 ) -> None:
-    """Write parts on a Ray cluster, as many at a time as there are workers, one core each.
+    """Write the missing parts on a Ray cluster, as many at a time as there are workers.
 
-    Args:
-        write: scores and writes a part.
-        missing: the parts to write.
-        workers: actors; each has one part under way, so that memory is flat.
-        add: called with the rows of each part that is written.
-        address: of a running cluster; empty to start one here.
+    Each worker is an actor with one core and one part under way, so that memory is flat. `add` is
+    called with the rows of each part; without an address a cluster is started here.
 
     Raises:
         RequestError: there is no Ray, or no such cluster.

@@ -6,8 +6,8 @@ for each run, `logs/` (what the runs printed) and `study.log` (the trials of a s
 
 import asyncio
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,19 +20,18 @@ from workbench.batch.preflight import Finding, preflight, refuse_problems
 from workbench.batch.worker import Worker
 from workbench.files import display_path, project_path, project_root, write_json, write_text
 from workbench.machine import core_count
-from workbench.run_folder import RequestError, read_record
+from workbench.run_folder import SCHEMA, RequestError, read_record
 from workbench.runs.catalog import done_runs, read_run
 from workbench.runs.folder import (
+    check_name,
     code_digest,
     fresh_folder,
     fresh_name,
     holding,
-    name_problem,
     now,
     record_request,
 )
 
-SCHEMA = 1  # of sweep.json
 ENDED = ("done", "kept", "failed", "pruned")
 POLL_SECONDS = 0.2
 STOP_SECONDS = 80  # a worker that does not stop in its time has ended itself by then
@@ -52,16 +51,13 @@ def sweep(
     resume: bool = False,
     dry_run: bool = False,
 ) -> bool:
-    """Make the runs of a sweep, or with `dry_run` say which; whether all of them are done.
-
-    The arguments are those of `workbench sweep`.
+    """Make the runs of a sweep, as `workbench sweep` asks for it; whether all of them are done.
 
     Raises:
         RequestError, ParameterError, SettingsError: the request is wrong; nothing was started.
         KeyboardInterrupt: after all runs were stopped and recorded.
     """
-    if name and (problem := name_problem(name)):
-        raise RequestError(problem)
+    check_name(name)
     if resume and not name:
         raise RequestError("--resume: say which sweep with --name")
     if file is None and not resume:
@@ -143,14 +139,7 @@ def _engine(name: str, slots: int, address: str) -> Iterator[Start]:
 
 
 class Sweep:
-    """One sweep in its folder, whose lock the caller holds (see `holding`).
-
-    Args:
-        folder: of the sweep.
-        plan: its runs, or its search.
-        start: see `Start`.
-        slots: runs under way at a time.
-    """
+    """A sweep in its folder, whose lock the caller holds; `slots` runs are under way at a time."""
 
     def __init__(self, folder: Path, plan: Plan, start: Start, slots: int) -> None:
         self.folder, self.start, self.slots = folder, start, slots
@@ -158,21 +147,17 @@ class Sweep:
         self.entries: dict[str, dict[str, Any]] = {run.name: _entry(run) for run in plan.runs}
         if plan.asked.search:
             self.search = OptunaSearch(plan.asked.search, plan.asked.base, folder, slots)
-            self.entries = _ended_before(folder)
+            before = read_record(folder / "sweep.json").get("jobs", {}).items()
+            self.entries = {name: entry for name, entry in before if entry.get("state") in ENDED}
         self.record: dict[str, Any] = {"schema": SCHEMA, "state": "running", "started": now()}
         self.record["jobs"] = self.entries
         self.begin = time.monotonic()
         self.known: dict[str, Path] = {}  # runs that were done before, by identity
         self.running: dict[str, Any] = {}  # workers, by the name of their run
-        self.results: dict[str, str] = {}  # by the name of the run
-        self.locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.made: dict[str, asyncio.Task[str]] = {}  # by the name of the run
 
     def run(self) -> dict[str, Any]:
-        """Make all runs and return the record, which is also in `sweep.json`.
-
-        Raises:
-            KeyboardInterrupt: after all runs were stopped and the record was written.
-        """
+        """Make all runs and return the record, which is also in `sweep.json`."""
         self.known = done_runs(self.folder.parent)
         try:
             asyncio.run(self._fill_slots())
@@ -204,37 +189,30 @@ class Sweep:
     async def _slot(self) -> None:
         """Make one run after another."""
         while run := self.search.next() if self.search else next(self.left, None):
-            async with self.locks[run.name]:  # a search may propose the same setting twice
-                if run.name not in self.results:
-                    self.results[run.name] = await self._make(run)
+            if run.name not in self.made:  # a search may propose the same setting twice
+                self.made[run.name] = asyncio.create_task(self._make(run))
+            state = await self.made[run.name]
             if self.search:
                 folder = self.known.get(run.identity, self.folder / run.name)
-                self.search.tell(run, self.results[run.name], folder)
+                self.search.tell(run, state, folder)
 
     async def _make(self, run: PlannedRun) -> str:
         """Make a run, unless the very same is done already: `done`, `failed` or `pruned`."""
         folder, found = self.folder / run.name, self.known.get(run.identity)
         if found is not None:
             made = read_run(found)
-            same = made.environment.get("code") == code_digest()
-            other = {} if same else {"note": "made by other code"}
-            place = {} if found == folder else {"same_as": display_path(found)}
-            self._note(run, state="kept", seconds=made.seconds, **place, **other)
+            news = {} if found == folder else {"same_as": display_path(found)}
+            if made.environment.get("code") != code_digest():
+                news["note"] = "made by other code"
+            self._note(run, state="kept", seconds=made.seconds, **news)
             return "done"
         if not (folder / "parameters.yaml").is_file():  # as if it had been interrupted at once
             values = run.parameters.model_copy(update={"run_dir": display_path(folder)})
             record_request(values, folder, run.identity)
         self._note(run, state="running")
-        code, pruned = await self._work(run, folder)
-        state = "done" if code == 0 else "pruned" if pruned else "failed"
-        error = {"error": self._why(folder, code)} if state == "failed" else {}
-        self._note(run, state=state, seconds=read_run(folder).seconds, **error)
-        return state
-
-    async def _work(self, run: PlannedRun, folder: Path) -> tuple[int, bool]:
-        """Resume a prepared run; its exit code, and whether a search ended it."""
         arguments = ["--runs-dir", str(folder.parent), "--name", run.name, "--resume"]
-        worker, pruned = self.start(arguments, self._log(run.name)), False
+        log = self.folder / "logs" / f"{run.name}.log"
+        worker, pruned = self.start(arguments, log), False
         self.running[run.name] = worker
         while (code := worker.poll()) is None:
             if self.search and not pruned and self.search.hopeless(run, folder):
@@ -242,19 +220,11 @@ class Sweep:
                 worker.stop()
             await asyncio.sleep(POLL_SECONDS)
         del self.running[run.name]
-        return code, pruned
-
-    def _log(self, name: str) -> Path:
-        return self.folder / "logs" / f"{name}.log"
-
-    def _why(self, folder: Path, code: int) -> str:
-        """Why a run failed, by its own record; of one that left none, the last it printed."""
-        status = read_run(folder).status
-        if status.get("state") == "failed":
-            return f"notebook {status.get('notebook', '?')}: {status.get('error', '')}"
-        text = self._log(folder.name).read_text(encoding="utf-8", errors="replace")
-        what = "its process was killed" if code < 0 else f"it ended with exit code {code}"
-        return what + "".join(f"; the last it said: {line}" for line in text.splitlines()[-1:])
+        state = "done" if code == 0 else "pruned" if pruned else "failed"
+        made = read_run(folder)
+        error = {"error": _why(made.status, log, code)} if state == "failed" else {}
+        self._note(run, state=state, seconds=made.seconds, **error)
+        return state
 
     def _note(self, run: PlannedRun, **news: Any) -> None:
         """Record and print the new state of a run."""
@@ -273,14 +243,14 @@ class Sweep:
         write_json(self.folder / "sweep.json", self.record)
 
 
+def _why(status: Mapping[str, Any], log: Path, code: int) -> str:
+    """Why a run failed, by its own record; of one that left none, the last it printed."""
+    if status.get("state") == "failed":
+        return f"notebook {status.get('notebook', '?')}: {status.get('error', '')}"
+    text = log.read_text(encoding="utf-8", errors="replace")
+    what = "its process was killed" if code < 0 else f"it ended with exit code {code}"
+    return what + "".join(f"; the last it said: {line}" for line in text.splitlines()[-1:])
+
+
 def _entry(run: PlannedRun) -> dict[str, Any]:
     return {"values": run.values, "identity": run.identity, "state": "waiting"}
-
-
-def _ended_before(folder: Path) -> dict[str, dict[str, Any]]:
-    """The runs of a search that had ended before it was interrupted, from `sweep.json`."""
-    record = read_record(folder / "sweep.json")
-    if record.get("schema", 0) > SCHEMA:
-        raise RequestError(f"{display_path(folder)} was written by a newer workbench")
-    entries = record.get("jobs", {}).items()
-    return {name: entry for name, entry in entries if entry.get("state") in ENDED}

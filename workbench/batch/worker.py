@@ -26,14 +26,8 @@ RELEASE_SECONDS = 60.0  # for the process of an earlier attempt to release the f
 class Worker:
     """A process that makes a prepared run; its input stays open for as long as this one lives.
 
-    It has its own session, so that a Ctrl-C at the terminal reaches only the sweep, which then
-    stops its workers in good order.
-
-    Args:
-        arguments: of `workbench run`.
-        log: the file for what it prints.
-        cores: for it to use.
-        root: the project's folder, where it is started.
+    It has its own session, so that a Ctrl-C at the terminal reaches only the sweep. It is started
+    in the project's folder with arguments of `workbench run`, a log for what it prints, and cores.
     """
 
     def __init__(self, arguments: list[str], log: Path, cores: int, root: Path) -> None:

@@ -56,9 +56,6 @@ def try_blend(
     """Fit a blend on dev, rank the lists with it, and write `evaluation/blend.json` of the run.
 
     Nothing is scored again: the evaluation has the scores of these lists and of the dev pairs.
-
-    Example:
-        >>> wb.ranking.try_blend("runs/mine", evaluation, lists).table()  # doctest: +SKIP
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline

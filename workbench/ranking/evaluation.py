@@ -125,17 +125,16 @@ def evaluate(
     Ranking metrics are means over the lists with 95 % bootstrap intervals, whole text groups drawn
     (`query_groups`). The nDCG@10 of the scorer `model`, if there is one, is compared with that of
     each other: the difference from the same draws, and a Holm-corrected paired randomisation test.
-    `accuracy` and `f1` use the threshold of the highest F1 on `dev`, and are not defined without
-    dev pairs of both classes. `brier` and `ece` need scorers with `log_odds`.
 
     Args:
-        scorers: by name.
+        scorers: by name; `brier` and `ece` need one with `log_odds`.
         lists: the ranking test; at least one.
         pairs: labelled test pairs, columns `sentence_0`, `sentence_1`, `label`; may be empty.
         seed: of every draw.
         ties: `expected` or `worst`; see `workbench.ranking.metrics`.
         resamples: draws of the bootstrap and flips of the test.
-        dev: labelled dev pairs.
+        dev: labelled dev pairs, for the threshold (of the highest F1) of `accuracy` and `f1`, which
+            without pairs of both classes are not defined.
         stated: other content of `metrics.json`, such as the recipe of the lists.
 
     Raises:
@@ -152,26 +151,23 @@ def evaluate(
     tuning, counts = pairs.iloc[:0] if dev is None else dev, count_lists(lists)
     groups, pair_groups, dev_groups = query_groups(lists), text_groups(pairs), text_groups(tuning)
     to_score = counts["candidates"] + len(pairs) + len(tuning)
-    draws, listed = min(resamples, PAIR_RESAMPLES), _listed(lists)
-    queries = {"number": range(len(lists)), "query": [one.query for one in lists]}
-    values, tied, thresholds, pair_rows, frames = {}, {}, {}, [], []
+    draws = min(resamples, PAIR_RESAMPLES)
+    listed, values, thresholds, pair_rows, scored = {}, {}, {}, [], []
     for name, scorer in _with_progress(scorers, to_score):
         if expect := getattr(scorer, "expect", None):
             expect(to_score)
-        scores = score_lists(scorer, lists)
+        listed[name] = score_lists(scorer, lists)
         try:
-            values[name] = rank_lists(scores, lists, ties)
+            values[name] = rank_lists(listed[name], lists, ties)
         except ValueError as error:
             raise ValueError(f"scorer {name!r}: {error}") from error
-        tied[name] = float(np.mean([len(s) > 1 and s.min() == s.max() for s in scores]))
         tuned, tested = (_score_pairs(name, scorer, frame) for frame in (tuning, pairs))
         limits = threshold_draws(tuned["score"], tuned["positive"], dev_groups, draws, seed + 1)
         thresholds[name] = None if np.isnan(limits[0]) else float(limits[0])
         how = (ties, limits, bool(getattr(scorer, "log_odds", False)), pair_groups, draws, seed)
         measured = bootstrap_pairs(tested["score"], tested["positive"], *how) if len(pairs) else {}
         pair_rows.append({metric: value.plain() for metric, value in measured.items()})
-        per_query = pd.DataFrame({"scorer": name, **queries, **values[name]})
-        frames.append([per_query, _ranked(name, listed, scores), tested, tuned])
+        scored.append((tested, tuned))
     every = np.column_stack([of for found in values.values() for of in found.values()])
     means = iter(bootstrap_means(every, groups, resamples, seed))
     others = [name for name in values if name != "model" and "model" in values]
@@ -194,7 +190,10 @@ def evaluate(
         "positive_pairs": int((pairs["label"] >= POSITIVE).sum()),
         "dev_pairs": len(tuning),
         "thresholds": thresholds,
-        "queries_all_tied": tied,
+        "queries_all_tied": {
+            name: float(np.mean([len(one) > 1 and np.ptp(one) == 0 for one in found]))
+            for name, found in listed.items()
+        },
         "backends": backends_used(scorers),
         **stated,
         "rows": [
@@ -203,8 +202,11 @@ def evaluate(
         ],
         "model_minus": compare(others, lead, groups, resamples, seed),
     }
-    joined = (pd.concat(parts, ignore_index=True) for parts in zip(*frames, strict=True))
-    return Evaluation(metrics, *joined)
+    queries = {"number": range(len(lists)), "query": [one.query for one in lists]}
+    rows = [pd.DataFrame({"scorer": name, **queries, **of}) for name, of in values.items()]
+    frames = (pd.concat(parts, ignore_index=True) for parts in (rows, *zip(*scored, strict=True)))
+    per_query, tested_pairs, dev_pairs = frames
+    return Evaluation(metrics, per_query, _ranked(listed, lists), tested_pairs, dev_pairs)
 
 
 def save_evaluation(
@@ -271,17 +273,16 @@ def rank_query(
 
 def _with_progress(scorers: "Mapping[str, Scorer]", pairs: int) -> "Iterator[tuple[str, Scorer]]":
     """The scorers by name, with a line about each; a model takes as long as those before it."""
-    coming = [name for name, scorer in scorers.items() if hasattr(scorer, "expect")]
+    models = [name for name, scorer in scorers.items() if hasattr(scorer, "expect")]
     took = list[float]()
     for name, scorer in scorers.items():
         print(f"{name}: ", end="", flush=True)
         start = time.monotonic()
         yield name, scorer
         seconds = time.monotonic() - start
-        if name in coming:
-            coming.remove(name)
-            took.append(seconds)
-        left = f", about {len(coming) * np.mean(took):.0f} s left" if took and coming else ""
+        took += [seconds] * (name in models)
+        coming = len(models) - len(took)
+        left = f", about {coming * np.mean(took):.0f} s left" if took and coming else ""
         print(f"{pairs:,} pairs in {seconds:.0f} s{left}", flush=True)
 
 
@@ -295,18 +296,18 @@ def _score_pairs(name: str, scorer: "Scorer", frame: pd.DataFrame) -> pd.DataFra
     return pd.DataFrame({"scorer": name, "positive": positive, "score": score})
 
 
-def _listed(lists: Sequence[CandidateList]) -> pd.DataFrame:
-    """Every candidate of every list: `number`, `query`, `candidate`, `relevance`, `kind`."""
+def _ranked(scores: Mapping[str, list[np.ndarray]], lists: Sequence[CandidateList]) -> pd.DataFrame:
+    """The content of `Evaluation.ranked`, from each scorer's scores of the lists."""
     rows = [
         (number, one.query, *row)
         for number, one in enumerate(lists)
         for row in zip(one.candidates, one.relevance, one.kinds or repeat("given"), strict=False)
     ]
-    return pd.DataFrame(rows, columns=["number", "query", "candidate", "relevance", "kind"])
-
-
-def _ranked(name: str, listed: pd.DataFrame, scores: list[np.ndarray]) -> pd.DataFrame:
-    """The rows of `Evaluation.ranked` for one scorer."""
-    frame = pd.DataFrame({"scorer": name, **listed, "score": np.concatenate(scores)})
+    listed = pd.DataFrame(rows, columns=["number", "query", "candidate", "relevance", "kind"])
+    parts = [
+        pd.DataFrame({"scorer": name, **listed, "score": np.concatenate(found)})
+        for name, found in scores.items()
+    ]
+    frame = pd.concat(parts, ignore_index=True)
     down = frame.sort_values(["number", "score", "relevance"], ascending=[True, False, True])
-    return frame.assign(rank=down.groupby("number").cumcount() + 1)
+    return frame.assign(rank=down.groupby(["scorer", "number"]).cumcount() + 1)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from workbench.data.build_lists import query_groups
 from workbench.data.lists import CandidateList
+from workbench.data.readers import COLUMNS
 from workbench.data.splits import SPLITS, read_split
 from workbench.files import display_path, read_json
 from workbench.models import ModelError, ModelLocation, find_model, load_tokenizer, read_lineage
@@ -59,8 +60,7 @@ def find_subject(
 ) -> Subject:
     """The run's own model if it has one, else `base_model` as it is.
 
-    The pairs are those of the run; without any, those of the run that `base_model` is. The base is
-    the model that the last training started from.
+    The pairs are those of the run; without any, those of the run that `base_model` is.
 
     Raises:
         ModelError: there is no model to evaluate, or its files are not what they should be.
@@ -78,8 +78,7 @@ def find_subject(
             base = find_model(before["name"], before["revision"])
         except ModelError as error:
             left_out["base"] = f"it is no longer available ({error})"
-    columns = {name: pd.Series(dtype=str) for name in ("sentence_0", "sentence_1")}
-    nothing = pd.DataFrame({**columns, "label": pd.Series(dtype=float)})
+    nothing = pd.DataFrame(columns=[*COLUMNS], dtype=str).astype({"label": float})
     for source in [run_dir] if own else [run_dir, model.path.parent]:
         if RunFolder(source).manifest.is_file():
             splits = {name: read_split(source, name) for name in SPLITS}
@@ -98,9 +97,6 @@ def ladder_scorers(
 ) -> tuple[dict[str, Scorer], dict[str, str]]:
     """The model, its base, every scorer of `BASELINES`, and further models.
 
-    Further models are those of the earlier stages of the run's own training, such as `stage 1`, and
-    those of `compare_runs` and `zero_shot`, each named after its folder.
-
     Args:
         subject: from `find_subject`; baselines are fitted on its training pairs.
         lists: the candidate lists, the collection that baselines take frequencies from.
@@ -111,7 +107,8 @@ def ladder_scorers(
         zero_shot: untrained bases, see `find_model` and `ZeroShot`.
 
     Returns:
-        The scorers by name, and the baselines left out with the reason.
+        The scorers by name, earlier stages of the run's training and further models (named after
+        their folders) too; and the baselines left out, with the reason.
 
     Raises:
         ModelError: a model of `compare_runs` or `zero_shot` cannot be loaded.
@@ -134,13 +131,12 @@ def ladder_scorers(
     given |= {"tokenizer": tokenizer, "base": base, "dictionary": dictionary}
     for name, build in BASELINES.items():
         try:
-            scorer, why = build(**given), "it cannot be built from these pairs and lists"
+            if (scorer := build(**given)) is not None:
+                scorers[name] = scorer
+            else:
+                left_out[name] = "it cannot be built from these pairs and lists"
         except ValueError as error:
-            scorer, why = None, str(error)
-        if scorer is not None:
-            scorers[name] = scorer
-        else:
-            left_out[name] = why
+            left_out[name] = str(error)
     if subject.own:
         scorers |= {n: load(found) for n, found in stage_models(subject.model.path.parent).items()}
     runs = [name.strip() for name in compare_runs.split(",") if name.strip()]
@@ -177,8 +173,7 @@ def snapshot_curve(
 ) -> pd.DataFrame:
     """The learning curve: nDCG@10 of every snapshot of a run on the same lists, and of its base.
 
-    Ties, resamples and the base's values are those of the evaluation of these lists; the other
-    arguments are as in `ladder_scorers`.
+    `evaluation` is of the same lists; the other arguments are as in `ladder_scorers`.
 
     Returns:
         `step`, `pairs` (training pairs seen), `mean`, `low`, `high`, one row per snapshot; empty
@@ -191,9 +186,9 @@ def snapshot_curve(
         curve.append(({"step": 0, "pairs": 0}, evaluation.values("base")))
     for folder in found:
         model = ModelScorer.load(find_model(str(folder)), max_length, seed=seed, backend=backend)
-        scores = score_lists(model, lists)
-        values = rank_lists(scores, lists, ties)[MAIN_METRIC]
+        values = rank_lists(score_lists(model, lists), lists, ties)[MAIN_METRIC]
         curve.append((read_json(folder / "snapshot.json"), values))
-    intervals = [bootstrap_mean(values, resamples, seed, groups) for _, values in curve]
-    rows = [step | own._asdict() for (step, _), own in zip(curve, intervals, strict=True)]
+    rows = [
+        step | bootstrap_mean(values, resamples, seed, groups)._asdict() for step, values in curve
+    ]
     return pd.DataFrame(rows, columns=["step", "pairs", "mean", "low", "high"])

@@ -81,10 +81,9 @@ def tie_blocks(gain: FloatArray, block: IntArray, missed: FloatArray) -> Ranking
 
 
 def ndcg(ranking: Ranking, k: int = 10) -> float:
-    """sum_{i<=k} gain_i / log2(i + 1), divided by the same sum for the best order.
+    """sum_{i<=k} gain_i / log2(i + 1), over the same sum for the best order (linear gain).
 
-    Normalised discounted cumulative gain, with linear gain (Jarvelin and Kekalainen, 2002); each
-    place has the mean gain of its tie block (McSherry and Najork, 2008).
+    Jarvelin and Kekalainen, 2002; with the mean gain of each tie block, McSherry and Najork, 2008.
     """
     discount = 1.0 / np.log2(np.arange(2, k + 2))
     best = np.sort(np.append(ranking.gain, ranking.missed))[::-1][:k]
@@ -107,9 +106,8 @@ def success(ranking: Ranking, k: int = 5) -> float:
 def average_precision(ranking: Ranking) -> float:
     """The mean, over the relevant texts, of the precision at their rank; missed ones give 0.
 
-    Expected value: in a tie block of m candidates, r of them relevant, with c relevant ones above
-    the block, the candidate at the j-th place (from 0) is relevant with probability r / m, and then
-    c + 1 + j (r - 1) / (m - 1) of the candidates down to it are relevant on average.
+    In a tie block of m candidates, r of them relevant, below c relevant ones, place j (from 0) is
+    relevant with probability r / m, and is then the c + 1 + j (r - 1) / (m - 1)th on average.
     """
     relevant = ranking.relevant()
     if not relevant.any():
@@ -140,7 +138,6 @@ RANKING_METRICS: dict[str, Callable[[Ranking], float]] = {
     "precision@1": precision,
     "success@5": success,
 }
-# See `pair_values`.
 PAIR_METRICS = ("roc_auc", "ap", "accuracy", "f1", "brier", "brier_skill", "ece")
 METRICS = (*RANKING_METRICS, *PAIR_METRICS)
 MAIN_METRIC = "ndcg@10"  # of every comparison and verdict
@@ -239,10 +236,7 @@ def fit_threshold(scores: ArrayLike, positive: ArrayLike) -> float:
 
 
 def at_threshold(scores: ArrayLike, positive: ArrayLike, threshold: float) -> tuple[float, float]:
-    """Accuracy and F1 where scores at or above the threshold are called positive.
-
-    F1 is twice the true positives over the called plus the actual positives; 0 without either.
-    """
+    """Accuracy and F1 (0 without any positive) with scores at or above the threshold positive."""
     called, right = np.asarray(scores) >= threshold, np.asarray(positive, dtype=bool)
     both = called.sum() + right.sum()
     return float(np.mean(called == right)), float(2 * (called & right).sum() / max(both, 1))
@@ -251,9 +245,8 @@ def at_threshold(scores: ArrayLike, positive: ArrayLike, threshold: float) -> tu
 def calibration(probabilities: ArrayLike, positive: ArrayLike) -> tuple[float, float, float]:
     """Brier score, Brier skill and expected calibration error of probabilities, shape (pairs,).
 
-    The mean squared difference of probability and outcome (Brier, 1950); its gain on a constant at
-    the share of positives, where 1 is perfect, NaN for one class only; and the mean gap of the bins
-    of `reliability`, weighted by their pairs (Naeini, 2015).
+    The mean squared error (Brier, 1950); its gain on a constant at the share of positives (1 is
+    perfect, NaN for one class); the bins' gaps of `reliability`, by their pairs (Naeini, 2015).
     """
     chance, right = np.asarray(probabilities, float), np.asarray(positive, float)
     brier, share = np.mean((chance - right) ** 2), right.mean()
@@ -266,10 +259,7 @@ def calibration(probabilities: ArrayLike, positive: ArrayLike) -> tuple[float, f
 def reliability(
     probabilities: ArrayLike, positive: ArrayLike, bins: int = 10
 ) -> tuple[IntArray, FloatArray, FloatArray]:
-    """Number of pairs, mean probability and share of positives in each of `bins` of equal width.
-
-    The latter two are NaN in an empty bin.
-    """
+    """Pairs, mean probability and share of positives (NaN without pairs) of bins of equal width."""
     probability, right = np.asarray(probabilities, float), np.asarray(positive, float)
     place = np.clip((probability * bins).astype(int), 0, bins - 1)
     count = partial(np.bincount, place, minlength=bins)

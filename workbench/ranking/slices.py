@@ -41,10 +41,9 @@ def query_features(
 ) -> pd.DataFrame:
     """The features that define the slices: one row per list, one column per key of `BINS`.
 
-    They are `length` (characters of the query), `[UNK] share` (of its tokens; NaN without a
-    tokenizer), `overlap` (the largest character Jaccard of a positive with it; NaN without one),
-    `characters` (1 if the query has a character that no training text has, else 0; NaN without
-    training pairs), and `positives` (relevant candidates).
+    They are `length` (in characters), `[UNK] share` (of its tokens; NaN without a tokenizer),
+    `overlap` (the largest character Jaccard of a positive with it), `characters` (1 if it has one
+    that no training text has; NaN without training pairs), and `positives` (how many).
     """
     queries, positives = [one.query for one in lists], [one.positives() for one in lists]
     shares = known = pd.Series(dtype=float)
@@ -128,8 +127,7 @@ def equal_overlap(
     """`pairwise_orders` of pairs whose Jaccard with the query is equal (within 0.03).
 
     Plain Jaccard can only guess here; a scorer that weighs characters or reads their order need
-    not. A test whose negatives were mined within a band of overlap rewards a scorer that finds the
-    band; this one does not. Empty if there is no such pair.
+    not. Empty if there is no such pair.
     """
     both = _orders(evaluation)
     near = both[(both["overlap"] - both["overlap_other"]).abs() <= EQUAL_OVERLAP]

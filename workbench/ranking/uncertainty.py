@@ -51,8 +51,7 @@ def bootstrap_draws(
     """Means of per-query values over resampled queries, whole groups drawn with replacement.
 
     All columns of `values`, shape (queries, columns), see the same draws, so a difference of two is
-    paired; since groups differ in size, a mean is divided by the number of queries drawn. Shape
-    (resamples, columns); NaN with fewer than `MIN_GROUPS` groups.
+    paired. The result has shape (resamples, columns); NaN with fewer than `MIN_GROUPS` groups.
 
     Raises:
         ValueError: there is no query.
@@ -157,8 +156,7 @@ def compare(
 def direction(low: float | None, high: float | None, p: float | None) -> int:
     """1 or -1, the sign of a difference that counts; 0 for one that is not shown.
 
-    The rule of report, card and comparison: the 95 % interval excludes 0, and the corrected p-value
-    is below `SIGNIFICANT`. Without an interval nothing is shown.
+    The rule of every claim: the 95 % interval excludes 0, and the corrected p is significant.
     """
     if low is None or high is None or p is None or not p < SIGNIFICANT:
         return 0
@@ -213,8 +211,8 @@ def bootstrap_pairs(
     """Every pair metric with its interval, whole groups of pairs drawn with replacement.
 
     NaN where it is not defined (see `pair_values`); draws in which it is not are left out. The
-    values have the first of the `thresholds`, each draw the next one, so that intervals cover how
-    uncertain it is. `logits`: the scores, shape (pairs,), are log-odds, which have a probability.
+    values have the first of the `thresholds`, each draw the next one. `logits`: the scores, shape
+    (pairs,), are log-odds.
     """
     score, right = np.asarray(scores, dtype=float), np.asarray(positive, dtype=bool)
     ranking, order = metrics.rank(score, right, ties), np.lexsort((right, -score))
@@ -237,9 +235,9 @@ def bootstrap_pairs(
 def threshold_draws(
     scores: ArrayLike, positive: ArrayLike, groups: ArrayLike, resamples: int, seed: int = 42
 ) -> FloatArray:
-    """The threshold of highest F1 on these pairs, then on each resample of their groups.
+    """The threshold of highest F1 on these pairs, then on each of `resamples` of their groups.
 
-    Shape (1 + resamples,); NaN where there is one class only, and alone if that is so of all pairs.
+    NaN where there is one class only, and alone if that is so of all pairs.
     """
     score, right = np.asarray(scores, dtype=float), np.asarray(positive, dtype=bool)
     found = [metrics.fit_threshold(score, right)]

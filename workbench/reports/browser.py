@@ -54,13 +54,12 @@ def browser_records(
     Args:
         evaluation: with a scorer `model`; its best other scorer is shown as well.
         features: from `query_features`, one row per list.
-        tokenizer: the model's, for tokens and unknown characters; without it none are shown.
+        tokenizer: the model's; without it no tokens and unknown characters are shown.
 
     Returns:
         Records of `number`, `query`, `model` and `other` (their nDCG@10), `other_name`, `rank` (of
-        the model's first positive), `slices`, and `orders`: for both scorers the candidates with
-        `text`, `relevance`, `score`, `rank`; `tokens` by text as pieces (`[token, start, end,
-        unknown]`).
+        the model's first positive), `slices`, the candidates of both `orders`, and by text its
+        `tokens` (`[token, start, end, unknown]`).
     """
     from workbench.ranking.slices import BINS
 
@@ -130,11 +129,7 @@ def query_html(record: Mapping[str, Any]) -> Markup:
 
 
 def error_browser(records: Sequence[Mapping[str, Any]]) -> "VBox":
-    """The browser in JupyterLab: choose a slice, an order, and a query.
-
-    Args:
-        records: from `browser_records`.
-    """
+    """The browser in JupyterLab, of `browser_records`: choose a slice, an order, and a query."""
     import ipywidgets as w
 
     names = sorted({name for record in records for name in record["slices"]})

@@ -78,12 +78,8 @@ def _printed(value: object) -> str:
     return value if isinstance(value, Markdown) else safe_text(value)
 
 
-def _bullets(*lines: str | bool) -> Markdown:
-    return Markdown("\n".join(f"- {line}" for line in lines if isinstance(line, str)))
-
-
 def _values(values: Record) -> Markdown:
-    return _bullets(*(f"`{name}`: {safe_text(value, 500)}" for name, value in values.items()))
+    return Markdown("\n".join(f"- `{n}`: {safe_text(value, 500)}" for n, value in values.items()))
 
 
 def write_card(run_dir: str | Path, **settings: Any) -> Path:
@@ -121,7 +117,8 @@ def write_card(run_dir: str | Path, **settings: Any) -> Path:
     )
     environment.filters |= {"code": code, "markdown": Markdown, "base": lambda at: Path(at).name}
     environment.filters |= {"estimate": lambda of: Markdown(format_estimate(of))}
-    environment.globals |= {"training": training, "values": _values, "losses": _losses, "log": _log}
+    environment.globals |= {"data": data, "ranking": ranking, "training": training}
+    environment.globals |= {"values": _values, "losses": _losses, "log": _log, "results": _results}
     text = environment.get_template("card.md").render(_facts(run, chosen))
     write_text(run.card, re.sub(r"\n{3,}", "\n\n", text))
     return run.card
@@ -131,22 +128,23 @@ def _facts(run: RunFolder, settings: dict[str, Any]) -> dict[str, Any]:
     """What the template prints."""
     stages = read_json(run.lineage, WholeLineage)["stages"]
     metrics, rows = read_record(run.metrics), pd.DataFrame(columns=COLUMNS)
-    last, base, repair = stages[-1], stages[0]["base"], repair_record(stages)
     if run.split("train").is_file():
         rows = read_split(run.path, "train")[COLUMNS]
     language = settings["language"] or script_language(rows["sentence_0"].head(1000))
+    settings = settings | {"language": language}
     samples = rows.head(settings["card_samples"]).to_numpy().tolist()
+    last, cpu = stages[-1], [stage.get("processor_seconds") or 0 for stage in stages]
     described, given = last.get("statistics", {}), last["hyperparameters"]
     changed = [*last["non_default"]]
     changed += ["eval_strategy", "eval_steps"] if given.get("eval_strategy", "no") != "no" else []
-    cpu = [stage.get("processor_seconds") or 0 for stage in stages]
+    readable, colour = _vocabulary(run, stages)
     return {
-        "head": _head(run.path.name, stages, metrics, settings | {"language": language}),
+        "head": _head(run.path.name, stages, metrics, settings),
         "name": run.path.name,
-        "settings": settings | {"language": language},
+        "settings": settings,
         "stages": stages,
         "last": last,
-        "base": base,
+        "base": stages[0]["base"],
         "length": model_length(run, last),
         "samples": samples and table(COLUMNS, [map(code, row) for row in samples]),
         "statistics": described
@@ -157,15 +155,21 @@ def _facts(run: RunFolder, settings: dict[str, Any]) -> dict[str, Any]:
                 for kind in ("min", "mean", "max")
             ],
         ),
-        "use": ranking.use(metrics),
-        "evaluation": _evaluation(metrics),
-        "repair": repair,
+        "characters": [described[n][end] for n in COLUMNS[:2] for end in ("min", "max")]
+        if described
+        else [],
+        "inspection": read_record(run.inspection),
+        "readable": readable,
+        "metrics": metrics,
+        "groups": metrics.get("query_groups", metrics.get("queries", 0)),
+        "few_groups": REHEARSAL_GROUPS,
+        "advice": _advice(stages, metrics, colour),
+        "repair": repair_record(stages),
         "attribution": ATTRIBUTION,
         "non_default": {name: given[name] for name in changed if name in given},
         "recipe": {n: v for n, v in last["recipe"].items() if n not in given},
         "seconds": round(sum(stage["seconds"] for stage in stages)),
         "cpu": round(sum(cpu)) if all(cpu) else "unknown",
-        **_cautions(run, stages, metrics),
     }
 
 
@@ -258,41 +262,6 @@ def _vocabulary(run: RunFolder, stages: Sequence[Record]) -> tuple[str, str]:
     return "The vocabulary was not inspected yet.", "green"
 
 
-def _cautions(run: RunFolder, stages: Sequence[Record], metrics: Record) -> dict[str, Markdown]:
-    """What was neither trained nor measured, and known weaknesses."""
-    last, inspection = stages[-1], read_record(run.inspection)
-    described, mean = last.get("statistics", {}), last["data"]["sides"]["train"]["label_mean"]
-    sizes = [described[n][end] for n in COLUMNS[:2] if described for end in ("min", "max")]
-    doubtful = sum((metrics.get("suspect_negatives") or {}).values())
-    seen, groups = metrics.get("seen", 0), metrics.get("query_groups", metrics.get("queries", 0))
-    readable, colour = _vocabulary(run, stages)
-    return {
-        "misuse": _bullets(
-            bool(sizes)
-            and f"Texts unlike those it was trained on, which have {min(sizes)} to {max(sizes)} "
-            f"characters; pairs of more than {model_length(run, last)} tokens are cut.",
-            "Texts in languages or on subjects that the training pairs do not cover.",
-            f"Probabilities taken at their word. {ranking.calibration(metrics)}",
-            "Decisions about people: a score says how similar two texts were to this model.",
-        ),
-        "limits": _bullets(
-            readable,
-            "contradictions" in inspection and data.contradictions(inspection),
-            mean is not None
-            and f"The labels have a mean of {mean:.3f}; scores lean towards that share of "
-            "positives, whatever it is elsewhere.",
-            not metrics and "It has not been evaluated: nothing may be claimed about this model.",
-            0 < groups < REHEARSAL_GROUPS
-            and f"The test has only {groups:,} independent groups of queries.",
-            seen > 0 and f"Test queries it was trained on: {seen:,}; its metrics are too good.",
-            doubtful > 0
-            and f"Test negatives that may be paraphrases which nobody labelled: {doubtful:,}.",
-            "One training with one seed; another seed gives another model.",
-        ),
-        "recommendations": _bullets(*_advice(stages, metrics, colour)),
-    }
-
-
 def script_language(texts: Iterable[str]) -> str:
     """`zh`, `ja` or `ko`, where the characters of the texts are those of one; otherwise empty."""
     letters = [letter for text in texts for letter in text[:200] if letter.isalpha()]
@@ -303,23 +272,12 @@ def script_language(texts: Iterable[str]) -> str:
     return next((codes[name] for name in codes if scripts[name] > 0.5 * len(letters)), "")
 
 
-def _evaluation(metrics: Record) -> Markdown:
-    """The verdict, the metrics of all scorers, and what they are over."""
-    if not metrics:
-        return Markdown("Not evaluated yet: nothing may be claimed about this model.")
-    names = [Markdown(name) for name in METRICS if name in metrics["rows"][0]]
-    rows = [
-        [row["scorer"], *(Markdown(format_estimate(row.get(name))) for name in names)]
-        for row in metrics["rows"]
-    ]
-    pairs, left_out = metrics["pairs"], metrics.get("left_out")
-    text = (
-        f"{metrics['queries']:,} queries with {metrics['candidates']:,} candidates"
-        + (f"; `roc_auc` and the columns after it over {pairs:,} labelled pairs" if pairs else "")
-        + f". In brackets: {metrics['interval']} intervals. {ranking.ties(metrics)}"
-        + (f" {ranking.left_out(left_out)}." if left_out else "")
-    )
-    return Markdown(f"{ranking.verdict(metrics)}\n\n{table(['scorer', *names], rows)}\n\n{text}")
+def _results(rows: Sequence[Record]) -> Markdown:
+    """The metrics of all scorers."""
+    names = [Markdown(name) for name in METRICS if name in rows[0]]
+    shown = [[Markdown(format_estimate(row.get(name))) for name in names] for row in rows]
+    scorers = [row["scorer"] for row in rows]
+    return table(["scorer", *names], ([n, *row] for n, row in zip(scorers, shown, strict=True)))
 
 
 def _losses(stage: Record) -> str:

@@ -6,6 +6,7 @@ import html
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +51,9 @@ def verdict_card(verdict: Mapping[str, str]) -> str:
 
 
 def write_report(run_dir: str | Path) -> Path:
-    """Write `report.html` of a run: a summary and the executed notebooks in its `notebooks/`.
+    """Write `report.html` of a run, and return its path: a summary, and the executed notebooks.
 
-    It holds every notebook that was executed, also one that failed, with its traceback. Code,
-    parameters and versions are left out of the notebooks: the summary has the latter two. A damaged
-    file is named and left out.
-
-    Returns:
-        The path of the page.
+    A notebook that failed is there with its traceback. A damaged file is named and left out.
 
     Example:
         >>> write_report("runs/mine")  # doctest: +SKIP
@@ -76,12 +72,14 @@ def write_report(run_dir: str | Path) -> Path:
     names = ("status", "environment", "manifest", "lineage", "metrics", "browser")
     records = {name: read(read_record, getattr(run, name)) for name in names}
     metrics, stages = records["metrics"], records["lineage"].get("stages", [])
-    executed = [read(_notebook, file) for file in sorted(run.notebooks.glob("*.ipynb"))]
-    notebooks = [_section(one, number) for number, one in enumerate(filter(None, executed), 1)]
+    files = sorted(run.notebooks.glob("*.ipynb"))
+    executed = {file.stem: read(partial(nbformat.read, as_version=4), file) for file in files}
+    whole = ((name, notebook) for name, notebook in executed.items() if notebook)
+    notebooks = [_section(*one, number) for number, one in enumerate(whole, 1)]
     parameters = read(read_settings, run.parameters)
     found, entries = verdict(metrics) if metrics else "", records["status"].get("notebooks", {})
     texts = [found, str(records["browser"]), *(body for _, _, body, _ in notebooks)]
-    files = {"model/": "model", "model/README.md": "model card", "evaluation/": "evaluation"}
+    links = {"model/": "model", "model/README.md": "model card", "evaluation/": "evaluation"}
     text = TEMPLATES.get_template("page.html").render(
         **records,
         damaged=damaged,
@@ -98,7 +96,7 @@ def write_report(run_dir: str | Path) -> Path:
         repair=repair_record(stages),
         length=model_length(run, stages[-1]) if stages else 0,
         seconds={name: one["seconds"] for name, one in entries.items() if "seconds" in one},
-        files={file: label for file, label in files.items() if (run.path / file).exists()},
+        files={file: label for file, label in links.items() if (run.path / file).exists()},
         parameters=parameters,
         notebooks=notebooks,
         listed=MAX_QUERIES,
@@ -109,15 +107,10 @@ def write_report(run_dir: str | Path) -> Path:
     return run.report
 
 
-def _notebook(file: Path) -> tuple[str, Any]:
-    return file.stem, nbformat.read(file, as_version=4)
-
-
-def _section(executed: tuple[str, Any], number: int) -> tuple[str, str, Markup, list[Any]]:
+def _section(name: str, notebook: Any, number: int) -> tuple[str, str, Markup, list[Any]]:
     """Name, title and HTML of an executed notebook, and the anchor and title of its parts."""
     from nbconvert import HTMLExporter
 
-    name, notebook = executed
     notebook.metadata.pop("widgets", None)
     notebook.cells = _for_readers(notebook.cells)
     prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")

@@ -63,13 +63,9 @@ def publish_problems(run_dir: str | Path) -> list[str]:
 def publish(run_dir: str | Path, name: str, private: bool = False, api: Any = None) -> str:
     """Upload a run's model, card and report to the Hub in one commit; the address of the model.
 
-    Paths of this machine in `lineage.json` are cut to their last name.
-
-    Args:
-        run_dir: a run that has a model.
-        name: `owner/name` of the repository, which is made if there is none.
-        private: whether only its owner may see the repository.
-        api: a `huggingface_hub.HfApi`; None for one with the token of this machine.
+    Paths of this machine in `lineage.json` are cut to their last name. The repository `name` is
+    made if there is none; `api` is a `huggingface_hub.HfApi`, None for one with this machine's
+    token.
 
     Raises:
         RequestError: the name cannot be one, there is no token, or a repository that should be

@@ -12,8 +12,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from workbench.files import display_path, project_path, sha256
-from workbench.run_folder import NOTEBOOKS, SCHEMA, RequestError, RunFolder, read_record
+from workbench.files import project_path, sha256
+from workbench.run_folder import NOTEBOOKS, RequestError, RunFolder, read_record
 from workbench.runs.parameters import read_settings
 
 SWEEP = "sweep.json"
@@ -27,8 +27,8 @@ LOGGED = ("loss", "learning_rate", "grad_norm", "dev_loss", "dev_ap")
 class RunRecord:
     """What a run folder says about itself; what is missing or damaged is empty.
 
-    Its `state` is `done`, `running`, `failed`, `interrupted` (it says running, but no process is at
-    work), `incomplete` (not all notebooks), or `damaged`.
+    `state` is `done`, `running`, `failed`, `interrupted` (by its status it runs, but no process is
+    at work), `incomplete` (not all notebooks), or `damaged`.
     """
 
     name: str
@@ -61,7 +61,10 @@ def read_run(folder: str | Path) -> RunRecord:
     metrics = cache(partial(read_record, run.metrics))  # read once, for two of the fields
     readers: dict[str, Callable[[], Any]] = {
         "status": lambda: read_record(run.status),
-        "parameters": lambda: _plain(read_settings(run.parameters)),
+        "parameters": lambda: {
+            n: v if isinstance(v, str | int | float | None) else str(v)
+            for n, v in read_settings(run.parameters).items()
+        },
         "environment": lambda: read_record(run.environment),
         "data": lambda: {n: v for n, v in read_record(run.manifest).items() if n not in LISTS},
         "metrics": lambda: _of("model", metrics()),
@@ -73,18 +76,10 @@ def read_run(folder: str | Path) -> RunRecord:
             setattr(record, name, reader())
         except (ValueError, OSError) as error:
             problems.append(str(error))
-    if record.status.get("schema", SCHEMA) > SCHEMA:
-        problems.append(f"{display_path(run.path)} was written by a newer workbench")
     record.state = "damaged" if problems else _state(run.path, record.status)
     failed = record.status.get("error", "") if record.state == "failed" else ""
     record.problem = "; ".join(dict.fromkeys(problems)) or failed
     return record
-
-
-def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Parameters as numbers and texts."""
-    plain = (str, int, float, type(None))
-    return {n: v if isinstance(v, plain) else str(v) for n, v in parameters.items()}
 
 
 def _of(scorer: str, metrics: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -104,13 +99,12 @@ def _state(folder: Path, status: dict[str, Any]) -> str:
 
 def in_use(folder: Path) -> bool:
     """Whether another process holds the folder's lock."""
-    with suppress(OSError):  # it cannot be locked where nothing can be written
+    try:
         if (folder / ".lock").exists():
-            try:
-                with FileLock(folder / ".lock", timeout=0):
-                    pass
-            except Timeout:
-                return True
+            with FileLock(folder / ".lock", timeout=0):
+                pass
+    except OSError as error:  # others say that nothing can be written there
+        return isinstance(error, Timeout)
     return False
 
 

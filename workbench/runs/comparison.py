@@ -84,10 +84,7 @@ def varied(records: Sequence[RunRecord]) -> list[str]:
 
 
 def settings(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """What distinguishes each run from the others, except for the seed.
-
-    These are the parameters that vary, and digests of `code` and `data` where these do.
-    """
+    """Of each run what varies: parameters without the seed, digests of `code` and `data`."""
     names = [name for name in varied(records) if name != "seed"]
     made = {
         "code": [str(record.environment.get("code", ""))[:12] for record in records],
@@ -101,10 +98,7 @@ def settings(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
 
 
 def runs_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.DataFrame:
-    """A row per run, the best first: state, what varies, the metric with its interval, seconds.
-
-    Runs without the metric are at the end.
-    """
+    """A row per run, the best first: state, what varies, the metric with its interval, seconds."""
     names, parts = varied(records), {metric: "mean", "low": "low", "high": "high"}
     columns = ["run", "state", *names, *parts, "seconds", "problem"]
     rows = [
@@ -138,12 +132,11 @@ def _loss(runs: Sequence[RunRecord], metric: str) -> float:
 
 
 def paired_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.DataFrame:
-    """The best run against each of the others, query by query.
+    """The best run against each of the others, query by query, in a row per other run.
 
-    Returns:
-        A row per run: `queries` in common (the same query with the same candidates), the mean
-        `difference` of the best run with its 95 % interval, and `p_corrected`, which allows for
-        having chosen the best on these very queries; NaN, and a `note`, if no query is shared.
+    `queries` in common (the same query with the same candidates), the mean `difference` of the best
+    run with its 95 % interval, and `p_corrected`, which allows for having chosen the best on these
+    very queries; NaN, and a `note`, if no query is shared.
     """
     best = best_run(records, metric)
     columns = ["run", "queries", "difference", "low", "high", "p_corrected", "note"]
@@ -164,14 +157,11 @@ def paired_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.Da
 def seed_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.DataFrame:
     """Runs that differ only in their seed, taken together; the best mean first.
 
-    The best setting is compared with each other one over all queries that they share with the same
-    seed; a query that comes back with another seed is resampled together with itself.
-
     Returns:
         A row per setting (see `settings`): what varies, `runs`, and over these `mean`, `sd` (NaN
-        for one), `min` and `max` of the metric; then `queries` shared with the best setting, the
-        `lead` of the best there, which is negative where it is behind, with its 95 % interval, and
-        `p_corrected`, which allows for having chosen the best.
+        for one), `min` and `max` of the metric; then `queries` shared with the best setting under
+        the same seed, the `lead` of the best there (negative where it is behind) with its 95 %
+        interval, and `p_corrected`, which allows for having chosen the best.
     """
     groups: dict[str, tuple[dict[str, Any], list[RunRecord]]] = {}
     for record, setting in zip(records, settings(records), strict=True):
@@ -195,13 +185,11 @@ def seed_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.Data
 def label_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.DataFrame:
     """A metric by number of training labels, of the models and of the regression on the same pairs.
 
-    The number of labels varies with `max_pairs`. Runs that differ only in their seed are taken
-    together; what else varies belongs to the name of a `start`, such as `words, dictionary`.
-
     Returns:
-        A row per `start` and `max_pairs`: whether it is the `baseline`; over its `runs` the mean of
-        `labels`, of the metric and of its 95 % interval (`mean`, `low`, `high`), the `values`, and
-        digests of their `tests`. Empty with fewer than three different `max_pairs`.
+        A row per `start` (what varies, such as `words, dictionary`) and `max_pairs`: whether it is
+        the `baseline`; over its `runs`, one per seed, the mean of `labels`, of the metric and of
+        its 95 % interval (`mean`, `low`, `high`), the `values`, and digests of their `tests`. Empty
+        with fewer than three different `max_pairs`.
     """
     rows = []
     for record, setting in zip(records, settings(records), strict=True):
@@ -253,15 +241,11 @@ def _tests(gaps: Sequence[Gap], tests: int) -> pd.DataFrame:
     return table.astype(dict.fromkeys(columns, float))
 
 
+@lru_cache(maxsize=1024)
 def per_query(record: RunRecord, metric: str) -> pd.Series:
     """The model's value for each candidate list of a run, indexed by the list as text."""
     file = RunFolder(record.folder).per_query
-    return _values(record, file, file.stat().st_mtime_ns if file.is_file() else 0, metric)
-
-
-@lru_cache(maxsize=1024)
-def _values(record: RunRecord, file: Path, changed: int, metric: str) -> pd.Series:
-    if not changed or not record.test:
+    if not file.is_file() or not record.test:
         return pd.Series(dtype=float)
     import pyarrow.parquet as pq  # faster than pandas' own reader
 

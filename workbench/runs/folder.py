@@ -29,7 +29,7 @@ from workbench.files import (
     write_text,
 )
 from workbench.models import ModelError, find_model, hub_state, is_hub_name
-from workbench.run_folder import SCHEMA, RequestError, RunFolder, read_record, set_aside
+from workbench.run_folder import RequestError, RunFolder, read_record, set_aside
 from workbench.runs.parameters import Parameters, SettingsError, read_settings
 
 RECORDED_PACKAGES = (
@@ -49,15 +49,20 @@ MAX_NAME_BYTES = 200
 LOCK_SECONDS = 0.5  # to wait for a lock: a process that only looks at a folder releases it at once
 
 
-def name_problem(name: str) -> str:
-    """Why a run cannot have this name; empty if it can."""
+def check_name(name: str | None) -> None:
+    """Refuse a name that no run or sweep can have; None is a name still to be found.
+
+    Raises:
+        RequestError: it is no plain folder name, too long, or holds a comma or control characters.
+    """
+    name = name or ""
     if Path(name).name != name or name.startswith((".", "-")):
-        return f"--name {name!r}: must be a plain folder name"
+        raise RequestError(f"--name {name!r}: must be a plain folder name")
     if not name.isprintable() or "," in name:
-        return f"--name {name!a}: must not hold a comma, a line break or another control character"
+        text = "must not hold a comma, a line break or another control character"
+        raise RequestError(f"--name {name!a}: {text}")
     if len(name.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES:
-        return f"--name {name[:40]!r}…: must be at most {MAX_NAME_BYTES} bytes long"
-    return ""
+        raise RequestError(f"--name {name[:40]!r}…: must be at most {MAX_NAME_BYTES} bytes long")
 
 
 def fresh_name(stem: str, runs_dir: str | Path = "runs") -> str:
@@ -117,28 +122,20 @@ def folder_problems(
     shown, run = display_path(run_dir), RunFolder(run_dir)
     if run_dir.exists() and not run_dir.is_dir():
         return [f"{shown} is a file, so it cannot be a run folder"]
-    problems = []
-    if not run.parameters.is_file():
-        if run_dir.is_dir() and any(path.name != ".lock" for path in run_dir.iterdir()):
-            problems.append(f"{shown} is not a run folder and not empty")
-        if resume:
-            problems.append(f"{shown} does not exist, so it cannot be resumed")
-    elif not resume and not only:
-        problems.append(
-            f"{shown} exists: choose another --name, or --resume it, or name the notebooks to run "
-            "again with --only"
-        )
+    problems, present = [], run.parameters.is_file()
+    inside = run_dir.iterdir() if run_dir.is_dir() and not present else ()
+    if any(path.name != ".lock" for path in inside):
+        problems.append(f"{shown} is not a run folder and not empty")
+    if resume and not present:
+        problems.append(f"{shown} does not exist, so it cannot be resumed")
+    if present and not resume and not only:
+        text = "choose another --name, or --resume it, or name the notebooks to run again with"
+        problems.append(f"{shown} exists: {text} --only")
     try:
         refuse_links(run_dir)
-        for file in (run.manifest, run.lineage, run.metrics, run.browser):
+        for file in (run.status, run.manifest, run.lineage, run.metrics, run.browser):
             read_record(file)
-        schema = read_record(run.status).get("schema", SCHEMA)
-        if schema > SCHEMA:
-            problems.append(
-                f"{shown} was written by a newer workbench (schema {schema}, known here: "
-                f"{SCHEMA}): update this one, or choose another --name"
-            )
-        elif resume and run.parameters.is_file():
+        if resume and present:
             problems += changed_parameters(parameters, run_dir)
     except (DamagedError, PathError, SettingsError) as error:
         problems.append(str(error))
@@ -235,11 +232,10 @@ def run_identity(parameters: Parameters) -> str:
 
 def _file_digests(source: str) -> dict[str, str]:
     """The SHA-256 of the file, or of each file of a folder; empty for what is not here."""
-    path = project_path(source) if source else None
-    if path is None or not path.exists():
-        return {}
-    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
-    return {file.name: _file_digest(file, file.stat().st_mtime_ns) for file in files}
+    path = project_path(source)
+    files = [path] if path.is_file() else sorted(path.glob("*")) if source else []
+    found = (file for file in files if file.is_file())
+    return {file.name: _file_digest(file, file.stat().st_mtime_ns) for file in found}
 
 
 @cache

@@ -44,10 +44,7 @@ class Parameters(Recipe):
     sentence_0_column: str = setting("sentence_0", "the column of the query", min_length=1)
     sentence_1_column: str = setting("sentence_1", "the column of the candidate", min_length=1)
     label_column: str = setting("label", "the column of the relevance in [0, 1]", min_length=1)
-    label_map: str = setting(
-        "",
-        "for labels on another scale: each with its value in [0, 1]",
-    )
+    label_map: str = setting("", "for labels on another scale: each with its value in [0, 1]")
     on_bad_rows: Literal["report", "fail"] = setting("report", "report: set them aside; fail: stop")
     test_pairs: str = setting("", "a file of pairs to test on; empty: a share of the pairs")
     max_pairs: int = setting(0, "size of a random sample of the pairs; 0: all", ge=0)
@@ -190,10 +187,7 @@ def shortened(value: Any) -> str:
 
 
 def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The mapping in a YAML file; empty for a file without any value.
-
-    Args:
-        path: see `found_path`.
+    """The mapping in a YAML file (see `found_path`); empty for a file without any value.
 
     Raises:
         SettingsError: the file cannot be read, or holds anything but plain settings.

@@ -2,4 +2,4 @@
 
 from workbench.files import lazy_functions
 
-__getattr__, __dir__ = lazy_functions(__name__, "data ranking runs style training")
+__getattr__, __dir__ = lazy_functions(__name__, "ranking style training")

@@ -1,20 +1,24 @@
-"""Figures of notebook 4: scorers, queries, probabilities, slices and pairwise orders."""
+"""Figures of notebooks 4 and 5: scorers, queries, probabilities, slices, and runs compared."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from workbench.ranking.metrics import reliability
+from workbench.ranking.metrics import LOWER_IS_BETTER, reliability
 from workbench.ranking.uncertainty import sigmoid
-from workbench.reports.figures.style import BLUE, GREEN, GREY, ORANGE, new_axes, spread
+from workbench.reports.figures.style import BLUE, CYCLE, GREEN, GREY, ORANGE, new_axes, spread
 from workbench.reports.findings import Record
+from workbench.runs.catalog import RunRecord
+from workbench.runs.comparison import settings
 
 if TYPE_CHECKING:
     from workbench.ranking.evaluation import Evaluation
 
 DARK, PALE = "#374151", "#D1D5DB"
+MAX_ROWS = 40  # runs or settings in a figure
 
 
 def ladder(metrics: Record, metric: str = "ndcg@10", ax: Axes | None = None) -> Axes:
@@ -42,11 +46,8 @@ def model_against(
 
     Points have a little random jitter (the same for the same seed), since many coincide.
     """
-    ax, against, model = (
-        new_axes(ax, (5.6, 5.2)),
-        evaluation.values(other),
-        evaluation.values("model"),
-    )
+    ax = new_axes(ax, (5.6, 5.2))
+    against, model = evaluation.values(other), evaluation.values("model")
     jitter = np.random.default_rng(seed).uniform(-0.012, 0.012, (2, len(model)))
     ax.plot([0, 1], [0, 1], color=DARK, linewidth=1)
     ax.scatter(against + jitter[0], model + jitter[1], s=14, alpha=0.35, color=BLUE, linewidths=0)
@@ -153,3 +154,70 @@ def learning_curve(
     )
     ax.legend()
     return ax
+
+
+def run_intervals(table: pd.DataFrame, metric: str = "ndcg@10", ax: Axes | None = None) -> Axes:
+    """The metric of each run of `runs_table` with its 95 % interval, the best on top."""
+    measured = table[table[metric].notna()] if metric in table else table.head(0)
+    rows = measured.head(MAX_ROWS).iloc[::-1]
+    ax, places = new_axes(ax, _size(len(rows))), np.arange(len(rows))
+    if len(rows):
+        mean, low, high = (rows[name].astype(float) for name in (metric, "low", "high"))
+        colors = [GREY] * (len(rows) - 1) + [BLUE]
+        ax.hlines(places, low.fillna(mean), high.fillna(mean), color=colors, linewidth=2)
+        ax.scatter(mean, places, color=colors, zorder=3)
+    ax.set_yticks(places, [str(name)[:40] for name in rows["run"]], fontsize="small")
+    ax.set(xlabel=f"{metric} (95 % interval)", ylabel="run")
+    some = f", the best {MAX_ROWS} of {len(measured)}" if len(measured) > len(rows) else ""
+    ax.set_title(f"{metric} by run{some}")
+    return ax
+
+
+def seed_spread(
+    records: Sequence[RunRecord], metric: str = "ndcg@10", ax: Axes | None = None
+) -> Axes:
+    """A point per run, in one row per setting (runs that differ in their seed); bars are means."""
+    names: list[str] = []
+    rows: dict[str, list[float]] = {}
+    for record, setting in zip(records, settings(records), strict=True):
+        names, value = list(setting), record.value(metric)
+        if value is not None:
+            texts = (f"{v:g}" if isinstance(v, float) else str(v) for v in setting.values())
+            rows.setdefault(", ".join(texts) or "one setting", []).append(value)
+    reverse = metric in LOWER_IS_BETTER
+    ordered = sorted(rows.items(), key=lambda row: np.mean(row[1]), reverse=reverse)[-MAX_ROWS:]
+    ax = new_axes(ax, _size(len(ordered)))
+    for place, (_, values) in enumerate(ordered):
+        ax.scatter(values, [place] * len(values), color=BLUE, alpha=0.7)
+        ax.scatter(np.mean(values), place, color=ORANGE, marker="|", s=250, linewidth=3)
+    ax.set_yticks(range(len(ordered)), [label[:48] for label, _ in ordered], fontsize="small")
+    ax.set(xlabel=metric, ylabel=", ".join(names)[:48] or "setting")
+    ax.set_title(f"{metric} by setting, one point per seed")
+    return ax
+
+
+def label_efficiency(table: pd.DataFrame, metric: str = "ndcg@10", ax: Axes | None = None) -> Axes:
+    """The metric by number of training labels of `label_table`; circles are single seeds."""
+    ax, lines = new_axes(ax, (7.5, 4.2)), list(table.groupby("start", sort=False))
+    for place, (name, rows) in enumerate(lines):
+        look: dict[str, Any] = {"color": CYCLE[place % len(CYCLE)], "linestyle": "-"}
+        if rows["baseline"].all():
+            look = {"color": GREY, "linestyle": "--"}
+        labels = rows["labels"] * 1.03 ** (place - len(lines) / 2)  # intervals side by side
+        error = spread(rows["mean"], rows["low"], rows["high"])
+        ax.errorbar(labels, rows["mean"], error, marker=".", capsize=3, label=name[:40], **look)
+        for at, values in zip(labels, rows["values"], strict=True):
+            ax.scatter(
+                [at] * len(values), values, s=16, c="white", edgecolors=look["color"], zorder=3
+            )
+    counts = table.groupby("max_pairs")["labels"].mean().sort_values()
+    ax.set(xscale="log", xlabel="training labels (log scale)", ylabel=f"{metric} (95 % interval)")
+    ax.set_xticks(counts, [f"{labels:,.0f}" for labels in counts], fontsize="small")
+    ax.minorticks_off()
+    ax.set_title(f"{metric} by number of training labels, mean over seeds (circles)")
+    ax.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def _size(rows: int) -> tuple[float, float]:
+    return 7.5, max(2.0, 0.25 * rows + 0.9)

@@ -25,12 +25,9 @@ MAX_TITLE = 8.5  # characters of a title per inch of the figure's width
 
 
 def show(*parts: Any, run_dir: str | Path = "", name: str = "") -> None:
-    """Show figures, tables and sentences one below the other; save a figure in the run folder.
+    """Show figures, tables and sentences (a text is Markdown) one below the other.
 
-    Args:
-        parts: an Axes or Figure, a table, a text as Markdown, or anything else to display.
-        run_dir: the run's folder.
-        name: the figure is saved as `figures/<name>.png` of the run; without a name it is not.
+    With a name the figure is saved as well, as `figures/<name>.png` of the run `run_dir`.
 
     Example:
         >>> show("**Half of the pairs are positive.**")  # doctest: +SKIP

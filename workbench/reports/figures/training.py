@@ -1,25 +1,52 @@
-"""Figures of notebook 3: the training log."""
+"""Figures of notebooks 1 and 3: the pairs, and the training log."""
 
 from collections.abc import Mapping
 from itertools import cycle
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from workbench.reports.figures.style import CYCLE, GREY, new_axes
+from workbench.reports.figures.style import BLUE, CYCLE, GREY, ORANGE, RED, new_axes
+from workbench.reports.findings import Record
 from workbench.training.log import LOG_COLUMNS
 
 
+def label_balance(inspection: Record, ax: Axes | None = None) -> Axes:
+    """Bars: pairs by label."""
+    ax = new_axes(ax, (7.5, 2.4))
+    labels = inspection["labels"]
+    counts = [labels["negative"], labels["positive"]]
+    bars = ax.barh(["negative", "positive"], counts, color=[GREY, BLUE])
+    ax.bar_label(bars, [f"{n:,} ({n / labels['pairs']:.1%})" for n in counts], padding=4)
+    ax.set(xlabel="pairs", ylabel="label", xlim=(0, max(counts) * 1.2))
+    ax.set_title(f"{counts[1] / labels['pairs']:.1%} of the pairs are positive")
+    return ax
+
+
+def length_histogram(values: Any, unit: str, limit: int = 0, ax: Axes | None = None) -> Axes:
+    """Histogram of lengths in `unit`, on a logarithmic count axis; a line at `limit` if reached."""
+    ax, lengths = new_axes(ax), np.asarray(values)
+    width = max(1, int(np.ceil((lengths.max() - lengths.min() + 1) / 50)))
+    ax.hist(
+        lengths, np.arange(lengths.min(), lengths.max() + width + 1, width).tolist(), color=BLUE
+    )
+    ax.axvline(lengths.mean(), color=ORANGE, linewidth=2, label=f"mean {lengths.mean():.1f}")
+    if 0 < limit <= lengths.max():
+        ax.axvline(limit, color=RED, linestyle="--", label=f"cut at {limit}")
+    ax.set(xlabel=f"length ({unit})", ylabel="count (log scale)", yscale="log")
+    median, longest = np.median(lengths), lengths.max()
+    ax.set_title(f"Half have at most {median:.0f} {unit}, the longest has {longest:,}")
+    ax.legend()
+    return ax
+
+
 def loss_curve(logs: Mapping[str, pd.DataFrame], window: int = 5, ax: Axes | None = None) -> Axes:
-    """Training loss of each run by step, raw and smoothed, and its dev loss if it has one.
+    """Training loss of each run by step, raw and as a moving average of `window` log lines.
 
-    A grey line marks the loss of a model that answers the mean label of the first run to each pair.
-
-    Args:
-        logs: by run name, as `read_training_log` gives them; stages follow one another.
-        window: log lines in the moving average.
-        ax: where to draw.
+    Also its dev loss if it has one, and in grey the loss of the first run's mean label as the only
+    answer. `logs` are by run name, as from `read_training_log`; stages follow one another.
     """
     ax = new_axes(ax)
     for (name, log), color in zip(logs.items(), cycle(CYCLE), strict=False):
@@ -46,14 +73,10 @@ def loss_curve(logs: Mapping[str, pd.DataFrame], window: int = 5, ax: Axes | Non
 def log_values(
     logs: Mapping[str, pd.DataFrame], column: str, label: str, ax: Axes | None = None
 ) -> Axes:
-    """One column of the training logs by step, a line per run.
+    """One column of the training logs by step, such as `grad_norm`, a line per run.
 
-    Args:
-        logs: by run name.
-        column: `learning_rate`, `grad_norm` or `dev_ap`; for the last, a grey line marks guessing
-            on the dev pairs of the first run.
-        label: of the vertical axis, with its unit; also the title.
-        ax: where to draw.
+    For `dev_ap` a grey line marks guessing on the dev pairs of the first run. `label`, with a unit,
+    is for the vertical axis and the title.
     """
     ax = new_axes(ax, (7.5, 2.6))
     for (name, log), color in zip(logs.items(), cycle(CYCLE), strict=False):

@@ -65,25 +65,22 @@ CLAIMS = {  # by state: colour, verdict and advice, with the names of scorers th
 }
 
 
+def use(metrics: Record) -> str:
+    """What the evaluation shows the model to be good for."""
+    if not metrics:
+        return "None is shown: the model has not been evaluated."
+    good = "None is shown."
+    if claim(metrics).state in ("better", "unclear"):
+        good = "Ranking candidates for queries like those of the test below."
+    return f"{good} {claimed(metrics)[1]}"
+
+
 def claimed(metrics: Record) -> tuple[str, str, str]:
     """What the evaluation allows to be claimed: its colour, the verdict, and what to do next."""
     found = claim(metrics)
     of = {"ahead": names(found.ahead or [""]), "unclear": names(found.unclear or [""])}
     colour, said, advice = CLAIMS[found.state]
     return colour, said.format(**of), advice.format(**of)
-
-
-def use(metrics: Record) -> str:
-    """What the evaluation shows the model to be good for."""
-    if not metrics:
-        return "None is shown: the model has not been evaluated."
-    ranks = claim(metrics).state in ("better", "unclear")
-    good = (
-        "Ranking candidates for queries like those of the test below."
-        if ranks
-        else "None is shown."
-    )
-    return f"{good} {claimed(metrics)[1]}"
 
 
 def verdict(metrics: Record) -> str:
@@ -163,27 +160,22 @@ def lists(recipe: Record, suspects: pd.DataFrame) -> str:
     """What the candidate lists hold, how unusual ones are counted, and doubtful negatives."""
     odd, found = recipe["odd_queries"], suspects["reason"].value_counts()
     kinds = ", ".join(f"{number:,} {kind}" for kind, number in recipe["kinds"].items())
+    kept_out, unjudged = recipe.get("paraphrases_kept_out"), recipe.get("queries_without_judgement")
+    nothing = odd["without_candidate"] + odd["without_positive"]
+    even = odd["one_candidate"] + odd["all_positive"]
     counted = {
-        "Texts not mined because they are probably paraphrases of the query: {:,}.": recipe.get(
-            "paraphrases_kept_out", 0
-        ),
+        "Texts not mined because they are probably paraphrases of the query: {:,}.": kept_out,
         "Relevant texts that are not among the candidates: {:,}; they count in every "
         "denominator.": recipe["missed_positives"],
-        "Queries of the run left out for want of a judgement: {:,}.": recipe.get(
-            "queries_without_judgement", 0
-        ),
-        "**Queries with nothing relevant to rank, which score 0: {:,}.**": (
-            odd["without_candidate"] + odd["without_positive"]
-        ),
-        "**Lists in which every order is equally good: {:,}**; they do not separate scorers.": (
-            odd["one_candidate"] + odd["all_positive"]
-        ),
+        "Queries of the run left out for want of a judgement: {:,}.": unjudged,
+        "**Queries with nothing relevant to rank, which score 0: {:,}.**": nothing,
+        "**Lists in which every order is equally good: {:,}**; they do not separate scorers.": even,
     }
     return sentences(
         f"{recipe['queries']:,} queries with {recipe['candidates']:,} candidates, "
         f"{recipe['positives']:,} of them relevant ({kinds or 'origin not stated'}); order: "
         f"{recipe['order']}.",
-        *(number > 0 and text.format(number) for text, number in counted.items()),
+        *(text.format(number) for text, number in counted.items() if number),
         f"**Negatives that are probably true paraphrases: {len(suspects):,}** "
         f"({found.get('equal', 0):,} equal to the query or a positive except for case, width and "
         f"punctuation; {found.get('group', 0):,} connected to the query through positives). They "
@@ -238,8 +230,8 @@ def pairs(metrics: Record) -> str:
             f"{first} Without dev pairs of both classes no threshold can be fitted, so accuracy "
             "and F1 are not defined: a threshold fitted on the test pairs would make them too good."
         )
-    share = metrics["positive_pairs"] / metrics["pairs"]
-    usual, low, high = (max(share, 1 - share), row["accuracy"]["low"], row["accuracy"]["high"])
+    share, accuracy = metrics["positive_pairs"] / metrics["pairs"], row["accuracy"]
+    usual, low, high = max(share, 1 - share), accuracy["low"], accuracy["high"]
     return sentences(
         f"{first} At the threshold {threshold:.3g}, fitted on "
         f"{count(metrics.get('dev_pairs', 0), 'dev pair')} for the highest F1, its accuracy is "
@@ -301,14 +293,13 @@ def negatives(orders: pd.DataFrame) -> str:
     if len(model) < 2:
         return "The lists hold one kind of negative only, so there is nothing to compare."
     hard, easy = model.iloc[0], model.iloc[-1]
-    return (
+    return sentences(
         f"Against {hard.name} negatives the model ranks the positive first in "
         f"{format_estimate(hard)} of the pairwise orders, against {easy.name} ones in "
-        f"{format_estimate(easy)}. "
-    ) + (
+        f"{format_estimate(easy)}.",
         "An easy test has few of the former."
         if hard["high"] < easy["low"]
-        else "That is no difference that could not be chance."
+        else "That is no difference that could not be chance.",
     )
 
 

@@ -139,10 +139,6 @@ def label_efficiency(table: pd.DataFrame) -> str:
 
 
 def failures(table: pd.DataFrame) -> str:
-    """How many runs have not come to their end.
-
-    Args:
-        table: from `runs_table`.
-    """
+    """How many runs have not come to their end, by `runs_table`."""
     found = int((~table["state"].isin(["done", "running"])).sum())
     return f"Runs that are not complete: {found}." if found else "No run failed or was interrupted."

@@ -69,9 +69,7 @@ def _level(stage: str, rows: pd.DataFrame) -> str:
 def dev(log: pd.DataFrame, record: Record) -> str:
     """How average precision on dev compares with guessing, and which model was saved.
 
-    Args:
-        log: of the run, of which the newest stage counts; may be empty.
-        record: of the newest finished stage; empty if there is none.
+    `record` is that of the newest finished stage; empty if there is none.
     """
     rows = _newest(log).dropna(subset=["dev_ap"])
     if rows.empty:
@@ -166,10 +164,9 @@ def recipe(asked: "Recipe") -> str:
 
 
 def warm_up(agreement: float | None) -> str:
-    """Whether a lexical warm-up has taught a model to compare characters.
+    """Whether a warm-up has taught a model to compare characters.
 
-    Args:
-        agreement: correlation of its scores with the targets; None where it is not defined.
+    `agreement` is the correlation of its scores with the targets; None where it is not defined.
     """
     if agreement is None:
         return "**All its scores are equal: the warm-up has taught nothing.**"
