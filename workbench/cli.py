@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from workbench.files import display_path, found_path, project_path
+from workbench.files import display_path, found_path, project_path, remove_leftovers
 from workbench.run_folder import NotebookError, RequestError, RunFolder, Terminated
 
 if TYPE_CHECKING:
@@ -85,8 +85,6 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """The exit code of the command that was asked for."""
-        from workbench.batch.worker import remove_leftovers
-
         signal.signal(signal.SIGTERM, _terminate)
         try:
             remove_leftovers()
@@ -224,8 +222,8 @@ def run(supervised: bool, **asked: Any) -> None:
     or --only they are those of the run called NAME. A relative path is looked for at the project's
     root, then in the working directory.
     """
+    from workbench.batch.engines import RELEASE_SECONDS, stop_with_input
     from workbench.batch.preflight import refuse_problems
-    from workbench.batch.worker import RELEASE_SECONDS, stop_with_input
     from workbench.runs.folder import LOCK_SECONDS, fresh_folder
 
     if supervised:
@@ -495,7 +493,7 @@ def score(out: str, workers: int, engine: str, address: str, **asked: Any) -> No
     asked |= {name: str(found_path(asked[name])) for name in ("model", "source")}
     run = None
     if engine == "ray":
-        from workbench.batch.ray import check_cluster, run_on_ray
+        from workbench.batch.engines import check_cluster, run_on_ray
 
         check_cluster(address)
         run = partial(run_on_ray, address=address)

@@ -3,14 +3,19 @@
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from inspect import isfunction
 from pathlib import Path
 from typing import Any
+
+SCRATCH = "wb-"  # the names of private folders begin so
+SCRATCH_SECONDS = 60.0  # after which such a folder is locked, or nobody's
 
 
 class PathError(ValueError):
@@ -182,3 +187,33 @@ def refuse_links(folder: str | os.PathLike[str]) -> None:
     ]
     if lines:
         raise PathError("\n".join(lines))
+
+
+@contextmanager
+def scratch_folder() -> Iterator[str]:
+    """A private folder in `/tmp`, locked while it is in use.
+
+    It is there because the path of a kernel's socket may have only about 100 characters.
+    """
+    from filelock import FileLock
+
+    near = "/tmp" if os.path.isdir("/tmp") else None
+    with (
+        tempfile.TemporaryDirectory(prefix=SCRATCH, dir=near, ignore_cleanup_errors=True) as place,
+        FileLock(f"{place}/.lock"),
+    ):
+        yield place
+
+
+def remove_leftovers() -> None:
+    """Remove the private folders of commands that were killed: nobody holds their lock."""
+    from filelock import FileLock
+
+    for top in {"/tmp", tempfile.gettempdir()}:
+        for place in Path(top).glob(f"{SCRATCH}*/"):
+            with suppress(OSError):  # somebody else's, in use, or gone by now
+                found = place.lstat()
+                mine = found.st_uid == os.getuid() and not place.is_symlink()
+                if mine and time.time() - found.st_mtime > SCRATCH_SECONDS:
+                    with FileLock(place / ".lock", timeout=0):
+                        shutil.rmtree(place)

@@ -19,9 +19,8 @@ import workbench
 from tests.batch.test_preflight import snapshot
 from tests.batch.tiny_project import SIGNALS, TinyProject, await_end, await_file
 from workbench.batch.execute import execute, run_chain
-from workbench.batch.worker import remove_leftovers
 from workbench.cli import csv_cell, main, show
-from workbench.files import write_json, write_text
+from workbench.files import remove_leftovers, write_json, write_text
 from workbench.run_folder import NOTEBOOKS, RunFolder, read_record, set_aside
 from workbench.runs.parameters import load_parameters
 

@@ -11,8 +11,8 @@ from filelock import FileLock
 
 from tests.batch.tiny_project import TinyProject, await_end, await_file
 from tests.conftest import processes_of
+from workbench.batch.engines import connected
 from workbench.batch.plan import Plan, SweepFile, read_plan
-from workbench.batch.ray import connected
 from workbench.batch.sweep import Sweep
 from workbench.files import write_json
 from workbench.run_folder import RequestError

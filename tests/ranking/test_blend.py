@@ -8,8 +8,8 @@ from sklearn.linear_model import LogisticRegression
 from workbench.data.build_lists import build_test
 from workbench.data.splits import split_pairs
 from workbench.files import read_json
-from workbench.ranking.blend import try_blend
 from workbench.ranking.evaluation import evaluate
+from workbench.ranking.slices import try_blend
 from workbench.reports.findings.ranking import blend as blend_finding
 from workbench.run_folder import RunFolder
 from workbench.scoring.baselines import CharacterJaccard, NgramRegression

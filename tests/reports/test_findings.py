@@ -5,9 +5,14 @@ import pandas as pd
 import pytest
 
 from workbench.data.lists import CandidateList
-from workbench.ranking.blend import Blend
 from workbench.ranking.evaluation import evaluate
-from workbench.ranking.slices import equal_overlap, pairwise_orders, query_features, slice_table
+from workbench.ranking.slices import (
+    Blend,
+    equal_overlap,
+    pairwise_orders,
+    query_features,
+    slice_table,
+)
 from workbench.reports import figures, findings
 
 

@@ -9,7 +9,7 @@ import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
 from workbench.files import write_json
-from workbench.ranking.blend import Blend
+from workbench.ranking.slices import Blend
 from workbench.reports import findings
 from workbench.reports.page import write_report
 

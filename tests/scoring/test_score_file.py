@@ -415,7 +415,7 @@ def test_strange_paths_and_a_folder_in_use(quick_model, source, tmp_path, monkey
     with FileLock(odd / "out/.lock"):
         assert main(asked) == 2
     assert "another process is writing there" in capsys.readouterr().err
-    monkeypatch.setattr("workbench.batch.ray.find_spec", lambda name: None)
+    monkeypatch.setattr("workbench.batch.engines.find_spec", lambda name: None)
     assert main(command(quick_model, asked[2], odd / "other", "--engine", "ray")) == 2
     assert ".[cluster]" in capsys.readouterr().err
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.batch.preflight import preflight, refuse_problems
-from workbench.batch.worker import scratch_folder
-from workbench.files import display_path, project_root, write_json
+from workbench.files import display_path, project_root, scratch_folder, write_json
 from workbench.run_folder import (
     NOTEBOOKS,
     SCHEMA,

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from workbench.batch.worker import scratch_folder
 from workbench.data import POSITIVE
 from workbench.data.build_lists import build_test
 from workbench.data.lists import read_test
@@ -31,7 +30,7 @@ from workbench.data.readers import (
     remedy,
 )
 from workbench.data.splits import SPLITS, prepare_data, read_split
-from workbench.files import display_path, project_path, read_json
+from workbench.files import display_path, project_path, read_json, scratch_folder
 from workbench.machine import quick_in_bfloat16
 from workbench.models import (
     ModelError,

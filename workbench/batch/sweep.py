@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
+from workbench.batch.engines import Task, Worker, connected
 from workbench.batch.plan import OptunaSearch, Plan, PlannedRun, read_plan
 from workbench.batch.preflight import Finding, preflight, refuse_problems
-from workbench.batch.worker import Worker
 from workbench.files import display_path, project_path, project_root, write_json, write_text
 from workbench.machine import core_count
 from workbench.run_folder import SCHEMA, RequestError, read_record
@@ -132,8 +132,6 @@ def _engine(name: str, slots: int, address: str) -> Iterator[Start]:
     if name == "local":
         yield partial(Worker, root=project_root(), cores=max(1, core_count() // slots))
     else:
-        from workbench.batch.ray import Task, connected
-
         with connected(address, slots) as ray:
             yield partial(Task, ray)
 

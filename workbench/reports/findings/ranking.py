@@ -17,7 +17,7 @@ from workbench.ranking.uncertainty import (
 from workbench.reports.findings import Record, code, count, names, sentences
 
 if TYPE_CHECKING:
-    from workbench.ranking.blend import Blend
+    from workbench.ranking.slices import Blend
 
 NOTHING = {"mean": None, "low": None, "high": None}
 MAX_CALIBRATION_ERROR = 0.05  # up to which probabilities can be trusted

@@ -1,4 +1,4 @@
-"""Runs of a sweep as tasks, and parts of a file to score as calls of actors, on a Ray cluster.
+"""Where runs of a sweep are made, and parts of a file scored: in processes here, or by Ray.
 
 If the process that carries a task or an actor is killed, or its machine is lost, Ray starts it
 again: a run goes on from its last checkpoint, and a part is scored again. All machines must see the
@@ -7,22 +7,79 @@ project, its inputs and the runs under the same paths.
 
 import logging
 import os
+import signal
 import socket
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from workbench.batch.worker import Worker
 from workbench.files import project_root
 from workbench.run_folder import RequestError
-from workbench.scoring.score_file import CutShortError, Part, PartWriter, Row
 
+if TYPE_CHECKING:
+    from workbench.scoring.score_file import Part, PartWriter, Row
+
+STOP_SECONDS = 60.0  # for a run to stop cleanly
+RELEASE_SECONDS = 60.0  # for the process of an earlier attempt to release the folder
 CONNECT_SECONDS = 5.0
 STARTS = 3  # of a cluster here; on a busy machine Ray can take longer than it allows itself
 RETRIES = 3  # of a task or a call whose process was lost; a run that failed is not tried again
+
+
+class Worker:
+    """A process that makes a prepared run; its input stays open for as long as this one lives.
+
+    It has its own session, so that a Ctrl-C at the terminal reaches only the sweep. It is started
+    in the project's folder with arguments of `workbench run`, a log for what it prints, and cores.
+    """
+
+    def __init__(self, arguments: list[str], log: Path, cores: int, root: Path) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        limits = dict.fromkeys(("OMP_NUM_THREADS", "RAYON_NUM_THREADS"), str(cores))
+        with log.open("a", encoding="utf-8") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "workbench", "run", "--supervised", *arguments],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=root,
+                env={**limits, "TOKENIZERS_PARALLELISM": "false", **os.environ},
+                start_new_session=True,
+            )
+
+    def poll(self) -> int | None:
+        """The exit code; None while it runs."""
+        return self.process.poll()
+
+    def stop(self) -> None:
+        """Close its input, at which it stops."""
+        if self.process.stdin:
+            self.process.stdin.close()
+
+
+def stop_with_input() -> None:
+    """Have this process stop as by Ctrl-C when its standard input ends.
+
+    Whoever started it is then gone or wants it to end: nothing goes on training unseen, and a
+    resumed sweep finds the folder free.
+    """
+
+    def wait_for_the_end() -> None:
+        sys.stdin.read()
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(STOP_SECONDS)
+        os._exit(1)
+
+    # a sweep in the background of a script (`nohup ... &`) inherits that Ctrl-C is ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
 
 
 def check_cluster(address: str = "") -> None:
@@ -106,17 +163,17 @@ class Task:
 class PartMaker:
     """An actor that writes parts; one written twice, after a lost process, is the same file."""
 
-    def __init__(self, write: PartWriter) -> None:
+    def __init__(self, write: "PartWriter") -> None:
         self.write = write
 
-    def part(self, number: int, rows: list[Row]) -> int:
+    def part(self, number: int, rows: "list[Row]") -> int:
         """The rows written."""
         return self.write(number, rows)
 
 
 def run_on_ray(
-    write: PartWriter,
-    missing: Iterator[Part],
+    write: "PartWriter",
+    missing: "Iterator[Part]",
     workers: int,
     add: Callable[[int], None],
     address: str = "",
@@ -130,6 +187,8 @@ def run_on_ray(
         RequestError: there is no Ray, or no such cluster.
         CutShortError: a part could not be written, or its processes were lost again and again.
     """
+    from workbench.scoring.score_file import CutShortError
+
     with connected(address, workers) as ray:
         from ray.util import ActorPool
 
