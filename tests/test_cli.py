@@ -9,6 +9,7 @@ import pytest
 from workbench.cli import cli, main
 from workbench.files import write_json, write_text
 from workbench.runs.parameters import Parameters
+from workbench.scoring.score_file import CutShortError
 
 
 def commands(group=cli, path=()):
@@ -56,6 +57,23 @@ def test_a_mistake_of_form_gets_a_hint(asked, capsys, tmp_path, monkeypatch):
     (tmp_path / "-x.yaml").touch()
     assert main(["run", *asked.split()]) == 2
     assert HINTS[asked] in capsys.readouterr().err
+
+
+def test_a_model_keeps_its_name_unless_it_is_a_path_from_here(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def score(request, *_):
+        asked.append(request.model)
+        raise CutShortError("enough")
+
+    monkeypatch.setattr("workbench.scoring.score_file.score_file", score)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    names = ["bundled:x", "owner/name", "runs/none", "mine"]
+    assert [main(["score", name, "in.csv", "out"]) for name in names] == [1] * 4
+    assert asked == [*names[:3], str(tmp_path / "mine")]
+    assert main(["parameters", "nothing like it"]) == 2
+    assert "no parameter has 'nothing like it' in its name" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -121,6 +121,8 @@ def test_a_cached_hub_model_is_loaded_with_its_commit(tiny_model, tmp_path, monk
         (lambda c, w: w.update({"classifier.out_proj.weight": np.zeros((2, 16))}), "has 2 labels"),
         (lambda c, w: c.update(vocab_size=97), "config.json says 97 x 16"),
         (lambda c, w: c.update(vocab_size=7), "this vocabulary belongs to another model|says 7 x"),
+        (lambda c, w: c.update(vocab_size="97"), "vocab_size: Input should be a valid integer"),
+        (lambda c, w: c.update(max_position_embeddings=[1]), "max_position_embeddings: Input"),
         (lambda c, w: c.update(num_hidden_layers=9), "config.json says 9 layers"),
         (lambda c, w: c.update(type_vocab_size=1), "config.json says 1 x"),
         (
@@ -217,6 +219,7 @@ def test_what_is_known_of_a_hub_model_without_fetching_it(monkeypatch):
 def test_a_name_on_the_hub_is_no_path_of_this_machine():
     assert is_hub_name(REFERENCE_MODEL)
     assert not is_hub_name("notebooks/none")  # a mistyped folder
+    assert not is_hub_name("runs/none")  # also where there is no folder of runs yet
     assert not is_hub_name(BUNDLED_MODEL)
 
 

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from workbench.files import display_path, found_path, project_path, remove_leftovers
+from workbench import __version__
+from workbench.files import (
+    display_path,
+    found_name,
+    found_path,
+    project_path,
+    remove_leftovers,
+)
 from workbench.run_folder import NotebookError, RequestError, RunFolder, Terminated
 
 if TYPE_CHECKING:
@@ -155,6 +162,7 @@ Examples:
 
 
 @click.group(cls=Commands, epilog=EXAMPLES)
+@click.version_option(__version__, help="Print the version.")
 def cli() -> None:
     """Fine-tune a cross-encoder reranker and know whether it got better."""
 
@@ -304,7 +312,10 @@ def parameters(names: Sequence[str]) -> None:
 
     fields = Parameters.model_fields.items()
     rows = [(name, repr(field.default), field.description or "") for name, field in fields]
-    show_table([row for row in rows if not names or any(name in row[0] for name in names)])
+    found = [row for row in rows if not names or any(name in row[0] for name in names)]
+    if not found:
+        raise RequestError(f"no parameter has {names[0]!r} in its name; without it all are listed")
+    show_table(found)
 
 
 @cli.command(epilog="Example: workbench sweep notebooks/sweeps/vocabularies.yaml --jobs 2")
@@ -420,11 +431,12 @@ def terminal_text(value: Any) -> str:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @runs_dir
 def remove(names: Sequence[str], yes: bool, runs_dir: str) -> None:
-    """Delete run folders, named as `workbench runs` lists them, after asking."""
+    """Delete run folders, named as `workbench runs` lists them or by their path, after asking."""
     from workbench.runs.catalog import in_use, read_run, run_folders
 
     place = _existing(runs_dir)
-    folders = list(dict.fromkeys(place / name for name in names))
+    found = (place / name if os.path.lexists(place / name) else found_path(name) for name in names)
+    folders = list(dict.fromkeys(found))
     for folder in folders:
         shown = display_path(folder)
         inside = place.resolve() in folder.resolve().parents and not folder.is_symlink()
@@ -437,12 +449,15 @@ def remove(names: Sequence[str], yes: bool, runs_dir: str) -> None:
     others = [read_run(folder) for folder in run_folders(place) if folder not in folders]
     for folder in folders:
         users = [other.name for other in others if _uses(other, folder)]
-        needed = f"; {', '.join(users)} started from it or compares with it" if users else ""
+        needed = f"; used by {', '.join(users)}" if users else ""
         print(terminal_text(f"{display_path(folder)}{needed}"))
     if not yes:
         if not sys.stdin.isatty():
             raise RequestError("rm: nobody is there to ask; add --yes")
-        if input(f"delete {len(folders)} run folders for good? [y/N] ").strip().lower() != "y":
+        answer = ""
+        with suppress(EOFError):
+            answer = input(f"delete {len(folders)} run folders for good? [y/N] ")
+        if answer.strip().lower() != "y":
             print("nothing was deleted")
             return
     for folder in folders:
@@ -451,11 +466,16 @@ def remove(names: Sequence[str], yes: bool, runs_dir: str) -> None:
 
 
 def _uses(record: "RunRecord", folder: Path) -> bool:
-    """Whether a run started from the run in a folder, or compares with it."""
-    values = [str(record.parameters.get("base_model", ""))]
-    values += str(record.parameters.get("compare_runs", "")).split(",")
-    places = [project_path(value.strip()) for value in values if value.strip()]
-    return folder in places or folder / "model" in places
+    """Whether a parameter of a run names the folder of another run, or something in it."""
+    from workbench.runs.parameters import PATHS
+
+    values = (record.parameters.get(name) or "" for name in (*PATHS, "teacher"))
+    for value in filter(None, map(str.strip, ",".join(map(str, values)).split(","))):
+        with suppress(ValueError):  # no path at all
+            place = project_path(value).resolve()
+            if folder.resolve() in (place, *place.parents):
+                return True
+    return False
 
 
 @cli.command(epilog="Example: workbench score runs/mine pairs.csv scores --top-k 10")
@@ -490,7 +510,7 @@ def score(out: str, workers: int, engine: str, address: str, **asked: Any) -> No
     """
     from workbench.scoring.score_file import CutShortError, ScoringRequest, score_file
 
-    asked |= {name: str(found_path(asked[name])) for name in ("model", "source")}
+    asked |= {name: found_name(asked[name]) for name in ("model", "source")}
     run = None
     if engine == "ray":
         from workbench.batch.engines import check_cluster, run_on_ray
@@ -532,7 +552,7 @@ def export(model: str, to: str, max_length: int | None) -> None:
     from workbench.models import find_model
     from workbench.scoring.export import export_model
 
-    file, check = export_model(find_model(model), to, max_length)
+    file, check = export_model(find_model(found_name(model)), to, max_length)
     print(f"{display_path(file)}: {check}")
     if not check.passed:
         print(f"so `backend: auto` does not use it; `{check.backend}` can be asked for by name")
@@ -540,7 +560,13 @@ def export(model: str, to: str, max_length: int | None) -> None:
 
 @cli.command(epilog="Example: workbench card runs/mine --language zh --license apache-2.0")
 @click.argument("run", metavar="RUN")
-@click.option("--samples", "card_samples", type=int, metavar="N", help="Training pairs to print.")
+@click.option(
+    "--samples",
+    "card_samples",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Training pairs to print.",
+)
 @click.option("--language", metavar="CODE", help="Language of the texts, such as zh.")
 @click.option("--license", metavar="NAME", help="Licence of the model, such as apache-2.0.")
 @click.option("--dataset", metavar="NAME", help="Name of the data on the Hub.")
@@ -553,7 +579,9 @@ def card(run: str, **given: Any) -> None:
     from workbench.reports.model_card import write_card
 
     try:
-        path = write_card(run, **{name: one for name, one in given.items() if one is not None})
+        path = write_card(
+            found_name(run), **{name: one for name, one in given.items() if one is not None}
+        )
     except FileNotFoundError as error:
         raise RequestError(str(error)) from error
     print(f"card: {display_path(path)}")
@@ -573,7 +601,7 @@ def publish(run: str, name: str, private: bool, dry_run: bool, anyway: bool) -> 
     """
     from workbench.reports import publish as hub
 
-    run = str(found_path(run))
+    run = found_name(run)
     files = hub.published_files(run)
     show_table([(f"{file.stat().st_size:,} bytes", path) for path, file in files.items()])
     problems = hub.publish_problems(run)
@@ -612,9 +640,8 @@ def bases(
     if pairs:
         asked = check_parameters(given_parameters(None, [*overrides, ("pairs", pairs)]))
         found = read_pairs(asked.pairs, asked.columns, label_map=asked.label_map)
-        places = ((path, found_path(path)) for path in added)
-        more = (str(place) if place.exists() else path for path, place in places)
-        read = read_by_bases(found.frame, [*table.index, *more], download)
+        names = [*table.index, *map(found_name, added)]
+        read = read_by_bases(found.frame, names, download)
         table = table.reindex(read.index).join(read)
     if as_json:
         print(table.reset_index(names="name").to_json(orient="records", indent=2))

@@ -101,6 +101,12 @@ def found_path(path: str | os.PathLike[str]) -> Path:
     return here if here.exists() and not place.exists() else place
 
 
+def found_name(path: str) -> str:
+    """`path` as it is, or absolute where the working directory alone has something of that name."""
+    place = found_path(path.strip())
+    return path if place == project_path(path.strip()) else str(place)
+
+
 def display_path(path: str | os.PathLike[str]) -> str:
     """`path` for people: relative to the project's root if it is inside.
 

@@ -15,6 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from workbench.files import display_path, project_path, read_json, sha256
 from workbench.machine import quiet
 from workbench.run_folder import RunFolder, read_record
@@ -53,6 +55,18 @@ LATE_POSITIONS = re.compile(  # model types whose positions begin after that of 
 HUB_SECONDS = 1.5  # for its answer
 MISMATCH = "weights and config belong to different models"
 OFFLINE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+
+
+class _Config(BaseModel):  # what of config.json is computed with
+    vocab_size: int | None = None
+    hidden_size: int | None = None
+    embedding_size: int | None = None
+    num_hidden_layers: int | None = None
+    n_layers: int | None = None
+    type_vocab_size: int | None = None
+    max_position_embeddings: int | None = None
+    n_positions: int | None = None
+    pad_token_id: int | None = None
 
 
 class ModelError(ValueError):
@@ -304,7 +318,8 @@ def hub_state(name: str, revision: str = "") -> str:
 def is_hub_name(base_model: str) -> bool:
     """Whether it can only be a name on the Hub: no folder of this machine, nothing bundled."""
     owner, _, name = base_model.partition("/")
-    return bool(HUB_NAME.fullmatch(base_model)) and not (name and project_path(owner).is_dir())
+    local = owner == "runs" or (name and project_path(owner).is_dir())
+    return bool(HUB_NAME.fullmatch(base_model)) and not local
 
 
 def _bundled(name: str) -> ModelLocation:
@@ -358,7 +373,7 @@ def _checked(name: str, kind: str, folder: Path, revision: str = "") -> ModelLoc
         raise ModelError(f"{where} cannot be used: {odd.relative_to(folder)} is no regular file")
     try:
         _refuse_code(folder)
-        config, shapes = read_json(folder / "config.json", dict[str, Any]), _shapes(weights)
+        config, shapes = read_json(folder / "config.json", _Config), _shapes(weights)
         _refuse_misfit(shapes, config)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{where} cannot be used: {error}") from error

@@ -93,6 +93,12 @@ class _Record(BaseModel, allow_inf_nan=False):
     test_pairs: dict[str, Any] = {}
 
 
+class _AnyStage(BaseModel):  # a warm-up too
+    base: dict[str, str] = {}
+    vocabulary: dict[str, Any] = {}
+    recipe: dict[str, Any] = {}
+
+
 class _Stage(BaseModel):
     stage: str
     base: dict[str, str]
@@ -103,8 +109,8 @@ class _Stage(BaseModel):
     seconds: float
 
 
-class _Lineage(BaseModel):  # the least, as of a warm-up
-    stages: list[dict[str, Any]] = Field(min_length=1)
+class _Lineage(BaseModel):
+    stages: list[_AnyStage] = Field(min_length=1)
 
 
 class WholeLineage(BaseModel):
@@ -113,21 +119,41 @@ class WholeLineage(BaseModel):
     stages: list[_Stage] = Field(min_length=1)
 
 
+class _Card(BaseModel):
+    card_samples: int = 0
+    language: str = ""
+    license: str = ""
+    dataset: str = ""
+
+
 class _Estimate(BaseModel, allow_inf_nan=False):
     mean: float | None
     low: float | None = None
     high: float | None = None
 
 
+class _Measured(_Estimate):
+    mean: float
+    p_holm: float | None = None  # of a difference
+
+
 class _Row(BaseModel, extra="allow"):
     __pydantic_extra__: dict[str, _Estimate | None]  # by metric
     scorer: str
+    main: _Measured = Field(alias="ndcg@10")
 
 
 class _Metrics(BaseModel):
     rows: list[_Row]
     queries: int
-    model_minus: dict[str, Any]
+    model_minus: dict[str, _Measured]
+
+
+class _Candidate(BaseModel):
+    text: str
+    relevance: float
+    score: float
+    rank: Any
 
 
 class _Query(BaseModel):
@@ -137,13 +163,14 @@ class _Query(BaseModel):
     other: float
     rank: Any  # printed as it is, escaped
     slices: list[str]
-    orders: dict[str, list[dict[str, Any]]]
+    orders: dict[str, list[_Candidate]]
     tokens: dict[str, list[Any]]
 
 
 SHAPES = {
     **dict.fromkeys(("status.json", "sweep.json", "environment.json", "manifest.json"), _Record),
     "lineage.json": _Lineage,
+    "card.json": _Card,
     "metrics.json": _Metrics,
     "browser.json": list[_Query],
 }

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import nbformat
 import psutil
@@ -290,6 +291,31 @@ def test_removing_asks_and_follows_no_link(tmp_path, capsys, monkeypatch):
     assert (outside / "thesis.txt").read_text() == "x"
 
 
+def test_removing_says_which_runs_need_it_and_takes_paths_too(tmp_path, capsys, monkeypatch):
+    runs = tmp_path / "runs"
+    needs = {
+        "base": f"base_model: {runs}/a",
+        "teacher": f"teacher: {runs}/a/model",
+        "ladder": f"zero_shot: [bundled:x, {runs}/a]",
+        "beside": f"compare_runs: '{runs}/b, {runs}/a'",
+        "lists": f"candidates: {runs}/a/evaluation/candidates.jsonl",
+        "other": f"base_model: {runs}/ab\nteacher: bm25\npairs: {'x' * 5000}",
+        "a": "seed: 1",
+    }
+    for name, text in needs.items():
+        write_text(runs / name / "parameters.yaml", f"{text}\n")
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", Mock(side_effect=EOFError))
+    for given in ("a", str(runs / "a"), "runs/a/"):
+        monkeypatch.chdir(tmp_path)
+        assert main(["runs", "rm", given, "--runs-dir", str(runs)]) == 0
+        told = capsys.readouterr().out
+        assert "used by base, beside, ladder, lists, teacher\n" in told
+        assert "nothing was deleted" in told
+    assert main(["runs", "rm", "x" * 5000, "--yes", "--runs-dir", str(runs)]) == 2
+    assert len(list(runs.iterdir())) == len(needs)
+
+
 def test_no_module_loads_a_pickle_or_runs_a_text():
     """None of the ways in which a file or a text could become code is used anywhere."""
     never = re.compile(
@@ -328,7 +354,10 @@ def test_sigterm_is_handed_on_to_the_kernel_and_then_ends_the_run():
 RECORDS = {
     "status.json": ['{"notebooks": {"01": {"seconds": NaN}}}'],
     "data/manifest.json": ['{"sides": {"test": []}}'],
-    "evaluation/metrics.json": ['{"rows": [{}]}'],
+    "evaluation/metrics.json": [
+        '{"rows": [{"scorer": "model"}], "queries": 1, "model_minus": {}}',
+        '{"rows": [], "queries": 1, "model_minus": {"a": {"low": 1}}}',
+    ],
     "evaluation/browser.json": ["{}", '[{"query": 1}]'],
     "model/lineage.json": ["{}", '{"stages": []}', '{"stages": [{"stage": "one"}]}'],
 }

@@ -28,6 +28,7 @@ from workbench.models import BUNDLED_MODEL, find_model
 from workbench.runs.parameters import Parameters, check_parameters
 from workbench.training.losses import LOSSES
 from workbench.training.stages import Training
+from workbench.vocabulary.dictionary import read_dictionary
 
 HEADER = "sentence_0,sentence_1,label\n"
 PAIRS = "".join(f"怎么开通{n},如何办理{n},{n % 2}\n" for n in range(60))
@@ -130,6 +131,9 @@ FILES = {
     "every row ragged": (HEADER + "a,b\nc,d,1,2\n", "more or fewer fields than the header"),
     "lone surrogates": (HEADER.encode() + b"\xed\xa0\x80,b,1\n", "not UTF-8 text"),
     "JSONL of no objects": (b'["a"]\n"b"\n', "the line is not a JSON object", "bad.jsonl"),
+    "JSONL in one array": (b'[{"sentence_0": "a"}]', "put one object on each line", "bad.jsonl"),
+    "JSON": (b"[]", "put one object on each line, without brackets", "bad.json"),
+    "decimal commas": (table([("a", "b", '"0,5"')]), "numbers have a decimal point"),
     "JSONL without a label": (b'{"sentence_0": "a", "sentence_1": "b"}\n', "lacks a", "bad.jsonl"),
     "Parquet by name alone": (b"PAR1 it is not", "not a Parquet file", "bad.parquet"),
     "gzip cut short": (b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03abc", "gzip", "bad.csv.gz"),
@@ -167,6 +171,11 @@ SETTINGS = {
     "never closed": ("seed: [1, 2\n", "line 2, column 1", "expected ',' or ']'"),
     "two documents": ("seed: 1\n---\nseed: 2\n", "line 2, column 1", "another document"),
     "a list": ("- seed\n", "", "must hold lines of `name: value`"),
+    "a sweep": (
+        "grid: {seed: [1]}\n",
+        "",
+        "grid: there is no such parameter; a file with it is for",
+    ),
     "names that are numbers": ("1: 2\n", "line 1, column 1", "every name must be a word"),
     "nested too deep": ("a: " + "[" * 400 + "\n", "line 1, column", "inside one another"),
     "a number too long": ("seed: " + "9" * 5000 + "\n", "", "integer string conversion"),
@@ -182,7 +191,7 @@ def test_a_file_of_parameters_that_cannot_be_used(name, place, refused):
     content, where, message = SETTINGS[name]
     pairs_file(place, content, "bad.yaml")
     error = refused(message, file="bad.yaml")
-    assert "bad.yaml" in error
+    assert "bad.yaml" in error or name == "a sweep"
     assert where in error
 
 
@@ -203,12 +212,16 @@ PARAMETERS = {
     "infinite": (["epochs", "inf"], "epochs: input should be less than or equal to 1000"),
     "far too large": (["seed", "9" * 5000], "seed: unable to parse"),
     "a path that climbs": (["pairs", "../../../../etc/passwd"], "the name must end in one of"),
-    "a folder as file": (["pairs", "/"], "there is no file '/'"),
+    "a folder as file": (["pairs", "/"], "in the project's root or here (it is a folder)"),
     "a device as file": (["pairs", "/dev/zero"], "there is no file '/dev/zero'"),
     "shares": (["dev_share", "0.7"], "together they must stay below 1"),
     "no such bundle": (["base_model", "bundled:none"], "the only bundled model"),
     "stages": (["stages", "1,x"], "stages: "),
     "the test again": (["pairs", "few.csv", "-p", "test_pairs", "few.csv"], "every pair has a"),
+    "a run that is none": (["compare_runs", "runs/none"], "'runs/none' is no run with a training"),
+    "two of one name": (["zero_shot", f"{BUNDLED_MODEL},{BUNDLED_MODEL}"], "two scorers would be"),
+    "what is not exported": (["backend", "onnx"], "backend: onnx runs what was exported"),
+    "no data set": (["pairs", "hub: "], "pairs: 'hub: ' names no data set"),
 }
 
 
@@ -327,7 +340,7 @@ def test_a_run_folder_that_must_not_be_written_into(name, place, refused):
     refused(message, "--name", "x", *options)
 
 
-NAMES = ["../up", "a/b", ".hidden", "-p", "a\nb", "a,b", "x" * 300, "a\x1b[2J"]
+NAMES = [" ", "x ", "../up", "a/b", ".hidden", "-p", "a\nb", "a,b", "x" * 300, "a\x1b[2J"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -383,7 +396,8 @@ def test_everything_is_told_at_once(place, capsys):
     given["base_model"] = "bundled:none"
     overrides = [word for name, value in given.items() for word in ("-p", name, value)]
     assert look(place, *overrides, "--name", "precious", "--only", "09") == 2
-    error = capsys.readouterr().err
+    out, error = capsys.readouterr()
+    assert out == ""  # notes would be about values that were not asked for
     told = ("epochs:", "seeed:", "none.csv", "line 1, column positive: the row lacks", "bundled")
     assert [part for part in (*told, "--only 09") if part not in error] == []
 
@@ -596,6 +610,19 @@ def test_a_repair_that_is_asked_for_is_not_advised_and_an_impossible_one_is_refu
     refused("nowhere.tsv", *["-p", "vocabulary", "words", "-p", "dictionary", "nowhere.tsv"])
 
 
+def test_the_words_are_those_of_the_dictionary_that_is_given(place, capsys, monkeypatch):
+    """Also where the package with the usual one is not installed."""
+    monkeypatch.setattr("workbench.vocabulary.dictionary.PACKAGE", "no_such_package")
+    read_dictionary.cache_clear()
+    asked = ["-p", "vocabulary", "words"]
+    assert ask(place, place / "ok.yaml", *asked, command="preflight") == 2
+    assert "give a file (dictionary: PATH)" in capsys.readouterr().err
+    own = pairs_file(place, "办理\tto handle\n", "own.tsv")
+    asked += ["-p", "dictionary", own]
+    assert ask(place, place / "ok.yaml", *asked, command="preflight") == 0
+    assert "vocabulary: words adds" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("number", ["02", "03", "04"])
 def test_a_notebook_alone_needs_what_it_reads(number, refused):
     refused(f"--only {number}: there is nothing to", "--only", number)
@@ -608,9 +635,11 @@ def test_a_path_is_looked_for_at_the_root_and_then_here(place, capsys, monkeypat
     assert "all 60 rows" in capsys.readouterr().out
 
 
-def test_a_shipped_file_is_recognised_without_its_folder(capsys):
+def test_a_file_of_the_wrong_kind_or_without_its_folder_is_recognised(place, capsys):
     assert main(["run", "quickstart.yaml"]) == 2
     assert "did you mean notebooks/parameters/quickstart.yaml?" in capsys.readouterr().err
+    assert ask(place, place / "pairs.csv") == 2
+    assert "give a file of pairs as -p pairs FILE" in capsys.readouterr().err
 
 
 def test_untrained_bases_that_are_not_there_are_problems(refused):

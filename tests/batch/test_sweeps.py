@@ -12,9 +12,9 @@ from filelock import FileLock
 from tests.batch.tiny_project import TinyProject, await_end, await_file
 from tests.conftest import processes_of
 from workbench.batch.engines import connected
-from workbench.batch.plan import Plan, SweepFile, read_plan
+from workbench.batch.plan import OptunaSearch, Plan, SweepFile, read_plan
 from workbench.batch.sweep import Sweep
-from workbench.files import write_json
+from workbench.files import write_json, write_text
 from workbench.run_folder import RequestError
 from workbench.runs.folder import DATA_PARAMETERS
 from workbench.runs.parameters import ParameterError
@@ -117,11 +117,12 @@ WRONG = [
     ({"grid": {"epochs": 3}}, "grid.epochs: input should be a valid list"),
     ({"grids": {"epochs": [1]}}, "grids: extra inputs are not permitted"),
     ({}, "nothing to sweep over"),
+    ({"epochs": 2}, "epochs: parameters belong under `base`"),
     ({"grid": {"seed": list(range(200))}, "seeds": list(range(200))}, "40,000 runs are asked for"),
     ({"search": {"space": {"epochs": {"low": 1}}}}, "give either choices, or low and high"),
     ({"search": {"space": {"epochs": {"low": 2, "high": 1}}}}, "low 2.0 is above high 1.0"),
     ({"search": {"space": {"epoch": {"low": 1, "high": 2}}}}, "no such parameter"),
-    ({"search": {"space": {}, "metric": "ndcg@10"}}, "'dev_ap' or 'dev_loss'"),
+    ({"search": {"space": {}, "metric": "ndcg@10"}}, "'dev_ap', 'dev_ndcg' or 'dev_loss'"),
     ({"search": {"space": {"epochs": {"choices": [1]}}}, "seeds": [1]}, "cannot be combined"),
 ]
 
@@ -315,8 +316,6 @@ def test_a_search_looks_on_dev_and_ends_what_is_hopeless(project, request, metho
 
 def a_search(folder, trials, slots, choices=(1, 2, 3)):
     pytest.importorskip("optuna")
-    from workbench.batch.plan import OptunaSearch
-
     folder.mkdir(exist_ok=True)
     return OptunaSearch(random_search(trials, choices).search, {}, folder, slots)
 
@@ -341,6 +340,26 @@ def test_an_interrupted_search_makes_all_its_trials(tmp_path):
     assert third is not None
     again.tell(third, "pruned", tmp_path)
     assert again.next() is None  # a trial that fails is not made up for
+
+
+@pytest.mark.parametrize(("metric", "best"), [("dev_ndcg", 0.9), ("dev_loss", 0.1)])
+def test_a_search_goes_by_its_metric_and_says_where_it_is_not_logged(
+    tmp_path, capsys, metric, best
+):
+    optuna = pytest.importorskip("optuna")
+    search = random_search(3, (1, 2, 3)).search.model_copy(update={"metric": metric})
+    (tmp_path / "s").mkdir()
+    made = OptunaSearch(search, {}, tmp_path / "s", 3)
+    for value in (0.1, 0.9, None):
+        row = {"step": 1, "dev_ap": 0.5} | ({} if value is None else {metric: value})
+        write_text(tmp_path / "run/training_log.jsonl", json.dumps(row) + "\n")
+        run = made.next()
+        made.trials = {run.name: made.trials[run.name][-1:]}
+        made.tell(run, "done", tmp_path / "run")
+    assert made.study.best_value == best
+    states = [trial.state for trial in made.study.get_trials()]
+    assert states.count(optuna.trial.TrialState.FAIL) == 1
+    assert f"its log has no {metric}" in capsys.readouterr().out
 
 
 def test_equal_proposals_are_one_run_and_earlier_trials_stay_on_record(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 
 from tests.conftest import write_table
 from workbench.data.lists import CandidateError, CandidateList, read_test, write_candidates
+from workbench.data.pairs import read_pairs
 
 LISTS = [
     CandidateList("ab", ("ab!", "cd", "xy"), (1.0, 0.0, 0.0)),
@@ -293,3 +294,17 @@ def test_trec_texts_that_are_not_utf8_are_named(trec):
 def test_a_folder_without_the_four_files_says_what_is_absent(trec):
     with pytest.raises(CandidateError, match="there is no 'run' in it"):
         read_test(trec(run=None))
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n"])
+def test_any_end_of_line_ends_a_line_in_lists_as_in_pairs(tmp_path, end):
+    row = '{"query": "%s", "positive": ["a"], "negative": ["b"]}'
+    path = tmp_path / "lists.jsonl"
+    path.write_text(end.join(row % query for query in "qrs"), encoding="utf-8", newline="")
+    assert [one.query for one in read_test(path).lists] == ["q", "r", "s"]
+    path = tmp_path / "pairs.csv"
+    rows = ["sentence_0,sentence_1,label", "a,b,1", "c,d,0", "e,f,9"]
+    path.write_text(end.join(rows), encoding="utf-8", newline="")
+    found = read_pairs(path)
+    assert found.frame["line"].tolist() == [2, 3]
+    assert [bad.line for bad in found.bad_rows] == [4]

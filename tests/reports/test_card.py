@@ -359,6 +359,21 @@ def test_the_card_says_when_dev_was_looked_at_and_which_model_was_kept(run):
     assert "* Saved is the model of step 20" in text
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("card.json", {"card_samples": "x"}),
+        ("inspection.json", {"contradictions": 3, "verdict": {}}),
+        ("evaluation/metrics.json", {"rows": [{"scorer": "model"}]}),
+    ],
+)
+def test_a_record_that_lacks_something_is_no_traceback(run, capsys, name, content):
+    path = run / name
+    write_json(path, (read_json(path) if path.is_file() else {}) | content)
+    assert main(["card", str(run)]) == 2
+    assert "nothing was started:" in capsys.readouterr().err
+
+
 def test_sections_without_a_record_say_so(run):
     for stage in (0, 1):
         change(run, stage, log=None, statistics=None, versions=None, processor_seconds=None)

@@ -102,10 +102,18 @@ def test_the_summary_names_data_base_settings_and_time(tmp_path):
         assert fact in " ".join(page.split()), fact
 
 
-def test_a_run_without_records_or_with_odd_ones_has_a_page(tmp_path):
-    odd = {"lineage": {"stages": []}, "manifest": {"rows": None}, "status": {"acts": 3}}
-    assert "<h1>Run " in report(tmp_path)
-    assert "<h1>Run " in report(tmp_path, [new_markdown_cell("# A")], **odd)
+ODD = [
+    {},
+    {"lineage": {"stages": []}, "manifest": {"rows": None}, "status": {"acts": 3}},
+    {"lineage": {"stages": [{}]}, "manifest": {"rows": {"read": "x", "bad": []}}},
+    {"lineage": {"stages": [{"recipe": 3, "vocabulary": "x", "base": "y"}]}},
+    {"metrics": metrics(0.1) | {"model_minus": {"gone": {"mean": 1.0}}}},
+]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_a_run_without_records_or_with_odd_ones_has_a_page(tmp_path, odd):
+    assert "<h1>Run " in report(tmp_path, [new_markdown_cell("# A")] if odd else [], **odd)
 
 
 def test_what_is_for_an_editor_is_left_out(tmp_path):

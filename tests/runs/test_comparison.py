@@ -258,6 +258,32 @@ def test_a_damaged_sweep_stops_nobody(tmp_path, jobs):
     assert [record.name for record in find_runs("", tmp_path)] == ["run-000"]
 
 
+DAMAGED_VALUES = {
+    "per_query.parquet: not a Parquet file": lambda e: (e / "per_query.parquet").write_bytes(
+        b"PAR1 and no more"
+    ),
+    "there is no column 'number'": lambda e: pd.DataFrame({"scorer": ["model"]}).to_parquet(
+        e / "per_query.parquet"
+    ),
+    "has 4 values for 5 lists": lambda e: pd.read_parquet(e / "per_query.parquet")[:4].to_parquet(
+        e / "per_query.parquet"
+    ),
+    "line 1: the line is not a JSON object": lambda e: (e / "candidates.jsonl").write_text("[]\n"),
+}
+
+
+@pytest.mark.parametrize("said", DAMAGED_VALUES)
+@pytest.mark.parametrize("run", ["run-000", "run-001"])
+def test_damaged_values_of_a_run_are_named_and_stop_nobody(tmp_path, said, run):
+    """In the best run as in another one."""
+    make_runs(tmp_path, 2, queries=5, seeds=1)
+    DAMAGED_VALUES[said](tmp_path / run / "evaluation")
+    (row,) = paired_table(find_runs("", tmp_path)).to_dict("records")
+    assert row["queries"] == 0
+    assert f"{run}/evaluation: " in row["note"]
+    assert said in row["note"]
+
+
 def test_the_figures_show_every_run_and_name_the_best(records):
     labels = run_intervals(runs_table(records)).get_yticklabels()
     assert labels[-1].get_text() == best_run(records).name

@@ -17,6 +17,7 @@ import yaml
 from filelock import FileLock
 
 from tests.benchmarks.comparing import make_runs
+from workbench.batch.plan import last_row
 from workbench.run_folder import RequestError
 from workbench.runs.catalog import PROJECT, _key, _metrics, export_runs, read_run
 
@@ -110,6 +111,19 @@ def test_every_figure_has_a_name_a_step_and_a_finite_value(folder):
     assert [step for name, _, step, _ in found if name == "loss"] == list(range(10, 1001, 10))
 
 
+def test_damaged_lines_of_a_log_are_left_out(folder):
+    log = folder / "run-000/training_log.jsonl"
+    rows = ["[1]", "3", "[" * 100_000, '{"loss": "0.5"}', '{"step": [1]}', '{"seconds": NaN}', "{"]
+    rows.append('{"stage": "stage 1", "step": 1001, "dev_ap": 0.5, "dev_ndcg": 0.25}')
+    with log.open("a", encoding="utf-8") as file:
+        file.write("\n".join(rows))
+    found = list(_metrics(read_run(folder / "run-000")))
+    assert ("dev_ndcg", 0.25, 1001, 0) in found
+    assert [name for name, *_ in found].count("loss") == 100
+    assert last_row(folder / "run-000")["dev_ndcg"] == 0.25
+    assert last_row(folder / "run-001") == {}
+
+
 def test_running_runs_are_left_out_and_others_exported_once(folder, capsys, monkeypatch):
     pytest.importorskip("mlflow")
     seen = []
@@ -184,7 +198,8 @@ def test_a_server_of_mlflow_gives_back_what_the_run_folders_hold(folder, tmp_pat
         assert run["info"]["status"] == "FINISHED"
         params = yaml.safe_load((record.folder / "parameters.yaml").read_text(encoding="utf-8"))
         given = {one["key"]: one.get("value", "") for one in run["data"]["params"]}
-        assert given == {name: str(value) for name, value in params.items()}
+        texts = {n: ", ".join(v) if isinstance(v, list) else str(v) for n, v in params.items()}
+        assert given == texts
         tags = {one["key"]: one.get("value", "") for one in run["data"]["tags"]}
         assert (tags["workbench.key"], tags["workbench.state"]) == (_key(record), "done")
         assert tags["workbench.folder"] == str(record.folder)

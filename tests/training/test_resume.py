@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT, interrupted_at
-from workbench.files import read_json
+from workbench.files import read_json, write_text
 from workbench.models import find_model, read_lineage
 from workbench.training.checkpoints import (
     MARK,
@@ -190,3 +190,11 @@ def test_resuming_something_else_is_refused_and_says_what_changed(run, tiny_mode
     fine_tune(run, base, RECIPE, resume=True)
     with pytest.raises(ResumeError, match="learning_rate"):  # also when it is finished
         fine_tune(run, base, other, resume=True)
+
+
+@pytest.mark.parametrize(
+    "mark", ["[]", "{}", '{"files": []}', '{"files": {"a": 1}}', "[" * 100_000]
+)
+def test_a_checkpoint_whose_mark_is_damaged_does_not_count(tmp_path, mark):
+    write_text(tmp_path / "checkpoint-1/complete.json", mark)
+    assert last_checkpoint(tmp_path) is None

@@ -372,6 +372,12 @@ def test_what_the_dev_scores_and_gradients_say_in_words():
     text = findings.dev(log, {})
     assert "is 0.400; guessing has 0.250" in text
     assert "best value so far is 0.600, at step 2" in text
+    text = findings.dev_ndcg(log.assign(dev_ndcg=[0.7, 0.2, 0.4], dev_lists=60))
+    assert (
+        "At step 3 nDCG@10 on 60 dev lists is 0.400. The best value so far is 0.700, at step 1"
+        in text
+    )
+    assert "has no nDCG@10" in findings.dev_ndcg(log.assign(dev_ndcg=np.nan))
     empty = log.assign(grad_norm=np.nan, dev_ap=np.nan)
     assert "No gradient norm" in findings.gradient(empty)
     assert "No average precision" in findings.dev(empty, {})

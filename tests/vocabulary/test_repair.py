@@ -267,6 +267,20 @@ def test_a_repaired_model_is_loaded_by_anyone_with_the_same_ids(tmp_path, tokeni
     assert score == pytest.approx(model.predict([(texts[0], texts[1])]).tolist(), abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("how", "start", "glossed"),
+    [("words", "random", 4), ("extend", "dictionary", 1), ("extend", "random", None)],
+)
+def test_the_record_counts_the_new_tokens_with_a_gloss(tiny_model, tmp_path, how, start, glossed):
+    """Of `谁说` and `谁`, with their forms inside a run; none where no gloss is read."""
+    file, base = tmp_path / "own.tsv", find_model(str(tiny_model))
+    file.write_text("谁\twho\n谁说\twho says\n", encoding="utf-8")
+    model, tokenizer = load_cross_encoder(base, 32), load_tokenizer(base)
+    record = repair_model(model, tokenizer, ["谁说"], how, start, str(file))
+    assert record.get("tokens_with_gloss") == glossed
+    assert record.get("dictionary") == (str(file) if glossed else None)
+
+
 def test_whether_the_warm_up_has_taught_anything_is_measured_and_told(monkeypatch):
     pairs = pd.DataFrame(
         {"sentence_0": ["a", "b", "c"], "sentence_1": ["d", "e", "f"], "label": [0.1, 0.5, 0.8]}

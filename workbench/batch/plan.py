@@ -1,11 +1,9 @@
 """What a sweep file asks for: the runs of a grid, a list, seeds or a search, checked beforehand."""
 
 import itertools
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -22,6 +20,7 @@ from workbench.runs.parameters import (
     shortened,
     sound_parameters,
 )
+from workbench.training.log import log_rows
 
 MAX_RUNS = 10_000
 AGAIN = "instead of trial"  # attribute of a trial: the number of the interrupted one it repeats
@@ -50,7 +49,7 @@ class Search(BaseModel, extra="forbid", frozen=True):
 
     method: Literal["tpe", "random", "halving"] = "tpe"
     trials: int = Field(20, ge=1, le=MAX_RUNS)
-    metric: Literal["dev_ap", "dev_loss"] = "dev_ap"
+    metric: Literal["dev_ap", "dev_ndcg", "dev_loss"] = "dev_ap"
     space: dict[str, Range] = Field(min_length=1)
 
 
@@ -125,6 +124,8 @@ def _reason(problem: Any) -> str:
     where, text = ".".join(map(str, problem["loc"])), problem["msg"]
     if problem["type"] == "value_error":  # ours
         return f"{where}: {problem['ctx']['error']}".removeprefix(": ")
+    if problem["type"] == "extra_forbidden" and where in Parameters.model_fields:
+        return f"{where}: parameters belong under `base`, or in a file named by `parameters`"
     return f"{where}: {text[:1].lower()}{text[1:]}; it is {shortened(problem['input'])}"
 
 
@@ -189,7 +190,7 @@ class OptunaSearch:
             load_if_exists=True,
             sampler=sampler(seed=int(shared.get("seed", 42))),
             pruner=pruner,
-            direction="maximize" if search.metric == "dev_ap" else "minimize",
+            direction="minimize" if search.metric == "dev_loss" else "maximize",
         )
         for lost in self.study.get_trials(states=(self.states.RUNNING,)):
             self.study.tell(lost.number, state=self.states.FAIL)
@@ -221,6 +222,8 @@ class OptunaSearch:
             if state == "done" and value is not None:
                 self.study.tell(trial, value)
             else:
+                if state == "done":
+                    print(f"{run.name}: its log has no {self.search.metric}, so it guides no trial")
                 ended = self.states.PRUNED if state == "pruned" else self.states.FAIL
                 self.study.tell(trial, state=ended)
 
@@ -250,12 +253,6 @@ def _suggest(trial: Any, name: str, one: Range) -> Any:
 
 
 def last_row(folder: Path) -> dict[str, Any]:
-    """The last complete row of a training log that has a figure on dev; empty if there is none."""
-    file = RunFolder(folder).training_log
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    for line in reversed(lines):
-        with suppress(ValueError):  # half written
-            row = dict(json.loads(line))
-            if row.get("dev_ap") is not None:
-                return row
-    return {}
+    """The last row of a training log that has a figure on dev; empty if there is none."""
+    rows = log_rows(RunFolder(folder).training_log)
+    return next((row for row in reversed(rows) if row.get("dev_ap") is not None), {})

@@ -45,6 +45,8 @@ from workbench.models import (
 from workbench.run_folder import NOTEBOOKS, RequestError, RunFolder
 from workbench.runs.folder import DATA_PARAMETERS, folder_problems
 from workbench.runs.parameters import Parameters
+from workbench.scoring.baselines import BASELINES
+from workbench.scoring.cross_encoder import ONNX
 from workbench.training.examples import NOWHERE, check_training
 from workbench.training.recipe import KEPT_CHECKPOINTS, read_stages
 from workbench.vocabulary.coverage import learn_repairs, repair_outlook, vocabulary_verdict
@@ -54,6 +56,8 @@ ROWS_READ = 200_000  # in less than a second
 BAD_ROWS_SHOWN = 3
 SAMPLE_PAIRS = 4000  # that the vocabulary is judged on
 FEW_POSITIVES = 10  # in the test split: too few for a claim
+# what a message may begin with, if not with the name of what was looked at
+OWN_NAMES = ("base_model", "fallback_model", "dictionary", "teacher", "backend", "--only")
 OTHER_BYTES = 20_000_000  # notebooks, figures, report, evaluation
 
 
@@ -120,7 +124,7 @@ def preflight(
     lines += [f"--only {number}: the notebooks are {', '.join(NOTEBOOKS)}" for number in wrong]
     lines += folder_problems(parameters, folder.path, only, resume)
     found = [Finding("problem", line) for line in lines]
-    place = next(path for path in (folder.path, *folder.path.parents) if path.is_dir())
+    place = next(path for path in (folder.path, *folder.path.parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=place):  # has no name where the system can do without
             pass
@@ -138,7 +142,7 @@ def preflight(
                 value = check(said)
             except (ValueError, OSError) as error:
                 text = str(error)
-                own = text.startswith(("base_model", "fallback_model", f"{name}:", "--only"))
+                own = text.startswith((*OWN_NAMES, f"{name}:"))
                 said.append(Finding("problem", text if own else f"{name}: {text}"))
             known[name, *key] = value, said
         value, said = known[name, *key] if key else known.pop((name,))
@@ -156,6 +160,7 @@ def preflight(
     location = tried("base_model", partial(_look_at_model, parameters), *key)
     for base in parameters.zero_shot if "04" in numbers else []:
         tried("zero_shot", partial(_look_at_base, base), base)
+    tried("compare_runs", partial(_look_at_others, parameters, numbers))
     other = RunFolder(parameters.base_model).split("test").is_file()
     for number, before, there, purpose in (
         ("02", "01", prepared, "train on, for this run has no data"),
@@ -185,7 +190,8 @@ def preflight(
     if parameters.precision == "bfloat16" and "02" in numbers and not quick_in_bfloat16():
         text = "precision: bfloat16 is not faster than float32 on this processor"
         found.append(Finding("warning", text, "use precision: auto"))
-    return found
+    # of a request that is wrong in itself, notes and warnings would be about the defaults
+    return [one for one in found if one.level == "problem"] if problems else found
 
 
 def _look_at_pairs(parameters: Parameters, read: bool, said: Findings) -> Data | None:
@@ -213,6 +219,8 @@ def _read(
     if value.startswith("hub:"):
         text = f"{name}: {value} is read from the Hub when the run starts; it was not checked"
         said.append(Finding("warning", text))
+        if not value.removeprefix("hub:").strip(" :"):
+            said.append(Finding("problem", f"{name}: {value!r} names no data set"))
     elif value and not project_path(value).is_file():
         said.append(_no_file(name, value))
     elif value and read:
@@ -232,6 +240,7 @@ def _read(
 
 def _no_file(name: str, value: str) -> Finding:
     text = f"{name}: there is no file {value[:200]!r} in the project's root or here"
+    text += " (it is a folder)" * project_path(value).is_dir()
     return Finding("problem", text)
 
 
@@ -271,6 +280,26 @@ def _look_at_base(base: str, _: Findings) -> None:
         find_model(base)
 
 
+def _look_at_others(parameters: Parameters, numbers: Sequence[str], _: Findings) -> None:
+    """Whether the logs of other runs can be drawn, and their models ranked under their names."""
+    taken = {"model", "base", *BASELINES}
+    runs = [name.strip() for name in parameters.compare_runs.split(",") if name.strip()]
+    for run in runs:
+        if "03" in numbers and not RunFolder(run).training_log.is_file():
+            raise RequestError(f"{run!r} is no run with a training log")
+        if "04" in numbers:
+            find_model(run)
+    for model in (*runs, *parameters.zero_shot) if "04" in numbers else ():
+        if (name := Path(model).name) in taken:
+            raise RequestError(f"{model!r}: two scorers would be called {name!r}")
+        taken.add(name)
+    if "04" in numbers and "02" in numbers and parameters.backend in ONNX:
+        raise RequestError(
+            f"backend: {parameters.backend} runs what was exported, and the model is yet to be "
+            "trained -> take auto"
+        )
+
+
 def _look_at_model(parameters: Parameters, said: Findings) -> ModelLocation | None:
     """Where the base model is, if it is on this machine."""
     name, revision = parameters.base_model, parameters.base_revision
@@ -293,7 +322,10 @@ def _look_at_weights(parameters: Parameters, location: ModelLocation, said: Find
     """Whether the library can load the model; that of the bundled one is known by its bytes."""
     if location.kind != "bundled":
         check_model(location)
-    length = position_limit(read_json(location.path / "config.json", dict[str, Any]))
+    config = read_json(location.path / "config.json", dict[str, Any])
+    if parameters.backend.startswith("torch-") and config.get("model_type") != "bert":
+        raise ModelError(f"backend: {parameters.backend} runs BERT alone -> take auto")
+    length = position_limit(config)
     if length < parameters.max_length:
         text = f"max_length: the base model has positions for {length:,} tokens, so pairs are cut "
         text += f"there and not at {parameters.max_length:,}"
@@ -321,7 +353,7 @@ def _look_at_vocabulary(
     if sampled:
         pairs = train = pairs.sample(min(SAMPLE_PAIRS, len(pairs)), random_state=0)
     tokenizer = load_tokenizer(location)
-    repairs = learn_repairs(tokenizer, training_texts(train))
+    repairs = learn_repairs(tokenizer, training_texts(train), None, parameters.dictionary)
     outlook = repair_outlook(pairs, tokenizer, repairs)
     part = f" (on a sample of {len(pairs):,} pairs; notebook 1 judges all of them)" * sampled
     if how == "keep":

@@ -50,7 +50,9 @@ REMEDIES = {
     "ragged_line": "put a text with a separator in it in quotation marks",
     "broken_quotes": 'write a quotation mark inside a quoted text twice ("")',
     "encoding": "the file is not UTF-8, perhaps GBK from a spreadsheet: " + SAVE_AS_UTF8,
-    "label_not_a_number": "name the value of each label, such as label_map: no=0,yes=1",
+    "invalid_json": "put one object on each line, without brackets or commas around them",
+    "label_not_a_number": "name the value of each label, such as label_map: no=0,yes=1; numbers "
+    "have a decimal point and no %",
     "label_not_mapped": "add these labels to label_map",
 }
 
@@ -150,6 +152,8 @@ def file_records(
         known, packed = ", ".join(FORMATS), ", ".join(COMPRESSIONS)
         sheet = suffix in (".xlsx", ".xls", ".ods", ".numbers")
         hint = f". Is it a spreadsheet? Then {SAVE_AS_UTF8}" if sheet else ""
+        if suffix == ".json":
+            hint = f": {REMEDIES['invalid_json']}, and call it .jsonl"
         raise PairsError(
             f"{path.name}: the name must end in one of {known} (optionally + {packed}){hint}"
         )
@@ -298,14 +302,15 @@ def _parquet(file: Bytes, name: str, names: Names, optional: Sequence[str]) -> I
                 yield next(line), *row
 
 
-def read_parquet(path: Path) -> Any:
-    """A Parquet file as a data frame.
+def read_parquet(path: Path, columns: Sequence[str] = ()) -> Any:
+    """A Parquet file as a data frame; without `columns`, with all it has.
 
     Raises:
-        PairsError: it is damaged, or has a page larger than `MAX_PAGE`.
+        PairsError: it is damaged, lacks a column, or has a page larger than `MAX_PAGE`.
     """
     with opened(path) as file, _parquet_file(file, path.name) as (table, _):
-        return table.read().to_pandas()
+        _check_columns(table.schema_arrow.names, path.name, {name: name for name in columns})
+        return table.read([*columns] or None).to_pandas()
 
 
 @contextmanager
@@ -397,7 +402,9 @@ def _check_columns(
     else:
         advice = f" (did you mean {near[0]!r}?)" if near else ""
         if {*names} <= {*COLUMNS}:
-            advice += f". Say which one holds {role} with the parameter {role}_column"
+            own = f"--{role}-column".replace("_", "-")  # of `workbench score`
+            way = f"the parameter {role}_column" if "label" in names else own
+            advice += f". Say which one holds {role} with {way}"
     raise PairsError(
         f"{name}, line 1: there is no column {column!r}; the columns are {list(header)}{advice}"
     )

@@ -18,7 +18,7 @@ from workbench.ranking.metrics import MAIN_METRIC
 from workbench.ranking.uncertainty import bootstrap_mean
 from workbench.run_folder import RunFolder, stage_folders
 from workbench.scoring.baselines import BASELINES, Scorer
-from workbench.scoring.cross_encoder import ModelScorer, ZeroShot
+from workbench.scoring.cross_encoder import BackendError, ModelScorer, ZeroShot
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,10 @@ def ladder_scorers(
     tokenizer = load_tokenizer(subject.model)
     scorers: dict[str, Scorer] = {"model": load(subject.model)}
     if subject.base is not None:
-        scorers["base"] = load(subject.base)
+        try:
+            scorers["base"] = load(subject.base)
+        except BackendError as error:  # it was not exported, or is of another kind
+            left_out["base"] = str(error)
     given = {"train": subject.splits["train"], "lists": lists, "seed": seed}
     given |= {"tokenizer": tokenizer, "base": base, "dictionary": dictionary}
     for name, build in BASELINES.items():
@@ -187,7 +190,7 @@ def snapshot_curve(
     for folder in found:
         model = ModelScorer.load(find_model(str(folder)), max_length, seed=seed, backend=backend)
         values = rank_lists(score_lists(model, lists), lists, ties)[MAIN_METRIC]
-        curve.append((read_json(folder / "snapshot.json"), values))
+        curve.append((read_json(folder / "snapshot.json", dict[str, int]), values))
     rows = [
         step | bootstrap_mean(values, resamples, seed, groups)._asdict() for step, values in curve
     ]

@@ -180,7 +180,7 @@ class Claim(NamedTuple):
 def claim(record: Mapping[str, Any]) -> Claim:
     """What may be claimed of the scorer `model`, by the content of `metrics.json`."""
     means = {row["scorer"]: row[metrics.MAIN_METRIC]["mean"] for row in record["rows"]}
-    gaps = record.get("model_minus", {})
+    gaps = {name: gap for name, gap in record.get("model_minus", {}).items() if name in means}
     if "model" not in means or not gaps:
         return Claim("nothing", [], [], [])
     others = sorted(gaps, key=lambda name: -means[name])

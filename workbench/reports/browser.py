@@ -43,7 +43,9 @@ TEMPLATES = jinja2.Environment(
     undefined=jinja2.ChainableUndefined,  # what a record lacks prints as nothing
 )
 TEMPLATES.filters["estimate"] = format_estimate
-TEMPLATES.filters["n"] = lambda v: f"{v:,}" if isinstance(v, int) else f"{v:g}" if v else ""
+TEMPLATES.filters["n"] = lambda v: (
+    f"{v:,}" if isinstance(v, int) else f"{v:g}" if isinstance(v, float) else v or ""
+)
 
 
 def browser_records(

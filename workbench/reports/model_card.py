@@ -12,7 +12,14 @@ import pandas as pd
 from huggingface_hub import EvalResult, ModelCardData
 
 from workbench.data.splits import read_split
-from workbench.files import read_json, refuse_links, write_json, write_text
+from workbench.files import (
+    DamagedError,
+    display_path,
+    read_json,
+    refuse_links,
+    write_json,
+    write_text,
+)
 from workbench.models import find_model, load_tokenizer
 from workbench.ranking.metrics import METRICS
 from workbench.ranking.uncertainty import REHEARSAL_GROUPS, format_estimate
@@ -96,6 +103,7 @@ def write_card(run_dir: str | Path, **settings: Any) -> Path:
     Raises:
         FileNotFoundError: the run has no model.
         PathError: a link in the run leads elsewhere.
+        DamagedError: the run's records do not hold what the card says.
         TypeError: there is no such setting.
 
     Example:
@@ -119,7 +127,11 @@ def write_card(run_dir: str | Path, **settings: Any) -> Path:
     environment.filters |= {"estimate": lambda of: Markdown(format_estimate(of))}
     environment.globals |= {"data": data, "ranking": ranking, "training": training}
     environment.globals |= {"values": _values, "losses": _losses, "log": _log, "results": _results}
-    text = environment.get_template("card.md").render(_facts(run, chosen))
+    try:
+        text = environment.get_template("card.md").render(_facts(run, chosen))
+    except (LookupError, TypeError, AttributeError) as error:
+        what = f"lineage, inspection or evaluation lacks something ({error!r})"
+        raise DamagedError(f"{display_path(run.path)}: {what}; run its notebook again") from error
     write_text(run.card, re.sub(r"\n{3,}", "\n\n", text))
     return run.card
 
@@ -176,7 +188,7 @@ def _facts(run: RunFolder, settings: dict[str, Any]) -> dict[str, Any]:
 def model_length(run: RunFolder, stage: Record) -> int:
     """Tokens at which the saved model cuts a pair, which may be fewer than were asked for."""
     saved = read_record(run.model / "tokenizer_config.json")
-    return int(saved.get("model_max_length", stage["recipe"]["max_length"]))
+    return int(saved.get("model_max_length") or stage["recipe"]["max_length"])
 
 
 def repair_record(stages: Sequence[Record]) -> Record:

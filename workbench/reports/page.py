@@ -65,7 +65,14 @@ def write_report(run_dir: str | Path) -> Path:
     def read(reader: Callable[[Path], Any], file: Path) -> Any:
         try:
             return reader(file) if file.is_file() else {}
-        except (ValueError, OSError, RecursionError, nbformat.ValidationError) as error:
+        except (
+            ValueError,
+            LookupError,
+            TypeError,
+            OSError,
+            RecursionError,
+            nbformat.ValidationError,
+        ) as error:
             damaged.append(f"{file.name}: {str(error)[:200]}")
             return {}
 
@@ -94,7 +101,7 @@ def write_report(run_dir: str | Path) -> Path:
         last=stages[-1] if stages else {},
         stages=stages,
         repair=repair_record(stages),
-        length=model_length(run, stages[-1]) if stages else 0,
+        length=read(lambda _: model_length(run, stages[-1]), run.lineage) if stages else 0,
         seconds={name: one["seconds"] for name, one in entries.items() if "seconds" in one},
         files={file: label for file, label in links.items() if (run.path / file).exists()},
         parameters=parameters,

@@ -39,7 +39,7 @@ def publish_problems(run_dir: str | Path) -> list[str]:
     from huggingface_hub import ModelCard
 
     run, problems = RunFolder(run_dir), []
-    metrics, text = read_record(run.metrics), run.card.read_text(encoding="utf-8")
+    metrics, text = read_record(run.metrics), run.card.read_text("utf-8", "replace")
     if not metrics:
         problems.append("The model was not evaluated: run notebook 04 first.")
     elif claim(metrics).state in REFUSED:
@@ -52,7 +52,7 @@ def publish_problems(run_dir: str | Path) -> list[str]:
         problems.append(f"The head of the card is not what the Hub reads: {reason}")
     named = {run.card: LOCAL_PATH.findall(text)}
     if run.report.is_file():  # its pictures hold what looks like paths, so these two alone
-        page = run.report.read_text(encoding="utf-8")
+        page = run.report.read_text("utf-8", "replace")
         named[run.report] = [p for p in (str(project_root()), str(Path.home())) if p in page]
     for file, paths in named.items():
         shown = ", ".join(dict.fromkeys(paths))

@@ -1,6 +1,5 @@
 """Which runs there are, and what each has recorded about itself."""
 
-import json
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +14,13 @@ from filelock import FileLock, Timeout
 from workbench.files import project_path, sha256
 from workbench.run_folder import NOTEBOOKS, RequestError, RunFolder, read_record
 from workbench.runs.parameters import read_settings
+from workbench.training.log import log_rows
 
 SWEEP = "sweep.json"
 PROJECT = "reranker-workbench"  # the experiment in MLflow
 BASELINE = "ngram_regression"  # of the ladder, learns from the same labels without a base model
 LISTS = ("bad_rows", "bad_row_examples", "groups")  # in a manifest
-LOGGED = ("loss", "learning_rate", "grad_norm", "dev_loss", "dev_ap")
+LOGGED = ("loss", "learning_rate", "grad_norm", "dev_loss", "dev_ap", "dev_ndcg")
 
 
 @dataclass(eq=False)
@@ -61,10 +61,7 @@ def read_run(folder: str | Path) -> RunRecord:
     metrics = cache(partial(read_record, run.metrics))  # read once, for two of the fields
     readers: dict[str, Callable[[], Any]] = {
         "status": lambda: read_record(run.status),
-        "parameters": lambda: {
-            n: v if isinstance(v, str | int | float | None) else str(v)
-            for n, v in read_settings(run.parameters).items()
-        },
+        "parameters": lambda: {n: _plain(v) for n, v in read_settings(run.parameters).items()},
         "environment": lambda: read_record(run.environment),
         "data": lambda: {n: v for n, v in read_record(run.manifest).items() if n not in LISTS},
         "metrics": lambda: _of("model", metrics()),
@@ -80,6 +77,13 @@ def read_run(folder: str | Path) -> RunRecord:
     failed = record.status.get("error", "") if record.state == "failed" else ""
     record.problem = "; ".join(dict.fromkeys(problems)) or failed
     return record
+
+
+def _plain(value: Any) -> str | int | float | None:
+    """The value of a parameter as a number or a text; a list has commas between its values."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return value if isinstance(value, str | int | float | None) else str(value)
 
 
 def _of(scorer: str, metrics: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -205,11 +209,8 @@ def _key(record: RunRecord) -> str:
 
 def _metrics(record: RunRecord) -> Iterator[tuple[str, float, int, int]]:
     """Name, value, step and milliseconds of each finite number of the training and the test."""
-    log, found, when = [], [], 0
-    with suppress(OSError, ValueError):
-        text = RunFolder(record.folder).training_log.read_text(encoding="utf-8")
-        log = [json.loads(line) for line in text.splitlines()]
-    for row in log:
+    found, when = list[tuple[str, Any, int, int]](), 0
+    for row in log_rows(RunFolder(record.folder).training_log):
         when = int(1000 * float(row.get("seconds") or 0))
         found += [(name, row.get(name), int(row.get("step") or 0), when) for name in LOGGED]
     for name, estimate in record.metrics.items():

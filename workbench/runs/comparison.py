@@ -16,7 +16,9 @@ import numpy as np
 import pandas as pd
 
 from workbench.data.build_lists import query_groups
-from workbench.data.lists import CandidateList
+from workbench.data.lists import CandidateList, read_test
+from workbench.data.readers import read_parquet
+from workbench.files import display_path
 from workbench.ranking.metrics import LOWER_IS_BETTER, RANKING_METRICS
 from workbench.ranking.uncertainty import bootstrap_draws, estimate, range_test
 from workbench.run_folder import RunFolder
@@ -150,7 +152,10 @@ def paired_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.Da
     table["run"] = [record.name for record in others]
     found, whole = table["queries"], len(per_query(best, metric))
     table["note"] = np.where(found == whole, "", "only the queries in common")
-    table.loc[found == 0, "note"] = "no query in common with the same candidates: not comparable"
+    lost = [one.problem if one.state == "damaged" else "" for one in (best, *others)]
+    nothing = "no query in common with the same candidates: not comparable"
+    notes = pd.Series([lost[0] or one or nothing for one in lost[1:]], dtype=object)
+    table.loc[found == 0, "note"] = notes
     return table.sort_values("difference", kind="stable", ignore_index=True)[columns]
 
 
@@ -247,23 +252,28 @@ def per_query(record: RunRecord, metric: str) -> pd.Series:
     file = RunFolder(record.folder).per_query
     if not file.is_file() or not record.test:
         return pd.Series(dtype=float)
-    import pyarrow.parquet as pq  # faster than pandas' own reader
-
-    table = pq.ParquetFile(file).read(columns=["scorer", "number", metric]).to_pandas()
-    own = table[table["scorer"] == "model"].sort_values("number")
-    if record.test not in _lists:  # runs that are compared mostly have the same lists
-        text = RunFolder(record.folder).candidates.read_text(encoding="utf-8")
-        rows = (json.loads(line) for line in text.split("\n") if line)
-        _lists[record.test] = pd.Index(
-            [json.dumps(row, sort_keys=True, ensure_ascii=False) for row in rows], dtype=object
-        )
-    keys = _lists[record.test]
-    if len(keys) != len(own):
+    try:
+        table = read_parquet(file, ["scorer", "number", metric])
+        own = table[table["scorer"] == "model"].sort_values("number")[metric].astype(float)
+        if record.test not in _lists:  # runs that are compared mostly have the same lists
+            _lists[record.test] = _read_lists(RunFolder(record.folder).candidates)
+        keys = _lists[record.test]
+        if len(keys) != len(own):
+            raise ValueError(f"{file.name} has {len(own)} values for {len(keys)} lists")
+    except (ValueError, TypeError, OSError) as error:
+        record.state, record.problem = "damaged", f"{display_path(file.parent)}: {error}"
         return pd.Series(dtype=float)
-    return pd.Series(own[metric].to_numpy(dtype=float), index=keys)[~keys.duplicated()]
+    return pd.Series(own.to_numpy(), index=keys)[~keys.duplicated()]
 
 
 _lists: dict[str, pd.Index] = {}  # candidate lists, each as one text, by the sha256 of their file
+
+
+def _read_lists(file: Path) -> pd.Index:
+    read_test(file)  # refuses what is damaged
+    rows = (json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line)
+    texts = [json.dumps(row, sort_keys=True, ensure_ascii=False) for row in rows]
+    return pd.Index(texts, dtype=object)
 
 
 @lru_cache(maxsize=64)

@@ -56,7 +56,7 @@ def check_name(name: str | None) -> None:
         RequestError: it is no plain folder name, too long, or holds a comma or control characters.
     """
     name = name or ""
-    if Path(name).name != name or name.startswith((".", "-")):
+    if Path(name).name != name or name.startswith((".", "-")) or name != name.strip():
         raise RequestError(f"--name {name!r}: must be a plain folder name")
     if not name.isprintable() or "," in name:
         text = "must not hold a comma, a line break or another control character"

@@ -15,15 +15,16 @@ import yaml
 from pydantic import ValidationError, field_validator
 from yaml.constructor import ConstructorError
 
-from workbench.data.readers import PairsError, read_label_map
-from workbench.files import display_path, found_path, project_path, project_root
+from workbench.data.readers import FORMATS, PairsError, read_label_map, suffix_of
+from workbench.files import display_path, found_name, found_path, project_root
 from workbench.ranking.metrics import METRICS
 from workbench.training.recipe import Recipe, setting
 
 MAX_YAML_BYTES = 1_000_000
 MAX_YAML_DEPTH = 20  # lists and mappings inside one another
 PATH_LISTS = {"compare_runs", "zero_shot"}  # separated by commas, or a list
-PATHS = {"pairs", "test_pairs", "candidates", "base_model", "fallback_model"} | PATH_LISTS
+PATHS = {"pairs", "test_pairs", "candidates", "base_model", "fallback_model", "dictionary"}
+PATHS |= PATH_LISTS
 
 
 class ParameterError(ValueError):
@@ -113,16 +114,11 @@ def given_parameters(
     for name in PATHS & given.keys():
         with suppress(ValueError, TypeError, AttributeError):  # the check of values explains it
             if isinstance(given[name], list):
-                given[name] = list(map(_found, given[name]))
+                given[name] = list(map(found_name, given[name]))
             else:
                 parts = given[name].split(",") if name in PATH_LISTS else [given[name]]
-                given[name] = ",".join(map(_found, parts))
+                given[name] = ",".join(map(found_name, parts))
     return given
-
-
-def _found(path: str) -> str:
-    elsewhere = path.strip() and found_path(path.strip()) != project_path(path.strip())
-    return str(found_path(path.strip())) if elsewhere else path
 
 
 def check_parameters(given: Mapping[str, Any]) -> Parameters:
@@ -172,10 +168,14 @@ def _explain(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, Parameters.model_fields, 1, cutoff=0.4)
         hint = f"; did you mean {near[0]!r}?" if near else ""
+        if name in ("grid", "runs", "seeds", "search", "base"):
+            hint = "; a file with it is for `workbench sweep`"
         shown = name[:80] if name.isprintable() else ascii(name)[:80]
         return f"{shown}: there is no such parameter{hint}"
     text = problem["msg"][:1].lower() + problem["msg"][1:]
-    if problem["type"] == "string_pattern_mismatch":
+    if problem["type"] == "value_error":  # ours
+        text = str(problem["ctx"]["error"])
+    elif problem["type"] == "string_pattern_mismatch":
         text = f"must be {Parameters.model_fields[name].description}"
     return f"{name}: {text}; it is {shortened(value)}"
 
@@ -208,7 +208,8 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
     except (ValueError, OverflowError) as error:  # a date or a number that Python cannot hold
         raise SettingsError(f"{shown}: not readable YAML: {error}") from error
     if not isinstance(value, dict | None):
-        raise SettingsError(f"{shown}: must hold lines of `name: value`; it is {value!r:.80}")
+        hint = "; give a file of pairs as -p pairs FILE" if suffix_of(file)[0] in FORMATS else ""
+        raise SettingsError(f"{shown}: must hold lines of `name: value`; it is {value!r:.80}{hint}")
     return value or {}
 
 

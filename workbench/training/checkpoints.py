@@ -10,11 +10,16 @@ from typing import Any
 
 from sentence_transformers.cross_encoder import CrossEncoder
 from transformers import TrainerCallback, TrainerState, set_seed
+from typing_extensions import TypedDict
 
 from workbench.files import read_json, sha256, write_json
 from workbench.training.recipe import KEPT_CHECKPOINTS, Recipe
 
 MARK = "complete.json"  # written last; lists every file of the checkpoint with its SHA-256
+
+
+class _Mark(TypedDict):
+    files: dict[str, str]
 
 
 class ResumeError(ValueError):
@@ -51,9 +56,9 @@ def flush(path: Path) -> None:
 def is_whole(checkpoint: Path) -> bool:
     """Whether the mark is there and every file has its recorded SHA-256."""
     try:
-        files = read_json(checkpoint / MARK)["files"]
+        files = read_json(checkpoint / MARK, _Mark)["files"]
         return all(sha256(checkpoint / name) == value for name, value in files.items())
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError):
         return False
 
 

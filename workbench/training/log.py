@@ -2,14 +2,16 @@
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel, FiniteFloat
 
-from workbench.files import read_json, write_text
-from workbench.run_folder import RunFolder
+from workbench.files import write_text
+from workbench.run_folder import RunFolder, read_record
 
 LOG_COLUMNS = [
     *("stage", "step", "steps", "epoch", "seconds"),
@@ -17,6 +19,13 @@ LOG_COLUMNS = [
     *("dev_loss", "dev_ap", "dev_ndcg", "dev_pairs", "dev_positives", "dev_lists"),
 ]
 STEPS = 500  # the card's log has the mean loss of every 500 steps
+
+
+class _LogRow(BaseModel, extra="allow", strict=True):
+    __pydantic_extra__: dict[str, float | None]
+    stage: str = ""
+    step: int = 0
+    seconds: FiniteFloat = 0.0
 
 
 class TrainingLog:
@@ -38,7 +47,7 @@ class TrainingLog:
         """This stage's rows so far, without stage and seconds."""
         return [
             {name: value for name, value in row.items() if name not in ("stage", "seconds")}
-            for row in _rows(self.path)
+            for row in log_rows(self.path)
             if row.get("stage") == self.stage
         ]
 
@@ -46,7 +55,7 @@ class TrainingLog:
         """Drop this stage's rows after `step`: a resumed training takes those steps again."""
         kept = [
             json.dumps(row, ensure_ascii=False) + "\n"
-            for row in _rows(self.path)
+            for row in log_rows(self.path)
             if row.get("stage") != self.stage or row.get("step", 0) <= step
         ]
         if self.path.is_file():
@@ -70,22 +79,26 @@ def read_training_log(run_dir: str | Path) -> pd.DataFrame:
         raise FileNotFoundError(
             f"{run_dir} has no {path.name} yet: run notebook 02_fine_tune first"
         )
-    return pd.DataFrame(_rows(path), columns=LOG_COLUMNS)
+    return pd.DataFrame(log_rows(path), columns=LOG_COLUMNS)
 
 
 def last_record(run_dir: str | Path) -> dict[str, Any]:
     """The record of a run's last finished stage, from its lineage; empty if there is none yet."""
-    lineage = RunFolder(run_dir).lineage
-    return dict(read_json(lineage)["stages"][-1]) if lineage.is_file() else {}
+    return dict(read_record(RunFolder(run_dir).lineage).get("stages", [{}])[-1])
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def log_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a training log; none if there is no such file.
+
+    Left out are lines that are damaged, or half written, as the last one of a running training.
+    """
     rows: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break  # the last line of a running or killed training may be half written
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for line in text.splitlines():
+        with suppress(ValueError, RecursionError):
+            row = json.loads(line)
+            _LogRow.model_validate(row)
+            rows.append(row)
     return rows
 
 

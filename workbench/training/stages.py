@@ -125,7 +125,7 @@ class Training:
         if resume and self.folder.lineage.is_file():
             before = self.record().get("request")
         elif resume and asked.is_file():
-            before = read_json(asked)
+            before = read_json(asked, dict[str, Any])
         else:
             set_aside(run_dir, MADE_BY_TRAINING)
         if before:  # what another machine or a measurement has decided then, holds now

@@ -11,6 +11,7 @@ from workbench.data import POSITIVE
 from workbench.data.lists import CandidateList, texts_of
 from workbench.data.overlap import normalised
 from workbench.models import ModelError
+from workbench.vocabulary.dictionary import read_dictionary
 from workbench.vocabulary.repair import REPAIRS, Repair, repair_vocabulary, training_texts
 from workbench.vocabulary.tokens import count_tokens
 
@@ -174,15 +175,18 @@ def learn_repairs(
     tokenizer: "Tokenizer",
     texts: Sequence[str],
     pieces: Mapping[str, Sequence[str]] | None = None,
+    dictionary: str = "",
 ) -> dict[str, Repair | str]:
     """Each repair of the vocabulary by its name, learned from training texts, or why there is none.
 
-    `pieces` is what `unknown_pieces` gave for the texts, if known.
+    `pieces` is what `unknown_pieces` gave for the texts, if known; for `dictionary` see
+    `read_dictionary`.
     """
     found: dict[str, Repair | str] = {}
     for how in REPAIRS:
         try:
-            found[how] = repair_vocabulary(tokenizer, texts, how, pieces)
+            words = read_dictionary(dictionary) if how == "words" else None
+            found[how] = repair_vocabulary(tokenizer, texts, how, pieces, words)
         except ModelError as error:
             found[how] = str(error)
     return found

@@ -74,14 +74,31 @@ def dev(log: pd.DataFrame, record: Record) -> str:
     rows = _newest(log).dropna(subset=["dev_ap"])
     if rows.empty:
         return "No average precision on dev is logged: there is no dev split, or not yet."
-    last, best = rows.iloc[-1], rows.loc[rows["dev_ap"].idxmax()]
+    last = rows.iloc[-1]
     return sentences(
         f"At step {int(last['step']):,} average precision on dev is {last['dev_ap']:.3f}; guessing "
         f"has {last['dev_positives'] / last['dev_pairs']:.3f}, the share of positives among the "
-        f"{count(int(last['dev_pairs']), 'dev pair')}. The best value so far is "
-        f"{best['dev_ap']:.3f}, at step {int(best['step']):,}.",
+        f"{count(int(last['dev_pairs']), 'dev pair')}. {_best(rows, 'dev_ap')}",
         kept(record),
     )
+
+
+def dev_ndcg(log: pd.DataFrame) -> str:
+    """How a model ranks lists of dev texts; `log` is of the run, with `dev_ndcg` in some row."""
+    rows = _newest(log).dropna(subset=["dev_ndcg"])
+    if rows.empty:
+        return "The newest stage has no nDCG@10 on dev yet."
+    last = rows.iloc[-1]
+    return (
+        f"At step {int(last['step']):,} nDCG@10 on {count(int(last['dev_lists']), 'dev list')} is "
+        f"{last['dev_ndcg']:.3f}. {_best(rows, 'dev_ndcg')} These lists are short, to choose a "
+        "model by; the test of notebook 4 is another one."
+    )
+
+
+def _best(rows: pd.DataFrame, column: str) -> str:
+    best = rows.loc[rows[column].idxmax()]
+    return f"The best value so far is {best[column]:.3f}, at step {int(best['step']):,}."
 
 
 def kept(record: Record) -> str:
