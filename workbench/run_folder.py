@@ -144,7 +144,7 @@ class _Row(BaseModel, extra="allow"):
 
 
 class _Metrics(BaseModel):
-    rows: list[_Row]
+    rows: list[_Row] = Field(min_length=1)
     queries: int
     model_minus: dict[str, _Measured]
 

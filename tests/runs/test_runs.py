@@ -11,7 +11,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from workbench.batch.execute import still_valid
+from workbench.batch.execute import execute, still_valid
 from workbench.cli import main
 from workbench.files import read_json, replacing, sha256, write_json
 from workbench.run_folder import NOTEBOOKS, RequestError
@@ -101,13 +101,24 @@ def test_a_finished_run_resumed_keeps_all_notebooks(finished, capsys, by_file):
     assert (run / "model/model.safetensors").stat().st_mtime_ns == before
 
 
-def test_a_notebook_that_runs_again_fails_and_goes_on(finished, tmp_path, tiny_model, capsys):
+def test_a_notebook_that_runs_again_fails_and_goes_on(
+    finished, tmp_path, tiny_model, capsys, monkeypatch
+):
     """With the run's own parameters; earlier files stay, and what is replaced is kept."""
     run, other = tmp_path / "one", tmp_path / "other"
     shutil.copytree(finished[0], run)
-    other.mkdir()  # no model in it yet
     asked = ["run", "--runs-dir", str(tmp_path), "--name", "one", "-p", "compare_runs", str(other)]
-    assert main([*asked, "--only", "04"]) == 1
+    assert main([*asked, "--only", "04"]) == 2
+    assert "compare_runs: " in capsys.readouterr().err
+    shutil.copytree(tiny_model, other)
+
+    def late(*given):  # it is gone when the notebook wants it
+        shutil.rmtree(other)
+        execute(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("workbench.batch.execute.execute", late)
+        assert main([*asked, "--only", "04"]) == 1
     assert "04_evaluate_ranking" in capsys.readouterr().err
     before, status = (read_json(one / "status.json") for one in (finished[0], run))
     assert (status["state"], status["notebook"]) == ("failed", "04")
@@ -119,7 +130,7 @@ def test_a_notebook_that_runs_again_fails_and_goes_on(finished, tmp_path, tiny_m
     executed = (run / "notebooks/04_evaluate_ranking.ipynb").read_text(encoding="utf-8")
     assert "ModelError" in executed
     assert "This run failed" in (run / "report.html").read_text(encoding="utf-8")
-    shutil.copytree(tiny_model, other, dirs_exist_ok=True)
+    shutil.copytree(tiny_model, other)
     assert main([*asked, "--only", "04", "--resume"]) == 0
     status = read_json(run / "status.json")
     assert status["state"] == "done"

@@ -97,6 +97,8 @@ def test_a_red_verdict_names_a_base_the_dictionary_and_characters_in_this_order(
     assert verdict["colour"] == "red"
     places = [verdict["action"].index(way) for way in ("`workbench bases`", "dictionary", "extend")]
     assert places == sorted(places)
+    useless = red | {"words": how(0.5)}
+    assert "dictionary" not in vocabulary_verdict(useless)["action"]
     for other in ({"keep": how(0.5, 0.5)}, red | {"keep": how(0.5), "extend": how(0, 0, 0.5)}):
         assert "`workbench bases`" in vocabulary_verdict(other)["action"]
 

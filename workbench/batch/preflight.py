@@ -45,8 +45,8 @@ from workbench.models import (
 from workbench.run_folder import NOTEBOOKS, RequestError, RunFolder
 from workbench.runs.folder import DATA_PARAMETERS, folder_problems
 from workbench.runs.parameters import Parameters
+from workbench.scoring.backends import EXPORTED
 from workbench.scoring.baselines import BASELINES
-from workbench.scoring.cross_encoder import ONNX
 from workbench.training.examples import NOWHERE, check_training
 from workbench.training.recipe import KEPT_CHECKPOINTS, read_stages
 from workbench.vocabulary.coverage import learn_repairs, repair_outlook, vocabulary_verdict
@@ -151,7 +151,8 @@ def preflight(
 
     numbers = [number for number in NOTEBOOKS if not only or number in only]
     key = (*numbers, *(getattr(parameters, name) for name in DATA_PARAMETERS))
-    prepared = folder.split("test").is_file() and (resume or "01" not in numbers)
+    whole = folder.split("test").is_file() and folder.manifest.is_file()
+    prepared = whole and (resume or "01" not in numbers)
     if prepared:
         data = tried("data", lambda _: Data({n: read_split(folder.path, n) for n in SPLITS}))
     else:
@@ -293,7 +294,7 @@ def _look_at_others(parameters: Parameters, numbers: Sequence[str], _: Findings)
         if (name := Path(model).name) in taken:
             raise RequestError(f"{model!r}: two scorers would be called {name!r}")
         taken.add(name)
-    if "04" in numbers and "02" in numbers and parameters.backend in ONNX:
+    if "04" in numbers and "02" in numbers and parameters.backend in EXPORTED:
         raise RequestError(
             f"backend: {parameters.backend} runs what was exported, and the model is yet to be "
             "trained -> take auto"

@@ -17,8 +17,9 @@ from workbench.ranking.evaluation import Evaluation, rank_lists, score_lists
 from workbench.ranking.metrics import MAIN_METRIC
 from workbench.ranking.uncertainty import bootstrap_mean
 from workbench.run_folder import RunFolder, stage_folders
+from workbench.scoring.backends import BackendError
 from workbench.scoring.baselines import BASELINES, Scorer
-from workbench.scoring.cross_encoder import BackendError, ModelScorer, ZeroShot
+from workbench.scoring.cross_encoder import ModelScorer, ZeroShot
 
 
 @dataclass(frozen=True)

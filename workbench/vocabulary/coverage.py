@@ -260,7 +260,7 @@ def vocabulary_verdict(outlook: Mapping[str, Any]) -> dict[str, str]:
         action = f"{CHOOSE} that has the characters{BASES}: this tokenizer cannot be repaired."
     else:
         action = f"{CHOOSE} made for this language{BASES}; or "
-        if "unk_share" in outlook.get("words", {}) and outlook["words"]["added"]:
+        if outlook.get("words", {}).get("unk_share", 1.0) < own["unk_share"]:
             action += (
                 "train with vocabulary: words and new_embeddings: dictionary, which leaves "
                 f"{outlook['words']['unk_share']:.2%} unknown and says what words mean; or "
