@@ -1,3 +1,5 @@
+import itertools
+
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -22,13 +24,7 @@ edges = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=1, 
 
 
 def pairs_of(links):
-    return pd.DataFrame(
-        {
-            "sentence_0": [f"t{a}" for a, _ in links],
-            "sentence_1": [f"t{b}" for _, b in links],
-            "label": [float((a + b) % 2) for a, b in links],
-        }
-    )
+    return labelled(*((f"t{a}", f"t{b}", float((a + b) % 2)) for a, b in links))
 
 
 def texts_of(split):
@@ -39,10 +35,8 @@ def texts_of(split):
 def test_no_text_is_in_two_splits_and_no_pair_is_lost(links, seed, dev, test):
     pairs = pairs_of(links)
     splits = split_pairs(pairs, dev, test, seed)
-    train, dev_texts, test_texts = (texts_of(splits[name]) for name in ("train", "dev", "test"))
-    assert not train & dev_texts
-    assert not train & test_texts
-    assert not dev_texts & test_texts
+    for one, other in itertools.combinations(map(texts_of, splits.values()), 2):
+        assert not one & other
     assert sum(map(len, splits.values())) == len(pairs)
     assert len(splits["dev"]) <= dev * len(pairs)
     assert len(splits["test"]) <= test * len(pairs)
@@ -179,7 +173,7 @@ def test_a_damaged_record_or_split_is_named_and_not_a_traceback(tmp_path):
 
 
 def test_one_notion_of_the_same_text_groups_splits_lists_and_meanings():
-    positive = pairs_of([]).assign(sentence_0=["Pay now"], sentence_1=["Bill?"], label=[1.0])
+    positive = labelled(("Pay now", "Bill?", 1.0))
     groups = meaning_groups(["pay  now!", "ＢＩＬＬ", "open", "OPEN", "close"], positive)
     assert groups[0] == groups[1]
     assert groups[2] == groups[3]
@@ -197,9 +191,7 @@ def test_a_test_file_of_its_own_is_kept_apart(tmp_path, sample):
     )
     train, dev, test = (read_split(tmp_path / "run", split) for split in ("train", "dev", "test"))
     assert len(test) == 100
-    texts = [{*split["sentence_0"], *split["sentence_1"]} for split in (train, dev, test)]
-    assert not texts[0] & texts[2]
-    assert not texts[1] & texts[2]
+    assert not (texts_of(train) | texts_of(dev)) & texts_of(test)
     apart = manifest["test_pairs"]
     assert apart["pairs_kept_out_of_train"] == len(rest) - len(train) - len(dev) >= 10
     assert apart["rows"] == 100

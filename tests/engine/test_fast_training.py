@@ -9,6 +9,7 @@ import torch
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
 from tests.conftest import interrupted_at
+from workbench.data.pairs import text_pairs
 from workbench.data.splits import prepare_data
 from workbench.engine.bert import BertGradients, Dropout, shares
 from workbench.models import find_model
@@ -57,7 +58,7 @@ def louder(model):
 def gradients_of(model, sample, dtype, seed=(1, 2)):
     """Gradients by name, those of the token embeddings in a matrix of the model's shape."""
     rows = sample.head(26)
-    pairs = pair_encoder(model).encode(list(zip(rows.sentence_0, rows.sentence_1, strict=True)))
+    pairs = pair_encoder(model).encode(text_pairs(rows))
     own = BertGradients(model.model, np.unique(pairs.ids), dtype)
     loss = own.step(pairs, torch.tensor(rows.label.to_numpy(), dtype=torch.float32), seed)
     names = {parameter: name for name, parameter in model.model.named_parameters()}
@@ -202,8 +203,7 @@ def test_resuming_gives_the_same_bytes(tmp_path, tiny_model, threads):
 
 @pytest.mark.parametrize("rounded", [False, True])
 def test_shares_hold_every_pair_once_and_about_equally_many_tokens(model, sample, rounded):
-    rows = sample.head(26)
-    pairs = pair_encoder(model).encode(list(zip(rows.sentence_0, rows.sentence_1, strict=True)))
+    pairs = pair_encoder(model).encode(text_pairs(sample.head(26)))
     found = shares(pairs, 3, rounded)
     assert sorted(np.concatenate([share.rows for share in found])) == list(range(26))
     tokens = [pairs.lengths[share.rows].sum() for share in found]

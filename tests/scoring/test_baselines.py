@@ -1,11 +1,11 @@
 """The lexical scorers: hand-computed values, what they must prefer, and what they refuse."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from tests.conftest import labelled
 from workbench.data.lists import CandidateList
+from workbench.data.pairs import text_pairs
 from workbench.models import find_model
 from workbench.scoring.baselines import (
     BASELINES,
@@ -55,7 +55,7 @@ def test_bm25_without_pairs_or_collection():
 def test_ngram_regression_learns_what_a_shared_character_means(sample):
     scorer = NgramRegression(7).fit(sample.head(1500))
     rest = sample.tail(len(sample) - 1500)
-    pairs = list(zip(rest["sentence_0"], rest["sentence_1"], strict=True))
+    pairs = text_pairs(rest)
     logits = scorer.score(pairs)
     assert logits.dtype == np.float32
     assert logits.shape == (len(pairs),)
@@ -67,10 +67,8 @@ def test_ngram_regression_learns_what_a_shared_character_means(sample):
 
 def test_ngram_regression_can_reverse_what_overlap_would_say():
     """Trained where sharing `x` means irrelevant, it must rank such a pair below."""
-    pairs = pd.DataFrame(
-        [("ax", "ax", 0), ("bx", "bx", 0), ("cx", "dx", 0), ("a", "b", 1), ("b", "c", 1)] * 20,
-        columns=["sentence_0", "sentence_1", "label"],
-    )
+    rows = [("ax", "ax", 0), ("bx", "bx", 0), ("cx", "dx", 0), ("a", "b", 1), ("b", "c", 1)]
+    pairs = labelled(*rows * 20)
     shared, different = (
         NgramRegression(inverse_penalty=10).fit(pairs).score([("ax", "ax"), ("a", "b")])
     )
@@ -79,7 +77,7 @@ def test_ngram_regression_can_reverse_what_overlap_would_say():
 
 def test_ngram_regression_does_not_care_which_text_is_the_query(sample):
     scorer = NgramRegression().fit(sample)
-    pairs = list(zip(sample["sentence_0"], sample["sentence_1"], strict=True))[:50]
+    pairs = text_pairs(sample.head(50))
     swapped = [(second, first) for first, second in pairs]
     assert scorer.score(pairs) == pytest.approx(scorer.score(swapped), abs=1e-5)
 

@@ -4,23 +4,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.conftest import labelled
+from workbench.data.pairs import text_pairs
+from workbench.data.readers import COLUMNS
 from workbench.scoring.baselines import CharacterJaccard
 from workbench.training.examples import BAND, hard_negatives, lexical_pairs, mine_look_alikes
-
-COLUMNS = ["sentence_0", "sentence_1", "label"]
-
-
-def rows(pairs):
-    return list(zip(pairs["sentence_0"], pairs["sentence_1"], strict=True))
 
 
 def test_look_alikes_by_hand():
     texts = ["abcd", "abxy", "axyz", "wxyz", "abcd"]
     found = mine_look_alikes(["abcd"], texts[:4], count=5)
     # abcd itself overlaps wholly, wxyz not at all; abxy shares 2 of 6, axyz 1 of 7.
-    assert rows(found) == [("abcd", "abxy"), ("abcd", "axyz")]
+    assert text_pairs(found) == [("abcd", "abxy"), ("abcd", "axyz")]
     assert found["overlap"].tolist() == pytest.approx([2 / 6, 1 / 7])
-    assert rows(mine_look_alikes(["abcd"], texts[:4], count=1)) == [("abcd", "abxy")]
+    assert text_pairs(mine_look_alikes(["abcd"], texts[:4], count=1)) == [("abcd", "abxy")]
     assert mine_look_alikes(["q"], ["z"], count=3).empty
 
 
@@ -29,7 +26,7 @@ def test_look_alikes_stay_in_the_band_also_with_a_sampled_pool(sample, monkeypat
     monkeypatch.setattr("workbench.training.examples.BLOCK", 50)
     texts = list(dict.fromkeys([*sample["sentence_0"], *sample["sentence_1"]]))
     found = mine_look_alikes(texts[:120], texts, count=3, seed=5)
-    overlap = CharacterJaccard().score(rows(found))
+    overlap = CharacterJaccard().score(text_pairs(found))
     assert found["overlap"].to_numpy() == pytest.approx(overlap, abs=1e-6)
     assert found["overlap"].between(*BAND).all()
     assert found.groupby("sentence_0").size().max() == 3
@@ -43,14 +40,14 @@ def test_hard_negatives_are_new_and_unconnected(sample):
     assert list(found.columns) == COLUMNS
     assert len(found) > 100
     assert (found["label"] == 0).all()
-    labelled = set(rows(sample)) | {(b, a) for a, b in rows(sample)}
-    assert not labelled & set(rows(found))
+    labelled = set(text_pairs(sample)) | {(b, a) for a, b in text_pairs(sample)}
+    assert not labelled & set(text_pairs(found))
     group = {}
     positive = sample[sample["label"] >= 0.5]
-    for first, second in rows(positive):  # texts of one positive group, by hand
+    for first, second in text_pairs(positive):  # texts of one positive group, by hand
         merged = group.get(first, {first}) | group.get(second, {second})
         group.update(dict.fromkeys(merged, merged))
-    assert not [pair for pair in rows(found) if pair[1] in group.get(pair[0], ())]
+    assert not [pair for pair in text_pairs(found) if pair[1] in group.get(pair[0], ())]
     asked = {*positive["sentence_0"], *positive["sentence_1"]}
     assert set(found["sentence_0"]) <= asked
 
@@ -66,12 +63,11 @@ def test_soft_targets_are_shares_and_follow_the_overlap(sample):
     made = lexical_pairs(sample, 500, seed=3)
     assert len(made) == 500
     assert made["label"].between(0, 1).all()
-    overlap = CharacterJaccard().score(rows(made))
+    overlap = CharacterJaccard().score(text_pairs(made))
     assert np.corrcoef(overlap, made["label"])[0, 1] > 0.5
     pd.testing.assert_frame_equal(made, lexical_pairs(sample, 500, seed=3))
 
 
 def test_one_class_alone_cannot_teach():
-    train = pd.DataFrame([("ab", "ac", 1.0), ("cd", "ce", 1.0)], columns=COLUMNS)
     with pytest.raises(ValueError, match="both classes"):
-        hard_negatives(train, 1)
+        hard_negatives(labelled(("ab", "ac", 1.0), ("cd", "ce", 1.0)), 1)

@@ -253,11 +253,6 @@ def test_stages_must_be_whole_numbers(text):
     assert read_stages("") == (0,)
 
 
-def test_without_data_nothing_is_trained(tmp_path, tiny_model):
-    with pytest.raises(DataError, match="01_inspect_data"):
-        fine_tune(tmp_path, find_model(str(tiny_model)))
-
-
 @pytest.mark.parametrize(
     ("instructions", "gain", "quick"),
     [
@@ -525,6 +520,8 @@ def test_predict_gives_probabilities_after_cross_entropy(copied, tiny_model, tmp
 
 def test_what_cannot_be_learned_is_refused_before_anything_moves(trained, copied, tiny_model):
     base, train = find_model(str(tiny_model)), copied / "data/train.parquet"
+    with pytest.raises(DataError, match="01_inspect_data"):
+        fine_tune(copied / "none", base)
     (copied / "training_log.jsonl").write_text("")
     pairs = pd.read_parquet(train)
     pairs.assign(label=1.0).to_parquet(train)
