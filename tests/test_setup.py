@@ -19,7 +19,7 @@ import workbench
 from workbench.batch.plan import read_plan
 from workbench.cli import cli
 from workbench.runs.parameters import Parameters
-from workbench.training.losses import LOSSES
+from workbench.training.recipe import LOSSES
 
 ROOT = Path(__file__).resolve().parent.parent
 CUDA_ONLY = re.compile(r"nvidia|cuda|triton")

@@ -26,7 +26,7 @@ from workbench.data.splits import prepare_data, read_split
 from workbench.files import write_json, write_text
 from workbench.models import BUNDLED_MODEL, find_model
 from workbench.runs.parameters import Parameters, check_parameters
-from workbench.training.losses import LOSSES
+from workbench.training.recipe import LOSSES
 from workbench.training.stages import Training
 from workbench.vocabulary.dictionary import read_dictionary
 

@@ -29,8 +29,7 @@ from workbench.scoring.cross_encoder import ModelScorer, load_cross_encoder
 from workbench.training import stages
 from workbench.training.examples import LIST_LENGTH, training_rows
 from workbench.training.log import read_training_log
-from workbench.training.losses import LOSSES, make_loss
-from workbench.training.recipe import Recipe
+from workbench.training.recipe import LOSSES, Recipe, make_loss
 from workbench.training.stages import Training, fine_tune
 
 SHORT = {"max_length": 32, "learning_rate": 1e-3, "max_steps": 4, "hard_negatives": 2}

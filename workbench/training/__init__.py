@@ -6,8 +6,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "log": "last_record read_training_log step_means",
-        "losses": "make_loss",
-        "recipe": "Recipe",
+        "recipe": "Recipe make_loss",
         "stages": "Training fine_tune record_figures",
     },
 )

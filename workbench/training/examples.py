@@ -27,8 +27,7 @@ from workbench.machine import on_gpu
 from workbench.models import ModelError, find_model
 from workbench.scoring.baselines import BASELINES, CharacterJaccard, NgramRegression, Scorer
 from workbench.scoring.cross_encoder import ModelScorer
-from workbench.training.losses import LOSSES
-from workbench.training.recipe import Recipe
+from workbench.training.recipe import LOSSES, Recipe
 from workbench.vocabulary.repair import training_texts
 
 BAND = (0.1, 0.45)  # character Jaccard of a look-alike; above it, many are paraphrases

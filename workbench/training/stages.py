@@ -30,8 +30,7 @@ from workbench.training.examples import (
     with_mined,
 )
 from workbench.training.log import TrainingLog
-from workbench.training.losses import make_loss, stored_activation
-from workbench.training.recipe import Recipe, read_stages
+from workbench.training.recipe import Recipe, make_loss, read_stages, stored_activation
 from workbench.training.trainer import (
     CHECKPOINT_STEPS,
     FastTrainer,

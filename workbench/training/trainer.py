@@ -46,8 +46,7 @@ from workbench.scoring.cross_encoder import ModelScorer
 from workbench.training import checkpoints
 from workbench.training.examples import find_teacher, origin_of, training_rows
 from workbench.training.log import TrainingLog
-from workbench.training.losses import LOSSES, TAUGHT, needs
-from workbench.training.recipe import MIN_DEV, Recipe
+from workbench.training.recipe import LOSSES, MIN_DEV, TAUGHT, Recipe, needs
 
 PROGRESS = "progress.json"  # in a checkpoint: what the library does not keep
 KEPT = ("pending", "total", "count", "best", "before")  # there, of the trainer
