@@ -1,7 +1,7 @@
 """Labelled text pairs, read from many formats and checked row by row."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,6 +82,6 @@ def read_pairs(
     return LabelledPairs(frame, tuple(bad), shown, digest)
 
 
-def text_pairs(frame: pd.DataFrame) -> list[TextPair]:
+def text_pairs(frame: pd.DataFrame | Mapping[str, Sequence[str]]) -> list[TextPair]:
     """The texts of columns `sentence_0` and `sentence_1`, one pair per row."""
-    return list(zip(frame["sentence_0"].tolist(), frame["sentence_1"].tolist(), strict=True))
+    return list(zip(frame["sentence_0"], frame["sentence_1"], strict=True))

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -279,7 +278,7 @@ class FastTrainer(ResumableTrainer):
         self.encoder = pair_encoder(cross_encoder)
         dataset: Any = self.train_dataset
         dtype = torch.bfloat16 if self.args.bf16 else torch.float32
-        occurring = np.unique(self.encoder.encode(_pairs(dataset[:])).ids)
+        occurring = np.unique(self.encoder.encode(text_pairs(dataset[:])).ids)
         self.gradients = BertGradients(cross_encoder.model, occurring, dtype)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -298,7 +297,8 @@ class FastTrainer(ResumableTrainer):
     ) -> torch.Tensor:
         """The loss of a batch; its gradients are set."""
         model.train()
-        pairs, seed = self.encoder.encode(_pairs(inputs)), (self.args.seed, self.state.global_step)
+        pairs = self.encoder.encode(text_pairs(inputs))
+        seed = self.args.seed, self.state.global_step
         return self._noted(self.gradients.step(pairs, inputs["label"], seed))
 
     def _clip_grad_norm(self, model: Any) -> torch.Tensor:
@@ -341,10 +341,6 @@ def describe_loss(loss: Any) -> str:
     """A loss by the name of its class and its options."""
     options = loss.get_config_dict() if hasattr(loss, "get_config_dict") else {}
     return f"{type(loss).__name__}({', '.join(f'{k}={v}' for k, v in options.items())})"
-
-
-def _pairs(columns: dict[str, Sequence[Any]]) -> list[tuple[str, str]]:
-    return list(zip(columns["sentence_0"], columns["sentence_1"], strict=True))
 
 
 def watched() -> bool:
