@@ -52,6 +52,8 @@ LAYER = re.compile(r"(?:^|\.)(?:layer|layers|h)\.(\d+)\.")
 LATE_POSITIONS = re.compile(  # model types whose positions begin after that of padding
     r"camembert|data2vec-text|longformer|luke|mpnet|xmod|(xlm-)?roberta(-prelayernorm|-xl)?"
 )
+TOKENIZER_PARTS = ("model", "normalizer", "pre_tokenizer")
+BERT_PARTS = ["WordPiece", "BertNormalizer", "BertPreTokenizer"]
 HUB_SECONDS = 1.5  # for its answer
 MISMATCH = "weights and config belong to different models"
 OFFLINE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -193,6 +195,11 @@ def load_tokenizer(location: ModelLocation) -> "Tokenizer":
     return tokenizer
 
 
+def tokenizer_parts(state: Mapping[str, Any]) -> list[str | None]:
+    """The types of model, normalizer and pre-tokenizer in the JSON of a tokenizer."""
+    return [(state.get(part) or {}).get("type") for part in TOKENIZER_PARTS]
+
+
 def _options_agree(folder: Path, tokenizer: "Tokenizer") -> bool:
     """Whether the library reads `tokenizer.json` as it is, so that torch need not be imported."""
     file = folder / "tokenizer_config.json"
@@ -200,15 +207,13 @@ def _options_agree(folder: Path, tokenizer: "Tokenizer") -> bool:
     kind, state = options.get("tokenizer_class"), json.loads(tokenizer.to_str())
     if kind in ("PreTrainedTokenizerFast", "TokenizersBackend"):
         return True  # a class without options: it is what its file says
-    found = [(state[part] or {}).get("type") for part in ("model", "normalizer", "pre_tokenizer")]
-    wordpiece = found == ["WordPiece", "BertNormalizer", "BertPreTokenizer"]
     named = {
         "lowercase": options.get("do_lower_case", True),
         "strip_accents": options.get("strip_accents"),
         "handle_chinese_chars": options.get("tokenize_chinese_chars", True),
     }
     return (
-        wordpiece
+        tokenizer_parts(state) == BERT_PARTS
         and kind in ("BertTokenizer", "BertTokenizerFast")
         and all(state["normalizer"][name] == value for name, value in named.items())
     )

@@ -4,7 +4,6 @@ Embeddings of new tokens start from the base's embeddings of the words that expl
 family of WECHSEL (Minixhofer et al., NAACL 2022) and trans-tokenization (Remy et al., 2024).
 """
 
-import gzip
 import importlib.util
 import io
 import json
@@ -18,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench.data.pairs import Float32Array
+from workbench.data.readers import PairsError, opened
 from workbench.files import project_path, project_root
-from workbench.models import ModelError
+from workbench.models import BERT_PARTS, ModelError, tokenizer_parts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,13 +79,12 @@ def read_dictionary(source: str = "") -> Glosses:
     words: dict[str, list[str]] = {}
     names: dict[str, list[str]] = {}
     try:
-        opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rb") as file, io.TextIOWrapper(file, encoding="utf-8-sig") as lines:
+        with opened(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig") as lines:
             for word, entry, is_name in (
                 _table(lines) if ".tsv" in path.suffixes else _cedict(lines)
             ):
                 (names if is_name else words).setdefault(word, []).append(entry)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (PairsError, UnicodeDecodeError) as error:
         raise ModelError(f"dictionary {source or path.name!r} cannot be read ({error})") from error
     for word, entries in names.items():
         words.setdefault(word, []).extend(entries)
@@ -193,10 +192,7 @@ def word_tokenizer(
         ModelError: the tokenizer is not WordPiece with BERT's normalizer and pre-tokenizer.
     """
     state = json.loads(tokenizer.to_str())
-    kinds = [
-        (state.get(part) or {}).get("type") for part in ("model", "normalizer", "pre_tokenizer")
-    ]
-    if kinds != ["WordPiece", "BertNormalizer", "BertPreTokenizer"]:
+    if (kinds := tokenizer_parts(state)) != BERT_PARTS:
         raise ModelError(
             f"vocabulary 'words': this base model's tokenizer is {kinds[0]} with {kinds[1]} and "
             f"{kinds[2]}; words need WordPiece with BERT's normalizer and pre-tokenizer"

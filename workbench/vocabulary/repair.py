@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.data.pairs import Float32Array
-from workbench.models import ModelError
+from workbench.models import ModelError, tokenizer_parts
 from workbench.vocabulary.dictionary import (
     ATTRIBUTION,
     HAN_CHARACTER,
@@ -169,8 +169,7 @@ def repair_vocabulary(
         dictionary = read_dictionary() if dictionary is None else dictionary
         return _with_words(tokenizer, list(dict.fromkeys(texts)), dictionary)
     state = json.loads(tokenizer.to_str())
-    kind = (state.get("model") or {}).get("type", "none")
-    if kind != "WordPiece":
+    if (kind := tokenizer_parts(state)[0]) != "WordPiece":
         raise ModelError(
             f"vocabulary {how!r}: this base model's tokenizer is {kind}, and only a WordPiece "
             "vocabulary can be repaired by adding characters; use vocabulary 'keep', or another "
