@@ -17,6 +17,7 @@ from yaml.constructor import ConstructorError
 
 from workbench.data.readers import FORMATS, PairsError, read_label_map, suffix_of
 from workbench.files import display_path, found_name, found_path, project_root
+from workbench.models import BUNDLED_MODEL, REFERENCE_MODEL
 from workbench.ranking.metrics import METRICS
 from workbench.training.recipe import Recipe, setting
 
@@ -51,11 +52,9 @@ class Parameters(Recipe):
     max_pairs: int = setting(0, "size of a random sample of the pairs; 0: all", ge=0)
     dev_share: float = setting(0.1, "share of the pairs for dev", ge=0, lt=1)
     test_share: float = setting(0.1, "share of the pairs for test", ge=0, lt=1)
-    base_model: str = setting(
-        "cross-encoder/ms-marco-MiniLM-L6-v2", "Hub name, bundled:, folder, or run", min_length=1
-    )
+    base_model: str = setting(REFERENCE_MODEL, "Hub name, bundled:, folder, or run", min_length=1)
     base_revision: str = setting("", "commit or tag of a Hub model; empty for the newest")
-    fallback_model: str = setting("bundled:all-MiniLM-L6-v2", "used without the Hub; empty: fail")
+    fallback_model: str = setting(BUNDLED_MODEL, "used without the Hub; empty: fail")
     snapshots: int = setting(0, "models kept along the way, for a learning curve", ge=0, le=100)
     stages: str = setting(
         "", "pairs of each stage, such as 2000,0,0; 0: all", pattern=r"^\s*(\d+\s*(,\s*\d+\s*)*)?$"
