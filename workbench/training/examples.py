@@ -274,11 +274,9 @@ def find_teacher(
 ) -> Callable[[], np.ndarray]:
     """A function that gives what a loss learns in place of the labels, shape (pairs,).
 
-    The recipe's `teacher` is a scorer of the ladder that is made from pairs alone, such as
-    `ngram_regression`; a column of the file; or a model or run.
-
-    A scorer is fitted on the pairs. `origin` is the file that they were read from, and the names of
-    its columns.
+    The recipe's `teacher` is a scorer of the ladder that is made from pairs alone and fitted on
+    these, such as `ngram_regression`; a column of the file; or a model or run. `origin` is the file
+    that the pairs were read from, with the names of its columns.
 
     Raises:
         DataError: there is no such teacher, or it has no score for a pair.

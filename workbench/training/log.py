@@ -106,9 +106,8 @@ def step_means(log: pd.DataFrame, steps: int = STEPS) -> pd.DataFrame:
     """The mean loss of every `steps` steps of each stage, as the card's log has it.
 
     A row's loss is the mean since the row before it, so the means are exact where rows fall on
-    multiples of `steps`; otherwise a row's loss is spread evenly over its steps.
-
-    A rest at the end of a stage is left out, as on the card.
+    multiples of `steps`; otherwise a row's loss is spread evenly over its steps. A rest at the end
+    of a stage is left out, as on the card.
 
     Returns:
         `stage`, `epoch`, `step` (the last of each mean) and `loss`; empty if no stage is so long.

@@ -49,7 +49,7 @@ DEV_PAIRS = 1000  # the most dev pairs scored each time during training
 def fine_tune(
     run_dir: str | Path, base: ModelLocation, recipe: Recipe | None = None, **settings: Any
 ) -> dict[str, Any]:
-    """Train on `run_dir/data/train.parquet` with binary cross-entropy; write model, log, lineage.
+    """Train on `run_dir/data/train.parquet` by the recipe; write model, log and lineage.
 
     Args:
         run_dir: a run folder whose data notebook 1 prepared.

@@ -95,10 +95,7 @@ class ResumableTrainer(CrossEncoderTrainer):
     def train(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
         """Train to the end, from the last whole checkpoint or else from the beginning.
 
-        Raises:
-            ResumeError: the checkpoint was written with another loss.
-            TrainingStoppedError: SIGTERM came; a checkpoint was written.
-            DivergedError: the loss or a weight is not finite.
+        The errors are those of `Stage.run`.
         """
         if checkpoint := checkpoints.last_checkpoint(self.folder):
             progress, loss = read_json(checkpoint / PROGRESS), describe_loss(self.loss)
