@@ -9,6 +9,7 @@ as well (`check_training`), so that a preflight and a training refuse the same.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -262,7 +263,7 @@ def _of_some(make: Callable[[pd.DataFrame], Any], pairs: pd.DataFrame) -> Any:
         return make(pairs)
 
 
-def origin_of(run_dir: Any) -> Origin:
+def origin_of(run_dir: str | Path) -> Origin:
     """The file that a run's pairs were read from, and its columns; `NOWHERE` for the Hub."""
     manifest = read_manifest(run_dir)
     source = str(manifest["source"])
