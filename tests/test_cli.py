@@ -1,6 +1,7 @@
 """The command line itself: help for a newcomer, hints, and outputs that take nothing."""
 
 import io
+import os
 import sys
 
 import click
@@ -114,3 +115,29 @@ def test_an_output_that_is_full_or_narrow_ends_in_plain_words(
         monkeypatch.setattr(sys, "stdout", full)
         assert main(asked) == 1
     assert "the output cannot be written (No space left" in capsys.readouterr().err
+
+
+def test_without_an_input_or_a_working_directory_a_command_says_so(
+    run, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main(["runs", "rm", "跑", "--runs-dir", str(run.parent)]) == 2
+    assert "nobody is there to ask" in capsys.readouterr().err
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for asked in (["runs"], ["preflight"], ["score", "a", "b", "c"]):
+        assert main(asked) == 2
+        assert "the working directory was removed" in capsys.readouterr().err
+
+
+def test_an_output_that_nobody_reads_ends_in_peace(run, capsys, monkeypatch):
+    """As with `| head`, and again where somebody does."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as nobody:
+        for output in (nobody, io.StringIO()):
+            monkeypatch.setattr(sys, "stdout", output)
+            assert main(["runs", "--runs-dir", str(run.parent)]) == 0
+    assert capsys.readouterr().err == ""
+    assert "跑" in output.getvalue()

@@ -452,7 +452,7 @@ def remove(names: Sequence[str], yes: bool, runs_dir: str) -> None:
         needed = f"; used by {', '.join(users)}" if users else ""
         print(terminal_text(f"{display_path(folder)}{needed}"))
     if not yes:
-        if not sys.stdin.isatty():
+        if not (sys.stdin and sys.stdin.isatty()):
             raise RequestError("rm: nobody is there to ask; add --yes")
         answer = ""
         with suppress(EOFError):

@@ -72,13 +72,20 @@ def lazy_functions(
     return find, lambda: sorted(functions())
 
 
+def _working_folder() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise PathError("the working directory was removed: change to another one") from None
+
+
 def project_root() -> Path:
     """The folder that holds `notebooks/`, where relative paths in parameters start.
 
     For a package outside the source tree it is looked for from the working directory upwards.
     """
-    candidates = [Path(__file__).resolve().parent.parent, Path.cwd(), *Path.cwd().parents]
-    return next((path for path in candidates if (path / "notebooks").is_dir()), Path.cwd())
+    candidates = [Path(__file__).resolve().parent.parent, here := _working_folder(), *here.parents]
+    return next((path for path in candidates if (path / "notebooks").is_dir()), here)
 
 
 def project_path(path: str | os.PathLike[str]) -> Path:
@@ -97,7 +104,7 @@ def project_path(path: str | os.PathLike[str]) -> Path:
 
 def found_path(path: str | os.PathLike[str]) -> Path:
     """`project_path(path)`; where nothing is there, what the working directory has by that name."""
-    place, here = project_path(path), Path.cwd() / os.path.expanduser(path)
+    place, here = project_path(path), _working_folder() / os.path.expanduser(path)
     return here if here.exists() and not place.exists() else place
 
 
