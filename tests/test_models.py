@@ -1,20 +1,23 @@
 """Where models are found, and which are refused."""
 
 import os
+import pickle
 import shutil
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import torch
 from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors.numpy import load_file, save_file
 
-from tests.benchmarks.tiny import KINDS, write_tiny_kind
+from tests.benchmarks.tiny import KINDS, pickled, write_tiny_kind
 from tests.conftest import rewritten
 from workbench.files import read_json, write_json
 from workbench.models import (
     BUNDLED_MODEL,
     BUNDLED_SHA256,
+    PICKLED,
     REFERENCE_MODEL,
     HubUnreachableError,
     ModelError,
@@ -70,15 +73,74 @@ def test_a_folder_and_a_run_are_found(tiny_model, tmp_path):
     assert read_lineage(find_model(str(tiny_model))) == []
 
 
-def test_pickled_weights_are_refused(tiny_model, tmp_path):
-    folder = tmp_path / "pickled"
-    shutil.copytree(tiny_model, folder)
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(ModelError, match=r"only pickled weights \(pytorch_model.bin\)"):
+class Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+HOSTILE = {
+    "code": (Bomb, "names posix.mkdir, which would be imported and run as code"),
+    "code among weights": (lambda mark: {"a": torch.ones(2), "b": Bomb(mark)}, "posix.mkdir"),
+    "a list": (lambda _: [torch.ones(2)], "something else than weights by name"),
+    "numbers": (lambda _: {"a": 1}, "something else than weights by name"),
+    "numbers for names": (lambda _: {1: torch.ones(2)}, "something else than weights by name"),
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(("make", "reason"), HOSTILE.values(), ids=HOSTILE)
+def test_a_pickle_of_more_than_weights_runs_nothing(make, reason, zipped, tiny_model, tmp_path):
+    folder, mark = tmp_path / "model", tmp_path / "unpickled"
+    pickled(tiny_model, folder, make(mark), zipped)
+    with pytest.raises(ModelError, match=reason):
         find_model(str(folder))
-    (folder / "pytorch_model.bin").unlink()
+    assert not mark.exists()
+
+
+def test_a_damaged_pickle_is_refused(tiny_model, tmp_path):
+    folder, mark = tmp_path / "model", tmp_path / "unpickled"
+    file = pickled(tiny_model, folder) / PICKLED
+    whole = file.read_bytes()
+    contents = [b"", whole[: len(whole) // 2], whole[len(whole) // 2 :], pickle.dumps(Bomb(mark))]
+    contents.append((tiny_model / "model.safetensors").read_bytes())
+    for content in contents:
+        file.write_bytes(content)
+        with pytest.raises(ModelError, match=r"pytorch_model\.bin .*, so it is not read"):
+            find_model(str(folder))
+    assert not mark.exists()
+    file.rename(folder / "other.bin")
+    with pytest.raises(ModelError, match=r"no weights \(of pickled ones, such as other\.bin"):
+        find_model(str(folder))
+
+
+def test_only_a_model_without_safetensors_is_read_from_a_pickle(tiny_model, tmp_path, monkeypatch):
+    """And of a model on the Hub only then a pickle is fetched."""
+    asked, plain = [], pickled(tiny_model, tmp_path / "pickled")
+
+    def fetch(name, allow_patterns, **_):
+        asked.append(PICKLED in allow_patterns)
+        return str(plain if asked[-1] or name == "a/pickle" else tiny_model)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    assert find_model("a/b").use_safetensors
+    (plain / PICKLED).rename(tmp_path / "weights")
     with pytest.raises(ModelError, match="no weights"):
-        find_model(str(folder))
+        find_model("a/pickle")
+    assert asked == [False, False, True]
+    both = tmp_path / "both"
+    shutil.copytree(tiny_model, both)
+    (both / PICKLED).write_bytes(b"damaged")
+    assert load_cross_encoder(find_model(str(both))).predict([("a", "b")]).shape == (1,)
+
+
+def test_a_model_without_config_is_none(tiny_model, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
     (folder / "config.json").unlink()
     with pytest.raises(ModelError, match=r"no config\.json"):
         find_model(str(folder))

@@ -4,15 +4,18 @@ import ast
 import inspect
 import re
 import statistics
+from functools import partial
 
 import nbformat
 import papermill
 import pytest
 
 import workbench
+from tests.benchmarks.tiny import KINDS, write_tiny_kind, write_tiny_reranker
 from tests.conftest import ROOT, run_notebook
-from workbench.files import read_json
+from workbench.files import read_json, write_json
 from workbench.ranking.metrics import RANKING_METRICS
+from workbench.runs.folder import record_request
 from workbench.runs.parameters import Parameters
 from workbench.scoring.baselines import BASELINES
 
@@ -174,3 +177,38 @@ def test_notebooks_1_and_3_never_load_torch(chain, name, tmp_path, tiny_model):
     if name.startswith("01"):
         given |= {"run_dir": str(tmp_path / "run"), "base_model": str(tiny_model)}
     run_notebook(tmp_path / "with_check.ipynb", tmp_path / "out.ipynb", **given)
+
+
+def execute(number, values):
+    """Run a notebook's code in this process; the values of its parameters are among others."""
+    space = {}
+    for cell in code_cells(SOURCES[number - 1]):
+        exec(cell.source, space)
+        if "parameters" in cell.metadata.get("tags", []):
+            space |= {name: value for name, value in values.items() if name in space}
+    return space
+
+
+@pytest.mark.slow
+def test_every_kind_of_base_goes_through_the_five_notebooks(once, tmp_path):
+    """With a loss on pairs and one on lists; notebook 5 compares them on the same lists."""
+    asked = {"max_pairs": 200, "test_share": 0.3, "max_length": 64, "max_steps": 2}
+    asked |= {"hard_negatives": 1, "list_size": 5, "resamples": 100, "learning_rate": 1e-3}
+    asked |= {"trainer_arguments": {"max_grad_norm": 0.5}}
+    for place, kind in enumerate((*KINDS, "qwen3")):
+        write = write_tiny_reranker if kind == "qwen3" else partial(write_tiny_kind, kind=kind)
+        base, folder = once(f"kind-{kind}", write), tmp_path / "runs" / kind
+        loss = ("bce", "listnet")[place % 2]
+        given = Parameters(**asked, base_model=str(base), loss=loss, run_dir=str(folder))
+        record_request(given, folder)
+        for number in (1, 2, 3, 4):
+            execute(number, given.model_dump())
+        status = {"state": "done", "notebooks": {f"0{n}": {"state": "done"} for n in range(1, 5)}}
+        write_json(folder / "status.json", status)
+        card = (folder / "model/README.md").read_text(encoding="utf-8")
+        for text in (base.name, "`max_grad_norm`: 0.5", "nDCG@10"):
+            assert text in card
+    found = execute(5, {"run_dir": str(tmp_path / "runs")})
+    assert set(found["table"]["run"]) == {*KINDS, "qwen3"}
+    assert len(found["paired"]) == len(KINDS)
+    assert len({record.test for record in found["runs"]}) == 1

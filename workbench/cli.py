@@ -630,7 +630,8 @@ def bases(
     unknown, and the share of texts that become equal to another text. Nothing is fetched without
     --download, and never weights. Other names of columns: -p sentence_0_column question.
 
-    Only weights in .safetensors are loaded: a base that has others has to be saved so first.
+    Weights `pytorch` are pickled: torch reads them in a mode that builds tensors only. Where the
+    note names a base_revision, the Hub has the same weights there as .safetensors.
     """
     from workbench.data.pairs import read_pairs
     from workbench.runs.parameters import check_parameters, given_parameters
@@ -646,7 +647,8 @@ def bases(
     if as_json:
         print(table.reset_index(names="name").to_json(orient="records", indent=2))
         return
-    hidden = ["source", *(["licence", "tokenizer", "positions"] if pairs else [])]
+    hidden = ["source", "unverified"]
+    hidden += ["licence", "tokenizer", "positions", "note"] if pairs else []
     shown = table.drop(columns=hidden).reset_index(names="base").astype(object)
     show_table([list(shown), *shown.where(shown.notna(), None).to_numpy().tolist()])
 

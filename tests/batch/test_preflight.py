@@ -212,7 +212,7 @@ PARAMETERS = {
     "infinite": (["epochs", "inf"], "epochs: input should be less than or equal to 1000"),
     "far too large": (["seed", "9" * 5000], "seed: unable to parse"),
     "a path that climbs": (["pairs", "../../../../etc/passwd"], "the name must end in one of"),
-    "a folder as file": (["pairs", "/"], "in the project's root or here (it is a folder)"),
+    "a folder as file": (["pairs", "/"], "there is no 'qrels' in it"),
     "a device as file": (["pairs", "/dev/zero"], "there is no file '/dev/zero'"),
     "shares": (["dev_share", "0.7"], "together they must stay below 1"),
     "no such bundle": (["base_model", "bundled:none"], "the only bundled model"),
@@ -267,7 +267,7 @@ def another_tokenizer(folder):
 EMBEDDINGS = "bert.embeddings.word_embeddings.weight"
 MODELS = {
     "without weights": (lambda model: (model / "model.safetensors").unlink(), "no weights"),
-    "with a pickle": (a_pickle, "only pickled weights"),
+    "with a pickle": (a_pickle, "pytorch_model.bin is damaged, or holds more than weights"),
     "with two labels": (
         lambda model: reshape(model, "classifier.weight", (2, 16)),
         "it has 2 labels",

@@ -1,5 +1,6 @@
 """A cross-encoder of two small layers, for tests and benchmarks of everything around a model."""
 
+import shutil
 from pathlib import Path
 
 CHARACTERS = "怎么开通关闭会员借钱还款手机天气如何办理你好吗的了我不能可以什查询退货"
@@ -42,6 +43,19 @@ def write_tiny_model(folder, width=16, inner=32):
     )
     BertForSequenceClassification(config).save_pretrained(folder, safe_serialization=True)
     fast.save_pretrained(folder)
+    return folder
+
+
+def pickled(source, folder, content=None, zipped=True):
+    """A copy of a model whose weights torch has pickled, or other content in their place."""
+    import torch
+    from safetensors.torch import load_file
+
+    shutil.copytree(source, folder)
+    weights = folder / "model.safetensors"
+    content = load_file(weights) if content is None else content
+    torch.save(content, folder / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
+    weights.unlink()
     return folder
 
 

@@ -43,6 +43,35 @@ def test_a_folder_of_files_is_read_as_a_hub_data_set(tmp_path):
         read_pairs(f"hub:{folder}:default:nosuchsplit")
 
 
+def test_candidate_lists_are_pairs_with_their_grades_as_labels(tmp_path):
+    """Rows of JSONL, and a folder of TREC files whose grades `label_map` brings to [0, 1]."""
+    lists = tmp_path / "lists.jsonl"
+    graded = {"query": "q", "positive": ["a", "b"], "negative": ["c"], "grades": [1, 0.5]}
+    plain = {"query": "r", "positive": [], "negative": ["d"]}
+    lists.write_text(f"{json.dumps(graded)}\n{json.dumps(plain)}\n")
+    found = read_pairs(lists)
+    assert rows(found) == [("q", "a", 1.0), ("q", "b", 0.5), ("q", "c", 0.0), ("r", "d", 0.0)]
+    assert found.frame["line"].tolist() == [1, 1, 1, 2]
+    lists.write_text(json.dumps(graded | {"negative": ["a"]}))
+    with pytest.raises(PairsError, match="candidate 'a' occurs twice"):
+        read_pairs(lists)
+    trec = tmp_path / "trec"
+    trec.mkdir()
+    with pytest.raises(PairsError, match="there is no 'qrels' in it"):
+        read_pairs(trec)
+    (trec / "qrels").write_text("1 0 a 2\n1 0 b 0\n1 0 c 2\n1 0 d 1\n")
+    (trec / "run").write_text("".join(f"1 Q0 {n} 1 {place} x\n" for place, n in enumerate("abcde")))
+    (trec / "queries.tsv").write_text("1\tq\n")
+    (trec / "documents.tsv").write_text("".join(f"{n}\t{n.upper()}\n" for n in "abcde"))
+    with pytest.raises(PairsError, match=r"label_map: 0=0,1=0\.5,2=1"):
+        read_pairs(trec)
+    found = read_pairs(trec, label_map="0=0,1=0.5,2=1")
+    labels = {"A": 1.0, "B": 0.0, "C": 1.0, "D": 0.5, "E": 0.0}  # E was not judged
+    assert rows(found) == [("q", text, labels[text]) for text in "EDCBA"]
+    (trec / "queries.tsv").write_text("1\tother\n")
+    assert read_pairs(trec, label_map="0=0,1=0.5,2=1").sha256 != found.sha256
+
+
 HEADER = b"sentence_0,sentence_1,label\n"
 BAD = {
     "ragged_line": b"a,b,1,2\n",

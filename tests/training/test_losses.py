@@ -11,16 +11,17 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import losses as library
 
-from tests.benchmarks.tiny import write_tiny_kind
+from tests.benchmarks.tiny import pickled, write_tiny_kind
 from tests.conftest import interrupted_at, labelled
 from workbench.batch.plan import read_plan
+from workbench.data.lists import CandidateList, write_candidates
 from workbench.data.pairs import text_pairs
-from workbench.data.splits import DataError, read_manifest, read_split
-from workbench.models import find_model
+from workbench.data.splits import DataError, prepare_data, read_manifest, read_split
+from workbench.models import PICKLED, find_model
 from workbench.reports import findings
 from workbench.reports.model_card import write_card
 from workbench.runs.parameters import check_parameters
@@ -66,6 +67,45 @@ def test_a_loss_trains_and_predict_gives_what_the_card_says(name, run, tiny_mode
     if name == "lambda":
         assert record["not_fast"].startswith("the loss is LambdaLoss(")
         assert "library's own trainer was used (the loss is LambdaLoss" in findings.outcome(record)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_base_in_a_pickle_trains_as_one_in_safetensors(zipped, run, tiny_model, tmp_path):
+    """Also one of half precision, whose norms have the names of old."""
+    found, recipe = [], Recipe(**SHORT)
+    weights = load_file(tiny_model / "model.safetensors")
+    for old, new in ((".weight", ".gamma"), (".bias", ".beta")):
+        for name in [name for name in weights if name.endswith("LayerNorm" + old)]:
+            weights[name.replace(old, new)] = weights.pop(name)
+    half = {name: value.half() for name, value in weights.items()}
+    base = pickled(tiny_model, tmp_path / "pickled", half, zipped)
+    again = pickled(tiny_model, tmp_path / "safe")
+    (again / PICKLED).unlink()
+    save_file(half, again / "model.safetensors", metadata={"format": "pt"})
+    for folder in (base, again):
+        record = fine_tune(run, find_model(str(folder)), recipe)
+        assert record["steps"] == 4
+        assert not (run / "model" / PICKLED).exists()
+        found.append((run / "model/model.safetensors").read_bytes())
+    assert found[0] == found[1]
+
+
+def test_grades_of_candidate_lists_reach_a_list_loss(tmp_path, tiny_model, monkeypatch):
+    grades = (1.0, 0.5, 0.0)
+    lists = [CandidateList(f"怎么{n}", ("开通", "关闭", "借钱"), grades) for n in "会员手机天气"]
+    write_candidates(tmp_path / "lists.jsonl", lists)
+    prepare_data(tmp_path / "run", tmp_path / "lists.jsonl", dev_share=0, test_share=0)
+    seen, plain = [], stages.make_trainer
+
+    def spied(*args, **kwargs):
+        seen.append(trainer := plain(*args, **kwargs))
+        return trainer
+
+    monkeypatch.setattr(stages, "make_trainer", spied)
+    recipe = Recipe(loss="listnet", max_steps=1, max_length=32)
+    record = fine_tune(tmp_path / "run", find_model(str(tiny_model)), recipe)
+    assert record["pairs_seen"] == {"labelled": 18, "lists": 6, "unused": 0}
+    assert [row["label"] for row in seen[0].train_dataset] == [[*grades]] * 6
 
 
 @pytest.mark.parametrize(

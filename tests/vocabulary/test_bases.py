@@ -18,11 +18,15 @@ def test_the_table_is_whole_and_every_base_has_its_source():
     table = bases.known_bases()
     assert len(table) >= 12
     assert list(table) == [
-        *("parameters", "languages", "licence", "tokenizer", "positions", "weights", "source")
+        *("parameters", "languages", "licence", "tokenizer", "positions", "weights"),
+        *("note", "unverified", "source"),
     ]
     assert table.notna().all().all()
     assert (table["positions"] >= 512).all()
-    assert set(table["weights"]) <= {"safetensors", "pickled", ""}
+    assert set(table["weights"]) == {"safetensors", "pytorch"}
+    assert {*" ".join(table["unverified"]).split()} <= {*table}
+    facts = table.drop(columns=["note", "unverified"]).astype(str)
+    assert (facts != "").all().all()
     for name, source in table["source"].items():
         assert HUB_NAME.fullmatch(name) or name == BUNDLED_MODEL
         assert source.startswith("https://huggingface.co/")
@@ -64,7 +68,10 @@ def test_only_tokenizers_are_fetched_and_only_when_asked(tiny_model, monkeypatch
 
 def test_the_command_shows_the_table_and_reads_a_file(tmp_path, tiny_model, capsys, monkeypatch):
     assert main(["bases"]) == 0
-    assert "jhu-clsp/mmBERT-base" in capsys.readouterr().out
+    (row,) = [one for one in capsys.readouterr().out.splitlines() if "mengzi" in one]
+    assert row.split("WordPiece")[1].split() == [
+        *("512", "pytorch", "safetensors", "at", "base_revision", "refs/pr/1")
+    ]
     file = tmp_path / "我的 pairs.csv"
     file.write_text("q,sentence_1,label\n你,们,1\nhello,hi,0\n", encoding="utf-8")
     asked = ["bases", "--pairs", str(file), "--base", str(tiny_model)]

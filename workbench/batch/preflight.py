@@ -19,13 +19,12 @@ import pandas as pd
 from workbench.data import POSITIVE
 from workbench.data.build_lists import build_test
 from workbench.data.lists import read_test
-from workbench.data.pairs import LabelledPairs
+from workbench.data.pairs import LabelledPairs, pair_records
 from workbench.data.readers import (
     COLUMNS,
     BadRow,
     GoodRow,
     check_rows,
-    file_records,
     other_scale,
     remedy,
 )
@@ -41,6 +40,7 @@ from workbench.models import (
     is_hub_name,
     load_tokenizer,
     position_limit,
+    weight_files,
 )
 from workbench.run_folder import NOTEBOOKS, RequestError, RunFolder
 from workbench.runs.folder import DATA_PARAMETERS, folder_problems
@@ -222,12 +222,12 @@ def _read(
         said.append(Finding("warning", text))
         if not value.removeprefix("hub:").strip(" :"):
             said.append(Finding("problem", f"{name}: {value!r} names no data set"))
-    elif value and not project_path(value).is_file():
+    elif value and not (project_path(value).is_file() or project_path(value).is_dir()):
         said.append(_no_file(name, value))
     elif value and read:
         path = project_path(value)
         names = dict(zip(COLUMNS, COLUMNS, strict=True)) | parameters.columns
-        rows = itertools.islice(file_records(path, names), ROWS_READ)
+        rows = itertools.islice(pair_records(path, names), ROWS_READ)
         good, bad = check_rows(rows, parameters.label_map)
         count = seen = len(good) + len(bad)
         if seen == ROWS_READ:
@@ -241,7 +241,6 @@ def _read(
 
 def _no_file(name: str, value: str) -> Finding:
     text = f"{name}: there is no file {value[:200]!r} in the project's root or here"
-    text += " (it is a folder)" * project_path(value).is_dir()
     return Finding("problem", text)
 
 
@@ -392,7 +391,7 @@ def _look_at_disk(
     def size(count: int) -> str:
         return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{math.ceil(count / 1e6)} MB"
 
-    weights = sum(file.stat().st_size for file in location.path.glob("*.safetensors"))
+    weights = sum(file.stat().st_size for file in weight_files(location.path))
     labels = data.splits["train"]["label"]
     train, positives = (round(data.scale * n) for n in (len(labels), (labels >= POSITIVE).sum()))
     file = project_path(parameters.pairs).stat().st_size

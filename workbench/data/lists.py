@@ -37,6 +37,7 @@ KINDS = {
     "unjudged": "not judged, so taken as not relevant",
     "given": "from the file, which does not say where it comes from",
 }
+LIST_FIELDS = ("candidates", "positive", "negative")
 TREC_FILES = ("qrels", "run", "queries.tsv", "documents.tsv")
 PROBLEMS_SHOWN = 20  # kinds of bad row, each with its first row in full
 LIST_SHAPE = '{"query": "...", "positive": ["..."], "negative": ["..."]}'
@@ -173,6 +174,30 @@ def read_test(path: str | Path, seed: int = 42) -> RankingTest:
         **count_lists(lists),
     }
     return RankingTest(lists, recipe)
+
+
+def holds_lists(path: Path) -> bool:
+    """Whether a source is of lists: a folder, or JSONL whose first object has a query and lists."""
+    if path.is_dir() or not holds_objects(path):
+        return path.is_dir()
+    records = itertools.islice(file_records(path, {"query": "query"}, LIST_FIELDS), 100)
+    objects = (r for r in records if not isinstance(r, BadRow) or r.reason == "missing_column")
+    return any(isinstance(value, list) for value in next(objects, ()))
+
+
+def candidate_rows(path: Path) -> Iterator[Record]:
+    """The candidates of JSONL lists or TREC files: number of the list, query, text, grade.
+
+    Raises:
+        PairsError: nothing is there, or a row is wrong.
+    """
+    try:
+        lists, _, _ = (_read_trec if path.is_dir() else _read_objects)(path)
+    except CandidateError as error:
+        raise PairsError(str(error)) from error
+    for number, one in enumerate(lists, start=1):
+        for text, grade in zip(one.candidates, one.relevance, strict=True):
+            yield number, one.query, text, grade
 
 
 Source = tuple[list[CandidateList], bool, dict[str, int]]  # whether it states an order; counts

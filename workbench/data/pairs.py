@@ -1,7 +1,7 @@
 """Labelled text pairs, read from many formats and checked row by row."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from workbench.data import readers
-from workbench.data.readers import COLUMNS, BadRow, PairsError
+from workbench.data.lists import candidate_rows, holds_lists
+from workbench.data.readers import COLUMNS, BadRow, PairsError, Record
 from workbench.files import display_path, project_path, sha256
 
 Float32Array = NDArray[np.float32]
@@ -43,6 +44,9 @@ def read_pairs(
 ) -> LabelledPairs:
     """Labelled pairs from CSV, TSV, JSONL or Parquet (each also as `.gz`) or from the Hub.
 
+    Candidate lists are pairs too, one for each candidate, with its grade as the label: JSONL rows
+    with `query`, `positive` and `negative`, or a folder of TREC files, as `read_test` takes them.
+
     Args:
         source: a path, or `hub:name[:config][:split]` (split `train` unless given).
         columns: the source's names of `sentence_0` (the query), `sentence_1` (the candidate) and
@@ -69,7 +73,7 @@ def read_pairs(
         good, bad = readers.check_rows(readers.hub_records(shown, names), label_map)
     else:
         path = project_path(source)
-        good, bad = readers.check_rows(readers.file_records(path, names), label_map)
+        good, bad = readers.check_rows(pair_records(path, names), label_map)
         shown, digest = display_path(path), sha256(path)
     if scale := readers.other_scale(good, bad):
         raise PairsError(f"{shown}: {scale}")
@@ -80,6 +84,12 @@ def read_pairs(
         raise PairsError(f"{shown}: no usable pair in it{first}")
     frame = pd.DataFrame(good, columns=["line", *COLUMNS])[[*COLUMNS, "line"]]
     return LabelledPairs(frame, tuple(bad), shown, digest)
+
+
+def pair_records(path: Path, names: Mapping[str, str]) -> Iterator[Record | BadRow]:
+    """The rows of a file of pairs, unchecked; of candidate lists, a row for each candidate."""
+    lists = holds_lists(path)
+    yield from candidate_rows(path) if lists else readers.file_records(path, names)
 
 
 def text_pairs(frame: pd.DataFrame | Mapping[str, Sequence[str]]) -> list[TextPair]:

@@ -156,7 +156,7 @@ def changed_parameters(parameters: Parameters, run_dir: Path) -> list[str]:
     manifest = {} if problems else read_record(run.manifest)
     for name, record in {"pairs": manifest, "test_pairs": manifest.get("test_pairs", {})}.items():
         path, was = project_path(getattr(parameters, name)), str(record.get("sha256", ""))
-        if was and path.is_file() and (now_is := sha256(path)) != was:
+        if was and path.exists() and (now_is := sha256(path)) != was:
             problems.append(
                 f"{name}: {display_path(path)} has changed since the run was started (sha256 "
                 f"{now_is[:12]}…, it was {was[:12]}…); --resume continues with the same data"

@@ -24,7 +24,7 @@ def load_cross_encoder(
 ) -> "CrossEncoder":
     """A model with one output; a base without a classification head gets a seeded random one.
 
-    Only its safetensors weights are read, and none of its code. Pairs are cut at `max_length`
+    Its weights are read, and none of its code. Pairs are cut at `max_length`
     tokens, special ones included, as far as the model's positions reach; None is its own length.
 
     Raises:
@@ -41,7 +41,7 @@ def load_cross_encoder(
             num_labels=1,
             local_files_only=True,
             trust_remote_code=False,
-            model_kwargs={"use_safetensors": True, "dtype": "float32"},
+            model_kwargs={"use_safetensors": location.use_safetensors, "dtype": "float32"},
         )
         tokenizer, config = model.tokenizer, model[0].model.config.to_dict()
         own = tokenizer.model_max_length

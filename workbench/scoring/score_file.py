@@ -29,24 +29,23 @@ import pyarrow.parquet as pq
 from typing_extensions import TypedDict
 
 from workbench import files
+from workbench.data.lists import LIST_FIELDS, holds_lists
 from workbench.data.pairs import TextPair
 from workbench.data.readers import (
     BadRow,
     PairsError,
     bad_text,
     file_records,
-    holds_objects,
     printable,
     suffix_of,
 )
 from workbench.files import display_path, project_path, sha256
 from workbench.machine import core_count, interrupts_held
-from workbench.models import find_model
+from workbench.models import PICKLED, find_model
 from workbench.scoring.backends import CHECK_PAIRS, EXPORTED, OnnxModel
 from workbench.scoring.baselines import Scorer
 from workbench.scoring.cross_encoder import MIN_LENGTH, ModelScorer
 
-LIST_FIELDS = ("candidates", "positive", "negative")
 PLAN, DONE = "_plan.json", "_done.json"
 NOTE = b"workbench"  # the key of a part's note in the metadata of its schema
 EXAMPLES = 20  # bad rows that a plan names
@@ -98,7 +97,7 @@ class ScoringRequest:
             PairsError: the file cannot be read, or lacks a column.
         """
         path = project_path(self.source)
-        if _holds_lists(path):
+        if holds_lists(path):
             yield from _rows_of_lists(path)
             return
         names = {"sentence_0": self.query_column, "sentence_1": self.candidate_column}
@@ -132,15 +131,6 @@ class ScoringRequest:
             characters += size
         if part:
             yield part
-
-
-def _holds_lists(path: Path) -> bool:
-    """Whether a file is JSONL whose first object has a `query` and lists."""
-    if not holds_objects(path):
-        return False
-    records = itertools.islice(file_records(path, {"query": "query"}, LIST_FIELDS), 100)
-    objects = (r for r in records if not isinstance(r, BadRow) or r.reason == "missing_column")
-    return any(isinstance(value, list) for value in next(objects, ()))
 
 
 def _rows_of_lists(path: Path) -> Iterator[Row]:
@@ -432,7 +422,7 @@ def _asked(request: ScoringRequest, backend: str) -> dict[str, Any]:
     model, file = find_model(request.model).path, project_path(request.source)
     if not file.is_file():
         next(request.rows())  # raises the error that says so
-    names = ["*.safetensors", "*.json"]
+    names = ["*.safetensors", PICKLED, "*.json"]
     names += [EXPORTED[backend], "onnx/*.json"] if backend in EXPORTED else []
     paths = sorted({path for name in names for path in model.glob(name)})
     return {

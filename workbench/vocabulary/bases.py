@@ -19,7 +19,7 @@ def known_bases() -> pd.DataFrame:
     """A row for each base, indexed by its name on the Hub; what is not known is empty.
 
     The columns are `parameters`, `languages`, `licence`, `tokenizer`, `positions` (tokens of a
-    pair), `weights` and `source`.
+    pair), `weights`, `note`, `unverified` (facts that are not on its page) and `source`.
 
     Example:
         >>> known_bases().loc["BAAI/bge-reranker-base", "licence"]
