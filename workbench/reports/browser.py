@@ -182,7 +182,7 @@ def live_ranking(
         ranked = rank_query(scorers, asked.value.strip(), texts)
         ranked.index = pd.RangeIndex(1, len(ranked) + 1, name="rank")
         table = with_gloss(ranked, "candidate")
-        view.value = table.to_html(float_format="{:.3f}".format, escape=True, border=0)
+        view.value = table.to_html(float_format="{:.3f}".format, justify="left", border=0)
 
     button.on_click(answer)
     answer()
