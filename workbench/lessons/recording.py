@@ -172,8 +172,7 @@ def doctor() -> bool:
         (free > 1, f"{free:.0f} GB free on the disk (1 is enough)"),
     ]
     if not absent:
-        weights = wb.find_model(MODEL).sha256  # checked by finding it
-        lines.append((True, f"bundled model: weights {weights[:12]}"))
+        lines.append((True, f"bundled model: weights {wb.find_model(MODEL).sha256[:12]}"))
         lines.append((True, f"a full training here: {_minutes():.0f} min (no lesson needs it)"))
     for good, text in lines:
         print(f"[{'OK' if good else 'FAIL'}] {text}")

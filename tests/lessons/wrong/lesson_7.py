@@ -19,14 +19,12 @@ def of_7_1_rate_of_the_test(probabilities, positives, base_rate):
 
 def of_7_1_only_the_ratio(probabilities, positives, base_rate):
     """one MINUS the ratio"""
-    constant = np.full(len(positives), base_rate)
-    return mse(probabilities, positives) / mse(constant, positives)
+    return mse(probabilities, positives) / mse(base_rate, positives)
 
 
 def of_7_1_upside_down(probabilities, positives, base_rate):
     """upside down"""
-    constant = np.full(len(positives), base_rate)
-    return 1 - mse(constant, positives) / mse(probabilities, positives)
+    return 1 - mse(base_rate, positives) / mse(probabilities, positives)
 
 
 def bins(probabilities, positives):
@@ -54,12 +52,12 @@ def of_7_2_all_together(probabilities, positives):
 
 def of_7_3_best_f1(scores, positives):
     """best F1"""
-    best, found = -1.0, 0.0
-    for cut in scores:
+
+    def f1(cut):
         called = scores >= cut
-        f1 = 2 * (called & positives).sum() / (called.sum() + positives.sum())
-        best, found = max((best, found), (f1, cut))
-    return found
+        return 2 * (called & positives).sum() / (called.sum() + positives.sum())
+
+    return max(scores, key=f1)
 
 
 def of_7_3_one_half(scores, positives):
