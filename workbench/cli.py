@@ -578,10 +578,9 @@ def card(run: str, **given: Any) -> None:
     """
     from workbench.reports.model_card import write_card
 
+    settings = {name: one for name, one in given.items() if one is not None}
     try:
-        path = write_card(
-            found_name(run), **{name: one for name, one in given.items() if one is not None}
-        )
+        path = write_card(found_name(run), **settings)
     except FileNotFoundError as error:
         raise RequestError(str(error)) from error
     print(f"card: {display_path(path)}")

@@ -44,7 +44,7 @@ def run_chain(
     checked: bool = False,
     patience: float = folders.LOCK_SECONDS,
 ) -> Path:
-    """Execute the notebooks into a run folder, one after another, and write the report.
+    """Execute the notebooks into a run folder, one after another; the path of its `report.html`.
 
     Args:
         parameters: `run_dir` and `resume` in them are set from here.
@@ -53,9 +53,6 @@ def run_chain(
         resume: skip the notebooks already done and continue an interrupted training.
         checked: the caller has called `preflight` and found no problem.
         patience: seconds to wait for another process that writes into the folder.
-
-    Returns:
-        The path of `report.html`.
 
     Raises:
         RequestError: the request is wrong or the run is being written by another process.
