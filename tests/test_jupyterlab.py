@@ -111,15 +111,15 @@ def page(browser, address):
             route.abort()
 
     page.route(lambda url: url.startswith(("http:", "https:")), watch)
-    dialog = page.locator("dialog.jp-Dialog").first  # such as one that asks for a kernel again
-
-    def answer(shown):
-        print("JupyterLab asked:", shown.inner_text())
-        page.keyboard.press("Enter")
-
-    page.add_locator_handler(dialog, answer)
+    page.add_locator_handler(page.locator("dialog.jp-Dialog").first, answer)
     yield page
     page.close()
+
+
+def answer(dialog):
+    """Agree to what JupyterLab asks where it is busy, such as whether to start the kernel."""
+    print("JupyterLab asked:", dialog.inner_text())
+    dialog.locator(".jp-mod-accept").click()
 
 
 def choose_run_all(page):
@@ -142,6 +142,8 @@ def run_all(page, address, place, name, changed, seconds=400):
     choose_run_all(page)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
+        for dialog in page.locator("dialog.jp-Dialog").all():
+            answer(dialog)
         page.keyboard.press("Control+s")
         time.sleep(1)
         with suppress(nbformat.reader.NotJSONError):  # it is being written

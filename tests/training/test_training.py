@@ -484,6 +484,17 @@ def test_the_best_model_on_dev_is_saved_where_dev_can_tell(
         )
 
 
+def test_a_dev_split_of_one_class_costs_no_training(copied, tiny_model):
+    """Average precision is not defined there; a small file often has such a split."""
+    dev = copied / "data" / "dev.parquet"
+    pd.read_parquet(dev).assign(label=0.0).to_parquet(dev)
+    record = fine_tune(copied, find_model(str(tiny_model)), RECIPE)
+    log = read_training_log(copied)
+    assert log["dev_loss"].notna().any()
+    assert log["dev_ap"].isna().all()
+    assert not any("dev_ap" in row for row in record["log"])
+
+
 def test_scoring_dev_does_not_change_the_training(trained, copied, tiny_model, monkeypatch):
     """The weights are the same with pairs and lists of dev, more of them, and without a dev split.
 

@@ -477,7 +477,10 @@ class DevScores(BaseEvaluator):
         self.dev, self.lists, self.backend, self.loss = dev, lists, backend, loss
 
     def __call__(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """`ap` of the pairs, `ndcg` of the lists, and the binary cross-entropy as `loss`."""
+        """`ap` of the pairs, `ndcg` of the lists, and the binary cross-entropy as `loss`.
+
+        What is not defined is left out, such as `ap` where no pair is positive.
+        """
         labels = self.dev["label"].to_numpy(dtype=float)
         pairs = [*text_pairs(self.dev), *(pair for one in self.lists for pair in one.pairs())]
         scores = ModelScorer(model, backend=self.backend).score(pairs).astype(float)
@@ -488,7 +491,7 @@ class DevScores(BaseEvaluator):
             found["ndcg"] = float(values[MAIN_METRIC].mean())
         if self.loss:
             found["loss"] = float(np.mean(np.logaddexp(0.0, logits) - labels * logits))
-        return found
+        return {name: value for name, value in found.items() if np.isfinite(value)}
 
 
 def describe_training(trainer: ResumableTrainer) -> dict[str, Any]:
