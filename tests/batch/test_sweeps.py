@@ -18,6 +18,7 @@ from workbench.files import write_json, write_text
 from workbench.run_folder import RequestError
 from workbench.runs.folder import DATA_PARAMETERS
 from workbench.runs.parameters import ParameterError
+from workbench.training.log import TrainingLog
 
 
 @pytest.fixture
@@ -314,15 +315,27 @@ def test_a_search_looks_on_dev_and_ends_what_is_hopeless(project, request, metho
     assert (project.runs / "s" / "study.log").is_file()
 
 
-def a_search(folder, trials, slots, choices=(1, 2, 3)):
+def a_search(folder, trials, slots, choices=(1, 2, 3), method="random"):
     pytest.importorskip("optuna")
     folder.mkdir(exist_ok=True)
-    return OptunaSearch(random_search(trials, choices).search, {}, folder, slots)
+    return OptunaSearch(planned_search(trials, choices, method).search, {}, folder, slots)
 
 
-def random_search(trials, choices):
+def planned_search(trials, choices, method="random"):
     space = {"batch_size": {"choices": list(choices)}}
-    return SweepFile(search={"method": "random", "trials": trials, "space": space})
+    return SweepFile(search={"method": method, "trials": trials, "space": space})
+
+
+def test_a_run_that_nobody_looked_at_counts_in_halving(tmp_path):
+    """Otherwise the first slow run after quick ones has nothing to be compared with."""
+    search = a_search(tmp_path / "s", 2, 1, range(1, 30), "halving")
+    for value in (0.5, 0.1):
+        run, folder = search.next(), tmp_path / str(value)
+        log = TrainingLog(folder, "s")
+        log.append({"step": 5, "steps": 10, "dev_ap": value})
+        if value == 0.5:
+            search.tell(run, "done", folder)
+    assert search.hopeless(run, folder)
 
 
 def test_an_interrupted_search_makes_all_its_trials(tmp_path):
@@ -347,7 +360,7 @@ def test_a_search_goes_by_its_metric_and_says_where_it_is_not_logged(
     tmp_path, capsys, metric, best
 ):
     optuna = pytest.importorskip("optuna")
-    search = random_search(3, (1, 2, 3)).search.model_copy(update={"metric": metric})
+    search = planned_search(3, (1, 2, 3)).search.model_copy(update={"metric": metric})
     (tmp_path / "s").mkdir()
     made = OptunaSearch(search, {}, tmp_path / "s", 3)
     for value in (0.1, 0.9, None):
@@ -379,7 +392,7 @@ def test_equal_proposals_are_one_run_and_earlier_trials_stay_on_record(tmp_path,
     earlier = {"schema": 1, "jobs": {"before": {"state": "done"}, "cut": {"state": "stopped"}}}
     write_json(folder / "sweep.json", earlier)
     monkeypatch.setattr("workbench.batch.sweep.record_request", lambda *_: None)
-    plan = Plan(random_search(4, [8]), [])
+    plan = Plan(planned_search(4, [8]), [])
     sweep = Sweep(folder, plan, Failing, 2)
     record = sweep.run()
     (run,) = started  # four trials, two at a time, all of one setting

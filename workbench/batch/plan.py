@@ -217,6 +217,7 @@ class OptunaSearch:
 
     def tell(self, run: PlannedRun, state: str, folder: Path) -> None:
         """Tell Optuna the figure on dev, or that there is none (`state` is not `done`)."""
+        self.hopeless(run, folder)  # a run may end before anybody has looked at it
         value = last_row(folder).get(self.search.metric)
         for trial in self.trials.pop(run.name, []):
             if state == "done" and value is not None:
