@@ -91,6 +91,12 @@ def test_exercises_run_through_and_say_not_written_yet(source):
             assert re.fullmatch(r"✘ \d\.\d: not written yet\n", printed)
 
 
+def test_an_answer_without_a_named_misconception_is_told_its_figure():
+    """Inputs with truth values are shown too."""
+    verdict = examine("7.3", lambda scores, positives: np.median(scores))
+    assert verdict.message.startswith("the accuracy with your threshold: it should be")
+
+
 def test_every_misconception_gets_its_own_hint(numbers):
     """The wrong answers here were written without a look at those of the checks."""
     for number in numbers:

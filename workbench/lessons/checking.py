@@ -138,7 +138,8 @@ def _shown(value: Any) -> str:
     if isinstance(value, tuple):
         return f"({', '.join(map(_shown, value))})"
     if isinstance(value, float | np.ndarray):
-        value = np.round(value, 4).tolist()
+        value = np.asarray(value)
+        value = (np.round(value, 4) if value.dtype.kind == "f" else value).tolist()
     if not isinstance(value, str | int | float | list | dict | set | pd.DataFrame):
         return f"a {type(value).__name__}"
     text = repr(value) if isinstance(value, str) else " ".join(str(value).split())

@@ -45,10 +45,10 @@ exercise(
 
 
 def moments(function, rng, p, size):
-    """Mean and spread of 4,000 simulated lines, the spread as a multiple of what it should be."""
-    found = np.asarray(function(rng, p, 4000, size), dtype=float)
+    """Mean and spread of 20,000 simulated lines, the spread as a multiple of what it should be."""
+    found = np.asarray(function(rng, p, 20_000, size), dtype=float)
     spread = np.sqrt(p * (1 - p) / size) * np.log((1 - p) / p)
-    ratios = [found.mean() / entropy(p), found.std() / spread, found.shape == (4000,)]
+    ratios = [found.mean() / entropy(p), found.std() / spread, found.shape == (20_000,)]
     return np.minimum(ratios, 3)  # how far off does not matter
 
 
