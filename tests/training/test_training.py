@@ -492,7 +492,9 @@ def test_a_dev_split_of_one_class_costs_no_training(copied, tiny_model):
     log = read_training_log(copied)
     assert log["dev_loss"].notna().any()
     assert log["dev_ap"].isna().all()
+    assert log.dropna(subset=["dev_loss"])["dev_positives"].eq(0).all()
     assert not any("dev_ap" in row for row in record["log"])
+    assert "of one class" in findings.dev(log, record)
 
 
 def test_scoring_dev_does_not_change_the_training(trained, copied, tiny_model, monkeypatch):

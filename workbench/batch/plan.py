@@ -217,8 +217,9 @@ class OptunaSearch:
 
     def tell(self, run: PlannedRun, state: str, folder: Path) -> None:
         """Tell Optuna the figure on dev, or that there is none (`state` is not `done`)."""
-        self.hopeless(run, folder)  # a run may end before anybody has looked at it
-        value = last_row(folder).get(self.search.metric)
+        row = last_row(folder, self.search.metric)
+        self._prunes(run, row)  # a run may end before anybody has looked at it
+        value = row.get(self.search.metric)
         for trial in self.trials.pop(run.name, []):
             if state == "done" and value is not None:
                 self.study.tell(trial, value)
@@ -230,9 +231,13 @@ class OptunaSearch:
 
     def hopeless(self, run: PlannedRun, folder: Path) -> bool:
         """Whether successive halving ends a run under way at the rung it has reached."""
+        return self._prunes(run, last_row(folder, self.search.metric))
+
+    def _prunes(self, run: PlannedRun, row: Mapping[str, Any]) -> bool:
+        """Report a row of the run's log to the pruner; whether that ends the run."""
         if self.search.method != "halving":
             return False
-        row, trials = last_row(folder), self.trials.get(run.name)
+        trials = self.trials.get(run.name)
         step, value = int(row.get("step", 0)), row.get(self.search.metric)
         if not trials or value is None or self.reported.get(run.name) == step:
             return False
@@ -253,7 +258,7 @@ def _suggest(trial: Any, name: str, one: Range) -> Any:
     return trial.suggest_float(name, low, high, step=one.step, log=one.log)
 
 
-def last_row(folder: Path) -> dict[str, Any]:
-    """The last row of a training log that has a figure on dev; empty if there is none."""
+def last_row(folder: Path, metric: str) -> dict[str, Any]:
+    """The last row of a training log that has the metric; empty if there is none."""
     rows = log_rows(RunFolder(folder).training_log)
-    return next((row for row in reversed(rows) if row.get("dev_ap") is not None), {})
+    return next((row for row in reversed(rows) if row.get(metric) is not None), {})

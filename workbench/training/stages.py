@@ -304,7 +304,7 @@ class Stage:
             "steps": trainer.state.global_step,
             "planned_steps": trainer.state.max_steps,
             "kept": {"model": "best" if trainer.keep_best else "last", **trainer.best},
-            "dev": trainer.in_each_row["dev_ap"],
+            "dev": trainer.in_each_row["dev"],
             "activation": type(model.activation_fn).__name__,
             "train_loss": trainer.mean_loss(),
             **spent,

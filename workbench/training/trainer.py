@@ -72,7 +72,7 @@ class ResumableTrainer(CrossEncoderTrainer):
     """
 
     training_log: TrainingLog
-    in_each_row: dict[str, dict[str, float]]  # values of log rows with a loss, or `dev_ap`
+    in_each_row: dict[str, dict[str, float]]  # values of log rows with `loss`, or any of `dev`
     made: dict[str, int]  # what the labelled pairs have become
     not_fast: str  # why `speed: fast` does not apply
     metric = "dev_ap"  # the column of the log by which a model is best
@@ -215,8 +215,8 @@ class ResumableTrainer(CrossEncoderTrainer):
         step, steps, seconds = self.state.global_step, self.state.max_steps, self.spent()["seconds"]
         row = {"step": step, "steps": steps, "epoch": self.state.epoch}
         row["seconds"] = round(seconds, 3)
-        for name in self.in_each_row.keys() & values.keys():
-            row |= self.in_each_row[name]
+        for kind, facts in self.in_each_row.items():
+            row |= facts if any(name.startswith(kind) for name in values) else {}
         self.training_log.append(row | values)
         if not watched():
             shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
@@ -425,11 +425,11 @@ def make_trainer(
     trainer.training_log, trainer.made, trainer.not_fast = log, made, not_fast
     trainer.in_each_row = {
         "loss": {"constant_loss": constant_loss(train)} if plain else {},
-        "dev_ap": {"dev_pairs": len(dev), "dev_positives": positives},
+        "dev": {"dev_pairs": len(dev), "dev_positives": positives},
     }
     if lists:
         trainer.metric = "dev_ndcg"
-        trainer.in_each_row["dev_ap"]["dev_lists"] = len(lists)
+        trainer.in_each_row["dev"]["dev_lists"] = len(lists)
     if lists or min(positives, len(dev) - positives) >= MIN_DEV:
         trainer.keep_best = recipe.keep_model == "best"
         trainer.patience = recipe.early_stopping_patience

@@ -71,7 +71,11 @@ def dev(log: pd.DataFrame, record: Record) -> str:
 
     `record` is that of the newest finished stage; empty if there is none.
     """
-    rows = _newest(log).dropna(subset=["dev_ap"])
+    newest = _newest(log)
+    rows = newest.dropna(subset=["dev_ap"])
+    scored = newest.reindex(columns=["dev_pairs", "dev_positives"]).dropna()
+    if rows.empty and scored["dev_positives"].isin([0, *scored["dev_pairs"]]).any():
+        return "All dev pairs are of one class, where average precision says nothing."
     if rows.empty:
         return "No average precision on dev is logged: there is no dev split, or not yet."
     last = rows.iloc[-1]
