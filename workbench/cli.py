@@ -17,6 +17,7 @@ import click
 
 from workbench import __version__
 from workbench.files import (
+    comma_separated,
     display_path,
     found_name,
     found_path,
@@ -296,7 +297,7 @@ def _look(
         file = str(recorded)  # as the run was started
     parameters, problems = sound_parameters(given_parameters(file, overrides))
     folder = Path(runs_dir) / (name or fresh_name(Path(file or "defaults").stem, runs_dir))
-    numbers = [number.strip() for number in only.split(",") if number.strip()]
+    numbers = comma_separated(only)
     return preflight(parameters, folder, numbers, resume, problems), parameters, folder, numbers
 
 

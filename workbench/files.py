@@ -108,6 +108,11 @@ def found_path(path: str | os.PathLike[str]) -> Path:
     return here if here.exists() and not place.exists() else place
 
 
+def comma_separated(text: str) -> list[str]:
+    """The names in a text that has commas between them."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def found_name(path: str) -> str:
     """`path` as it is, or absolute where the working directory alone has something of that name."""
     place = found_path(path.strip())

@@ -29,7 +29,7 @@ from workbench.data.readers import (
     remedy,
 )
 from workbench.data.splits import SPLITS, prepare_data, read_split
-from workbench.files import display_path, project_path, read_json, scratch_folder
+from workbench.files import comma_separated, display_path, project_path, read_json, scratch_folder
 from workbench.machine import quick_in_bfloat16
 from workbench.models import (
     ModelError,
@@ -283,7 +283,7 @@ def _look_at_base(base: str, _: Findings) -> None:
 def _look_at_others(parameters: Parameters, numbers: Sequence[str], _: Findings) -> None:
     """Whether the logs of other runs can be drawn, and their models ranked under their names."""
     taken = {"model", "base", *BASELINES}
-    runs = [name.strip() for name in parameters.compare_runs.split(",") if name.strip()]
+    runs = comma_separated(parameters.compare_runs)
     for run in runs:
         if "03" in numbers and not RunFolder(run).training_log.is_file():
             raise RequestError(f"{run!r} is no run with a training log")

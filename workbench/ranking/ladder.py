@@ -11,7 +11,7 @@ from workbench.data.build_lists import query_groups
 from workbench.data.lists import CandidateList
 from workbench.data.readers import COLUMNS
 from workbench.data.splits import SPLITS, read_split
-from workbench.files import display_path, read_json
+from workbench.files import comma_separated, display_path, read_json
 from workbench.models import ModelError, ModelLocation, find_model, load_tokenizer, read_lineage
 from workbench.ranking.evaluation import Evaluation, rank_lists, score_lists
 from workbench.ranking.metrics import MAIN_METRIC
@@ -143,7 +143,7 @@ def ladder_scorers(
             left_out[name] = str(error)
     if subject.own:
         scorers |= {n: load(found) for n, found in stage_models(subject.model.path.parent).items()}
-    runs = [name.strip() for name in compare_runs.split(",") if name.strip()]
+    runs = comma_separated(compare_runs)
     further = [("compare_runs", one) for one in runs] + [("zero_shot", one) for one in zero_shot]
     for parameter, model in further:
         if (name := Path(model).name) in {"base", *scorers, *BASELINES}:

@@ -18,7 +18,7 @@ import pandas as pd
 from workbench.data.build_lists import query_groups
 from workbench.data.lists import CandidateList, read_test
 from workbench.data.readers import read_parquet
-from workbench.files import display_path
+from workbench.files import comma_separated, display_path
 from workbench.ranking.metrics import LOWER_IS_BETTER, RANKING_METRICS
 from workbench.ranking.uncertainty import bootstrap_draws, estimate, range_test
 from workbench.run_folder import RunFolder
@@ -40,7 +40,7 @@ def find_runs(compare_runs: str, run_dir: str | Path) -> list[RunRecord]:
         >>> wb.find_runs("", "runs/none")
         []
     """
-    places = [place.strip() for place in compare_runs.split(",") if place.strip()]
+    places = comma_separated(compare_runs)
     found = [folder for place in places or [str(run_dir)] for folder in run_folders(place)]
     records = [read_run(folder) for folder in dict.fromkeys(found)]
     counts = Counter(record.name for record in records)

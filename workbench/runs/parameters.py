@@ -16,7 +16,7 @@ from pydantic import ValidationError, field_validator
 from yaml.constructor import ConstructorError
 
 from workbench.data.readers import FORMATS, PairsError, read_label_map, suffix_of
-from workbench.files import display_path, found_name, found_path, project_root
+from workbench.files import comma_separated, display_path, found_name, found_path, project_root
 from workbench.models import BUNDLED_MODEL, REFERENCE_MODEL
 from workbench.ranking.metrics import METRICS
 from workbench.training.recipe import Recipe, setting
@@ -88,7 +88,7 @@ class Parameters(Recipe):
         """Names given as text, as on the command line: separated by commas."""
         if not isinstance(value, str):
             return value
-        return [name.strip() for name in value.split(",") if name.strip()]
+        return comma_separated(value)
 
     @property
     def columns(self) -> dict[str, str]:
