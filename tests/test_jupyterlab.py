@@ -111,7 +111,8 @@ def page(browser, address):
             route.abort()
 
     page.route(lambda url: url.startswith(("http:", "https:")), watch)
-    page.add_locator_handler(page.locator("dialog.jp-Dialog").first, answer)
+    dialogs = page.locator("dialog.jp-Dialog").first
+    page.add_locator_handler(dialogs, answer, no_wait_after=True)  # another may follow
     yield page
     page.close()
 
@@ -134,7 +135,9 @@ def choose_run_all(page):
 def run_all(page, address, place, name, changed, seconds=400):
     """Type parameters, choose Run All and wait; the notebook as it was saved."""
     page.goto(f"{address}lab/workspaces/{name[:2]}/tree/{name}")
-    page.wait_for_selector("[data-status=idle]")  # its kernel is there
+    # A page is "idle" before it has a kernel too, and what is run then asks for one.
+    page.locator(".jp-KernelName").filter(has_not_text="No Kernel").first.wait_for()
+    page.wait_for_selector("[data-status=idle]")
     page.locator(".jp-CodeCell .cm-content").first.click()
     if changed:
         page.keyboard.press("Control+End")
