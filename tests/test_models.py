@@ -173,6 +173,13 @@ def test_a_cached_hub_model_is_loaded_with_its_commit(tiny_model, tmp_path, monk
     found = find_model(REFERENCE_MODEL)
     assert (found.kind, found.revision) == ("hub", commit)
     assert "from the Hub" in str(found)
+    assert hub_state(REFERENCE_MODEL) == "cached"
+
+    (store / "snapshots" / commit / "model.safetensors").unlink()  # a table of bases was made
+    assert hub_state(REFERENCE_MODEL) == "unreachable"
+    with pytest.raises(HubUnreachableError, match="no weights are in the local cache"):
+        find_model(REFERENCE_MODEL)
+    assert find_model(REFERENCE_MODEL, fallback=BUNDLED_MODEL).asked == REFERENCE_MODEL
 
 
 @pytest.mark.parametrize(

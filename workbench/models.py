@@ -153,6 +153,11 @@ def find_model(base_model: str, revision: str = "", fallback: str = "") -> Model
             if not weight_files(folder):  # where there are both, the pickle is not fetched
                 given["allow_patterns"] = [*FETCHED, PICKLED]
                 folder = Path(snapshot_download(base_model, revision=revision or None, **given))
+        if not weight_files(folder) and hub_state(base_model, revision) == "unreachable":
+            raise HubUnreachableError(
+                f"{base_model}: no weights are in the local cache, only smaller files, and the Hub "
+                f"cannot be reached. Without network, use base_model {BUNDLED_MODEL!r}"
+            )
     except HubUnreachableError:
         if not fallback:
             raise
@@ -317,7 +322,8 @@ def hub_state(name: str, revision: str = "") -> str:
     """
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
 
-    if isinstance(try_to_load_from_cache(name, "config.json", revision=revision or None), str):
+    config = try_to_load_from_cache(name, "config.json", revision=revision or None)
+    if isinstance(config, str) and weight_files(Path(config).parent):
         return "cached"
     if constants.HF_HUB_OFFLINE:
         return "unreachable"

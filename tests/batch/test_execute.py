@@ -292,7 +292,7 @@ def test_removing_asks_and_follows_no_link(tmp_path, capsys, monkeypatch):
 
 
 def test_removing_says_which_runs_need_it_and_takes_paths_too(tmp_path, capsys, monkeypatch):
-    runs = tmp_path / "runs"
+    runs = tmp_path / "other_runs"
     needs = {
         "base": f"base_model: {runs}/a",
         "teacher": f"teacher: {runs}/a/model",
@@ -306,7 +306,7 @@ def test_removing_says_which_runs_need_it_and_takes_paths_too(tmp_path, capsys, 
         write_text(runs / name / "parameters.yaml", f"{text}\n")
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("builtins.input", Mock(side_effect=EOFError))
-    for given in ("a", str(runs / "a"), "runs/a/"):
+    for given in ("a", str(runs / "a"), "other_runs/a/"):
         monkeypatch.chdir(tmp_path)
         assert main(["runs", "rm", given, "--runs-dir", str(runs)]) == 0
         told = capsys.readouterr().out

@@ -293,6 +293,14 @@ def test_a_model_folder_that_cannot_be_used(name, place, tiny_model, refused):
     refused(message, "-p", "base_model", place / "model")
 
 
+def test_ranking_again_by_a_model_that_is_damaged(place, tiny_model, refused):
+    done_already(place)
+    shutil.copytree(tiny_model, place / "runs/x/model", dirs_exist_ok=True)
+    cut_short(place / "runs/x/model")
+    error = refused("damaged or cut short", "--name", "x", "--only", "04")
+    assert "model: " in error
+
+
 def link_as_run(place):
     (place / "elsewhere").mkdir()
     (place / "runs/x").symlink_to(place / "elsewhere")

@@ -32,6 +32,7 @@ from workbench.training.examples import LIST_LENGTH, training_rows
 from workbench.training.log import read_training_log
 from workbench.training.recipe import LOSSES, Recipe, make_loss
 from workbench.training.stages import Training, fine_tune
+from workbench.training.trainer import ResumableTrainer
 
 SHORT = {"max_length": 32, "learning_rate": 1e-3, "max_steps": 4, "hard_negatives": 2}
 PAIRS = [("怎么开通会员", "如何办理会员"), ("a", "b"), ("会员", "c")]
@@ -221,6 +222,28 @@ def test_options_reach_the_trainer_and_resume_gives_the_same_bytes(
     weights = [(folder / "model/model.safetensors").read_bytes() for folder in (whole, run)]
     assert weights[0] == weights[1]
     assert record["train_loss"] == pytest.approx(logs[0]["loss"].mean())
+
+
+def test_a_batch_too_large_for_the_memory_is_made_smaller(run, tmp_path, tiny_model, monkeypatch):
+    """The result is that of a training which had the smaller batches from the beginning."""
+    plain, step = tmp_path / "plain", ResumableTrainer.training_step
+    shutil.copytree(run, plain)
+    recipe = Recipe(**SHORT | {"batch_size": 18, "max_steps": 12, "warmup_ratio": 0})
+    fine_tune(plain, find_model(str(tiny_model)), recipe)
+
+    def exhaust(trainer, model, inputs, *args):
+        if len(inputs["label"]) > 18 and len(trainer.pending) + trainer.count == 3:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+        return step(trainer, model, inputs, *args)
+
+    monkeypatch.setattr(ResumableTrainer, "training_step", exhaust)
+    values = {"batch_size": 24, "trainer_arguments": {"auto_find_batch_size": True}}
+    record = fine_tune(run, find_model(str(tiny_model)), recipe.model_copy(update=values))
+    assert record["hyperparameters"]["per_device_train_batch_size"] == 18
+    logs = [read_training_log(folder).drop(columns="seconds") for folder in (plain, run)]
+    pd.testing.assert_frame_equal(*logs)
+    weights = [(folder / "model/model.safetensors").read_bytes() for folder in (plain, run)]
+    assert weights[0] == weights[1]
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,8 @@ def preflight(
         tried("base_model", lambda _: check_repair(load_tokenizer(location), *asked))
     if location and not any_problem(found):  # with torch it takes seconds, so it comes last
         tried("base_model", partial(_look_at_weights, parameters, location), "weights", *key)
+    if "04" in numbers and "02" not in numbers and folder.model.is_dir():
+        tried("model", lambda _: check_model(find_model(str(folder.path))))
     if data and location and not prepared and not any_problem(found):
         look = partial(_look_at_vocabulary, parameters, location, data)
         tried("base_model", look, parameters.vocabulary, *key)

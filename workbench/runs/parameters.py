@@ -41,7 +41,7 @@ class Parameters(Recipe):
 
     run_dir: str = setting("runs/notebook", "the run's folder; relative to the project's root")
     pairs: str = setting(
-        "data/sample_pairs.csv", "labelled pairs: path, or hub:name[:config][:split]", min_length=1
+        "data/sample_pairs.csv", "pairs or lists: path, or hub:name[:config][:split]", min_length=1
     )
     sentence_0_column: str = setting("sentence_0", "the column of the query", min_length=1)
     sentence_1_column: str = setting("sentence_1", "the column of the candidate", min_length=1)

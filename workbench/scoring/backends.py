@@ -98,6 +98,12 @@ def pair_encoder(model: "CrossEncoder") -> PairEncoder:
     return PairEncoder(tokenizer.backend_tokenizer, longest, typed, side)
 
 
+def check_backend(name: str) -> None:
+    """Refuse (`BackendError`) what is neither `auto` nor one of `BACKENDS`."""
+    if name not in ("auto", *BACKENDS):
+        raise BackendError(f"backend {name!r} is none of auto, {', '.join(BACKENDS)}")
+
+
 def open_backend(name: str, model: "CrossEncoder", folder: Path | None = None) -> Run:
     """A function from pairs to their logits, float32 of shape (n,), by one of `BACKENDS`.
 
@@ -107,8 +113,7 @@ def open_backend(name: str, model: "CrossEncoder", folder: Path | None = None) -
     Raises:
         BackendError: there is no such backend, or it cannot run this model.
     """
-    if name not in BACKENDS:
-        raise BackendError(f"backend {name!r} is none of auto, {', '.join(BACKENDS)}")
+    check_backend(name)
     if name == "predict":
         return partial(_predict, model)
     try:

@@ -9,7 +9,13 @@ import numpy as np
 
 from workbench.data.pairs import Float32Array, TextPair
 from workbench.models import ModelLocation, check_model, library_errors, position_limit
-from workbench.scoring.backends import BATCH_SIZE, CHECK_PAIRS, choose_backend, open_backend
+from workbench.scoring.backends import (
+    BATCH_SIZE,
+    CHECK_PAIRS,
+    check_backend,
+    choose_backend,
+    open_backend,
+)
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -109,6 +115,7 @@ class ModelScorer:
         Raises:
             BackendError: the backend does not exist or cannot run this model.
         """
+        check_backend(backend)  # to load takes seconds
         model = load_cross_encoder(location, None, seed)
         tokenizer = model.tokenizer
         tokenizer.model_max_length = min(tokenizer.model_max_length, max_length or sys.maxsize)

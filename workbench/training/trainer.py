@@ -1,5 +1,6 @@
 """One phase of training: pairs and labels in, a changed model out, by the library's own trainer."""
 
+import copy
 import math
 import os
 import platform
@@ -79,6 +80,7 @@ class ResumableTrainer(CrossEncoderTrainer):
     keep_best = False  # whether the training ends with that model
     patience = 0  # dev scores in a row without a better one that end the training; 0: none do
     stopping = False
+    untried: Any = None  # what each batch size of `auto_find_batch_size` has
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -131,6 +133,26 @@ class ResumableTrainer(CrossEncoderTrainer):
         self._refuse_weights_not_finite()
         if self.keep_best and self.best["step"]:
             load_model(self.model, str(self.folder / BEST))
+
+    def _inner_training_loop(self, batch_size: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
+        """The library's; where memory was too small for a batch, again from the same beginning."""
+        if self.args.auto_find_batch_size:
+            if self.untried is None:
+                weights = {name: one.cpu() for name, one in self.model.state_dict().items()}
+                kept = {name: getattr(self, name) for name in KEPT}
+                self.untried = copy.deepcopy((weights, kept, torch.get_rng_state()))
+            else:
+                print(f"memory is too small: batches of {batch_size} from here on", flush=True)
+            if batch_size:  # sentence-transformers' loader reads it there
+                self.args.per_device_train_batch_size = batch_size // max(1, self.args.n_gpu)
+            weights, kept, random = copy.deepcopy(self.untried)
+            self.model.load_state_dict(weights)
+            vars(self).update(kept)
+            torch.set_rng_state(random)
+            self.optimizer = self.lr_scheduler = None
+            start = kwargs.get("resume_from_checkpoint")
+            self.training_log.rewind(checkpoints.step_of(Path(start)) if start else 0)
+        return super()._inner_training_loop(batch_size, **kwargs)
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         """The library's, after each step; once SIGTERM has come, the step is the last."""
