@@ -87,6 +87,42 @@ def vector_model(once):
     return once("vectors", make)
 
 
+STRANGER = """
+import json, sys
+sys.modules['peft'] = sys.modules['workbench'] = None
+from sentence_transformers import CrossEncoder
+from transformers import AutoTokenizer
+for line in sys.stdin:
+    folder, length, texts, pairs = json.loads(line)
+    model = CrossEncoder(folder, max_length=length)
+    ids = [AutoTokenizer.from_pretrained(folder)(text)['input_ids'] for text in texts]
+    own = [model.tokenizer(text)['input_ids'] for text in texts]
+    print(json.dumps([ids, own, model.predict(pairs).tolist()]), flush=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def stranger(tmp_path_factory):
+    """Read texts and score pairs with a model folder where there is neither workbench nor peft.
+
+    `stranger(folder, length, texts, pairs)` gives the ids of `AutoTokenizer` and of `CrossEncoder`,
+    and the scores. The process is started once: to load the library takes seconds.
+    """
+    command, folder = [sys.executable, "-c", STRANGER], tmp_path_factory.mktemp("elsewhere")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+
+    def ask(folder, length, texts, pairs):
+        process.stdin.write(json.dumps([str(folder), length, texts, pairs]) + "\n")
+        process.stdin.flush()
+        answer = process.stdout.readline()
+        assert answer, "the process has ended; its error stands above"
+        return json.loads(answer)
+
+    with subprocess.Popen(command, cwd=folder, text=True, **pipes) as process:
+        yield ask
+    assert process.returncode == 0
+
+
 def labelled(*rows):
     """Rows of two texts and a label as a data frame of pairs."""
     return pd.DataFrame(rows, columns=["sentence_0", "sentence_1", "label"])

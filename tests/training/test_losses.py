@@ -1,10 +1,7 @@
 """Losses and trainer options: refused by name before a run, or trained, recorded and resumed."""
 
 import inspect
-import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -285,7 +282,7 @@ def test_embeddings_norms_and_biases_do_not_decay(run, tiny_model):
 
 
 @pytest.mark.parametrize("kind", ["bert", "xlm-roberta", "albert", "modernbert"])
-def test_adapters_are_merged_into_an_ordinary_model(kind, run, tmp_path):
+def test_adapters_are_merged_into_an_ordinary_model(kind, run, tmp_path, stranger):
     """It is loaded and scores the same where there is neither the workbench nor peft."""
     base = write_tiny_kind(tmp_path / "base", kind)
     recipe = Recipe(**SHORT, lora_rank=2, lora_alpha=4)
@@ -296,17 +293,9 @@ def test_adapters_are_merged_into_an_ordinary_model(kind, run, tmp_path):
     assert any("attention" in name or "attn" in name for name in moved)
     assert not any("embeddings" in name for name in moved)
     assert whole["trained_parameters"] < sum(one.numel() for one in weights[0].values()) / 2
-    code = (
-        "import json, sys; sys.modules['peft'] = sys.modules['workbench'] = None\n"
-        "from sentence_transformers import CrossEncoder\n"
-        "model = CrossEncoder(sys.argv[1], max_length=32)\n"
-        "print(json.dumps(model.predict(json.loads(sys.argv[2])).tolist()))"
-    )
-    asked = [sys.executable, "-c", code, run / "model", json.dumps(PAIRS)]
-    done = subprocess.run(asked, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
     logits = ModelScorer.load(find_model(str(run)), 32).score(PAIRS)
-    assert json.loads(done.stdout) == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-6)
+    _, _, scores = stranger(run / "model", 32, [], PAIRS)
+    assert scores == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-6)
     assert len(list((run / "snapshots").iterdir())) == 2
     again = tmp_path / "again"  # a snapshot does not disturb the training
     shutil.copytree(run / "data", again / "data")
