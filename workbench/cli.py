@@ -635,7 +635,7 @@ def bases(
     """
     from workbench.data.pairs import read_pairs
     from workbench.runs.parameters import check_parameters, given_parameters
-    from workbench.vocabulary.bases import known_bases, read_by_bases
+    from workbench.vocabulary.inspection import known_bases, read_by_bases
 
     table = known_bases()
     if pairs:

@@ -22,7 +22,7 @@ import yaml
 from workbench.batch.preflight import any_problem, estimate, preflight
 from workbench.cli import main
 from workbench.data.build_lists import build_test
-from workbench.data.splits import prepare_data, read_split
+from workbench.data.pairs import prepare_data, read_split
 from workbench.files import write_json, write_text
 from workbench.models import BUNDLED_MODEL, find_model
 from workbench.runs.parameters import Parameters, check_parameters

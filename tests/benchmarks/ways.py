@@ -241,7 +241,7 @@ def split_by_sklearn(options):
     from sklearn.model_selection import GroupShuffleSplit
 
     from workbench.data.pairs import read_pairs
-    from workbench.data.splits import text_groups
+    from workbench.data.texts import text_groups
 
     frame = read_pairs(options["file"]).frame
     groups = text_groups(frame)
@@ -256,8 +256,7 @@ def split_by_sklearn(options):
 
 
 def split_by_us(options):
-    from workbench.data.pairs import read_pairs
-    from workbench.data.splits import split_pairs
+    from workbench.data.pairs import read_pairs, split_pairs
 
     frame = read_pairs(options["file"]).frame
 

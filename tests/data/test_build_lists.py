@@ -11,7 +11,7 @@ from workbench.data.build_lists import (
     suspect_negatives,
 )
 from workbench.data.lists import CandidateError, CandidateList
-from workbench.data.overlap import OverlapIndex, normalised
+from workbench.data.texts import OverlapIndex, normalised
 
 
 def test_the_index_finds_what_going_through_all_texts_finds(sample):
@@ -57,7 +57,7 @@ def test_built_lists_have_positives_labelled_negatives_and_no_hidden_positive(sa
 def test_candidates_come_from_the_test_split_alone(chain):
     """Of the whole pipeline: no candidate of the lists it built is in another split."""
     from workbench.data.lists import read_test
-    from workbench.data.splits import read_split
+    from workbench.data.pairs import read_split
 
     lists = read_test(chain / "evaluation/candidates.jsonl").lists
     texts = {

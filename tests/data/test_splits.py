@@ -7,17 +7,15 @@ from hypothesis import strategies as st
 
 from tests.conftest import labelled
 from workbench.data.build_lists import build_test, query_groups, seen_queries
-from workbench.data.overlap import normalised
-from workbench.data.splits import (
+from workbench.data.pairs import (
     DataError,
     known_positives,
-    meaning_groups,
     prepare_data,
     read_manifest,
     read_split,
     split_pairs,
-    text_groups,
 )
+from workbench.data.texts import meaning_groups, normalised, text_groups
 from workbench.files import DamagedError, read_json
 
 edges = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=60)

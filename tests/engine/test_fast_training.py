@@ -9,8 +9,8 @@ import torch
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
 from tests.conftest import interrupted_at
-from workbench.data.pairs import text_pairs
-from workbench.data.splits import prepare_data
+from workbench.data.pairs import prepare_data
+from workbench.data.texts import text_pairs
 from workbench.engine.bert import BertGradients, Dropout, shares
 from workbench.models import find_model
 from workbench.reports import findings

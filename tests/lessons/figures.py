@@ -11,9 +11,7 @@ import numpy as np
 import pandas as pd
 
 import workbench as wb
-from workbench.data.overlap import jaccard
-from workbench.data.pairs import text_pairs
-from workbench.data.splits import text_groups
+from workbench.data.texts import jaccard, text_groups, text_pairs
 from workbench.files import project_root, write_json
 from workbench.lessons.checking import find
 from workbench.lessons.recording import distinct_texts, lessons_folder, recorded, tokenizer

@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 from tests.lessons.figures import figures
 from workbench.data.build_lists import build_test
 from workbench.data.lists import write_candidates
-from workbench.data.splits import prepare_data, read_split
+from workbench.data.pairs import prepare_data, read_split
 from workbench.files import read_json
 from workbench.lessons import EXERCISES, build_lessons, check, examine, recorded, stale
 from workbench.lessons import build as building

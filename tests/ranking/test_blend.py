@@ -6,7 +6,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from workbench.data.build_lists import build_test
-from workbench.data.splits import split_pairs
+from workbench.data.pairs import split_pairs
 from workbench.files import read_json
 from workbench.ranking.evaluation import evaluate
 from workbench.ranking.slices import try_blend

@@ -14,7 +14,7 @@ from tests.benchmarks.tiny import write_tiny_kind
 from workbench.cli import main
 from workbench.data.build_lists import build_test
 from workbench.data.lists import CandidateList, read_test, write_candidates
-from workbench.data.splits import known_positives
+from workbench.data.pairs import known_positives
 from workbench.files import read_json, write_json
 from workbench.models import ModelError
 from workbench.ranking.evaluation import evaluate

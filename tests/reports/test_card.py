@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import ROOT
 from workbench.cli import main
-from workbench.data.splits import prepare_data
+from workbench.data.pairs import prepare_data
 from workbench.files import read_json, write_json
 from workbench.models import find_model
 from workbench.reports.model_card import code, safe_text, script_language, table, write_card

@@ -5,7 +5,7 @@ import pytest
 
 from tests.conftest import labelled
 from workbench.data.lists import CandidateList
-from workbench.data.pairs import text_pairs
+from workbench.data.texts import text_pairs
 from workbench.models import find_model
 from workbench.scoring.baselines import (
     BASELINES,

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from workbench.data.splits import prepare_data
+from workbench.data.pairs import prepare_data
 
 
 @pytest.fixture(scope="module")

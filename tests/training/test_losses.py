@@ -16,8 +16,8 @@ from tests.benchmarks.tiny import pickled, write_tiny_kind
 from tests.conftest import interrupted_at, labelled
 from workbench.batch.plan import read_plan
 from workbench.data.lists import CandidateList, write_candidates
-from workbench.data.pairs import text_pairs
-from workbench.data.splits import DataError, prepare_data, read_manifest, read_split
+from workbench.data.pairs import DataError, prepare_data, read_manifest, read_split
+from workbench.data.texts import text_pairs
 from workbench.models import PICKLED, find_model
 from workbench.reports import findings
 from workbench.reports.model_card import write_card

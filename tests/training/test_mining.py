@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from tests.conftest import labelled
-from workbench.data.pairs import text_pairs
 from workbench.data.readers import COLUMNS
+from workbench.data.texts import text_pairs
 from workbench.scoring.baselines import CharacterJaccard
 from workbench.training.examples import BAND, hard_negatives, lexical_pairs, mine_look_alikes
 

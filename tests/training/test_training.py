@@ -17,8 +17,8 @@ from transformers import TrainerCallback
 import workbench
 from tests.conftest import interrupted_at
 from workbench.data.build_lists import build_test
-from workbench.data.pairs import text_pairs
-from workbench.data.splits import DataError, prepare_data, read_split
+from workbench.data.pairs import DataError, prepare_data, read_split
+from workbench.data.texts import text_pairs
 from workbench.files import read_json
 from workbench.machine import _gain_of_bfloat16
 from workbench.models import ModelError, find_model, read_lineage

@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import labelled
 from workbench.cli import main
 from workbench.models import BUNDLED_MODEL, HUB_NAME
-from workbench.vocabulary import bases
+from workbench.vocabulary import inspection as bases
 from workbench.vocabulary.coverage import vocabulary_verdict
 
 PAIRS = labelled(("hello", "hi", 1.0), ("你", "们", 0.0))

@@ -6,7 +6,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from tests.benchmarks.tiny import write_tiny_kind
 from tests.conftest import labelled
-from workbench.data.build_lists import build_test
+from workbench.data.build_lists import build_test, ranking_lists
 from workbench.data.lists import write_candidates
 from workbench.files import read_json
 from workbench.models import BUNDLED_MODEL, find_model, load_tokenizer
@@ -16,7 +16,6 @@ from workbench.vocabulary.coverage import learn_repairs
 from workbench.vocabulary.inspection import (
     contradictory_rows,
     inspect_pairs,
-    lists_for_ceiling,
     pair_tokens,
     reading_examples,
     sample_rows,
@@ -162,14 +161,14 @@ def test_a_repair_is_learned_from_the_training_side_alone(sample, tokenizer):
 
 def test_lists_for_the_ceiling_are_those_that_will_be_ranked(sample, tmp_path, tokenizer):
     pairs = sample.head(400)
-    lists = lists_for_ceiling("", pairs, 10, seed=1)
+    lists = ranking_lists("", pairs, 10, seed=1)
     assert lists == build_test(pairs, 10, seed=1).lists
     found = inspect_pairs(pairs, tokenizer, 512, pairs, lists)
     assert 0.5 < found["ceiling"]["ndcg@10"] < 1
     assert found["repairs"]["extend"]["ceiling"]["ndcg@10"] == 1
     write_candidates(tmp_path / "lists.jsonl", lists)
-    assert len(lists_for_ceiling(str(tmp_path / "lists.jsonl"), sample, 10)) == len(lists)
-    assert lists_for_ceiling("", sample[sample["label"] == 0]) == []
+    assert len(ranking_lists(str(tmp_path / "lists.jsonl"), sample, 10)) == len(lists)
+    assert ranking_lists("", sample[sample["label"] == 0]) == []
 
 
 @pytest.fixture(scope="module")

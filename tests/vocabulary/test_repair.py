@@ -9,7 +9,8 @@ from scipy.special import logit
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from tests.conftest import interrupted_at, labelled
-from workbench.data.splits import prepare_data, read_split
+from workbench.data.pairs import prepare_data, read_split
+from workbench.data.texts import distinct_texts
 from workbench.files import read_json
 from workbench.models import BUNDLED_MODEL, ModelError, find_model, load_tokenizer
 from workbench.reports import findings
@@ -28,7 +29,6 @@ from workbench.vocabulary.repair import (
     repair_model,
     repair_vocabulary,
     spectral_rows,
-    training_texts,
 )
 from workbench.vocabulary.tokens import missing_tokens, tokenize, unknown_pieces
 
@@ -42,7 +42,7 @@ def tokenizer():
 
 
 def outlook_of(pairs, tokenizer):
-    return repair_outlook(pairs, tokenizer, learn_repairs(tokenizer, training_texts(pairs)))
+    return repair_outlook(pairs, tokenizer, learn_repairs(tokenizer, distinct_texts(pairs)))
 
 
 @pytest.mark.parametrize("how", ["unused", "extend"])

@@ -19,7 +19,7 @@ import pandas as pd
 from workbench.data import POSITIVE
 from workbench.data.build_lists import build_test
 from workbench.data.lists import read_test
-from workbench.data.pairs import LabelledPairs, pair_records
+from workbench.data.pairs import SPLITS, LabelledPairs, pair_records, prepare_data, read_split
 from workbench.data.readers import (
     COLUMNS,
     BadRow,
@@ -28,7 +28,7 @@ from workbench.data.readers import (
     other_scale,
     remedy,
 )
-from workbench.data.splits import SPLITS, prepare_data, read_split
+from workbench.data.texts import distinct_texts
 from workbench.files import comma_separated, display_path, project_path, read_json, scratch_folder
 from workbench.machine import quick_in_bfloat16
 from workbench.models import (
@@ -50,7 +50,7 @@ from workbench.scoring.baselines import BASELINES
 from workbench.training.examples import NOWHERE, check_training
 from workbench.training.recipe import KEPT_CHECKPOINTS, read_stages
 from workbench.vocabulary.coverage import learn_repairs, repair_outlook, vocabulary_verdict
-from workbench.vocabulary.repair import check_repair, training_texts
+from workbench.vocabulary.repair import check_repair
 
 ROWS_READ = 200_000  # in less than a second
 BAD_ROWS_SHOWN = 3
@@ -355,7 +355,7 @@ def _look_at_vocabulary(
     if sampled:
         pairs = train = pairs.sample(min(SAMPLE_PAIRS, len(pairs)), random_state=0)
     tokenizer = load_tokenizer(location)
-    repairs = learn_repairs(tokenizer, training_texts(train), None, parameters.dictionary)
+    repairs = learn_repairs(tokenizer, distinct_texts(train), None, parameters.dictionary)
     outlook = repair_outlook(pairs, tokenizer, repairs)
     part = f" (on a sample of {len(pairs):,} pairs; notebook 1 judges all of them)" * sampled
     if how == "keep":

@@ -11,10 +11,10 @@ from workbench.data.lists import (
     CandidateList,
     RankingTest,
     count_lists,
+    read_test,
     texts_of,
 )
-from workbench.data.overlap import OverlapIndex, normalised
-from workbench.data.splits import meaning_groups
+from workbench.data.texts import OverlapIndex, distinct_texts, meaning_groups, normalised
 
 
 def build_test(
@@ -41,7 +41,7 @@ def build_test(
     """
     is_positive = pairs["label"] >= POSITIVE
     positive, negative = pairs[is_positive], pairs[~is_positive]
-    texts = list(dict.fromkeys([*pairs["sentence_0"], *pairs["sentence_1"]]))
+    texts = distinct_texts(pairs)
     place = {text: number for number, text in enumerate(texts)}
     meaning = meaning_groups(texts, positive if known is None else pd.concat([positive, known]))
     labelled = negative.groupby("sentence_0")["sentence_1"].agg(list).to_dict()
@@ -95,6 +95,28 @@ def build_test(
     return RankingTest(lists, recipe)
 
 
+def ranking_lists(
+    candidates: str,
+    pairs: pd.DataFrame,
+    size: int = 30,
+    seed: int = 42,
+    known: pd.DataFrame | None = None,
+) -> list[CandidateList]:
+    """The lists of the file `candidates`; without one, those that `build_test` makes of the rest.
+
+    Empty where no pair is positive.
+
+    Raises:
+        CandidateError: the file cannot be used.
+    """
+    if candidates:
+        return read_test(candidates, seed).lists
+    try:
+        return build_test(pairs, size, seed, known).lists
+    except CandidateError:
+        return []
+
+
 def suspect_negatives(
     lists: Sequence[CandidateList], pairs: pd.DataFrame | None = None
 ) -> pd.DataFrame:
@@ -137,7 +159,7 @@ def _positive_pairs(lists: Sequence[CandidateList]) -> pd.DataFrame:
 
 def seen_queries(lists: Sequence[CandidateList], train: pd.DataFrame) -> int:
     """The number of lists whose query, normalised, is a training text, which flatters a model."""
-    known = {normalised(text) for text in (*train["sentence_0"], *train["sentence_1"])}
+    known = {normalised(text) for text in distinct_texts(train)}
     return sum(normalised(one.query) in known for one in lists)
 
 

@@ -1,21 +1,31 @@
-"""Labelled text pairs, read from many formats and checked row by row."""
+"""Labelled pairs: read and checked, then split into train, dev and test so that none share a text.
+
+Two texts are the same here if they are equal once normalised (case, width, punctuation, spaces).
+"""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from workbench.data import readers
+from workbench.data import POSITIVE, readers
 from workbench.data.lists import candidate_rows, holds_lists
-from workbench.data.readers import COLUMNS, BadRow, PairsError, Record
-from workbench.files import display_path, project_path, sha256
+from workbench.data.readers import COLUMNS, REASONS, BadRow, PairsError, Record, read_parquet
+from workbench.data.texts import normalised, text_groups
+from workbench.files import display_path, project_path, replacing, sha256, write_json
+from workbench.run_folder import MADE_BY_TRAINING, RunFolder, read_record, set_aside
 
-Float32Array = NDArray[np.float32]
-TextPair = tuple[str, str]
+SPLITS = ("train", "dev", "test")
+LINES_LISTED = 10_000  # line numbers of bad rows in a manifest, per reason
+EXAMPLES_LISTED = 50
+
+
+class DataError(ValueError):
+    """The run folder has no prepared data, or the data cannot be split as asked."""
 
 
 class LabelledPairs(NamedTuple):
@@ -92,6 +102,213 @@ def pair_records(path: Path, names: Mapping[str, str]) -> Iterator[Record | BadR
     yield from candidate_rows(path) if lists else readers.file_records(path, names)
 
 
-def text_pairs(frame: pd.DataFrame | Mapping[str, Sequence[str]]) -> list[TextPair]:
-    """The texts of columns `sentence_0` and `sentence_1`, one pair per row."""
-    return list(zip(frame["sentence_0"], frame["sentence_1"], strict=True))
+def split_pairs(
+    pairs: pd.DataFrame, dev_share: float = 0.1, test_share: float = 0.1, seed: int = 42
+) -> dict[str, pd.DataFrame]:
+    """Train, dev and test splits of the pairs; no text occurs in two of them.
+
+    Groups come in seeded random order; each goes to test if it still fits there, else to dev, else
+    to train. A group too large for either is therefore trained on, which keeps the shares honest
+    when many pairs are connected.
+
+    Args:
+        pairs: columns `sentence_0`, `sentence_1`, `label`; n rows, whose order is kept.
+        dev_share: the largest share of the n rows for dev, in [0, 1).
+        test_share: the same for test; the sum of the two is below 1.
+        seed: the same seed and rows give the same splits.
+
+    Raises:
+        DataError: the shares are out of range.
+    """
+    if min(dev_share, test_share) < 0 or dev_share + test_share >= 1:
+        shares = f"dev_share {dev_share} and test_share {test_share}"
+        raise DataError(f"{shares} must be 0 or more and together below 1")
+    groups = text_groups(pairs)
+    sizes = np.bincount(groups)
+    room = {"test": int(test_share * len(pairs)), "dev": int(dev_share * len(pairs))}
+    split_of_group = np.full(len(sizes), "train", dtype=object)
+    for group in np.random.default_rng(seed).permutation(len(sizes)):
+        if split := next((name for name, left in room.items() if sizes[group] <= left), ""):
+            split_of_group[group] = split
+            room[split] -= sizes[group]
+    split_of_pair = split_of_group[groups]
+    return {name: pairs[split_of_pair == name].reset_index(drop=True) for name in SPLITS}
+
+
+def sample_pairs(pairs: pd.DataFrame, size: int, seed: int = 42) -> pd.DataFrame:
+    """A seeded random sample of `size` rows in their given order; all rows for 0 or too many."""
+    if not 0 < size < len(pairs):
+        return pairs
+    chosen = np.random.default_rng(seed).choice(len(pairs), size, replace=False)
+    return pairs.iloc[np.sort(chosen)].reset_index(drop=True)
+
+
+def prepare_data(
+    run_dir: str | Path,
+    pairs: str | Path | LabelledPairs,
+    *,
+    columns: Mapping[str, str] | None = None,
+    on_bad_rows: str = "report",
+    label_map: str = "",
+    max_pairs: int = 0,
+    dev_share: float = 0.1,
+    test_share: float = 0.1,
+    seed: int = 42,
+    test_pairs: str | Path | LabelledPairs = "",
+) -> dict[str, Any]:
+    """Read, check and split the pairs into `run_dir/data`, and account for every row.
+
+    Data prepared there before from the same bytes with the same settings is kept. Other data, and
+    what was made from it, is set aside under `earlier/`.
+
+    Args:
+        run_dir: the run folder; made if absent.
+        pairs: the source, as `read_pairs` takes it, or what that has read.
+        columns: as `read_pairs` takes them.
+        on_bad_rows: the same.
+        label_map: the same.
+        max_pairs: the size of a seeded random sample of the usable rows; 0 for all.
+        dev_share: as `split_pairs` takes it.
+        test_share: the same.
+        seed: of the sample and of the split.
+        test_pairs: a separate source of the test split, in place of a share of `pairs`. Pairs that
+            have a text in common with it are kept out of train and dev, and counted; the positive
+            ones are kept (see `known_positives`), so that no list has them as negatives.
+
+    Returns:
+        The manifest, as written to `data/manifest.json`.
+
+    Raises:
+        PairsError: a source cannot be read or has no usable row.
+        DataError: the shares are out of range, or no pair is left to train on.
+
+    Example:
+        >>> prepare_data("/tmp/run", "data/sample_pairs.csv")["rows"]["usable"]
+        2000
+    """
+    read = partial(read_pairs, columns=columns, on_bad_rows=on_bad_rows, label_map=label_map)
+    source = pairs if isinstance(pairs, LabelledPairs) else read(pairs)
+    separate = None
+    if test_pairs:
+        separate = test_pairs if isinstance(test_pairs, LabelledPairs) else read(test_pairs)
+    used, known = source.frame, source.frame.head(0)
+    settings: dict[str, Any] = {
+        "columns": dict(columns or {}),
+        "label_map": label_map,
+        "max_pairs": max_pairs,
+        "dev_share": dev_share,
+        "test_share": test_share,
+        "seed": seed,
+    }
+    if separate:
+        texts = set(_plain(separate.frame).to_numpy().ravel())
+        shared = _plain(used).isin(texts).any(axis=1)
+        known = used[shared & (used["label"] >= POSITIVE)]
+        used = used[~shared].reset_index(drop=True)
+        if used.empty:
+            raise DataError(
+                f"{source.source}: every pair has a text that occurs in {separate.source}"
+            )
+        settings["test_pairs"] = {
+            "source": separate.source,
+            "sha256": separate.sha256,
+            "rows": separate.rows_read,
+            "bad": len(separate.bad_rows),
+            "pairs_kept_out_of_train": int(shared.sum()),
+        }
+    used = sample_pairs(used, max_pairs, seed)
+    splits = split_pairs(used, dev_share, 0.0 if separate else test_share, seed)
+    if separate:
+        splits["test"] = separate.frame
+    manifest = _manifest(source, used, splits, settings)
+    folder = RunFolder(run_dir)
+    same = read_record(folder.manifest) == manifest
+    if not same:
+        set_aside(run_dir, ["data", "inspection.json", *MADE_BY_TRAINING])
+    for name, split in (splits | {"known": known}).items():
+        path = folder.split(name)
+        if not path.is_file():
+            with replacing(path) as temporary:
+                split.to_parquet(temporary, index=False)
+    if not same:
+        write_json(folder.manifest, manifest)
+    return manifest
+
+
+def _plain(pairs: pd.DataFrame) -> pd.DataFrame:
+    return pairs[["sentence_0", "sentence_1"]].map(normalised)
+
+
+def read_split(run_dir: str | Path, split: str) -> pd.DataFrame:
+    """One split (`train`, `dev` or `test`) of the data prepared in a run folder.
+
+    Raises:
+        DataError: there is none, or it is damaged; notebook 1 prepares it.
+    """
+    file = _prepared(RunFolder(run_dir).split(split))
+    try:
+        return read_parquet(file)
+    except PairsError as error:
+        raise DataError(f"{error}: delete {display_path(file)} and run notebook 1 again") from error
+
+
+def known_positives(run_dir: str | Path) -> pd.DataFrame:
+    """Positive pairs that are in no split because they share a text with `test_pairs`."""
+    if RunFolder(run_dir).split("known").is_file():
+        return read_split(run_dir, "known")
+    return pd.DataFrame({"sentence_0": [], "sentence_1": [], "label": np.empty(0)})
+
+
+def read_manifest(run_dir: str | Path) -> dict[str, Any]:
+    """What is known about the data prepared in a run folder (see `prepare_data`).
+
+    Raises:
+        DataError: there is none; notebook 1 prepares it.
+        DamagedError: it does not hold what `prepare_data` writes.
+    """
+    return dict(read_record(_prepared(RunFolder(run_dir).manifest)))
+
+
+def _prepared(file: Path) -> Path:
+    if not file.is_file():
+        raise DataError(f"there is no {display_path(file)}: run notebook 01_inspect_data first")
+    return file
+
+
+def _manifest(
+    source: LabelledPairs,
+    used: pd.DataFrame,
+    splits: Mapping[str, pd.DataFrame],
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    groups = np.bincount(text_groups(used))
+    return {
+        "schema": 1,
+        "source": source.source,
+        "sha256": source.sha256,
+        **settings,
+        "rows": {
+            "read": source.rows_read,
+            "bad": len(source.bad_rows),
+            "usable": len(source.frame),
+            "used": len(used),
+        },
+        "bad_rows": {
+            reason: {
+                "count": count,
+                "meaning": REASONS[reason],
+                "lines": [r.line for r in source.bad_rows if r.reason == reason][:LINES_LISTED],
+            }
+            for reason, count in source.bad_counts().items()
+        },
+        "bad_row_examples": [row._asdict() for row in source.bad_rows[:EXAMPLES_LISTED]],
+        "groups": {"count": len(groups), "largest_share": float(groups.max() / len(used))},
+        "sides": {
+            name: {
+                "pairs": len(split),
+                "positives": int((split["label"] >= POSITIVE).sum()),
+                "label_mean": float(split["label"].mean()) if len(split) else None,
+            }
+            for name, split in splits.items()
+        },
+    }

@@ -18,7 +18,7 @@ import pandas as pd
 
 import workbench as wb
 from workbench.data.lists import CandidateList
-from workbench.data.pairs import text_pairs
+from workbench.data.texts import text_pairs
 from workbench.files import project_root, read_json, sha256, write_json
 from workbench.ranking.evaluation import score_lists
 from workbench.run_folder import RunFolder

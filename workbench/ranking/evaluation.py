@@ -14,8 +14,7 @@ from numpy.typing import ArrayLike
 from workbench.data import POSITIVE
 from workbench.data.build_lists import query_groups, suspect_negatives
 from workbench.data.lists import CandidateList, count_lists, write_candidates
-from workbench.data.pairs import text_pairs
-from workbench.data.splits import text_groups
+from workbench.data.texts import text_groups, text_pairs
 from workbench.files import replacing, write_json
 from workbench.ranking.metrics import MAIN_METRIC, RANKING_METRICS, FloatArray, rank_metrics
 from workbench.ranking.uncertainty import (

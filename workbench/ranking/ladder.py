@@ -9,8 +9,8 @@ import pandas as pd
 
 from workbench.data.build_lists import query_groups
 from workbench.data.lists import CandidateList
+from workbench.data.pairs import SPLITS, read_split
 from workbench.data.readers import COLUMNS
-from workbench.data.splits import SPLITS, read_split
 from workbench.files import comma_separated, display_path, read_json
 from workbench.models import ModelError, ModelLocation, find_model, load_tokenizer, read_lineage
 from workbench.ranking.evaluation import Evaluation, rank_lists, score_lists

@@ -9,7 +9,7 @@ import pandas as pd
 
 from workbench.data.build_lists import query_groups
 from workbench.data.lists import CandidateList
-from workbench.data.overlap import characters, jaccard
+from workbench.data.texts import characters, jaccard
 from workbench.files import write_json
 from workbench.ranking.evaluation import Evaluation, rank_lists, split_scores
 from workbench.ranking.metrics import MAIN_METRIC

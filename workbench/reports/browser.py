@@ -14,7 +14,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup, escape
 
-from workbench.data.overlap import characters
+from workbench.data.texts import characters
 from workbench.files import write_text
 from workbench.ranking.uncertainty import format_estimate
 from workbench.run_folder import RunFolder

@@ -11,7 +11,8 @@ import jinja2
 import pandas as pd
 from huggingface_hub import EvalResult, ModelCardData
 
-from workbench.data.splits import read_split
+from workbench.data.pairs import read_split
+from workbench.data.texts import distinct_texts
 from workbench.files import (
     DamagedError,
     display_path,
@@ -28,7 +29,6 @@ from workbench.run_folder import RunFolder, WholeLineage, read_record
 from workbench.training.log import STEPS, step_means
 from workbench.vocabulary.coverage import readability, vocabulary_verdict
 from workbench.vocabulary.dictionary import ATTRIBUTION
-from workbench.vocabulary.repair import training_texts
 from workbench.vocabulary.tokens import count_tokens
 
 SETTINGS = {"card_samples": 3, "language": "", "license": "", "dataset": ""}
@@ -261,7 +261,7 @@ def _vocabulary(run: RunFolder, stages: Sequence[Record]) -> tuple[str, str]:
     texts, inspection = run.split("train"), read_record(run.inspection)
     if (run.model / "tokenizer.json").is_file() and texts.is_file():
         pairs, tokenizer = read_split(run.path, "train"), load_tokenizer(find_model(str(run.model)))
-        found = readability(count_tokens(tokenizer, training_texts(pairs)), pairs)
+        found = readability(count_tokens(tokenizer, distinct_texts(pairs)), pairs)
         colour = vocabulary_verdict({"keep": found})["colour"]
         return (
             f"**{found['unk_share']:.1%} of the tokens of the training pairs are unknown to the "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import expit
 
-from workbench.data.pairs import Float32Array, TextPair
+from workbench.data.texts import Float32Array, TextPair
 from workbench.engine.packing import Pack, PairEncoder, packs
 from workbench.files import display_path, read_json, sha256
 from workbench.machine import core_count, in_threads

@@ -14,8 +14,7 @@ import pandas as pd
 
 from workbench.data import POSITIVE
 from workbench.data.lists import CandidateList, texts_of
-from workbench.data.overlap import characters, jaccard
-from workbench.data.pairs import Float32Array, TextPair
+from workbench.data.texts import Float32Array, TextPair, characters, jaccard
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

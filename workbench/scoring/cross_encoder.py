@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.data.pairs import Float32Array, TextPair
+from workbench.data.texts import Float32Array, TextPair
 from workbench.models import ModelLocation, check_model, library_errors, position_limit
 from workbench.scoring.backends import (
     BATCH_SIZE,

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.data.pairs import TextPair, text_pairs
-from workbench.data.splits import SPLITS, DataError, read_split
+from workbench.data.pairs import SPLITS, DataError, read_split
+from workbench.data.texts import TextPair, text_pairs
 from workbench.files import refuse_links, replacing, sha256, write_text
 from workbench.machine import quiet
 from workbench.models import ModelLocation, load_tokenizer, position_limit

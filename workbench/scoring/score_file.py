@@ -30,7 +30,6 @@ from typing_extensions import TypedDict
 
 from workbench import files
 from workbench.data.lists import LIST_FIELDS, holds_lists
-from workbench.data.pairs import TextPair
 from workbench.data.readers import (
     BadRow,
     PairsError,
@@ -39,6 +38,7 @@ from workbench.data.readers import (
     printable,
     suffix_of,
 )
+from workbench.data.texts import TextPair
 from workbench.files import display_path, project_path, sha256
 from workbench.machine import core_count, interrupts_held
 from workbench.models import PICKLED, find_model

@@ -19,17 +19,15 @@ from scipy.special import expit
 
 from workbench.data import POSITIVE
 from workbench.data.lists import CandidateList
-from workbench.data.overlap import OverlapIndex
-from workbench.data.pairs import text_pairs
+from workbench.data.pairs import DataError, read_manifest, sample_pairs
 from workbench.data.readers import COLUMNS, PairsError, file_records
-from workbench.data.splits import DataError, meaning_groups, read_manifest, sample_pairs
+from workbench.data.texts import OverlapIndex, distinct_texts, meaning_groups, text_pairs
 from workbench.files import display_path, project_path
 from workbench.machine import on_gpu
 from workbench.models import ModelError, find_model
 from workbench.scoring.baselines import BASELINES, CharacterJaccard, NgramRegression, Scorer
 from workbench.scoring.cross_encoder import ModelScorer
 from workbench.training.recipe import LOSSES, Recipe
-from workbench.vocabulary.repair import training_texts
 
 BAND = (0.1, 0.45)  # character Jaccard of a look-alike; above it, many are paraphrases
 POOL = 20_000  # texts that each block of queries is compared with
@@ -80,8 +78,8 @@ def hard_negatives(train: pd.DataFrame, each: int, seed: int = 42) -> pd.DataFra
     Raises:
         ValueError: all labels are of one class, so that no regression can be fitted.
     """
-    positive, texts = train[train["label"] >= POSITIVE], training_texts(train)
-    mined = mine_look_alikes(training_texts(positive), texts, each, seed).assign(label=0.0)[COLUMNS]
+    positive, texts = train[train["label"] >= POSITIVE], distinct_texts(train)
+    mined = mine_look_alikes(distinct_texts(positive), texts, each, seed).assign(label=0.0)[COLUMNS]
     group = dict(zip(texts, meaning_groups(texts, positive).tolist(), strict=True))
 
     def meanings(pair: tuple[str, str]) -> frozenset[int]:
@@ -105,7 +103,7 @@ def lexical_pairs(
     character Jaccard. The similarity's scores are moved to [0, 1], so that two random texts have 0
     on average and equal ones 1.
     """
-    texts, rng = training_texts(train), np.random.default_rng(seed)
+    texts, rng = distinct_texts(train), np.random.default_rng(seed)
     labelled = train.sample(min(len(train), round(LABELLED_SHARE * count)), random_state=seed)
     count -= len(labelled)
     queries = [texts[n] for n in rng.integers(len(texts), size=-(-count // EACH_QUERY))]
@@ -284,7 +282,7 @@ def find_teacher(
     """
     (file, columns), teacher, asked = origin, recipe.teacher, text_pairs(pairs)
     if teacher in BASELINES:
-        texts = tuple(training_texts(pairs))
+        texts = tuple(distinct_texts(pairs))
         lists = [CandidateList("", texts, (0.0,) * len(texts))]
         scorer = BASELINES[teacher](train=pairs, lists=lists, seed=recipe.seed)
         if scorer is None:

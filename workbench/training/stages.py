@@ -14,8 +14,8 @@ import pandas as pd
 import torch
 from sentence_transformers.cross_encoder import CrossEncoder
 
-from workbench.data.pairs import text_pairs
-from workbench.data.splits import DataError, read_manifest, read_split, sample_pairs
+from workbench.data.pairs import DataError, read_manifest, read_split, sample_pairs
+from workbench.data.texts import distinct_texts, text_pairs
 from workbench.files import display_path, read_json, write_json
 from workbench.machine import torch_threads
 from workbench.models import ModelLocation, find_model, load_tokenizer, read_lineage
@@ -38,7 +38,7 @@ from workbench.training.trainer import (
     describe_training,
     make_trainer,
 )
-from workbench.vocabulary.repair import check_repair, repair_model, training_texts
+from workbench.vocabulary.repair import check_repair, repair_model
 
 LEXICAL = "lexical warm-up"  # its name in the training log
 REQUEST = "asked.json"  # in the folder of checkpoints: what decides the result of the training
@@ -195,7 +195,7 @@ class Stage:
                 self.facts["vocabulary"] = repair_model(
                     model,
                     load_tokenizer(self.base),
-                    training_texts(self.training.train),
+                    distinct_texts(self.training.train),
                     recipe.vocabulary,
                     recipe.new_embeddings,
                     recipe.dictionary,
@@ -209,7 +209,7 @@ class Stage:
         if not (place / "model").is_dir():
             teacher = None
             if recipe.vocabulary != "keep" and recipe.new_embeddings == "dictionary":
-                texts = training_texts(self.training.train)
+                texts = distinct_texts(self.training.train)
                 teacher = ZeroShot(model, self.base.head, texts)
             pairs = lexical_pairs(self.training.train, recipe.lexical_pairs, recipe.seed, teacher)
             factor = recipe.lexical_learning_rate / recipe.learning_rate

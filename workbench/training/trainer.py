@@ -32,11 +32,11 @@ from transformers import PrinterCallback, TrainerState
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 
 from workbench.data import POSITIVE
-from workbench.data.build_lists import build_test
-from workbench.data.lists import CandidateError, CandidateList
-from workbench.data.pairs import text_pairs
+from workbench.data.build_lists import ranking_lists
+from workbench.data.lists import CandidateList
+from workbench.data.pairs import known_positives
 from workbench.data.readers import COLUMNS
-from workbench.data.splits import known_positives
+from workbench.data.texts import text_pairs
 from workbench.engine.bert import BertGradients, unsupported
 from workbench.files import read_json, replacing, write_json
 from workbench.ranking.evaluation import rank_lists, split_scores
@@ -482,10 +482,7 @@ def _dev_lists(dev: pd.DataFrame, recipe: Recipe, log: TrainingLog) -> list[Cand
     """Lists of dev texts to choose a model by, built as those of the test; empty if too few."""
     if recipe.metric_for_best_model != MAIN_METRIC or dev.empty:
         return []
-    try:
-        lists = build_test(dev, LIST_SIZE, recipe.seed, known_positives(log.path.parent)).lists
-    except CandidateError:  # no positive
-        return []
+    lists = ranking_lists("", dev, LIST_SIZE, recipe.seed, known_positives(log.path.parent))
     return lists[:MAX_LISTS] if len(lists) >= MIN_DEV else []
 
 

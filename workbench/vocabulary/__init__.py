@@ -7,7 +7,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "dictionary": "with_gloss",
         "inspection": (
-            "contradictory_rows inspect_pairs lists_for_ceiling pair_tokens sample_rows "
+            "contradictory_rows inspect_pairs known_bases pair_tokens read_by_bases sample_rows "
             "save_inspection"
         ),
     },

@@ -9,10 +9,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from workbench.data import POSITIVE
 from workbench.data.lists import CandidateList, texts_of
-from workbench.data.overlap import normalised
+from workbench.data.texts import distinct_texts, normalised
 from workbench.models import ModelError
 from workbench.vocabulary.dictionary import read_dictionary
-from workbench.vocabulary.repair import REPAIRS, Repair, repair_vocabulary, training_texts
+from workbench.vocabulary.repair import REPAIRS, Repair, repair_vocabulary
 from workbench.vocabulary.tokens import count_tokens
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def missing_characters(pairs: pd.DataFrame, pieces: Mapping[str, Sequence[str]])
     """
     from fontTools import unicodedata as unicode
 
-    rows = [(text, c) for text in training_texts(pairs) for c in "".join(pieces.get(text, ()))]
+    rows = [(text, c) for text in distinct_texts(pairs) for c in "".join(pieces.get(text, ()))]
     found = pd.DataFrame(rows, columns=["text", "character"])
     block = {character: str(unicode.block(character)) for character in found["character"].unique()}
     found["block"] = found["character"].map(block)
@@ -206,7 +206,7 @@ def repair_outlook(
     figures are of all pairs, and of the ranking test. `counts` is what `count_tokens` gave for the
     texts of both, if known.
     """
-    texts = [*training_texts(pairs), *texts_of(lists)]
+    texts = [*distinct_texts(pairs), *texts_of(lists)]
     counts = count_tokens(tokenizer, texts) if counts is None else counts
     outlook = {"keep": readability(counts, pairs, lists) | {"added": 0, "left_out": 0}}
     for how, repair in repairs.items():

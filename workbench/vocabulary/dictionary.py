@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.data.pairs import Float32Array
 from workbench.data.readers import PairsError, opened
+from workbench.data.texts import Float32Array
 from workbench.files import project_path, project_root
 from workbench.models import BERT_PARTS, ModelError, tokenizer_parts
 

@@ -1,4 +1,4 @@
-"""Inspect labelled pairs: labels, lengths, repetition, and the texts as the model sees them."""
+"""Labelled pairs as a model sees them: by the tokenizer of one base, or of many."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,21 +6,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from workbench.data import POSITIVE
-from workbench.data.build_lists import build_test
-from workbench.data.lists import CandidateError, CandidateList, read_test, texts_of
+from workbench.data.lists import CandidateList, texts_of
+from workbench.data.texts import distinct_texts
 from workbench.files import write_json
+from workbench.models import ModelError, ModelLocation, find_model, is_hub_name, load_tokenizer
 from workbench.run_folder import RunFolder
 from workbench.vocabulary import coverage
 from workbench.vocabulary.dictionary import HAN_CHARACTER, Dictionary, read_dictionary
-from workbench.vocabulary.repair import Repair, training_texts
+from workbench.vocabulary.repair import Repair
 from workbench.vocabulary.tokens import Token, count_tokens, tokenize
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 EXAMPLES = 3  # pairs of each label whose texts are shown token by token
+FILES = ["config.json", "tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "*.model"]
 
 
 def inspect_pairs(
@@ -59,7 +62,7 @@ def inspect_pairs(
     counts = count_tokens(tokenizer, [*texts.tolist(), *texts_of(lists)])
     own, pieces = counts.loc[texts.unique()], counts["pieces"].to_dict()
     tokens = pair_tokens(pairs, tokenizer, counts)
-    learned = training_texts(pairs if train is None else train)
+    learned = distinct_texts(pairs if train is None else train)
     repairs = coverage.learn_repairs(tokenizer, learned, pieces)
     outlook = coverage.repair_outlook(pairs, tokenizer, repairs, lists, counts)
     labels, contradictory = pairs["label"], contradictory_rows(pairs)
@@ -116,24 +119,6 @@ def save_inspection(run_dir: str | Path, inspection: dict[str, Any]) -> Path:
     return path
 
 
-def lists_for_ceiling(
-    candidates: str, test: pd.DataFrame, size: int = 30, seed: int = 42, known: Any = None
-) -> list[CandidateList]:
-    """The lists that notebook 4 will rank; none where the test split has no positive.
-
-    They are those of the file `candidates`; if that is empty, `build_test` gets the rest.
-
-    Raises:
-        CandidateError: the file cannot be used.
-    """
-    if candidates:
-        return read_test(candidates, seed).lists
-    try:
-        return build_test(test, size, seed, known).lists
-    except CandidateError:
-        return []
-
-
 def pair_tokens(
     pairs: pd.DataFrame, tokenizer: "Tokenizer", counts: pd.DataFrame | None = None
 ) -> np.ndarray:
@@ -142,7 +127,7 @@ def pair_tokens(
     `counts` is what `count_tokens` gave for these texts, if known.
     """
     if counts is None:
-        counts = count_tokens(tokenizer, training_texts(pairs))
+        counts = count_tokens(tokenizer, distinct_texts(pairs))
     special = tokenizer.num_special_tokens_to_add(is_pair=True)
     first, second = (counts["tokens"].reindex(pairs[f"sentence_{n}"]).to_numpy() for n in (0, 1))
     return np.asarray(first + second + special)
@@ -196,3 +181,64 @@ def _summary(values: Any) -> dict[str, float]:
     middle = {"mean": array.mean(), "median": np.median(array), "p95": np.percentile(array, 95)}
     floats = {name: float(value) for name, value in middle.items()}
     return {"min": int(array.min()), **floats, "max": int(array.max())}
+
+
+def known_bases() -> pd.DataFrame:
+    """A row for each base, indexed by its name on the Hub; what is not known is empty.
+
+    The columns are `parameters`, `languages`, `licence`, `tokenizer`, `positions` (tokens of a
+    pair), `weights`, `note`, `unverified` (facts that are not on its page) and `source`.
+
+    Example:
+        >>> known_bases().loc["BAAI/bge-reranker-base", "licence"]
+        'mit'
+    """
+    text = Path(__file__).with_name("bases.yaml").read_text(encoding="utf-8")
+    return pd.DataFrame.from_dict(yaml.safe_load(text), orient="index")
+
+
+def read_by_bases(
+    pairs: pd.DataFrame, names: Sequence[str], download: bool = False
+) -> pd.DataFrame:
+    """What the tokenizer of each base makes of the texts of labelled pairs.
+
+    Args:
+        pairs: columns `sentence_0`, `sentence_1`, `label`.
+        names: Hub names, model folders, or runs.
+        download: whether to fetch the tokenizers (not the weights) that are not on this machine.
+
+    Returns:
+        Indexed by name: `tokens` for each character, the `unknown` share of all tokens, the share
+        of distinct texts that become `equal` to another; NaN where `problem` says why.
+    """
+    texts = distinct_texts(pairs)
+    characters = sum(map(len, texts))
+    rows: dict[str, dict[str, Any]] = {}
+    for name in names:
+        try:
+            counts = count_tokens(load_tokenizer(_tokenizer_files(name, download)), texts)
+        except (ValueError, OSError) as error:  # no such model, or a damaged one
+            rows[name] = {"problem": str(error).removeprefix(f"{name}: ")}
+            continue
+        found = coverage.readability(counts, pairs)
+        equal = found["lost_share"] + found["folded_share"]
+        tokens = counts["tokens"].sum() / max(1, characters)
+        rows[name] = {"tokens": tokens, "unknown": found["unk_share"], "equal": equal}
+    columns = ["tokens", "unknown", "equal", "problem"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).fillna({"problem": ""})
+
+
+def _tokenizer_files(name: str, download: bool) -> ModelLocation:
+    """Where a base's tokenizer is; of a base on the Hub, the weights need not be here."""
+    from huggingface_hub import errors, snapshot_download
+
+    if not is_hub_name(name):
+        return find_model(name)
+    try:
+        folder = snapshot_download(name, allow_patterns=FILES, local_files_only=not download)
+    except errors.LocalEntryNotFoundError:
+        reason = "not on disk, and the Hub cannot be reached" if download else "not on disk"
+        raise ModelError(reason) from None
+    except (OSError, ValueError) as error:  # no such model, or a failing server
+        raise ModelError(f"cannot be fetched: {str(error).splitlines()[0][:200]}") from None
+    return ModelLocation(name, "hub", Path(folder), "", "", asked=name)

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
-from workbench.data.pairs import Float32Array
+from workbench.data.texts import Float32Array
 from workbench.models import ModelError, tokenizer_parts
 from workbench.vocabulary.dictionary import (
     ATTRIBUTION,
@@ -201,11 +200,6 @@ def _with_words(tokenizer: "Tokenizer", texts: Sequence[str], dictionary: Dictio
     repaired, added = word_tokenizer(tokenizer, words_in(normal, dictionary), characters)
     number = repaired.get_vocab()
     return Repair("words", repaired, tuple(added), tuple(number[token] for token in added), {})
-
-
-def training_texts(pairs: pd.DataFrame) -> list[str]:
-    """The distinct texts of both columns, in their order."""
-    return list(dict.fromkeys(pairs["sentence_0"].tolist() + pairs["sentence_1"].tolist()))
 
 
 def check_repair(tokenizer: "Tokenizer", how: str, start: str, dictionary: str = "") -> None:

@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from workbench.data.overlap import characters, jaccard
+from workbench.data.texts import characters, jaccard
 from workbench.lessons.checking import exercise
 from workbench.lessons.recording import texts
 from workbench.ranking import metrics

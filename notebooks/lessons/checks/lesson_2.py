@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from workbench.data.splits import text_groups
+from workbench.data.texts import text_groups
 from workbench.lessons.checking import exercise
 from workbench.lessons.recording import recorded
 

@@ -5,7 +5,7 @@ from functools import cache
 
 import numpy as np
 
-from workbench.data.overlap import characters, jaccard, normalised
+from workbench.data.texts import characters, jaccard, normalised
 from workbench.lessons.checking import exercise
 from workbench.lessons.recording import distinct_texts, texts, tokenizer
 

@@ -15,10 +15,11 @@
 import numpy as np
 
 import workbench as wb
+from workbench.data.texts import distinct_texts
 from workbench.lessons import check, recorded
 from workbench.lessons.recording import tokenizer
 from workbench.reports.figures.style import new_axes
-from workbench.vocabulary.repair import repair_vocabulary, training_texts
+from workbench.vocabulary.repair import repair_vocabulary
 
 run, reader = recorded(), tokenizer()
 
@@ -69,7 +70,7 @@ check("8.2", extend)
 # to it in the training texts:
 
 # %%
-train_texts = training_texts(run.train)
+train_texts = distinct_texts(run.train)
 repaired = repair_vocabulary(reader, train_texts, "extend")
 test_texts = list(dict.fromkeys([*run.test["sentence_0"], *run.test["sentence_1"]]))
 for name, one in {"before": reader, "after": repaired.tokenizer}.items():

@@ -1,12 +1,26 @@
-"""Texts compared by the characters they share."""
+"""Texts, and pairs of them: which are equal, connected, or alike by the characters they share."""
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 QUERIES_AT_ONCE = 64  # bounds the memory
+
+Float32Array = NDArray[np.float32]
+TextPair = tuple[str, str]
+
+
+def text_pairs(frame: pd.DataFrame | Mapping[str, Sequence[str]]) -> list[TextPair]:
+    """The texts of columns `sentence_0` and `sentence_1`, one pair per row."""
+    return list(zip(frame["sentence_0"], frame["sentence_1"], strict=True))
+
+
+def distinct_texts(pairs: pd.DataFrame) -> list[str]:
+    """The distinct texts of both columns, those of `sentence_0` first."""
+    return list(dict.fromkeys([*pairs["sentence_0"], *pairs["sentence_1"]]))
 
 
 def characters(text: str) -> frozenset[str]:
@@ -27,6 +41,37 @@ def normalised(text: str) -> str:
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
     return "".join(c for c in folded if c.isalnum() or unicodedata.category(c)[0] == "M") or text
+
+
+def text_groups(pairs: pd.DataFrame) -> np.ndarray:
+    """The group of each pair, int array of shape (n,): texts that occur together are connected.
+
+    The groups are the connected components of the graph whose nodes are the distinct texts of both
+    columns, normalised, and whose edges are the pairs. Values that are no text count as they are.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    count = len(pairs)
+    if not count:
+        return np.empty(0, dtype=np.int64)
+    both = pd.concat([pairs["sentence_0"], pairs["sentence_1"]]).astype(object)
+    place, distinct = pd.factorize(both)
+    plain = [normalised(one) if isinstance(one, str) else one for one in distinct]
+    texts = pd.factorize(np.array(plain, dtype=object))[0][place]
+    edges = (texts[:count], texts[count:])
+    graph = coo_array((np.ones(count, dtype=np.int8), edges), shape=(texts.max() + 1,) * 2)
+    _, component = connected_components(graph, directed=False)
+    return component[edges[0]].astype(np.int64)
+
+
+def meaning_groups(texts: Sequence[str], positive: pd.DataFrame) -> np.ndarray:
+    """A number for each text, shape (texts,), which texts of one meaning share.
+
+    Those are texts that positive pairs connect, and texts that are equal once normalised.
+    """
+    own = pd.DataFrame({"sentence_0": texts, "sentence_1": texts}, dtype=object)
+    return text_groups(pd.concat([own, positive]))[: len(own)]
 
 
 class OverlapIndex:
