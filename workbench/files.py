@@ -130,6 +130,16 @@ def display_path(path: str | os.PathLike[str]) -> str:
     return str(absolute.relative_to(root) if absolute.is_relative_to(root) else absolute)
 
 
+def percent(share: float, digits: int = 1) -> str:
+    """A share of 1 for people.
+
+    Example:
+        >>> percent(0.123)
+        '12.3 %'
+    """
+    return f"{100 * share:.{digits}f} %"
+
+
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary file next to `path`; it is renamed to `path` if the block succeeds."""

@@ -49,7 +49,7 @@ def test_rows_and_splits(manifest):
     manifest["groups"]["largest_share"] = 0.5
     manifest["sides"]["test"]["positives"] = 0
     text = findings.split(manifest | {"test_pairs": {"pairs_kept_out_of_train": 7}})
-    for words in ("a text with it: 7.", "holds 50% of the pairs", "has no positive"):
+    for words in ("a text with it: 7.", "holds 50 % of the pairs", "has no positive"):
         assert words in text
 
 

@@ -123,12 +123,12 @@ def test_findings_follow_the_numbers(inspection):
     assert "incomplete, or byte by byte" in findings.vocabulary(some)
     assert "Nothing is cut" in findings.lengths(inspection)
     cut = {**inspection, "truncation": {"max_length": 16, "share": 0.5}}
-    assert "50.0% of the pairs are cut" in findings.lengths(cut)
+    assert "50.0 % of the pairs are cut" in findings.lengths(cut)
     one = {"labels": {"pairs": 2, "positive": 2, "mean": 1.0}}
     assert "only one class" in findings.labels(one)
     assert "No pair" in findings.contradictions(inspection)
     both = {"contradictions": {"rows": 2, "share": 0.01}}
-    assert "2 rows (1.00%)" in findings.contradictions(both)
+    assert "2 rows (1.00 %)" in findings.contradictions(both)
     unused = {"reuse": {**inspection["reuse"], "reused_share": 0.0}}
     assert "hardly leak" in findings.reuse(unused)
     assert "by group" in findings.reuse(inspection)
@@ -140,7 +140,7 @@ def test_what_is_missing_and_repaired_in_words(inspection, tokenizer):
     assert text.startswith(f"{missing['distinct']:,} different characters are missing")
     table = findings.repair_table(inspection)
     assert table.index.tolist() == ["keep", "unused", "extend", "words"]
-    assert table.loc["extend", "unknown tokens"] == "0.00%"
+    assert table.loc["extend", "unknown tokens"] == "0.00 %"
     assert float(table.loc["keep", "best accuracy"]) < float(table.loc["extend", "best accuracy"])
     text = findings.repair(inspection)
     assert f"`extend` adds {inspection['repairs']['extend']['added']:,} tokens" in text
@@ -254,7 +254,7 @@ def test_a_long_run_of_unknown_characters_weighs_more_than_its_one_token(reader)
     found = inspect_pairs(pairs, reader("xlm-roberta"))
     assert found["tokens"]["unk_share"] == pytest.approx(1 / 83)
     assert found["verdict"]["colour"] == "red"
-    assert "hide 50.0% of the characters" in found["verdict"]["why"]
+    assert "hide 50.0 % of the characters" in found["verdict"]["why"]
 
 
 def test_missing_characters_count_pairs_and_not_row_labels(tokenizer):

@@ -185,7 +185,7 @@ def test_texts_made_equal_by_the_normaliser_are_counted_and_no_repair_is_promise
     assert outlook["keep"]["folded_share"] == outlook["extend"]["folded_share"] == 1.0
     verdict = vocabulary_verdict(outlook)
     assert verdict["colour"] == "red"
-    assert "normaliser (lower case, accents) makes 100.0% of them equal" in verdict["why"]
+    assert "normaliser (lower case, accents) makes 100.0 % of them equal" in verdict["why"]
     assert "no repair helps" in verdict["action"]
     # Unknown characters besides: a repair gives them tokens, and the texts stay equal.
     kana = labelled(("か いろ", "が いろ", 1.0), ("は いろ", "ば いろ", 0.0))

@@ -29,7 +29,14 @@ from workbench.data.readers import (
     remedy,
 )
 from workbench.data.texts import distinct_texts
-from workbench.files import comma_separated, display_path, project_path, read_json, scratch_folder
+from workbench.files import (
+    comma_separated,
+    display_path,
+    percent,
+    project_path,
+    read_json,
+    scratch_folder,
+)
 from workbench.machine import quick_in_bfloat16
 from workbench.models import (
     ModelError,
@@ -42,11 +49,11 @@ from workbench.models import (
     position_limit,
     weight_files,
 )
+from workbench.ranking.ladder import further_models
 from workbench.run_folder import NOTEBOOKS, RequestError, RunFolder
 from workbench.runs.folder import DATA_PARAMETERS, folder_problems
 from workbench.runs.parameters import Parameters
 from workbench.scoring.backends import EXPORTED
-from workbench.scoring.baselines import BASELINES
 from workbench.training.examples import NOWHERE, check_training
 from workbench.training.recipe import KEPT_CHECKPOINTS, read_stages
 from workbench.vocabulary.coverage import learn_repairs, repair_outlook, vocabulary_verdict
@@ -57,7 +64,7 @@ BAD_ROWS_SHOWN = 3
 SAMPLE_PAIRS = 4000  # that the vocabulary is judged on
 FEW_POSITIVES = 10  # in the test split: too few for a claim
 # what a message may begin with, if not with the name of what was looked at
-OWN_NAMES = ("base_model", "fallback_model", "dictionary", "teacher", "backend", "--only")
+OWN_NAMES = ("base_model", "fallback_model", "dictionary", "teacher", "backend", "zero_shot")
 OTHER_BYTES = 20_000_000  # notebooks, figures, report, evaluation
 
 
@@ -284,17 +291,13 @@ def _look_at_base(base: str, _: Findings) -> None:
 
 def _look_at_others(parameters: Parameters, numbers: Sequence[str], _: Findings) -> None:
     """Whether the logs of other runs can be drawn, and their models ranked under their names."""
-    taken = {"model", "base", *BASELINES}
-    runs = comma_separated(parameters.compare_runs)
-    for run in runs:
+    for run in comma_separated(parameters.compare_runs):
         if "03" in numbers and not RunFolder(run).training_log.is_file():
             raise RequestError(f"{run!r} is no run with a training log")
         if "04" in numbers:
             find_model(run)
-    for model in (*runs, *parameters.zero_shot) if "04" in numbers else ():
-        if (name := Path(model).name) in taken:
-            raise RequestError(f"{model!r}: two scorers would be called {name!r}")
-        taken.add(name)
+    if "04" in numbers:
+        further_models(parameters.compare_runs, parameters.zero_shot)
     if "04" in numbers and "02" in numbers and parameters.backend in EXPORTED:
         raise RequestError(
             f"backend: {parameters.backend} runs what was exported, and the model is yet to be "
@@ -364,7 +367,7 @@ def _look_at_vocabulary(
         level = "note" if verdict["colour"] == "green" else "warning"
         said.append(Finding(level, text, verdict["action"] * (level == "warning")))
     else:
-        before, after = (f"{outlook[name]['unk_share']:.2%}" for name in ("keep", how))
+        before, after = (percent(outlook[name]["unk_share"], 2) for name in ("keep", how))
         text = f"vocabulary: {how} adds {outlook[how]['added']:,} tokens; {after} of all "
         text += f"tokens stay unknown (without it {before}){part}"
         said.append(Finding("note", text))

@@ -1,6 +1,6 @@
 """The model under test, and the ladder of scorers that it is measured against."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,17 +143,31 @@ def ladder_scorers(
             left_out[name] = str(error)
     if subject.own:
         scorers |= {n: load(found) for n, found in stage_models(subject.model.path.parent).items()}
-    runs = comma_separated(compare_runs)
-    further = [("compare_runs", one) for one in runs] + [("zero_shot", one) for one in zero_shot]
-    for parameter, model in further:
-        if (name := Path(model).name) in {"base", *scorers, *BASELINES}:
-            raise ValueError(f"{parameter}: {model!r}: the name {name!r} is taken")
+    for name, (parameter, model) in further_models(compare_runs, zero_shot, scorers).items():
         kind = ModelScorer if parameter == "compare_runs" else ZeroShot
         try:
             scorers[name] = kind.load(find_model(model), **options)
         except ModelError as error:
             raise ModelError(f"{parameter}: {error}") from error
     return scorers, left_out
+
+
+def further_models(
+    compare_runs: str, zero_shot: Sequence[str], taken: Iterable[str] = ()
+) -> dict[str, tuple[str, str]]:
+    """The parameter and the path of each further model, by the name of its folder.
+
+    Raises:
+        ValueError: two scorers would have the same name, those of `taken` among them.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    names = {"model", "base", *BASELINES, *taken}
+    given = {"compare_runs": comma_separated(compare_runs), "zero_shot": zero_shot}
+    for parameter, model in ((name, one) for name, models in given.items() for one in models):
+        if (name := Path(model).name) in names | found.keys():
+            raise ValueError(f"{parameter}: {model!r}: two scorers would be called {name!r}")
+        found[name] = parameter, model
+    return found
 
 
 def stage_models(run_dir: str | Path) -> dict[str, ModelLocation]:

@@ -10,7 +10,7 @@ import pandas as pd
 from workbench.data.build_lists import query_groups
 from workbench.data.lists import CandidateList
 from workbench.data.texts import characters, jaccard
-from workbench.files import write_json
+from workbench.files import percent, write_json
 from workbench.ranking.evaluation import Evaluation, rank_lists, split_scores
 from workbench.ranking.metrics import MAIN_METRIC
 from workbench.ranking.uncertainty import (
@@ -194,7 +194,7 @@ class Blend(NamedTuple):
     def table(self) -> pd.DataFrame:
         """One row per scorer, the best first: its share in the blend, nDCG@10, the blend's lead."""
         columns = {
-            "share": {name: f"{100 * share:.0f} %" for name, share in self.shares.items()},
+            "share": {name: percent(share, 0) for name, share in self.shares.items()},
             MAIN_METRIC: {name: format_estimate(mean) for name, mean in self.means.items()},
             "blend minus it": {name: format_estimate(gap) for name, gap in self.minus.items()},
             "p (Holm)": {name: f"{gap['p_holm']:.2g}" for name, gap in self.minus.items()},

@@ -16,6 +16,7 @@ from workbench.data.texts import distinct_texts
 from workbench.files import (
     DamagedError,
     display_path,
+    percent,
     read_json,
     refuse_links,
     write_json,
@@ -264,9 +265,9 @@ def _vocabulary(run: RunFolder, stages: Sequence[Record]) -> tuple[str, str]:
         found = readability(count_tokens(tokenizer, distinct_texts(pairs)), pairs)
         colour = vocabulary_verdict({"keep": found})["colour"]
         return (
-            f"**{found['unk_share']:.1%} of the tokens of the training pairs are unknown to the "
-            f"model's vocabulary**, and {found['lost_share']:.1%} of the distinct texts look the "
-            f"same as another because of it. {data.READABLE[colour]}",
+            f"**{percent(found['unk_share'])} of the tokens of the training pairs are unknown to "
+            f"the model's vocabulary**, and {percent(found['lost_share'])} of the distinct texts "
+            f"look the same as another because of it. {data.READABLE[colour]}",
             colour,
         )
     if inspection and not repair_record(stages):

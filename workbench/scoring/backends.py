@@ -13,7 +13,7 @@ from scipy.special import expit
 
 from workbench.data.texts import Float32Array, TextPair
 from workbench.engine.packing import Pack, PairEncoder, packs
-from workbench.files import display_path, read_json, sha256
+from workbench.files import display_path, percent, read_json, sha256
 from workbench.machine import core_count, in_threads
 from workbench.models import ModelError, is_language_model
 
@@ -59,7 +59,7 @@ class Check:
     def __str__(self) -> str:
         verdict = "passes" if self.passed else "fails"
         return (
-            f"{self.backend} {verdict}: {self.swapped:.2%} of pairwise orders inverted, "
+            f"{self.backend} {verdict}: {percent(self.swapped, 2)} of pairwise orders inverted, "
             f"probabilities within {self.shifted:.4f}, {self.pairs_per_second:.0f} pairs/s"
         )
 

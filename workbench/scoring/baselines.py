@@ -14,7 +14,7 @@ import pandas as pd
 
 from workbench.data import POSITIVE
 from workbench.data.lists import CandidateList, texts_of
-from workbench.data.texts import Float32Array, TextPair, characters, jaccard
+from workbench.data.texts import Float32Array, TextPair, characters, distinct_texts, jaccard
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -63,7 +63,7 @@ class NgramRegression:
         options = {"analyzer": "char", "ngram_range": (1, 2), "min_df": 2, "binary": True}
         self.counter = CountVectorizer(dtype=np.float32, **options)
         try:
-            self.counter.fit(dict.fromkeys([*pairs["sentence_0"], *pairs["sentence_1"]]))
+            self.counter.fit(distinct_texts(pairs))
         except ValueError as error:  # no two texts share an n-gram
             raise ValueError(f"n-gram regression: {error}") from error
         options = {"solver": "liblinear", "dual": True, "max_iter": 2000}

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from workbench.data import POSITIVE
 from workbench.data.lists import CandidateList, texts_of
 from workbench.data.texts import distinct_texts, normalised
+from workbench.files import percent
 from workbench.models import ModelError
 from workbench.vocabulary.dictionary import read_dictionary
 from workbench.vocabulary.repair import REPAIRS, Repair, repair_vocabulary
@@ -236,22 +237,22 @@ def vocabulary_verdict(outlook: Mapping[str, Any]) -> dict[str, str]:
     best = min(possible, key=lambda how: outlook[how]["unk_share"], default="keep")
     folded = outlook[best]["folded_share"]  # what stays even if every character gets a token
     why = (
-        f"{own['unk_share']:.1%} of the tokens are unknown to the base model, and "
-        f"{found['lost']:.1%} of the distinct texts become equal to another text."
+        f"{percent(own['unk_share'])} of the tokens are unknown to the base model, and "
+        f"{percent(found['lost'])} of the distinct texts become equal to another text."
     )
     if found["unknown"] > 2 * own["unk_share"]:
-        why += f" The unknown tokens hide {own['unread_share']:.1%} of the characters."
+        why += f" The unknown tokens hide {percent(own['unread_share'])} of the characters."
     if found["bytes"] >= AMBER["bytes"]:
         why += (
-            f" {found['bytes']:.1%} of the tokens are bytes of characters that the vocabulary "
+            f" {percent(found['bytes'])} of the tokens are bytes of characters that the vocabulary "
             "lacks: nothing is lost, but the base has hardly seen such texts."
         )
     if colour == "green":
         action = "Keep the vocabulary."
     elif folded >= AMBER["lost"]:
         why += (
-            f" The tokenizer's normaliser (lower case, accents) makes {folded:.1%} of them equal, "
-            "whatever its vocabulary has."
+            f" The tokenizer's normaliser (lower case, accents) makes {percent(folded)} of them "
+            "equal, whatever its vocabulary has."
         )
         action = f"{CHOOSE} whose tokenizer keeps case and accents{BASES}: no repair helps here."
     elif found["unknown"] < AMBER["unknown"] and found["lost"] < AMBER["lost"]:  # bytes alone
@@ -263,7 +264,8 @@ def vocabulary_verdict(outlook: Mapping[str, Any]) -> dict[str, str]:
         if outlook.get("words", {}).get("unk_share", 1.0) < own["unk_share"]:
             action += (
                 "train with vocabulary: words and new_embeddings: dictionary, which leaves "
-                f"{outlook['words']['unk_share']:.2%} unknown and says what words mean; or "
+                f"{percent(outlook['words']['unk_share'], 2)} unknown and says what words mean; or "
             )
-        action += f"with vocabulary: {best}, which leaves {outlook[best]['unk_share']:.2%} unknown."
+        left = percent(outlook[best]["unk_share"], 2)
+        action += f"with vocabulary: {best}, which leaves {left} unknown."
     return {"colour": colour, "why": why, "action": action}

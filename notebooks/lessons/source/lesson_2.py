@@ -53,7 +53,7 @@ order, size = np.random.default_rng(0).permutation(len(pairs)), len(pairs) // 5
 test, train = pairs.iloc[order[:size]], pairs.iloc[order[size:]]
 known = {*train["sentence_0"], *train["sentence_1"]}
 leaked = test["sentence_0"].isin(known) | test["sentence_1"].isin(known)
-print(f"random split: {leaked.mean():.1%}; my guess: {my_leak}")
+print(f"random split: {100 * leaked.mean():.1f} %; my guess: {my_leak}")
 
 # %% [markdown]
 # [[leak]] with this seed, between [[leak_low]] and [[leak_high]] with others. No pair occurs twice: it is

@@ -75,7 +75,7 @@ repaired = repair_vocabulary(reader, train_texts, "extend")
 test_texts = list(dict.fromkeys([*run.test["sentence_0"], *run.test["sentence_1"]]))
 for name, one in {"before": reader, "after": repaired.tokenizer}.items():
     tokens = [t for text in test_texts for t in one.encode(text, add_special_tokens=False).tokens]
-    print(f"{name:7} {tokens.count('[UNK]') / len(tokens):.2%} unknown in the test texts")
+    print(f"{name:7} {100 * tokens.count('[UNK]') / len(tokens):.2f} % unknown in the test texts")
 print(repaired.tokenizer.encode("怎么打开它", add_special_tokens=False).tokens)
 
 # %% [markdown]

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from workbench.files import percent
 from workbench.ranking.metrics import LOWER_IS_BETTER, reliability
 from workbench.ranking.uncertainty import sigmoid
 from workbench.reports.figures.style import BLUE, CYCLE, GREEN, GREY, ORANGE, new_axes, spread
@@ -77,7 +78,7 @@ def score_distributions(scored: pd.DataFrame, unit: str = "logit", ax: Axes | No
         ax.set_title("There is one label only")
     else:
         above = (score[positive] > np.median(score[~positive])).mean()
-        title = f"{100 * above:.0f} % of the positives score above the median negative"
+        title = f"{percent(above, 0)} of the positives score above the median negative"
         ax.set_title(f"{title} (guessing: 50 %); all scores within {high - low:.2g}")
     return ax
 

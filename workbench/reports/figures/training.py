@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from workbench.files import percent
 from workbench.reports.figures.style import BLUE, CYCLE, GREY, ORANGE, RED, new_axes
 from workbench.reports.findings import Record
 from workbench.training.log import LOG_COLUMNS
@@ -19,9 +20,9 @@ def label_balance(inspection: Record, ax: Axes | None = None) -> Axes:
     labels = inspection["labels"]
     counts = [labels["negative"], labels["positive"]]
     bars = ax.barh(["negative", "positive"], counts, color=[GREY, BLUE])
-    ax.bar_label(bars, [f"{n:,} ({n / labels['pairs']:.1%})" for n in counts], padding=4)
+    ax.bar_label(bars, [f"{n:,} ({percent(n / labels['pairs'])})" for n in counts], padding=4)
     ax.set(xlabel="pairs", ylabel="label", xlim=(0, max(counts) * 1.2))
-    ax.set_title(f"{counts[1] / labels['pairs']:.1%} of the pairs are positive")
+    ax.set_title(f"{percent(counts[1] / labels['pairs'])} of the pairs are positive")
     return ax
 
 

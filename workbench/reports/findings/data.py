@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from workbench.files import percent
 from workbench.reports.findings import Record, count, sentences
 
 FEW_POSITIVES = 30  # in the test split; with fewer, intervals are wide
@@ -39,8 +40,8 @@ def split(manifest: Record) -> str:
         and "The test split is a separate file; pairs kept out of train and dev because they share "
         f"a text with it: {manifest['test_pairs']['pairs_kept_out_of_train']:,}.",
         groups["largest_share"] > 0.2
-        and f"One group holds {groups['largest_share']:.0%} of the pairs; all of it is in train, "
-        "so dev and test consist of texts that are less connected.",
+        and f"One group holds {percent(groups['largest_share'], 0)} of the pairs; all of it is in "
+        "train, so dev and test consist of texts that are less connected.",
         not positives and "**The test split has no positive**: ranking cannot be measured on it.",
         0 < positives < FEW_POSITIVES
         and f"**The test split has only {count(positives, 'positive')}**: expect wide intervals.",
@@ -52,9 +53,9 @@ def labels(inspection: Record) -> str:
     found = inspection["labels"]
     share = found["positive"] / found["pairs"]
     return (
-        f"{share:.1%} of the {found['pairs']:,} pairs are positive (label mean "
+        f"{percent(share)} of the {found['pairs']:,} pairs are positive (label mean "
         f"{found['mean']:.3f}). A model that always gives the more frequent label is right "
-        f"{max(share, 1 - share):.1%} of the time, so accuracy below that is worth nothing. "
+        f"{percent(max(share, 1 - share))} of the time, so accuracy below that is worth nothing. "
     ) + (
         "**There is only one class: nothing can be learned from these labels.**"
         if share in (0, 1)
@@ -70,7 +71,7 @@ def lengths(inspection: Record) -> str:
         f"Texts have {texts['min']} to {texts['max']} characters, {texts['mean']:.1f} on average; "
         f"pairs have {pairs['mean']:.1f} tokens on average and at most {pairs['max']}. "
     ) + (
-        f"**{cut['share']:.1%} of the pairs are cut at {cut['max_length']} tokens.**"
+        f"**{percent(cut['share'])} of the pairs are cut at {cut['max_length']} tokens.**"
         if cut["share"]
         else f"Nothing is cut at {cut['max_length']} tokens; 95 % of the pairs would fit into "
         f"{pairs['p95']:.0f}."
@@ -82,7 +83,7 @@ def reuse(inspection: Record) -> str:
     found = inspection["reuse"]
     return (
         f"There are {found['distinct_texts']:,} distinct texts, each used {found['mean_uses']:.2f} "
-        f"times on average and at most {found['max_uses']} times; {found['reused_share']:.1%} "
+        f"times on average and at most {found['max_uses']} times; {percent(found['reused_share'])} "
         "occur more than once. "
     ) + (
         "A split by row would hardly leak; the split is by group all the same."
@@ -97,23 +98,21 @@ def contradictions(inspection: Record) -> str:
     if not found["rows"]:
         return "No pair of texts has both labels."
     return (
-        f"**{count(found['rows'], 'row')} ({found['share']:.2%}) in contradiction with another "
-        "row**: the same two texts, in either order, with the opposite label. No model can be "
-        "right about both."
+        f"**{count(found['rows'], 'row')} ({percent(found['share'], 2)}) in contradiction with "
+        "another row**: the same two texts, in either order, with the opposite label. No model can "
+        "be right about both."
     )
 
 
 def vocabulary(inspection: Record) -> str:
     """How much of the texts the model can read."""
     texts, parts = inspection["texts"], inspection["tokens"].get("byte_share", 0.0)
-    in_bytes = (
-        f"{parts:.1%} of the tokens are bytes: parts of a character that the vocabulary lacks. "
-    )
+    in_bytes = f"{percent(parts)} of the tokens are bytes of characters that the vocabulary lacks. "
     return (
-        f"**{inspection['tokens']['unk_share']:.1%} of all tokens are unknown to the vocabulary**; "
-        f"{texts['with_unk_share']:.1%} of the distinct texts have at least one, "
-        f"{texts['only_unk_share']:.1%} have no other, and {texts['collapsed_share']:.1%} look the "
-        f"same as some other text. {in_bytes * bool(parts)}"
+        f"**{percent(inspection['tokens']['unk_share'])} of all tokens are unknown to the "
+        f"vocabulary**; {percent(texts['with_unk_share'])} of the distinct texts have at least "
+        f"one, {percent(texts['only_unk_share'])} have no other, and "
+        f"{percent(texts['collapsed_share'])} look the same as some other text. {in_bytes * bool(parts)}"
         f"{READABLE[inspection['verdict']['colour']]}"
     )
 
@@ -124,8 +123,8 @@ def same_tokens(inspection: Record) -> str:
     if not texts["largest_collapsed"]:
         return "No two texts have the same tokens."
     return (
-        f"{texts['collapsed_share']:.1%} of the distinct texts have the same tokens as another "
-        "text. Whatever the model answers for one of them, it must answer for the others."
+        f"{percent(texts['collapsed_share'])} of the distinct texts have the same tokens as "
+        "another text. Whatever the model answers for one of them, it must answer for the others."
     )
 
 
@@ -137,9 +136,9 @@ def missing(inspection: Record) -> str:
     first, total = (sum(row["occurrences"] for row in rows) for rows in (frequent, found["blocks"]))
     return (
         f"{found['distinct']:,} different characters are missing; "
-        f"{found['pairs'] / inspection['labels']['pairs']:.1%} of the pairs hold at least one. The "
-        f"{len(frequent)} most frequent make up {first / total:.0%} of what is missing. The text "
-        f"takes {inspection['tokens']['per_character']:.2f} tokens per character."
+        f"{percent(found['pairs'] / inspection['labels']['pairs'])} of the pairs hold at least "
+        f"one. The {len(frequent)} most frequent make up {percent(first / total, 0)} of what is "
+        f"missing. The text takes {inspection['tokens']['per_character']:.2f} tokens per character."
     )
 
 
@@ -152,8 +151,8 @@ def repair_table(inspection: Record) -> pd.DataFrame:
             rows[choice] = {
                 "tokens added": one["added"],
                 "without slot": one["left_out"],
-                "unknown tokens": f"{one['unk_share']:.2%}",
-                "equal texts": f"{one['lost_share'] + one['folded_share']:.2%}",
+                "unknown tokens": percent(one["unk_share"], 2),
+                "equal texts": percent(one["lost_share"] + one["folded_share"], 2),
                 "conflicting pairs": ceiling["conflicting_pairs"],
             } | {
                 f"best {n}": "not defined" if ceiling[n] is None else f"{ceiling[n]:.4f}"
@@ -170,14 +169,14 @@ def repair(inspection: Record) -> str:
         return f"No repair is possible here. {refused[0]}."
     repairs = (
         f"`{choice}` adds {count(one['added'], 'token')}, learned from the train split, and leaves "
-        f"{one['unk_share']:.2%} unknown"
+        f"{percent(one['unk_share'], 2)} unknown"
         + (f"; {one['left_out']:,} find no slot." if one["left_out"] else ".")
         for choice, one in outlooks.items()
         if choice != "keep" and "refused" not in one
     )
     own = outlooks["keep"]
     return (
-        f"As it is, {own['unk_share']:.1%} of the tokens are unknown; pairs that look the same as "
-        f"a pair with the other label: {own['ceiling']['conflicting_pairs']:,}. "
+        f"As it is, {percent(own['unk_share'])} of the tokens are unknown; pairs that look the "
+        f"same as a pair with the other label: {own['ceiling']['conflicting_pairs']:,}. "
         f"{' '.join(repairs)} **{inspection['verdict']['action']}**"
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from workbench.files import percent
 from workbench.ranking.uncertainty import (
     FEW_GROUPS,
     MIN_GROUPS,
@@ -120,7 +121,7 @@ def backends(metrics: Record) -> str:
         if used["backend"] != "predict" and (own := checks.get(used["backend"])):
             faster = own["pairs_per_second"] / checks["predict"]["pairs_per_second"]
             parts[-1] += (
-                f" ({faster:.1f}x faster than the library in float32; {100 * own['swapped']:.2f} % "
+                f" ({faster:.1f}x faster than the library in float32; {percent(own['swapped'], 2)} "
                 f"of pairwise orders inverted on the first {used['pairs']} pairs)"
             )
     return "; ".join(parts) + "." if parts else "No model was run."
@@ -195,7 +196,7 @@ def left_out(reasons: Record) -> str:
 def ties(metrics: Record) -> str:
     """How ties were counted, and which scorers do not rank at all."""
     tied = {n: share for n, share in metrics.get("queries_all_tied", {}).items() if share > 0}
-    shares = ", ".join(f"{code(name)} {100 * share:.1f} %" for name, share in tied.items())
+    shares = ", ".join(f"{code(name)} {percent(share)}" for name, share in tied.items())
     constant = [name for name, share in tied.items() if share > 0.5]
     return sentences(
         "Ties count against the scorer: the irrelevant candidates are put first."

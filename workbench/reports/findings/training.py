@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from workbench.files import percent
 from workbench.reports.findings import Record, code, count, sentences
 from workbench.training.recipe import MIN_DEV
 
@@ -156,8 +157,8 @@ def gradient(log: pd.DataFrame, limit: float = 1.0) -> str:
     norm, rate = rows["grad_norm"], rows["learning_rate"]
     return (
         f"The gradient norm at the logged steps was between {norm.min():.2f} and {norm.max():.2f}; "
-        f"{(norm > limit).mean():.0%} of them were above {limit:g}, where it is clipped. The "
-        f"learning rate went from {rate.iloc[0]:.2e} to {rate.iloc[-1]:.2e}."
+        f"{percent((norm > limit).mean(), 0)} of them were above {limit:g}, where it is clipped. "
+        f"The learning rate went from {rate.iloc[0]:.2e} to {rate.iloc[-1]:.2e}."
     )
 
 
