@@ -107,13 +107,16 @@ def contradictions(inspection: Record) -> str:
 def vocabulary(inspection: Record) -> str:
     """How much of the texts the model can read."""
     texts, parts = inspection["texts"], inspection["tokens"].get("byte_share", 0.0)
-    in_bytes = f"{percent(parts)} of the tokens are bytes of characters that the vocabulary lacks. "
+    in_bytes = (
+        f"{percent(parts)} of the tokens are bytes: parts of a character that the vocabulary "
+        "lacks. "
+    )
     return (
         f"**{percent(inspection['tokens']['unk_share'])} of all tokens are unknown to the "
         f"vocabulary**; {percent(texts['with_unk_share'])} of the distinct texts have at least "
         f"one, {percent(texts['only_unk_share'])} have no other, and "
-        f"{percent(texts['collapsed_share'])} look the same as some other text. {in_bytes * bool(parts)}"
-        f"{READABLE[inspection['verdict']['colour']]}"
+        f"{percent(texts['collapsed_share'])} look the same as some other text. "
+        f"{in_bytes * bool(parts)}{READABLE[inspection['verdict']['colour']]}"
     )
 
 
