@@ -18,7 +18,6 @@ from workbench.files import write_json, write_text
 from workbench.run_folder import RequestError
 from workbench.runs.folder import DATA_PARAMETERS
 from workbench.runs.parameters import ParameterError
-from workbench.training.log import TrainingLog
 
 
 @pytest.fixture
@@ -284,58 +283,26 @@ def test_a_worker_of_ray_that_is_killed_loses_nothing(project):
     assert project.status(f"s/{names[1]}")["state"] == "done"
 
 
-@pytest.mark.parametrize(
-    ("method", "engine"),
-    [
-        ("tpe", "local"),
-        ("halving", "local"),
-        pytest.param("halving", "ray", marks=pytest.mark.cluster),
-    ],
-)
-def test_a_search_looks_on_dev_and_ends_what_is_hopeless(project, request, method, engine):
+def test_a_search_looks_on_dev(project):
     pytest.importorskip("optuna")
-    options = ["--engine", engine]
-    if engine == "ray":
-        options += ["--address", request.getfixturevalue("cluster")]
-    if method == "halving":
-        (project.root / "slow").touch()  # seeds above 15 never end by themselves
-    space = {"seed": {"low": 0, "high": 30}}
-    search = {"method": method, "trials": 6, "space": space}
-    path = sweep_file(project, search=search)
-    code, out, error = project.run("sweep", path, "--name", "s", *options)
+    search = {"method": "tpe", "trials": 6, "space": {"seed": {"low": 0, "high": 30}}}
+    code, out, error = project.run("sweep", sweep_file(project, search=search), "--name", "s")
     found = record(project)["jobs"].values()
     assert code == 0, (out, error)
     assert 1 < len(found) <= 6
-    if method == "halving":
-        slow = [job for job in found if job["values"]["seed"] > 15]
-        assert slow
-        assert all(job["state"] == "pruned" for job in slow)
-    else:
-        assert {job["state"] for job in found} == {"done"}
+    assert {job["state"] for job in found} == {"done"}
     assert (project.runs / "s" / "study.log").is_file()
 
 
-def a_search(folder, trials, slots, choices=(1, 2, 3), method="random"):
+def a_search(folder, trials, slots):
     pytest.importorskip("optuna")
     folder.mkdir(exist_ok=True)
-    return OptunaSearch(planned_search(trials, choices, method).search, {}, folder, slots)
+    return OptunaSearch(planned_search(trials, (1, 2, 3)).search, {}, folder, slots)
 
 
-def planned_search(trials, choices, method="random"):
+def planned_search(trials, choices):
     space = {"batch_size": {"choices": list(choices)}}
-    return SweepFile(search={"method": method, "trials": trials, "space": space})
-
-
-def test_a_run_that_nobody_looked_at_counts_in_halving(tmp_path):
-    """Otherwise the first slow run after quick ones has nothing to be compared with."""
-    search = a_search(tmp_path / "s", 2, 1, range(1, 30), "halving")
-    for value in (0.5, 0.1):
-        run, folder = search.next(), tmp_path / str(value)
-        log = TrainingLog(folder, "s")
-        log.append({"step": 5, "steps": 10, "dev_ap": value})
-        if value == 0.5:
-            search.tell(run, "done", folder)
-    assert search.hopeless(run, folder)
+    return SweepFile(search={"method": "random", "trials": trials, "space": space})
 
 
 def test_an_interrupted_search_makes_all_its_trials(tmp_path):
@@ -348,10 +315,10 @@ def test_an_interrupted_search_makes_all_its_trials(tmp_path):
     assert [job.values for job in repeated] == [job.values for job in started]
     assert again.next() is None
     for job in {job.name: job for job in repeated}.values():
-        again.tell(job, "failed", tmp_path)
+        again.tell(job, False, tmp_path)
     third = again.next()
     assert third is not None
-    again.tell(third, "pruned", tmp_path)
+    again.tell(third, False, tmp_path)
     assert again.next() is None  # a trial that fails is not made up for
 
 
@@ -368,7 +335,7 @@ def test_a_search_goes_by_its_metric_and_says_where_it_is_not_logged(
         write_text(tmp_path / "run/training_log.jsonl", json.dumps(row) + "\n")
         run = made.next()
         made.trials = {run.name: made.trials[run.name][-1:]}
-        made.tell(run, "done", tmp_path / "run")
+        made.tell(run, True, tmp_path / "run")
     assert made.study.best_value == best
     states = [trial.state for trial in made.study.get_trials()]
     assert states.count(optuna.trial.TrialState.FAIL) == 1

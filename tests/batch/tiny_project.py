@@ -42,16 +42,13 @@ if (here / "fill").exists() and "{number}" in (here / "fill").read_text().split(
 LAST = {
     "01": '(run / "data/manifest.json").write_text(json.dumps('
     '{"sides": {"test": {"positives": 9}}}))\n(run / "inspection.json").write_text("{}")',
-    # A training whose figure on dev is best at seed 7, and which is slow where the file `slow` is.
+    # A training whose figure on dev is best at seed 7.
     "02": """(run / "data/seed.txt").write_text(str(seed))
 with open(run / "training_log.jsonl", "w") as log:
     for step in range(1, 11):
         value = 1 / (1 + abs(seed - 7)) * step / 10
         row = {"stage": "s", "step": step, "steps": 10, "loss": 1.0, "dev_ap": value}
-        log.write(json.dumps(row) + chr(10))
-        log.flush()
-        while step == 5 and (here / "slow").exists() and seed > 15:
-            time.sleep(0.05)""",
+        log.write(json.dumps(row) + chr(10))""",
     "03": "",
     "04": '(run / "result.txt").write_text("seed " + (run / "data/seed.txt").read_text())',
 }

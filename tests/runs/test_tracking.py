@@ -17,7 +17,7 @@ import yaml
 from filelock import FileLock
 
 from tests.benchmarks.comparing import make_runs
-from workbench.batch.plan import last_row
+from workbench.batch.plan import last_value
 from workbench.run_folder import RequestError
 from workbench.runs.catalog import PROJECT, _key, _metrics, export_runs, read_run
 
@@ -120,8 +120,8 @@ def test_damaged_lines_of_a_log_are_left_out(folder):
     found = list(_metrics(read_run(folder / "run-000")))
     assert ("dev_ndcg", 0.25, 1001, 0) in found
     assert [name for name, *_ in found].count("loss") == 100
-    assert last_row(folder / "run-000", "dev_ndcg")["dev_ndcg"] == 0.25
-    assert last_row(folder / "run-001", "dev_ap") == {}
+    assert last_value(folder / "run-000", "dev_ndcg") == 0.25
+    assert last_value(folder / "run-001", "dev_ap") is None
 
 
 def test_running_runs_are_left_out_and_others_exported_once(folder, capsys, monkeypatch):

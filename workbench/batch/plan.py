@@ -47,7 +47,7 @@ class Range(BaseModel, extra="forbid", frozen=True):
 class Search(BaseModel, extra="forbid", frozen=True):
     """A search by Optuna: every trial is a run, judged on dev and never on the test."""
 
-    method: Literal["tpe", "random", "halving"] = "tpe"
+    method: Literal["tpe", "random"] = "tpe"
     trials: int = Field(20, ge=1, le=MAX_RUNS)
     metric: Literal["dev_ap", "dev_ndcg", "dev_loss"] = "dev_ap"
     space: dict[str, Range] = Field(min_length=1)
@@ -166,8 +166,7 @@ class OptunaSearch:
     """Runs that Optuna proposes, at most `slots` ahead of the results it has seen.
 
     Trials are kept in `study.log` in the sweep's folder; those that an interrupted sweep has left
-    are proposed again, so that their runs go on. `halving` is successive halving (Jamieson and
-    Talwalkar, 2016) in Optuna's asynchronous form.
+    are proposed again, so that their runs go on.
     """
 
     def __init__(
@@ -181,22 +180,17 @@ class OptunaSearch:
         self.search, self.shared, self.slots = search, shared, slots
         self.states, random = optuna.trial.TrialState, search.method == "random"
         sampler = optuna.samplers.RandomSampler if random else optuna.samplers.TPESampler
-        pruner: Any = optuna.pruners.NopPruner()
-        if search.method == "halving":
-            pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
         self.study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(folder / "study.log"))),
             study_name="sweep",
             load_if_exists=True,
             sampler=sampler(seed=int(shared.get("seed", 42))),
-            pruner=pruner,
             direction="minimize" if search.metric == "dev_loss" else "maximize",
         )
         for lost in self.study.get_trials(states=(self.states.RUNNING,)):
             self.study.tell(lost.number, state=self.states.FAIL)
             self.study.enqueue_trial(lost.params, user_attrs={AGAIN: lost.number})
         self.trials: dict[str, list[Any]] = {}  # under way, by the name of their run
-        self.reported: dict[str, int] = {}  # the last step, by the name of the run
 
     def next(self) -> PlannedRun | None:
         """A new proposal; None while enough are under way, or when all trials are made.
@@ -215,36 +209,14 @@ class OptunaSearch:
         self.trials.setdefault(run.name, []).append(trial)
         return run
 
-    def tell(self, run: PlannedRun, state: str, folder: Path) -> None:
-        """Tell Optuna the figure on dev, or that there is none (`state` is not `done`)."""
-        row = last_row(folder, self.search.metric)
-        self._prunes(run, row)  # a run may end before anybody has looked at it
-        value = row.get(self.search.metric)
-        for trial in self.trials.pop(run.name, []):
-            if state == "done" and value is not None:
-                self.study.tell(trial, value)
-            else:
-                if state == "done":
-                    print(f"{run.name}: its log has no {self.search.metric}, so it guides no trial")
-                ended = self.states.PRUNED if state == "pruned" else self.states.FAIL
-                self.study.tell(trial, state=ended)
-
-    def hopeless(self, run: PlannedRun, folder: Path) -> bool:
-        """Whether successive halving ends a run under way at the rung it has reached."""
-        return self._prunes(run, last_row(folder, self.search.metric))
-
-    def _prunes(self, run: PlannedRun, row: Mapping[str, Any]) -> bool:
-        """Report a row of the run's log to the pruner; whether that ends the run."""
-        if self.search.method != "halving":
-            return False
-        trials = self.trials.get(run.name)
-        step, value = int(row.get("step", 0)), row.get(self.search.metric)
-        if not trials or value is None or self.reported.get(run.name) == step:
-            return False
-        self.reported[run.name] = step
-        rung = round(10 * step / max(1, int(row.get("steps", step))))  # tenths of the training
-        trials[0].report(value, max(1, rung))
-        return bool(trials[0].should_prune())
+    def tell(self, run: PlannedRun, done: bool, folder: Path) -> None:
+        """Tell Optuna a run's last figure on dev, or that there is none."""
+        trials, metric = self.trials.pop(run.name, []), self.search.metric
+        value = last_value(folder, metric) if done else None
+        if done and trials and value is None:
+            print(f"{run.name}: its log has no {metric}, so it guides no trial")
+        for trial in trials:
+            self.study.tell(trial, value, state=self.states.FAIL if value is None else None)
 
 
 def _suggest(trial: Any, name: str, one: Range) -> Any:
@@ -258,7 +230,8 @@ def _suggest(trial: Any, name: str, one: Range) -> Any:
     return trial.suggest_float(name, low, high, step=one.step, log=one.log)
 
 
-def last_row(folder: Path, metric: str) -> dict[str, Any]:
-    """The last row of a training log that has the metric; empty if there is none."""
+def last_value(folder: Path, metric: str) -> float | None:
+    """The last value of a metric in a run's training log, if there is one."""
     rows = log_rows(RunFolder(folder).training_log)
-    return next((row for row in reversed(rows) if row.get(metric) is not None), {})
+    values = (row.get(metric) for row in reversed(rows))
+    return next((value for value in values if value is not None), None)

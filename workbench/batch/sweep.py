@@ -32,7 +32,7 @@ from workbench.runs.folder import (
     record_request,
 )
 
-ENDED = ("done", "kept", "failed", "pruned")
+ENDED = ("done", "kept", "failed")
 POLL_SECONDS = 0.2
 STOP_SECONDS = 80  # a worker that does not stop in its time has ended itself by then
 
@@ -152,14 +152,14 @@ class Sweep:
         self.begin = time.monotonic()
         self.known: dict[str, Path] = {}  # runs that were done before, by identity
         self.running: dict[str, Any] = {}  # workers, by the name of their run
-        self.made: dict[str, asyncio.Task[str]] = {}  # by the name of the run
+        self.made: dict[str, asyncio.Task[bool]] = {}  # by the name of the run
 
     def run(self) -> dict[str, Any]:
         """Make all runs and return the record, which is also in `sweep.json`."""
         self.known = done_runs(self.folder.parent)
         try:
             asyncio.run(self._fill_slots())
-            done = all(e["state"] in ("done", "kept", "pruned") for e in self.entries.values())
+            done = all(e["state"] in ("done", "kept") for e in self.entries.values())
             self.record["state"] = "done" if done else "failed"
         except BaseException:
             self.record["state"] = "stopped"
@@ -189,13 +189,13 @@ class Sweep:
         while run := self.search.next() if self.search else next(self.left, None):
             if run.name not in self.made:  # a search may propose the same setting twice
                 self.made[run.name] = asyncio.create_task(self._make(run))
-            state = await self.made[run.name]
+            done = await self.made[run.name]
             if self.search:
                 folder = self.known.get(run.identity, self.folder / run.name)
-                self.search.tell(run, state, folder)
+                self.search.tell(run, done, folder)
 
-    async def _make(self, run: PlannedRun) -> str:
-        """Make a run, unless the very same is done already: `done`, `failed` or `pruned`."""
+    async def _make(self, run: PlannedRun) -> bool:
+        """Make a run, unless the very same is done already; whether it is done."""
         folder, found = self.folder / run.name, self.known.get(run.identity)
         if found is not None:
             made = read_run(found)
@@ -203,26 +203,22 @@ class Sweep:
             if made.environment.get("code") != code_digest():
                 news["note"] = "made by other code"
             self._note(run, state="kept", seconds=made.seconds, **news)
-            return "done"
+            return True
         if not (folder / "parameters.yaml").is_file():  # as if it had been interrupted at once
             values = run.parameters.model_copy(update={"run_dir": display_path(folder)})
             record_request(values, folder, run.identity)
         self._note(run, state="running")
         arguments = ["--runs-dir", str(folder.parent), "--name", run.name, "--resume"]
         log = self.folder / "logs" / f"{run.name}.log"
-        worker, pruned = self.start(arguments, log), False
-        self.running[run.name] = worker
+        self.running[run.name] = worker = self.start(arguments, log)
         while (code := worker.poll()) is None:
-            if self.search and not pruned and self.search.hopeless(run, folder):
-                pruned = True
-                worker.stop()
             await asyncio.sleep(POLL_SECONDS)
         del self.running[run.name]
-        state = "done" if code == 0 else "pruned" if pruned else "failed"
-        made = read_run(folder)
-        error = {"error": _why(made.status, log, code)} if state == "failed" else {}
-        self._note(run, state=state, seconds=made.seconds, **error)
-        return state
+        made, error = read_run(folder), {}
+        if code:
+            error["error"] = _why(made.status, log, code)
+        self._note(run, state="failed" if code else "done", seconds=made.seconds, **error)
+        return not code
 
     def _note(self, run: PlannedRun, **news: Any) -> None:
         """Record and print the new state of a run."""
