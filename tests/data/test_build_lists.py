@@ -10,7 +10,8 @@ from workbench.data.build_lists import (
     seen_queries,
     suspect_negatives,
 )
-from workbench.data.lists import CandidateError, CandidateList
+from workbench.data.lists import CandidateList
+from workbench.data.readers import PairsError
 from workbench.data.texts import OverlapIndex, normalised
 
 
@@ -156,7 +157,7 @@ def test_queries_are_grouped_by_shared_queries_and_positives_not_by_negatives():
 
 
 def test_without_a_positive_there_is_nothing_to_rank(sample):
-    with pytest.raises(CandidateError, match="none of these 9 pairs is a positive"):
+    with pytest.raises(PairsError, match="none of these 9 pairs is a positive"):
         build_test(sample[sample["label"] == 0].head(9))
 
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from workbench.batch.plan import SweepFile, read_plan
-from workbench.data.lists import CandidateError, read_test
+from workbench.data.lists import read_test
 from workbench.data.readers import COLUMNS, REASONS, PairsError, check_rows, file_records
 from workbench.runs.parameters import (
     ParameterError,
@@ -97,7 +97,7 @@ def test_reading_candidates(tmp_path, content, suffix):
     path.write_bytes(content)
     try:
         lists = read_test(path).lists
-    except CandidateError as error:
+    except PairsError as error:
         return told(error, "lists")
     assert all(
         one.query.strip() and len(set(one.candidates)) == len(one.candidates) for one in lists

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from tests.conftest import write_table
-from workbench.data.lists import CandidateError, CandidateList, read_test, write_candidates
+from workbench.data.lists import CandidateList, read_test, write_candidates
 from workbench.data.pairs import read_pairs
+from workbench.data.readers import PairsError
 
 LISTS = [
     CandidateList("ab", ("ab!", "cd", "xy"), (1.0, 0.0, 0.0)),
@@ -65,7 +66,7 @@ def test_jsonl_in_gzip_is_read_and_a_damaged_file_is_refused(tmp_path):
     path.write_bytes(gzip.compress((tmp_path / "lists.jsonl").read_bytes()))
     assert read_test(path).lists == LISTS
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(CandidateError, match=r"lists\.jsonl\.gz: not a complete gzip file"):
+    with pytest.raises(PairsError, match=r"lists\.jsonl\.gz: not a complete gzip file"):
         read_test(path)
 
 
@@ -118,7 +119,7 @@ ROW = {"query": "q", "positive": ["a"], "negative": []}
 )
 def test_a_bad_jsonl_row_is_named(write_jsonl, row, message):
     path = write_jsonl([ROW, row])
-    with pytest.raises(CandidateError, match=message) as error:
+    with pytest.raises(PairsError, match=message) as error:
         read_test(path)
     assert "line 2" in str(error.value)
     assert "rows.jsonl" in str(error.value)
@@ -127,22 +128,22 @@ def test_a_bad_jsonl_row_is_named(write_jsonl, row, message):
 def test_rows_that_are_not_utf8_or_mixed_in_order_are_named(tmp_path, write_jsonl):
     path = tmp_path / "latin.jsonl"
     path.write_bytes(b'{"query": "\xe9", "positive": ["a"], "negative": []}\n')
-    with pytest.raises(CandidateError, match="line 1, column query: the bytes are not UTF-8 text"):
+    with pytest.raises(PairsError, match="line 1, column query: the bytes are not UTF-8 text"):
         read_test(path)
     row = {"query": "q", "positive": ["a"], "negative": ["b"]}
-    with pytest.raises(CandidateError, match="1 of 2 rows have a field 'order'"):
+    with pytest.raises(PairsError, match="1 of 2 rows have a field 'order'"):
         read_test(write_jsonl([row, row | {"order": [1, 0]}]))
 
 
 def test_missing_empty_and_unknown_files(tmp_path):
-    with pytest.raises(CandidateError, match="no such file"):
+    with pytest.raises(PairsError, match="no such file"):
         read_test(tmp_path / "none.jsonl")
     (tmp_path / "empty.jsonl").write_text("\n")
-    with pytest.raises(CandidateError, match="no candidate list"):
+    with pytest.raises(PairsError, match="no candidate list"):
         read_test(tmp_path / "empty.jsonl")
     for name, said in (("x.txt", "must end in one of"), ("x.parquet", "not a Parquet file")):
         (tmp_path / name).write_text("x")
-        with pytest.raises(CandidateError, match=rf"x\..*: .*{said}"):
+        with pytest.raises(PairsError, match=rf"x\..*: .*{said}"):
             read_test(tmp_path / name)
 
 
@@ -188,7 +189,7 @@ def test_a_table_without_ranks_is_shuffled_and_ids_may_be_numbers(tmp_path):
 )
 def test_a_bad_table_is_named(tmp_path, text, message):
     (tmp_path / "table.csv").write_text(f"query_id,query,candidate{text}", encoding="utf-8")
-    with pytest.raises(CandidateError, match=message) as error:
+    with pytest.raises(PairsError, match=message) as error:
         read_test(tmp_path / "table.csv")
     assert "table.csv" in str(error.value)
 
@@ -251,7 +252,7 @@ def test_our_figures_of_a_trec_run_are_those_of_trec_eval(trec):
     ],
 )
 def test_bad_trec_files_are_named(trec, changes, message):
-    with pytest.raises(CandidateError) as error:
+    with pytest.raises(PairsError) as error:
         read_test(trec(**changes))
     assert message in str(error.value)
 
@@ -271,7 +272,7 @@ def test_documents_with_one_text_are_one_candidate_with_the_highest_grade(trec):
 
 
 def test_rows_that_are_wrong_in_one_way_are_told_once_with_keys_and_shape(write_jsonl):
-    with pytest.raises(CandidateError) as error:
+    with pytest.raises(PairsError) as error:
         read_test(write_jsonl([{"q": "a", "pos": ["b"], "neg": []}] * 30))
     lines = str(error.value).splitlines()
     assert "30 bad rows" in lines[0]
@@ -285,14 +286,14 @@ def test_trec_texts_that_are_not_utf8_are_named(trec):
     folder = trec()
     (folder / "documents.tsv").write_bytes(b"d1\ta\nd2\t\xff\n")
     with pytest.raises(
-        CandidateError,
+        PairsError,
         match=r"documents.tsv: 1 bad rows\n  line 2, column text: the bytes are not UTF-8",
     ):
         read_test(folder)
 
 
 def test_a_folder_without_the_four_files_says_what_is_absent(trec):
-    with pytest.raises(CandidateError, match="there is no 'run' in it"):
+    with pytest.raises(PairsError, match="there is no 'run' in it"):
         read_test(trec(run=None))
 
 

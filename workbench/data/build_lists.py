@@ -7,13 +7,13 @@ import pandas as pd
 
 from workbench.data import POSITIVE
 from workbench.data.lists import (
-    CandidateError,
     CandidateList,
     RankingTest,
     count_lists,
     read_test,
     texts_of,
 )
+from workbench.data.readers import PairsError
 from workbench.data.texts import OverlapIndex, distinct_texts, meaning_groups, normalised
 
 
@@ -24,20 +24,15 @@ def build_test(
 
     A list holds the query's positives (label at or above `POSITIVE`) and its labelled negatives,
     both never cut; up to half of the free places go to look-alikes (nearest by character overlap),
-    the rest to random texts. Texts of the query's meaning (see `meaning_groups`) are not mined:
-    they are probably paraphrases that nobody labelled. The candidates are then shuffled.
-
-    Args:
-        pairs: columns `sentence_0`, `sentence_1`, `label`, from one split.
-        size: candidates per list, where there are enough texts.
-        seed: of the random texts and the order.
-        known: further positive pairs (see `known_positives`), which connect texts as well.
+    the rest to random texts, until there are `size` candidates. Texts of the query's meaning (see
+    `meaning_groups`) are not mined: they are probably paraphrases that nobody labelled. The
+    candidates are then shuffled. The positive pairs of `known` connect texts as well.
 
     Returns:
         The lists with `kinds`, and a recipe that counts what was taken and what was kept out.
 
     Raises:
-        CandidateError: no query here has a positive, so there is nothing to rank.
+        PairsError: no query here has a positive, so there is nothing to rank.
     """
     is_positive = pairs["label"] >= POSITIVE
     positive, negative = pairs[is_positive], pairs[~is_positive]
@@ -76,7 +71,7 @@ def build_test(
         one = CandidateList(query, candidates, relevance, kinds=kinds)
         lists.append(one.shuffled(seed, len(lists)))
     if not lists:
-        raise CandidateError(
+        raise PairsError(
             f"none of these {len(pairs)} pairs is a positive, so no list can be built: use more "
             "pairs (max_pairs), a larger test_share, or give a file of candidates"
         )
@@ -107,30 +102,27 @@ def ranking_lists(
     Empty where no pair is positive.
 
     Raises:
-        CandidateError: the file cannot be used.
+        PairsError: the file cannot be used.
     """
     if candidates:
         return read_test(candidates, seed).lists
     try:
         return build_test(pairs, size, seed, known).lists
-    except CandidateError:
+    except PairsError:
         return []
 
 
 def suspect_negatives(
     lists: Sequence[CandidateList], pairs: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """Negatives that are probably true paraphrases of their query.
-
-    The positives of `pairs`, if there are any, connect texts as well.
+    """Negatives that are probably true paraphrases; positives of `pairs` connect texts as well.
 
     Returns:
         One row per suspect: `number` (of the list), `query`, `candidate`, `reason`: `equal` to the
         query or to a positive after normalisation, or `group`, connected to it through positives.
     """
-    positive = _positive_pairs(lists)
-    if pairs is not None:
-        positive = pd.concat([positive, pairs[pairs["label"] >= POSITIVE]])
+    own = _positive_pairs(lists)
+    positive = own if pairs is None else pd.concat([own, pairs[pairs["label"] >= POSITIVE]])
     texts = list(dict.fromkeys(texts_of(lists)))
     meaning = dict(zip(texts, meaning_groups(texts, positive), strict=True))
     suspects = []

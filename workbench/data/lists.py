@@ -43,10 +43,6 @@ PROBLEMS_SHOWN = 20  # kinds of bad row, each with its first row in full
 LIST_SHAPE = '{"query": "...", "positive": ["..."], "negative": ["..."]}'
 
 
-class CandidateError(ValueError):
-    """A candidate list cannot be used; the message names file, line, field and value."""
-
-
 class CandidateList(NamedTuple):
     """A query and its candidates, in list order."""
 
@@ -148,7 +144,7 @@ def read_test(path: str | Path, seed: int = 42) -> RankingTest:
     `seed` is that of the order of lists whose source states none.
 
     Raises:
-        CandidateError: nothing is there, or rows are wrong: the first twenty kinds are named with
+        PairsError: nothing is there, or rows are wrong: the first twenty kinds are named with
             file, line, field and value.
 
     Example:
@@ -157,12 +153,9 @@ def read_test(path: str | Path, seed: int = 42) -> RankingTest:
     """
     place = project_path(path)
     read = _read_objects if holds_objects(place) else _read_table
-    try:
-        lists, stated, counts = (_read_trec if place.is_dir() else read)(place)
-    except PairsError as error:
-        raise CandidateError(str(error)) from error
+    lists, stated, counts = (_read_trec if place.is_dir() else read)(place)
     if not lists:
-        raise CandidateError(f"{display_path(place)}: there is no candidate list in it")
+        raise PairsError(f"{display_path(place)}: there is no candidate list in it")
     if not stated:
         lists = [one.shuffled(seed, number) for number, one in enumerate(lists)]
     files = [place / name for name in TREC_FILES] if place.is_dir() else [place]
@@ -191,10 +184,7 @@ def candidate_rows(path: Path) -> Iterator[Record]:
     Raises:
         PairsError: nothing is there, or a row is wrong.
     """
-    try:
-        lists, _, _ = (_read_trec if path.is_dir() else _read_objects)(path)
-    except CandidateError as error:
-        raise PairsError(str(error)) from error
+    lists, _, _ = (_read_trec if path.is_dir() else _read_objects)(path)
     for number, one in enumerate(lists, start=1):
         for text, grade in zip(one.candidates, one.relevance, strict=True):
             yield number, one.query, text, grade
@@ -263,7 +253,7 @@ def _read_objects(file: Path) -> Source:
     _each_row(file, _Object, take)
     if any(stated) and not all(stated):
         text = f"{sum(stated)} of {len(stated)} rows have a field 'order': all or none"
-        raise CandidateError(f"{display_path(file)}: {text}")
+        raise PairsError(f"{display_path(file)}: {text}")
     return lists, any(stated), {}
 
 
@@ -292,7 +282,7 @@ def _read_table(file: Path) -> Source:
 def _read_trec(folder: Path) -> Source:
     """A list for each judged query, in the order of `qrels`; candidates by score, then rank."""
     if absent := [name for name in TREC_FILES if not (folder / name).is_file()]:
-        raise CandidateError(
+        raise PairsError(
             f"{display_path(folder)}: there is no {absent[0]!r} in it; a folder of TREC files has "
             + ", ".join(TREC_FILES)
         )
@@ -391,4 +381,4 @@ def _each_row(
     if holds_objects(file) and any(kind.startswith("missing_column") for kind in problems):
         shown.append(f"each line must be like {LIST_SHAPE}")
     count, text = sum(map(len, problems.values())), "\n  ".join(shown)
-    raise CandidateError(f"{display_path(file)}: {count:,} bad rows\n  {text}")
+    raise PairsError(f"{display_path(file)}: {count:,} bad rows\n  {text}")

@@ -5,7 +5,6 @@ Two texts are the same here if they are equal once normalised (case, width, punc
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ import pandas as pd
 from workbench.data import POSITIVE, readers
 from workbench.data.lists import candidate_rows, holds_lists
 from workbench.data.readers import COLUMNS, REASONS, BadRow, PairsError, Record, read_parquet
-from workbench.data.texts import normalised, text_groups
+from workbench.data.texts import distinct_texts, normalised, text_groups
 from workbench.files import display_path, project_path, replacing, sha256, write_json
 from workbench.run_folder import MADE_BY_TRAINING, RunFolder, read_record, set_aside
 
@@ -54,8 +53,8 @@ def read_pairs(
 ) -> LabelledPairs:
     """Labelled pairs from CSV, TSV, JSONL or Parquet (each also as `.gz`) or from the Hub.
 
-    Candidate lists are pairs too, one for each candidate, with its grade as the label: JSONL rows
-    with `query`, `positive` and `negative`, or a folder of TREC files, as `read_test` takes them.
+    Candidate lists as `read_test` takes them, in JSONL or TREC files, are pairs too: one for each
+    candidate, with its grade as the label. Texts are stripped of surrounding white space.
 
     Args:
         source: a path, or `hub:name[:config][:split]` (split `train` unless given).
@@ -63,9 +62,6 @@ def read_pairs(
             `label` (the relevance), where they differ.
         on_bad_rows: `report` returns bad rows with the good ones, `fail` raises on the first.
         label_map: the value in [0, 1] of each label, such as `-1=0,1=1`; empty for such labels.
-
-    Returns:
-        The pairs, texts stripped of surrounding white space, and every bad row.
 
     Raises:
         PairsError: the source cannot be read, lacks a column, or has no usable row; its labels are
@@ -107,15 +103,9 @@ def split_pairs(
 ) -> dict[str, pd.DataFrame]:
     """Train, dev and test splits of the pairs; no text occurs in two of them.
 
-    Groups come in seeded random order; each goes to test if it still fits there, else to dev, else
-    to train. A group too large for either is therefore trained on, which keeps the shares honest
-    when many pairs are connected.
-
-    Args:
-        pairs: columns `sentence_0`, `sentence_1`, `label`; n rows, whose order is kept.
-        dev_share: the largest share of the n rows for dev, in [0, 1).
-        test_share: the same for test; the sum of the two is below 1.
-        seed: the same seed and rows give the same splits.
+    Groups of connected pairs come in random order; each goes to test if it still fits there, else
+    to dev, else to train: one too large for either is trained on, so the shares are upper limits.
+    The order of the rows is kept.
 
     Raises:
         DataError: the shares are out of range.
@@ -159,21 +149,13 @@ def prepare_data(
     """Read, check and split the pairs into `run_dir/data`, and account for every row.
 
     Data prepared there before from the same bytes with the same settings is kept. Other data, and
-    what was made from it, is set aside under `earlier/`.
+    what was made from it, is set aside under `earlier/`. Arguments are as in `read_pairs`, which
+    may have read `pairs` and `test_pairs` already, and in `split_pairs`; `max_pairs` is the size of
+    a random sample of the usable rows, 0 for all.
 
-    Args:
-        run_dir: the run folder; made if absent.
-        pairs: the source, as `read_pairs` takes it, or what that has read.
-        columns: as `read_pairs` takes them.
-        on_bad_rows: the same.
-        label_map: the same.
-        max_pairs: the size of a seeded random sample of the usable rows; 0 for all.
-        dev_share: as `split_pairs` takes it.
-        test_share: the same.
-        seed: of the sample and of the split.
-        test_pairs: a separate source of the test split, in place of a share of `pairs`. Pairs that
-            have a text in common with it are kept out of train and dev, and counted; the positive
-            ones are kept (see `known_positives`), so that no list has them as negatives.
+    `test_pairs` are the test split, in place of a share of `pairs`. Pairs that have a text in
+    common with it are kept out of train and dev, and counted; the positive ones are kept (see
+    `known_positives`), so that no list has them as negatives.
 
     Returns:
         The manifest, as written to `data/manifest.json`.
@@ -186,11 +168,14 @@ def prepare_data(
         >>> prepare_data("/tmp/run", "data/sample_pairs.csv")["rows"]["usable"]
         2000
     """
-    read = partial(read_pairs, columns=columns, on_bad_rows=on_bad_rows, label_map=label_map)
-    source = pairs if isinstance(pairs, LabelledPairs) else read(pairs)
-    separate = None
-    if test_pairs:
-        separate = test_pairs if isinstance(test_pairs, LabelledPairs) else read(test_pairs)
+
+    def read(given: str | Path | LabelledPairs) -> LabelledPairs:
+        if isinstance(given, LabelledPairs):
+            return given
+        return read_pairs(given, columns, on_bad_rows, label_map)
+
+    source = read(pairs)
+    separate = read(test_pairs) if test_pairs else None
     used, known = source.frame, source.frame.head(0)
     settings: dict[str, Any] = {
         "columns": dict(columns or {}),
@@ -201,8 +186,8 @@ def prepare_data(
         "seed": seed,
     }
     if separate:
-        texts = set(_plain(separate.frame).to_numpy().ravel())
-        shared = _plain(used).isin(texts).any(axis=1)
+        texts = set(map(normalised, distinct_texts(separate.frame)))
+        shared = used[["sentence_0", "sentence_1"]].map(normalised).isin(texts).any(axis=1)
         known = used[shared & (used["label"] >= POSITIVE)]
         used = used[~shared].reset_index(drop=True)
         if used.empty:
@@ -233,10 +218,6 @@ def prepare_data(
     if not same:
         write_json(folder.manifest, manifest)
     return manifest
-
-
-def _plain(pairs: pd.DataFrame) -> pd.DataFrame:
-    return pairs[["sentence_0", "sentence_1"]].map(normalised)
 
 
 def read_split(run_dir: str | Path, split: str) -> pd.DataFrame:

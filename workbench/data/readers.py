@@ -58,7 +58,7 @@ REMEDIES = {
 
 
 class PairsError(ValueError):
-    """The rows cannot be read; the message names file, line, column and value."""
+    """Pairs or lists cannot be used; the message names file, line, column and value."""
 
 
 class BadRow(NamedTuple):
