@@ -36,29 +36,18 @@ PAIR_RESAMPLES = 1000  # the most draws for pair metrics, which no matrix produc
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured.
-
-    Attributes:
-        metrics: the content of `metrics.json`.
-        per_query: one row per scorer and query: `scorer`, `number` (of the list), `query`, and each
-            ranking metric.
-        ranked: one row per scorer, query and candidate: `scorer`, `number`, `query`, `candidate`,
-            `relevance`, `kind`, `score`, `rank` (1 is best; in a tie the irrelevant come first).
-        pairs: one row per scorer and labelled test pair: `scorer`, `positive`, `score`.
-        dev: the same of the dev pairs.
-    """
+    """What was measured; `metrics` is the content of `metrics.json`, `number` that of a list."""
 
     metrics: dict[str, Any]
-    per_query: pd.DataFrame
+    per_query: pd.DataFrame  # `scorer`, `number`, `query`, and each ranking metric
+    # `scorer`, `number`, `query`, `candidate`, `relevance`, `kind`, `score`, and `rank`, of which 1
+    # is best; in a tie the irrelevant come first
     ranked: pd.DataFrame
-    pairs: pd.DataFrame
-    dev: pd.DataFrame
+    pairs: pd.DataFrame  # of labelled test pairs: `scorer`, `positive`, `score`
+    dev: pd.DataFrame  # the same of the dev pairs
 
     def table(self, part: str = "all") -> pd.DataFrame:
-        """Each metric's mean with its interval, one row per scorer, best first.
-
-        `part` is `ranking` for metrics of lists, `pairs` for those of pairs, or `all`.
-        """
+        """Means with intervals, the best scorer first: of `ranking` metrics, of `pairs`, or all."""
         rows = sorted(self.metrics["rows"], key=lambda row: -row[MAIN_METRIC]["mean"])
         frame = pd.DataFrame(rows).set_index("scorer").map(format_estimate)
         ranking = frame.columns.isin(list(RANKING_METRICS))
@@ -91,7 +80,7 @@ class Evaluation:
 
 
 def score_lists(scorer: "Scorer", lists: Sequence[CandidateList]) -> list[np.ndarray]:
-    """Scores of every list's candidates: for each list a float32 array of shape (candidates,)."""
+    """Scores of each list's candidates, float32 of shape (candidates,)."""
     return split_scores(scorer.score([pair for one in lists for pair in one.pairs()]), lists)
 
 
@@ -132,8 +121,7 @@ def evaluate(
         seed: of every draw.
         ties: `expected` or `worst`; see `workbench.ranking.metrics`.
         resamples: draws of the bootstrap and flips of the test.
-        dev: labelled dev pairs, for the threshold (of the highest F1) of `accuracy` and `f1`, which
-            without pairs of both classes are not defined.
+        dev: labelled pairs for the threshold of `accuracy` and `f1`, that of the highest F1.
         stated: other content of `metrics.json`, such as the recipe of the lists.
 
     Raises:
@@ -232,10 +220,9 @@ def save_evaluation(
 
 
 def worst_queries(evaluation: Evaluation, count: int = 20, scorer: str = "model") -> pd.DataFrame:
-    """The queries that a scorer ranks worst by nDCG@10, then by the rank of the first positive.
+    """The queries that a scorer ranks worst by nDCG@10, then by the `rank` of `best_positive`.
 
-    Columns: `query`, `ndcg@10`, `best_positive` and its `rank`, and `ranked_first`, the candidate
-    that the scorer put on top.
+    `ranked_first` is the candidate that the scorer put on top.
     """
     ranked = evaluation.ranked[evaluation.ranked["scorer"] == scorer]
     rows = evaluation.per_query[evaluation.per_query["scorer"] == scorer].set_index("number")
@@ -252,10 +239,9 @@ def worst_queries(evaluation: Evaluation, count: int = 20, scorer: str = "model"
 def rank_query(
     scorers: "Mapping[str, Scorer]", query: str, candidates: Iterable[str]
 ) -> pd.DataFrame:
-    """Rank candidates for one query: a row per candidate, a column of scores per scorer.
+    """Scores of candidates for one query, a column per scorer, by the first from best to worst.
 
-    The order is that of the first scorer, the best candidate first. If its scores are log-odds, a
-    column `probability` after them has their sigmoid.
+    If the first one's scores are log-odds, a column `probability` after them has their sigmoid.
 
     Example:
         >>> scorers = {"jaccard": wb.scoring.CharacterJaccard()}  # doctest: +SKIP
@@ -271,7 +257,7 @@ def rank_query(
 
 
 def _with_progress(scorers: "Mapping[str, Scorer]", pairs: int) -> "Iterator[tuple[str, Scorer]]":
-    """The scorers by name, with a line about each; a model takes as long as those before it."""
+    """The scorers, with a line about each that guesses the time of models to come."""
     models = [name for name, scorer in scorers.items() if hasattr(scorer, "expect")]
     took = list[float]()
     for name, scorer in scorers.items():

@@ -96,20 +96,13 @@ def ladder_scorers(
     compare_runs: str = "",
     zero_shot: Sequence[str] = (),
 ) -> tuple[dict[str, Scorer], dict[str, str]]:
-    """The model, its base, every scorer of `BASELINES`, and further models.
+    """The scorers by name, and those left out, with the reason.
 
-    Args:
-        subject: from `find_subject`; baselines are fitted on its training pairs.
-        lists: the candidate lists, the collection that baselines take frequencies from.
-        max_length: tokens of a pair for the models.
-        seed: of random scores, of a new head, and of the regression.
-        backend: how to run the models; see `ModelScorer`.
-        compare_runs: other run folders, separated by commas; empty for none.
-        zero_shot: untrained bases, see `find_model` and `ZeroShot`.
-
-    Returns:
-        The scorers by name, earlier stages of the run's training and further models (named after
-        their folders) too; and the baselines left out, with the reason.
+    They are the model, its base, every scorer of `BASELINES` (fitted on the training pairs of the
+    subject, with the frequencies in the lists), earlier stages of the run's training, and further
+    models, named after their folders: those of `compare_runs`, separated by commas, and untrained
+    bases. How models are run is said by `max_length` (tokens of a pair) and `backend`, see
+    `ModelScorer`; the seed is that of random scores, of a new head, and of the regression.
 
     Raises:
         ModelError: a model of `compare_runs` or `zero_shot` cannot be loaded.
@@ -191,11 +184,8 @@ def snapshot_curve(
 ) -> pd.DataFrame:
     """The learning curve: nDCG@10 of every snapshot of a run on the same lists, and of its base.
 
-    `evaluation` is of the same lists; the other arguments are as in `ladder_scorers`.
-
-    Returns:
-        `step`, `pairs` (training pairs seen), `mean`, `low`, `high`, one row per snapshot; empty
-        where the training kept none (`snapshots` 0).
+    `evaluation` is of the same lists; the other arguments are as in `ladder_scorers`. `pairs` are
+    the training pairs seen. Empty where the training kept no snapshot.
     """
     ties, resamples = evaluation.metrics["ties"], evaluation.metrics["resamples"]
     groups, curve = query_groups(lists), []

@@ -178,9 +178,9 @@ def pair_values(
     threshold: float = float("nan"),
     probability: FloatArray | None = None,
 ) -> list[float]:
-    """The values of `PAIR_METRICS`; NaN where one is not defined: one class only, no threshold.
+    """The values of `PAIR_METRICS`, NaN where not defined, of arrays of shape (pairs,).
 
-    `ranking` holds all pairs as one list; the arrays have shape (pairs,), in any order.
+    `ranking` holds all pairs as one list.
     """
     nan, mixed = float("nan"), positive.any() and not positive.all()
     ordered = (roc_auc(ranking), average_precision(ranking)) if mixed else (nan, nan)

@@ -13,12 +13,7 @@ from workbench.data.texts import characters, jaccard
 from workbench.files import percent, write_json
 from workbench.ranking.evaluation import Evaluation, rank_lists, split_scores
 from workbench.ranking.metrics import MAIN_METRIC
-from workbench.ranking.uncertainty import (
-    bootstrap_mean,
-    bootstrap_means,
-    compare,
-    format_estimate,
-)
+from workbench.ranking.uncertainty import bootstrap_mean, bootstrap_means, compare, format_estimate
 from workbench.run_folder import RunFolder
 from workbench.vocabulary.tokens import count_tokens
 
@@ -52,9 +47,8 @@ def query_features(
 ) -> pd.DataFrame:
     """The features that define the slices: one row per list, one column per key of `BINS`.
 
-    They are `length` (in characters), `[UNK] share` (of its tokens; NaN without a tokenizer),
-    `overlap` (the largest character Jaccard of a positive with it), `characters` (1 if it has one
-    that no training text has; NaN without training pairs), and `positives` (how many).
+    `length` is in characters, `overlap` the largest character Jaccard of a positive with the query,
+    `characters` 1 if it has one that no training text has. What cannot be known is NaN.
     """
     queries, positives = [one.query for one in lists], [one.positives() for one in lists]
     shares = known = pd.Series(dtype=float)
@@ -85,14 +79,12 @@ def slice_table(
     seed: int = 42,
     resamples: int = 2000,
 ) -> pd.DataFrame:
-    """nDCG@10 of the model and of the best baseline in each slice, with the paired difference.
-
-    `features` are from `query_features` for the same `lists`.
+    """nDCG@10 of the model and of the best other scorer in each slice that has a query.
 
     Returns:
-        One row per slice that has a query: `dimension`, `slice`, `queries`, `small` (fewer than 30
-        independent groups of queries), `other` (its name), and `model`, `other_mean` and `gap`,
-        their difference, with `_low` and `_high` of the 95 % intervals.
+        `dimension`, `slice`, `queries`, `small` (fewer than 30 independent groups of queries),
+        `other` (its name), and `model`, `other_mean` and their difference `gap`, each with `_low`
+        and `_high` of the 95 % interval.
 
     Raises:
         ValueError: there is no scorer called `model`, or nothing to compare it with.
@@ -120,11 +112,10 @@ def pairwise_orders(
 ) -> pd.DataFrame:
     """How often a positive is ranked above a negative, by the negative's kind; a tie counts half.
 
-    The share is taken within each query over its (positive, negative) pairs of that kind, then
-    over the queries that have such pairs. Where a file does not say where its negatives come
-    from, they count as `look_alike` from a character overlap of 0.1 with the query, else as
-    `random`. Under ties `worst` a tie counts 0. Columns: `scorer`, `kind`, `queries`, `orders` (the
-    number of pairs), `mean`, `low`, `high`.
+    The share is taken within each query over its (positive, negative) pairs of that kind, whose
+    number is `orders`, then over the queries that have any. Negatives of unknown origin count as
+    `look_alike` from a character overlap of 0.1 with the query, else as `random`. Under ties
+    `worst` a tie counts 0.
     """
     both = _orders(evaluation)
     guessed = np.where(both["overlap_other"] >= LOOK_ALIKE, "look_alike", "random")
@@ -135,10 +126,10 @@ def pairwise_orders(
 def equal_overlap(
     evaluation: Evaluation, lists: Sequence[CandidateList], seed: int = 42, resamples: int = 2000
 ) -> pd.DataFrame:
-    """`pairwise_orders` of pairs whose Jaccard with the query is equal (within 0.03).
+    """`pairwise_orders` of pairs whose Jaccard with the query is equal (within 0.03), if any.
 
     Plain Jaccard can only guess here; a scorer that weighs characters or reads their order need
-    not. Empty if there is no such pair.
+    not.
     """
     both = _orders(evaluation)
     near = both[(both["overlap"] - both["overlap_other"]).abs() <= EQUAL_OVERLAP]
@@ -177,19 +168,13 @@ class Blend(NamedTuple):
     """How a weighted sum of the model's score and two lexical ones ranks, beside its parts.
 
     It asks whether the model already knows what shared characters tell, and is never the model: to
-    reach its figures, all parts have to be run. All but one of the attributes are by name.
-
-    Attributes:
-        problem: why there is no blend; empty if there is one.
-        shares: weights of the standardised scores; their absolute values add up to 1.
-        means: nDCG@10 of each part and of `blend`: `mean`, `low`, `high`.
-        minus: nDCG@10 of the blend minus that of each part, as from `compare`.
+    reach its figures, all parts have to be run.
     """
 
-    problem: str = ""
-    shares: Mapping[str, float] = {}
-    means: Mapping[str, dict[str, Any]] = {}
-    minus: Mapping[str, dict[str, Any]] = {}
+    problem: str = ""  # why there is no blend
+    shares: Mapping[str, float] = {}  # weights of standardised scores, of absolute sum 1; by name
+    means: Mapping[str, dict[str, Any]] = {}  # nDCG@10 of each part and of `blend`
+    minus: Mapping[str, dict[str, Any]] = {}  # the blend's minus that of each part, see `compare`
 
     def table(self) -> pd.DataFrame:
         """One row per scorer, the best first: its share in the blend, nDCG@10, the blend's lead."""

@@ -48,10 +48,10 @@ def format_estimate(estimate: Mapping[str, float | None] | None) -> str:
 def bootstrap_draws(
     values: ArrayLike, groups: ArrayLike | None = None, resamples: int = 10_000, seed: int = 42
 ) -> FloatArray:
-    """Means of per-query values over resampled queries, whole groups drawn with replacement.
+    """Means of `values`, shape (queries, columns), over draws of whole groups with replacement.
 
-    All columns of `values`, shape (queries, columns), see the same draws, so a difference of two is
-    paired. The result has shape (resamples, columns); NaN with fewer than `MIN_GROUPS` groups.
+    All columns see the same draws, so a difference of two is paired. The result has shape
+    (resamples, columns); NaN with fewer than `MIN_GROUPS` groups.
 
     Raises:
         ValueError: there is no query.
@@ -164,13 +164,11 @@ def direction(low: float | None, high: float | None, p: float | None) -> int:
 
 
 class Claim(NamedTuple):
-    """What may be claimed of a model; other scorers by name, the highest nDCG@10 first.
+    """What may be claimed of a model; other scorers by name, the highest nDCG@10 first."""
 
-    `state` is `nothing` to compare; too `few` groups of queries; `worse` than another; `tied`: no
-    ranking in most queries; `coarse`: too few resamples for any p-value to count; `unclear`, or
-    `better` than all.
-    """
-
+    # `nothing` to compare; too `few` groups of queries; `worse` than another; `tied`: no ranking in
+    # most queries; `coarse`: too few resamples for any p-value to count; `unclear`; `better` than
+    # all
     state: str
     others: list[str]  # all of them
     ahead: list[str]  # those that rank better than the model
@@ -210,9 +208,8 @@ def bootstrap_pairs(
 ) -> dict[str, Estimate]:
     """Every pair metric with its interval, whole groups of pairs drawn with replacement.
 
-    NaN where it is not defined (see `pair_values`); draws in which it is not are left out. The
-    values have the first of the `thresholds`, each draw the next one. `logits`: the scores, shape
-    (pairs,), are log-odds.
+    Draws in which a metric is not defined (see `pair_values`) are left out. The values have the
+    first of the `thresholds`, each draw the next one. `logits`: the scores are log-odds.
     """
     score, right = np.asarray(scores, dtype=float), np.asarray(positive, dtype=bool)
     ranking, order = metrics.rank(score, right, ties), np.lexsort((right, -score))
@@ -240,12 +237,10 @@ def threshold_draws(
     NaN where there is one class only, and alone if that is so of all pairs.
     """
     score, right = np.asarray(scores, dtype=float), np.asarray(positive, dtype=bool)
-    found = [metrics.fit_threshold(score, right)]
-    if not np.isnan(found[0]):
-        for counts in _row_counts(groups, resamples, seed):
-            drawn = np.repeat(np.arange(len(score)), counts)
-            found.append(metrics.fit_threshold(score[drawn], right[drawn]))
-    return np.array(found)
+    first = metrics.fit_threshold(score, right)
+    draws = [] if np.isnan(first) else _row_counts(groups, resamples, seed)
+    rows = (np.repeat(np.arange(len(score)), counts) for counts in draws)
+    return np.array([first, *(metrics.fit_threshold(score[one], right[one]) for one in rows)])
 
 
 def sigmoid(logits: ArrayLike) -> FloatArray:
