@@ -188,11 +188,9 @@ def _export_run(client: Any, experiment: str, record: RunRecord) -> None:
         "commit": str(record.environment.get("commit") or ""),
         "data": str(record.data.get("sha256", "")),
     }
-    client.log_batch(
-        run,
-        params=[Param(name, str(value)[:6000]) for name, value in record.parameters.items()],
-        tags=[RunTag(f"workbench.{name}", value) for name, value in tags.items()],
-    )
+    params = [Param(name, str(value)[:6000]) for name, value in record.parameters.items()]
+    marks = [RunTag(f"workbench.{name}", value) for name, value in tags.items()]
+    client.log_batch(run, params=params, tags=marks)
     files = RunFolder(record.folder)
     for file in (files.parameters, files.environment, files.metrics, files.report):
         if file.is_file():
@@ -213,10 +211,9 @@ def _metrics(record: RunRecord) -> Iterator[tuple[str, float, int, int]]:
     for row in log_rows(RunFolder(record.folder).training_log):
         when = int(1000 * float(row.get("seconds") or 0))
         found += [(name, row.get(name), int(row.get("step") or 0), when) for name in LOGGED]
-    for name, estimate in record.metrics.items():
-        for part, value in estimate.items():
-            suffix = "" if part == "mean" else f".{part}"
-            found.append((f"{name.replace('@', '_at_')}{suffix}", value, 0, when))
-    for name, value, step, time in [*found, ("seconds", record.seconds, 0, when)]:
+    final = {f"{n}.{part}": value for n, of in record.metrics.items() for part, value in of.items()}
+    for name, value in (final | {"seconds": record.seconds}).items():
+        found.append((name.removesuffix(".mean").replace("@", "_at_"), value, 0, when))
+    for name, value, step, time in found:
         if isinstance(value, int | float) and math.isfinite(value):
             yield name, float(value), step, time

@@ -101,16 +101,16 @@ def settings(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
 
 def runs_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.DataFrame:
     """A row per run, the best first: state, what varies, the metric with its interval, seconds."""
-    names, parts = varied(records), {metric: "mean", "low": "low", "high": "high"}
-    columns = ["run", "state", *names, *parts, "seconds", "problem"]
+    names, parts = varied(records), ["mean", "low", "high"]
     rows = [
-        [one.name, one.state]
-        + [one.parameters.get(name) for name in names]
-        + [one.metrics.get(metric, {}).get(part) for part in parts.values()]
-        + [one.seconds, one.problem[:80]]
+        {"run": one.name, "state": one.state}
+        | {name: one.parameters.get(name) for name in names}
+        | {part: one.metrics.get(metric, {}).get(part) for part in parts}
+        | {"seconds": one.seconds, "problem": one.problem[:80]}
         for one in records
     ]
-    table = pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(parts, float))
+    table = pd.DataFrame(rows, columns=["run", "state", *names, *parts, "seconds", "problem"])
+    table = table.astype(dict.fromkeys(parts, float)).rename(columns={"mean": metric})
     ascending = metric in LOWER_IS_BETTER
     return table.sort_values(metric, ascending=ascending, kind="stable", ignore_index=True)
 
@@ -134,11 +134,10 @@ def _loss(runs: Sequence[RunRecord], metric: str) -> float:
 
 
 def paired_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.DataFrame:
-    """The best run against each of the others, query by query, in a row per other run.
+    """The best run against each of the others, query by query.
 
-    `queries` in common (the same query with the same candidates), the mean `difference` of the best
-    run with its 95 % interval, and `p_corrected`, which allows for having chosen the best on these
-    very queries; NaN, and a `note`, if no query is shared.
+    The mean `difference` is over the `queries` in common (with the same candidates); `p_corrected`
+    allows for having chosen the best on them. NaN, and a `note`, if no query is shared.
     """
     best = best_run(records, metric)
     columns = ["run", "queries", "difference", "low", "high", "p_corrected", "note"]
@@ -150,12 +149,13 @@ def paired_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.Da
     table = _tests([_gap(best, other, metric) for other in others], tests)
     table = table.rename(columns={"mean": "difference"})
     table["run"] = [record.name for record in others]
-    found, whole = table["queries"], len(per_query(best, metric))
-    table["note"] = np.where(found == whole, "", "only the queries in common")
-    lost = [one.problem if one.state == "damaged" else "" for one in (best, *others)]
+    whole = len(per_query(best, metric))
+    lost, *damaged = (one.problem if one.state == "damaged" else "" for one in (best, *others))
     nothing = "no query in common with the same candidates: not comparable"
-    notes = pd.Series([lost[0] or one or nothing for one in lost[1:]], dtype=object)
-    table.loc[found == 0, "note"] = notes
+    table["note"] = [
+        lost or problem or nothing if not count else "only the queries in common" * (count < whole)
+        for count, problem in zip(table["queries"], damaged, strict=True)
+    ]
     return table.sort_values("difference", kind="stable", ignore_index=True)[columns]
 
 
@@ -163,21 +163,20 @@ def seed_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.Data
     """Runs that differ only in their seed, taken together; the best mean first.
 
     Returns:
-        A row per setting (see `settings`): what varies, `runs`, and over these `mean`, `sd` (NaN
-        for one), `min` and `max` of the metric; then `queries` shared with the best setting under
-        the same seed, the `lead` of the best there (negative where it is behind) with its 95 %
-        interval, and `p_corrected`, which allows for having chosen the best.
+        A row per setting (see `settings`): what varies, how many `runs`, and `mean`, `sd`, `min`
+        and `max` of the metric over them; then the `lead` of the best setting on the `queries`
+        shared under the same seed, and `p_corrected`, which allows for having chosen the best.
     """
     groups: dict[str, tuple[dict[str, Any], list[RunRecord]]] = {}
     for record, setting in zip(records, settings(records), strict=True):
         if record.value(metric) is not None:
             groups.setdefault(_text(setting), (setting, []))[1].append(record)
     ordered = sorted(groups.values(), key=lambda one: _loss(one[1], metric))
-    values = [pd.Series([record.value(metric) for record in runs]) for _, runs in ordered]
     table = pd.DataFrame([setting for setting, _ in ordered])
-    table["runs"] = [len(one) for one in values]
-    for name, function in {"mean": "mean", "sd": "std", "min": "min", "max": "max"}.items():
-        table[name] = [one.agg(function) for one in values]
+    values = pd.DataFrame([[record.value(metric) for record in runs] for _, runs in ordered])
+    shown = {"runs": "count", "mean": "mean", "sd": "std", "min": "min", "max": "max"}
+    for name, function in shown.items():
+        table[name] = values.agg(function, axis=1)
     (_, best), *others = ordered or [({}, [])]
     if metric not in RANKING_METRICS:
         others = []
@@ -192,9 +191,9 @@ def label_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.Dat
 
     Returns:
         A row per `start` (what varies, such as `words, dictionary`) and `max_pairs`: whether it is
-        the `baseline`; over its `runs`, one per seed, the mean of `labels`, of the metric and of
-        its 95 % interval (`mean`, `low`, `high`), the `values`, and digests of their `tests`. Empty
-        with fewer than three different `max_pairs`.
+        the `baseline`; means over its `runs`, one per seed, of `labels`, the metric and its
+        interval; the metric's `values`, and digests of their `tests`. Empty with fewer than three
+        different `max_pairs`.
     """
     rows = []
     for record, setting in zip(records, settings(records), strict=True):

@@ -30,7 +30,7 @@ from workbench.files import (
 )
 from workbench.models import ModelError, find_model, hub_state, is_hub_name
 from workbench.run_folder import RequestError, RunFolder, read_record, set_aside
-from workbench.runs.parameters import Parameters, SettingsError, read_settings
+from workbench.runs.parameters import Parameters, SettingsError, read_settings, shortened
 
 RECORDED_PACKAGES = (
     *("torch", "sentence-transformers", "transformers", "datasets", "accelerate"),
@@ -55,14 +55,15 @@ def check_name(name: str | None) -> None:
     Raises:
         RequestError: it is no plain folder name, too long, or holds a comma or control characters.
     """
-    name = name or ""
+    name, text = name or "", ""
     if Path(name).name != name or name.startswith((".", "-")) or name != name.strip():
-        raise RequestError(f"--name {name!r}: must be a plain folder name")
-    if not name.isprintable() or "," in name:
+        text = "must be a plain folder name"
+    elif not name.isprintable() or "," in name:
         text = "must not hold a comma, a line break or another control character"
-        raise RequestError(f"--name {name!a}: {text}")
-    if len(name.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES:
-        raise RequestError(f"--name {name[:40]!r}…: must be at most {MAX_NAME_BYTES} bytes long")
+    elif len(name.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES:
+        text = f"must be at most {MAX_NAME_BYTES} bytes long"
+    if text:
+        raise RequestError(f"--name {shortened(name)}: {text}")
 
 
 def fresh_name(stem: str, runs_dir: str | Path = "runs") -> str:
@@ -123,8 +124,7 @@ def folder_problems(
     if run_dir.exists() and not run_dir.is_dir():
         return [f"{shown} is a file, so it cannot be a run folder"]
     problems, present = [], run.parameters.is_file()
-    inside = run_dir.iterdir() if run_dir.is_dir() and not present else ()
-    if any(path.name != ".lock" for path in inside):
+    if not present and any(path.name != ".lock" for path in run_dir.glob("*")):
         problems.append(f"{shown} is not a run folder and not empty")
     if resume and not present:
         problems.append(f"{shown} does not exist, so it cannot be resumed")
