@@ -15,15 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from workbench import __version__
-from workbench.files import (
-    comma_separated,
-    display_path,
-    found_name,
-    found_path,
-    project_path,
-    remove_leftovers,
-)
+from workbench import __version__, files
 from workbench.run_folder import NotebookError, RequestError, RunFolder, Terminated
 
 if TYPE_CHECKING:
@@ -95,7 +87,7 @@ class Commands(click.Group):
         """The exit code of the command that was asked for."""
         signal.signal(signal.SIGTERM, _terminate)
         try:
-            remove_leftovers()
+            files.remove_leftovers()
             return super().invoke(ctx) or 0
         except KeyboardInterrupt as error:
             return _report("; ".join(["interrupted", *getattr(error, "__notes__", ())]), 1)
@@ -107,7 +99,7 @@ class Commands(click.Group):
                 return _report(f"nothing was started:\n{error}".replace("\n", "\n  "), 2)
             reason = str(error)
             if isinstance(error, OSError) and error.strerror and error.filename:
-                reason = f"{display_path(os.fsdecode(error.filename))}: {error.strerror}"
+                reason = f"{files.display_path(os.fsdecode(error.filename))}: {error.strerror}"
             return _report("\n".join([f"failed: {reason}", *getattr(error, "__notes__", ())]), 1)
 
 
@@ -190,7 +182,7 @@ runs_dir = click.option(
     "--runs-dir",
     default="runs",
     metavar="DIR",
-    callback=lambda _context, _option, given: str(found_path(given)),
+    callback=lambda _context, _option, given: str(files.found_path(given)),
     help="The folder of all runs (default: runs).",
 )
 engine = click.option(
@@ -251,7 +243,7 @@ def run(supervised: bool, **asked: Any) -> None:
         error.add_note(f"go on with --name {folder.name} --resume")
         raise
     except (NotebookError, OSError) as error:
-        error.add_note(f"see {display_path(folder)}/report.html")
+        error.add_note(f"see {files.display_path(folder)}/report.html")
         raise
     print(summary(folder))
 
@@ -297,7 +289,7 @@ def _look(
         file = str(recorded)  # as the run was started
     parameters, problems = sound_parameters(given_parameters(file, overrides))
     folder = Path(runs_dir) / (name or fresh_name(Path(file or "defaults").stem, runs_dir))
-    numbers = comma_separated(only)
+    numbers = files.comma_separated(only)
     return preflight(parameters, folder, numbers, resume, problems), parameters, folder, numbers
 
 
@@ -363,9 +355,9 @@ def runs(ctx: click.Context, form: str | None, export: str | None, uri: str, run
 
 
 def _existing(runs_dir: str) -> Path:
-    place = project_path(runs_dir)
+    place = files.project_path(runs_dir)
     if not place.is_dir():
-        raise RequestError(f"{display_path(place)}: there is no such folder")
+        raise RequestError(f"{files.display_path(place)}: there is no such folder")
     return place
 
 
@@ -377,7 +369,7 @@ def _row(record: "RunRecord", place: Path) -> dict[str, Any]:
         "state": record.state,
         "started": record.status.get("started", ""),
         "seconds": record.seconds,
-        "folder": display_path(record.folder),
+        "folder": files.display_path(record.folder),
         "problem": record.problem,
         **{name: value.get("mean") for name, value in record.metrics.items()},
         **{f"p.{name}": value for name, value in record.parameters.items()},
@@ -436,13 +428,15 @@ def remove(names: Sequence[str], yes: bool, runs_dir: str) -> None:
     from workbench.runs.catalog import in_use, read_run, run_folders
 
     place = _existing(runs_dir)
-    found = (place / name if os.path.lexists(place / name) else found_path(name) for name in names)
+    found = (
+        place / name if os.path.lexists(place / name) else files.found_path(name) for name in names
+    )
     folders = list(dict.fromkeys(found))
     for folder in folders:
-        shown = display_path(folder)
+        shown = files.display_path(folder)
         inside = place.resolve() in folder.resolve().parents and not folder.is_symlink()
         if not inside or not RunFolder(folder).parameters.is_file():
-            raise RequestError(f"{shown} is no run folder in {display_path(place)}")
+            raise RequestError(f"{shown} is no run folder in {files.display_path(place)}")
         if in_use(folder):
             raise RequestError(f"{shown} is in use by another process")
         if not os.access(folder.parent, os.W_OK):
@@ -451,7 +445,7 @@ def remove(names: Sequence[str], yes: bool, runs_dir: str) -> None:
     for folder in folders:
         users = [other.name for other in others if _uses(other, folder)]
         needed = f"; used by {', '.join(users)}" if users else ""
-        print(terminal_text(f"{display_path(folder)}{needed}"))
+        print(terminal_text(f"{files.display_path(folder)}{needed}"))
     if not yes:
         if not (sys.stdin and sys.stdin.isatty()):
             raise RequestError("rm: nobody is there to ask; add --yes")
@@ -473,7 +467,7 @@ def _uses(record: "RunRecord", folder: Path) -> bool:
     values = (record.parameters.get(name) or "" for name in (*PATHS, "teacher"))
     for value in filter(None, map(str.strip, ",".join(map(str, values)).split(","))):
         with suppress(ValueError):  # no path at all
-            place = project_path(value).resolve()
+            place = files.project_path(value).resolve()
             if folder.resolve() in (place, *place.parents):
                 return True
     return False
@@ -511,7 +505,7 @@ def score(out: str, workers: int, engine: str, address: str, **asked: Any) -> No
     """
     from workbench.scoring.score_file import CutShortError, ScoringRequest, score_file
 
-    asked |= {name: found_name(asked[name]) for name in ("model", "source")}
+    asked |= {name: files.found_name(asked[name]) for name in ("model", "source")}
     run = None
     if engine == "ray":
         from workbench.batch.engines import check_cluster, run_on_ray
@@ -523,14 +517,14 @@ def score(out: str, workers: int, engine: str, address: str, **asked: Any) -> No
     except (CutShortError, KeyboardInterrupt) as error:
         error.add_note("the same command goes on")
         raise
-    source = display_path(asked["source"])
+    source = files.display_path(asked["source"])
     for problem in done["bad_row_examples"]:
         print(f"{source}, {problem}", file=sys.stderr)
     more = done["bad_rows"] - len(done["bad_row_examples"])
     if more > 0:
         print(f"and {more:,} more rows without a score: see `problem`", file=sys.stderr)
     print(
-        f"{display_path(out)}: {done['rows']:,} rows in {done['parts']} parts, "
+        f"{files.display_path(out)}: {done['rows']:,} rows in {done['parts']} parts, "
         f"{done['bad_rows']:,} without a score, by {done['backend']['backend']}"
     )
 
@@ -553,8 +547,8 @@ def export(model: str, to: str, max_length: int | None) -> None:
     from workbench.models import find_model
     from workbench.scoring.export import export_model
 
-    file, check = export_model(find_model(found_name(model)), to, max_length)
-    print(f"{display_path(file)}: {check}")
+    file, check = export_model(find_model(files.found_name(model)), to, max_length)
+    print(f"{files.display_path(file)}: {check}")
     if not check.passed:
         print(f"so `backend: auto` does not use it; `{check.backend}` can be asked for by name")
 
@@ -581,10 +575,10 @@ def card(run: str, **given: Any) -> None:
 
     settings = {name: one for name, one in given.items() if one is not None}
     try:
-        path = write_card(found_name(run), **settings)
+        path = write_card(files.found_name(run), **settings)
     except FileNotFoundError as error:
         raise RequestError(str(error)) from error
-    print(f"card: {display_path(path)}")
+    print(f"card: {files.display_path(path)}")
 
 
 @cli.command(epilog="Example: workbench publish runs/mine owner/my-reranker --dry-run")
@@ -601,9 +595,9 @@ def publish(run: str, name: str, private: bool, dry_run: bool, anyway: bool) -> 
     """
     from workbench.reports import publish as hub
 
-    run = found_name(run)
-    files = hub.published_files(run)
-    show_table([(f"{file.stat().st_size:,} bytes", path) for path, file in files.items()])
+    run = files.found_name(run)
+    published = hub.published_files(run).items()
+    show_table([(f"{file.stat().st_size:,} bytes", path) for path, file in published])
     problems = hub.publish_problems(run)
     if problems and not anyway:
         raise RequestError("\n".join([*problems, "correct this, or add --anyway"]))
@@ -641,7 +635,7 @@ def bases(
     if pairs:
         asked = check_parameters(given_parameters(None, [*overrides, ("pairs", pairs)]))
         found = read_pairs(asked.pairs, asked.columns, label_map=asked.label_map)
-        names = [*table.index, *map(found_name, added)]
+        names = [*table.index, *map(files.found_name, added)]
         read = read_by_bases(found.frame, names, download)
         table = table.reindex(read.index).join(read)
     if as_json:
@@ -681,4 +675,4 @@ def record(run: str, characters: str) -> None:
     """Record two runs for the lessons, of quickstart.yaml and quickstart_characters.yaml."""
     from workbench.lessons import record
 
-    print(f"recorded in {display_path(record(run, characters))}; now `make lessons`")
+    print(f"recorded in {files.display_path(record(run, characters))}; now `make lessons`")

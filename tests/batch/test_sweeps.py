@@ -358,7 +358,7 @@ def test_equal_proposals_are_one_run_and_earlier_trials_stay_on_record(tmp_path,
 
     earlier = {"schema": 1, "jobs": {"before": {"state": "done"}, "cut": {"state": "stopped"}}}
     write_json(folder / "sweep.json", earlier)
-    monkeypatch.setattr("workbench.batch.sweep.record_request", lambda *_: None)
+    monkeypatch.setattr("workbench.runs.folder.record_request", lambda *_: None)
     plan = Plan(planned_search(4, [8]), [])
     sweep = Sweep(folder, plan, Failing, 2)
     record = sweep.run()

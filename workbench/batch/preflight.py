@@ -16,18 +16,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from workbench.data import POSITIVE
+from workbench import models
+from workbench.data import POSITIVE, readers
 from workbench.data.build_lists import build_test
 from workbench.data.lists import read_test
 from workbench.data.pairs import SPLITS, LabelledPairs, pair_records, prepare_data, read_split
-from workbench.data.readers import (
-    COLUMNS,
-    BadRow,
-    GoodRow,
-    check_rows,
-    other_scale,
-    remedy,
-)
 from workbench.data.texts import distinct_texts
 from workbench.files import (
     comma_separated,
@@ -38,17 +31,6 @@ from workbench.files import (
     scratch_folder,
 )
 from workbench.machine import quick_in_bfloat16
-from workbench.models import (
-    ModelError,
-    ModelLocation,
-    check_model,
-    find_model,
-    hub_state,
-    is_hub_name,
-    load_tokenizer,
-    position_limit,
-    weight_files,
-)
 from workbench.ranking.ladder import further_models
 from workbench.run_folder import NOTEBOOKS, RequestError, RunFolder
 from workbench.runs.folder import DATA_PARAMETERS, folder_problems
@@ -188,11 +170,11 @@ def preflight(
         tried("pairs", partial(_look_at_test, parameters, data))
     if location and "02" in numbers and parameters.vocabulary != "keep":
         asked = parameters.vocabulary, parameters.new_embeddings, parameters.dictionary
-        tried("base_model", lambda _: check_repair(load_tokenizer(location), *asked))
+        tried("base_model", lambda _: check_repair(models.load_tokenizer(location), *asked))
     if location and not any_problem(found):  # with torch it takes seconds, so it comes last
         tried("base_model", partial(_look_at_weights, parameters, location), "weights", *key)
     if "04" in numbers and "02" not in numbers and folder.model.is_dir():
-        tried("model", lambda _: check_model(find_model(str(folder.path))))
+        tried("model", lambda _: models.check_model(models.find_model(str(folder.path))))
     if data and location and not prepared and not any_problem(found):
         look = partial(_look_at_vocabulary, parameters, location, data)
         tried("base_model", look, parameters.vocabulary, *key)
@@ -235,15 +217,15 @@ def _read(
         said.append(_no_file(name, value))
     elif value and read:
         path = project_path(value)
-        names = dict(zip(COLUMNS, COLUMNS, strict=True)) | parameters.columns
+        names = dict(zip(readers.COLUMNS, readers.COLUMNS, strict=True)) | parameters.columns
         rows = itertools.islice(pair_records(path, names), ROWS_READ)
-        good, bad = check_rows(rows, parameters.label_map)
+        good, bad = readers.check_rows(rows, parameters.label_map)
         count = seen = len(good) + len(bad)
         if seen == ROWS_READ:
             mean = sum(len(f"{row[1]}{row[2]}".encode()) + 8 for row in good) / max(1, len(good))
             count = max(count, round(path.stat().st_size / max(1.0, mean)))
         said.append(_describe_rows(parameters, name, good, bad, count))
-        frame = pd.DataFrame(good, columns=["line", *COLUMNS])[[*COLUMNS, "line"]]
+        frame = pd.DataFrame(good, columns=["line", *readers.COLUMNS])[[*readers.COLUMNS, "line"]]
         return LabelledPairs(frame, tuple(bad), display_path(path), ""), count
     return None, 0
 
@@ -254,14 +236,18 @@ def _no_file(name: str, value: str) -> Finding:
 
 
 def _describe_rows(
-    parameters: Parameters, name: str, good: list[GoodRow], bad: list[BadRow], count: int
+    parameters: Parameters,
+    name: str,
+    good: list[readers.GoodRow],
+    bad: list[readers.BadRow],
+    count: int,
 ) -> Finding:
     """How many of about `count` rows can be used, and what to do about the others."""
     shown, seen = display_path(project_path(getattr(parameters, name))), len(good) + len(bad)
     extent = f"all {seen:,}" if seen == count else f"the first {seen:,} of about {count:,}"
     if not seen:
         return Finding("problem", f"{name}: {shown} has no row", "give a file with pairs")
-    if scale := other_scale(good, bad):
+    if scale := readers.other_scale(good, bad):
         return Finding("problem", f"{name}: {shown}: {scale}")
     if not bad:
         text = f"{name}: {extent} rows of {shown} can be used"
@@ -269,10 +255,10 @@ def _describe_rows(
     text = f"{name}: {len(bad):,} of {extent} rows of {shown} cannot be used, first "
     text += "; ".join(map(str, bad[:BAD_ROWS_SHOWN]))
     if not good:
-        return Finding("problem", text, remedy(bad) or "correct them")
+        return Finding("problem", text, readers.remedy(bad) or "correct them")
     if parameters.on_bad_rows == "fail":
         return Finding("problem", text, "correct them, or set on_bad_rows: report")
-    return Finding("warning", text, remedy(bad))
+    return Finding("warning", text, readers.remedy(bad))
 
 
 def _look_at_candidates(parameters: Parameters, said: Findings) -> None:
@@ -285,8 +271,8 @@ def _look_at_candidates(parameters: Parameters, said: Findings) -> None:
 
 
 def _look_at_base(base: str, _: Findings) -> None:
-    if not (is_hub_name(base) and hub_state(base) == "reachable"):
-        find_model(base)
+    if not (models.is_hub_name(base) and models.hub_state(base) == "reachable"):
+        models.find_model(base)
 
 
 def _look_at_others(parameters: Parameters, numbers: Sequence[str], _: Findings) -> None:
@@ -295,7 +281,7 @@ def _look_at_others(parameters: Parameters, numbers: Sequence[str], _: Findings)
         if "03" in numbers and not RunFolder(run).training_log.is_file():
             raise RequestError(f"{run!r} is no run with a training log")
         if "04" in numbers:
-            find_model(run)
+            models.find_model(run)
     if "04" in numbers:
         further_models(parameters.compare_runs, parameters.zero_shot)
     if "04" in numbers and "02" in numbers and parameters.backend in EXPORTED:
@@ -305,32 +291,34 @@ def _look_at_others(parameters: Parameters, numbers: Sequence[str], _: Findings)
         )
 
 
-def _look_at_model(parameters: Parameters, said: Findings) -> ModelLocation | None:
+def _look_at_model(parameters: Parameters, said: Findings) -> models.ModelLocation | None:
     """Where the base model is, if it is on this machine."""
     name, revision = parameters.base_model, parameters.base_revision
     fallback = parameters.fallback_model
-    if not is_hub_name(name):
+    if not models.is_hub_name(name):
         revision = fallback = ""
-    elif fallback and is_hub_name(fallback):
-        raise ModelError(f"fallback_model {fallback!r} is on the Hub too, so it is none")
-    elif hub_state(name, revision) == "reachable":
+    elif fallback and models.is_hub_name(fallback):
+        raise models.ModelError(f"fallback_model {fallback!r} is on the Hub too, so it is none")
+    elif models.hub_state(name, revision) == "reachable":
         text = f"base_model: {name} will be fetched from the Hub when the run starts"
         said.append(Finding("note", text))
         return None
-    location = find_model(name, revision, fallback)
-    if location.asked != location.name and is_hub_name(name):
+    location = models.find_model(name, revision, fallback)
+    if location.asked != location.name and models.is_hub_name(name):
         said.append(Finding("warning", f"base_model: {location}"))
     return location
 
 
-def _look_at_weights(parameters: Parameters, location: ModelLocation, said: Findings) -> None:
+def _look_at_weights(
+    parameters: Parameters, location: models.ModelLocation, said: Findings
+) -> None:
     """Whether the library can load the model; that of the bundled one is known by its bytes."""
     if location.kind != "bundled":
-        check_model(location)
+        models.check_model(location)
     config = read_json(location.path / "config.json", dict[str, Any])
     if parameters.backend.startswith("torch-") and config.get("model_type") != "bert":
-        raise ModelError(f"backend: {parameters.backend} runs BERT alone -> take auto")
-    length = position_limit(config)
+        raise models.ModelError(f"backend: {parameters.backend} runs BERT alone -> take auto")
+    length = models.position_limit(config)
     if length < parameters.max_length:
         text = f"max_length: the base model has positions for {length:,} tokens, so pairs are cut "
         text += f"there and not at {parameters.max_length:,}"
@@ -351,13 +339,13 @@ def _look_at_test(parameters: Parameters, data: Data, said: Findings) -> None:
 
 
 def _look_at_vocabulary(
-    parameters: Parameters, location: ModelLocation, data: Data, said: Findings
+    parameters: Parameters, location: models.ModelLocation, data: Data, said: Findings
 ) -> None:
     pairs, train = pd.concat(data.splits.values(), ignore_index=True), data.splits["train"]
     how, sampled = parameters.vocabulary, data.scale > 1 or len(pairs) > SAMPLE_PAIRS
     if sampled:
         pairs = train = pairs.sample(min(SAMPLE_PAIRS, len(pairs)), random_state=0)
-    tokenizer = load_tokenizer(location)
+    tokenizer = models.load_tokenizer(location)
     repairs = learn_repairs(tokenizer, distinct_texts(train), None, parameters.dictionary)
     outlook = repair_outlook(pairs, tokenizer, repairs)
     part = f" (on a sample of {len(pairs):,} pairs; notebook 1 judges all of them)" * sampled
@@ -391,12 +379,12 @@ def estimate(
 
 
 def _look_at_disk(
-    parameters: Parameters, location: ModelLocation, place: Path, data: Data, said: Findings
+    parameters: Parameters, location: models.ModelLocation, place: Path, data: Data, said: Findings
 ) -> None:
     def size(count: int) -> str:
         return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{math.ceil(count / 1e6)} MB"
 
-    weights = sum(file.stat().st_size for file in weight_files(location.path))
+    weights = sum(file.stat().st_size for file in models.weight_files(location.path))
     labels = data.splits["train"]["label"]
     train, positives = (round(data.scale * n) for n in (len(labels), (labels >= POSITIVE).sum()))
     file = project_path(parameters.pairs).stat().st_size

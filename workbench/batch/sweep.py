@@ -21,16 +21,8 @@ from workbench.batch.preflight import Finding, preflight, refuse_problems
 from workbench.files import display_path, project_path, project_root, write_json, write_text
 from workbench.machine import core_count
 from workbench.run_folder import SCHEMA, RequestError, read_record
+from workbench.runs import folder as folders
 from workbench.runs.catalog import done_runs, read_run
-from workbench.runs.folder import (
-    check_name,
-    code_digest,
-    fresh_folder,
-    fresh_name,
-    holding,
-    now,
-    record_request,
-)
 
 ENDED = ("done", "kept", "failed")
 POLL_SECONDS = 0.2
@@ -57,13 +49,13 @@ def sweep(
         RequestError, ParameterError, SettingsError: the request is wrong; nothing was started.
         KeyboardInterrupt: after all runs were stopped and recorded.
     """
-    check_name(name)
+    folders.check_name(name)
     if resume and not name:
         raise RequestError("--resume: say which sweep with --name")
     if file is None and not resume:
         raise RequestError("SWEEP.yaml is missing (only --resume can do without)")
     stem = Path(file or "sweep").stem
-    folder = project_path(runs_dir) / (name or fresh_name(stem, runs_dir))
+    folder = project_path(runs_dir) / (name or folders.fresh_name(stem, runs_dir))
     _check_folder(folder, resume)
     plan = read_plan(file or folder / "sweep.yaml", overrides)
     _check_runs(plan, folder, resume)
@@ -74,8 +66,8 @@ def sweep(
         with _engine(engine, jobs, address) as start:
             import matplotlib.font_manager  # noqa: F401  # fills its cache, before many do at once
 
-            folder = folder if name else fresh_folder(stem, runs_dir)
-            with holding(folder):
+            folder = folder if name else folders.fresh_folder(stem, runs_dir)
+            with folders.holding(folder):
                 _check_folder(folder, resume)  # another process may have been here since
                 values = plan.asked.model_dump(exclude_defaults=True)
                 text = yaml.safe_dump(values, allow_unicode=True, sort_keys=False)
@@ -147,7 +139,11 @@ class Sweep:
             self.search = OptunaSearch(plan.asked.search, plan.asked.base, folder, slots)
             before = read_record(folder / "sweep.json").get("jobs", {}).items()
             self.entries = {name: entry for name, entry in before if entry.get("state") in ENDED}
-        self.record: dict[str, Any] = {"schema": SCHEMA, "state": "running", "started": now()}
+        self.record: dict[str, Any] = {
+            "schema": SCHEMA,
+            "state": "running",
+            "started": folders.now(),
+        }
         self.record["jobs"] = self.entries
         self.begin = time.monotonic()
         self.known: dict[str, Path] = {}  # runs that were done before, by identity
@@ -166,7 +162,7 @@ class Sweep:
             raise
         finally:
             self._stop()
-            self.record["finished"] = now()
+            self.record["finished"] = folders.now()
             self._save()
         return self.record
 
@@ -200,13 +196,13 @@ class Sweep:
         if found is not None:
             made = read_run(found)
             news = {} if found == folder else {"same_as": display_path(found)}
-            if made.environment.get("code") != code_digest():
+            if made.environment.get("code") != folders.code_digest():
                 news["note"] = "made by other code"
             self._note(run, state="kept", seconds=made.seconds, **news)
             return True
         if not (folder / "parameters.yaml").is_file():  # as if it had been interrupted at once
             values = run.parameters.model_copy(update={"run_dir": display_path(folder)})
-            record_request(values, folder, run.identity)
+            folders.record_request(values, folder, run.identity)
         self._note(run, state="running")
         arguments = ["--runs-dir", str(folder.parent), "--name", run.name, "--resume"]
         log = self.folder / "logs" / f"{run.name}.log"

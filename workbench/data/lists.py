@@ -15,18 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, ValidationError, create_model
 
-from workbench.data.readers import (
-    ABSENT,
-    REASONS,
-    BadRow,
-    PairsError,
-    Record,
-    file_records,
-    holds_objects,
-    opened,
-    text_lines,
-    text_problem,
-)
+from workbench.data import readers
 from workbench.files import display_path, project_path, sha256, write_text
 
 KINDS = {
@@ -152,10 +141,10 @@ def read_test(path: str | Path, seed: int = 42) -> RankingTest:
         56
     """
     place = project_path(path)
-    read = _read_objects if holds_objects(place) else _read_table
+    read = _read_objects if readers.holds_objects(place) else _read_table
     lists, stated, counts = (_read_trec if place.is_dir() else read)(place)
     if not lists:
-        raise PairsError(f"{display_path(place)}: there is no candidate list in it")
+        raise readers.PairsError(f"{display_path(place)}: there is no candidate list in it")
     if not stated:
         lists = [one.shuffled(seed, number) for number, one in enumerate(lists)]
     files = [place / name for name in TREC_FILES] if place.is_dir() else [place]
@@ -171,14 +160,16 @@ def read_test(path: str | Path, seed: int = 42) -> RankingTest:
 
 def holds_lists(path: Path) -> bool:
     """Whether a source is of lists: a folder, or JSONL whose first object has a query and lists."""
-    if path.is_dir() or not holds_objects(path):
+    if path.is_dir() or not readers.holds_objects(path):
         return path.is_dir()
-    records = itertools.islice(file_records(path, {"query": "query"}, LIST_FIELDS), 100)
-    objects = (r for r in records if not isinstance(r, BadRow) or r.reason == "missing_column")
+    records = itertools.islice(readers.file_records(path, {"query": "query"}, LIST_FIELDS), 100)
+    objects = (
+        r for r in records if not isinstance(r, readers.BadRow) or r.reason == "missing_column"
+    )
     return any(isinstance(value, list) for value in next(objects, ()))
 
 
-def candidate_rows(path: Path) -> Iterator[Record]:
+def candidate_rows(path: Path) -> Iterator[readers.Record]:
     """The candidates of JSONL lists or TREC files: number of the list, query, text, grade.
 
     Raises:
@@ -194,8 +185,8 @@ Source = tuple[list[CandidateList], bool, dict[str, int]]  # whether it states a
 
 
 def _usable(text: Any) -> Any:
-    if reason := text_problem(text):
-        raise ValueError(REASONS[reason])
+    if reason := readers.text_problem(text):
+        raise ValueError(readers.REASONS[reason])
     return text.strip()
 
 
@@ -253,7 +244,7 @@ def _read_objects(file: Path) -> Source:
     _each_row(file, _Object, take)
     if any(stated) and not all(stated):
         text = f"{sum(stated)} of {len(stated)} rows have a field 'order': all or none"
-        raise PairsError(f"{display_path(file)}: {text}")
+        raise readers.PairsError(f"{display_path(file)}: {text}")
     return lists, any(stated), {}
 
 
@@ -282,7 +273,7 @@ def _read_table(file: Path) -> Source:
 def _read_trec(folder: Path) -> Source:
     """A list for each judged query, in the order of `qrels`; candidates by score, then rank."""
     if absent := [name for name in TREC_FILES if not (folder / name).is_file()]:
-        raise PairsError(
+        raise readers.PairsError(
             f"{display_path(folder)}: there is no {absent[0]!r} in it; a folder of TREC files has "
             + ", ".join(TREC_FILES)
         )
@@ -341,9 +332,9 @@ def _add(found: dict[str, Any], name: str, value: Any) -> None:
     found[name] = value
 
 
-def _lines(file: Path, width: int, separator: str | None = None) -> Iterator[Record]:
-    with opened(file) as raw:
-        for line, text in enumerate(text_lines(raw, file.name), start=1):
+def _lines(file: Path, width: int, separator: str | None = None) -> Iterator[readers.Record]:
+    with readers.opened(file) as raw:
+        for line, text in enumerate(readers.text_lines(raw, file.name), start=1):
             if text.strip():
                 yield line, *text.split(separator, width - 1)
 
@@ -352,19 +343,19 @@ def _each_row(
     file: Path,
     model: type[BaseModel],
     take: Callable[[Any], None],
-    lines: Iterable[Record] | None = None,
+    lines: Iterable[readers.Record] | None = None,
 ) -> None:
     """Check each row by the model and give it to `take`; refuse the file if any row is wrong."""
     required = {name: name for name, of in model.model_fields.items() if of.is_required()}
     optional = [name for name in model.model_fields if name not in required]
     problems: dict[str, list[str]] = {}  # kind -> each row that has it
-    for record in lines or file_records(file, required, optional):
-        if isinstance(record, BadRow):
+    for record in lines or readers.file_records(file, required, optional):
+        if isinstance(record, readers.BadRow):
             problems.setdefault(f"{record.reason} {record.column}", []).append(str(record))
             continue
         values = zip(model.model_fields, record[1:], strict=False)
         try:
-            take(model.model_validate({name: v for name, v in values if v is not ABSENT}))
+            take(model.model_validate({name: v for name, v in values if v is not readers.ABSENT}))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             column, what = first["loc"][0], first["msg"].removeprefix("Value error, ")
@@ -378,7 +369,7 @@ def _each_row(
         rows[0] + f" (and {len(rows) - 1:,} more like it)" * (len(rows) > 1)
         for rows in itertools.islice(problems.values(), PROBLEMS_SHOWN)
     ]
-    if holds_objects(file) and any(kind.startswith("missing_column") for kind in problems):
+    if readers.holds_objects(file) and any(kind.startswith("missing_column") for kind in problems):
         shown.append(f"each line must be like {LIST_SHAPE}")
     count, text = sum(map(len, problems.values())), "\n  ".join(shown)
-    raise PairsError(f"{display_path(file)}: {count:,} bad rows\n  {text}")
+    raise readers.PairsError(f"{display_path(file)}: {count:,} bad rows\n  {text}")

@@ -16,16 +16,8 @@ from workbench.data.build_lists import query_groups, suspect_negatives
 from workbench.data.lists import CandidateList, count_lists, write_candidates
 from workbench.data.texts import text_groups, text_pairs
 from workbench.files import replacing, write_json
+from workbench.ranking import uncertainty
 from workbench.ranking.metrics import MAIN_METRIC, RANKING_METRICS, FloatArray, rank_metrics
-from workbench.ranking.uncertainty import (
-    FLIPS_PER_TEST,
-    bootstrap_means,
-    bootstrap_pairs,
-    compare,
-    format_estimate,
-    sigmoid,
-    threshold_draws,
-)
 from workbench.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -49,14 +41,16 @@ class Evaluation:
     def table(self, part: str = "all") -> pd.DataFrame:
         """Means with intervals, the best scorer first: of `ranking` metrics, of `pairs`, or all."""
         rows = sorted(self.metrics["rows"], key=lambda row: -row[MAIN_METRIC]["mean"])
-        frame = pd.DataFrame(rows).set_index("scorer").map(format_estimate)
+        frame = pd.DataFrame(rows).set_index("scorer").map(uncertainty.format_estimate)
         ranking = frame.columns.isin(list(RANKING_METRICS))
         return frame if part == "all" else frame.loc[:, ranking == (part == "ranking")]
 
     def differences(self) -> pd.DataFrame:
         """nDCG@10 of the model minus that of each other scorer, the hardest to beat first."""
         gaps = sorted(self.metrics["model_minus"].items(), key=lambda item: item[1]["mean"])
-        rows = [(name, format_estimate(gap), gap["p"], gap["p_holm"]) for name, gap in gaps]
+        rows = [
+            (name, uncertainty.format_estimate(gap), gap["p"], gap["p_holm"]) for name, gap in gaps
+        ]
         columns = ["scorer", "model minus it", "p", "p (Holm)"]
         return pd.DataFrame(rows, columns=columns).set_index("scorer")
 
@@ -149,14 +143,20 @@ def evaluate(
         except ValueError as error:
             raise ValueError(f"scorer {name!r}: {error}") from error
         tuned, tested = (_score_pairs(name, scorer, frame) for frame in (tuning, pairs))
-        limits = threshold_draws(tuned["score"], tuned["positive"], dev_groups, draws, seed + 1)
+        limits = uncertainty.threshold_draws(
+            tuned["score"], tuned["positive"], dev_groups, draws, seed + 1
+        )
         thresholds[name] = None if np.isnan(limits[0]) else float(limits[0])
         how = (ties, limits, bool(getattr(scorer, "log_odds", False)), pair_groups, draws, seed)
-        measured = bootstrap_pairs(tested["score"], tested["positive"], *how) if len(pairs) else {}
+        measured = (
+            uncertainty.bootstrap_pairs(tested["score"], tested["positive"], *how)
+            if len(pairs)
+            else {}
+        )
         pair_rows.append({metric: value.plain() for metric, value in measured.items()})
         scored.append((tested, tuned))
     every = np.column_stack([of for found in values.values() for of in found.values()])
-    means = iter(bootstrap_means(every, groups, resamples, seed))
+    means = iter(uncertainty.bootstrap_means(every, groups, resamples, seed))
     others = [name for name in values if name != "model" and "model" in values]
     gaps = [values["model"][MAIN_METRIC] - values[name][MAIN_METRIC] for name in others]
     lead = np.reshape(gaps, (len(others), len(lists))).T
@@ -165,7 +165,7 @@ def evaluate(
         "ties": ties,
         "interval": "95 % bootstrap",
         "resamples": resamples,
-        "flips": max(resamples, FLIPS_PER_TEST * len(others)),
+        "flips": max(resamples, uncertainty.FLIPS_PER_TEST * len(others)),
         "gain": "linear",
         "queries": len(lists),
         "query_groups": len(np.unique(groups)),
@@ -187,7 +187,7 @@ def evaluate(
             {"scorer": name, **{metric: next(means).plain() for metric in RANKING_METRICS}, **pair}
             for name, pair in zip(scorers, pair_rows, strict=True)
         ],
-        "model_minus": compare(others, lead, groups, resamples, seed),
+        "model_minus": uncertainty.compare(others, lead, groups, resamples, seed),
     }
     queries = {"number": range(len(lists)), "query": [one.query for one in lists]}
     rows = [pd.DataFrame({"scorer": name, **queries, **of}) for name, of in values.items()]
@@ -252,7 +252,7 @@ def rank_query(
     table = pd.DataFrame({"candidate": texts, **columns})
     first, scorer = next(iter(scorers.items()))
     if getattr(scorer, "log_odds", False):
-        table.insert(2, "probability", sigmoid(table[first]))
+        table.insert(2, "probability", uncertainty.sigmoid(table[first]))
     return table.sort_values(first, ascending=False, ignore_index=True)
 
 

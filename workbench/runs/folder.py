@@ -17,17 +17,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from workbench.files import (
-    DamagedError,
-    PathError,
-    display_path,
-    project_path,
-    project_root,
-    refuse_links,
-    sha256,
-    write_json,
-    write_text,
-)
+from workbench import files
 from workbench.models import ModelError, find_model, hub_state, is_hub_name
 from workbench.run_folder import RequestError, RunFolder, read_record, set_aside
 from workbench.runs.parameters import Parameters, SettingsError, read_settings, shortened
@@ -70,7 +60,7 @@ def fresh_name(stem: str, runs_dir: str | Path = "runs") -> str:
     """`stem-YYYYmmdd-HHMMSS`, followed by a number if that name is taken."""
     base = f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     names = (f"{base}-{number}" if number > 1 else base for number in count(1))
-    return next(name for name in names if not os.path.lexists(project_path(runs_dir) / name))
+    return next(name for name in names if not os.path.lexists(files.project_path(runs_dir) / name))
 
 
 def fresh_folder(stem: str, runs_dir: str | Path = "runs") -> Path:
@@ -79,7 +69,7 @@ def fresh_folder(stem: str, runs_dir: str | Path = "runs") -> Path:
     Raises:
         RequestError: no folder can be made there.
     """
-    place = project_path(runs_dir)
+    place = files.project_path(runs_dir)
     try:
         place.mkdir(parents=True, exist_ok=True)
         while True:
@@ -88,7 +78,7 @@ def fresh_folder(stem: str, runs_dir: str | Path = "runs") -> Path:
                 folder.mkdir()
                 return folder
     except OSError as error:
-        raise RequestError(f"{display_path(place)} cannot be written ({error})") from error
+        raise RequestError(f"{files.display_path(place)} cannot be written ({error})") from error
 
 
 @contextmanager
@@ -101,15 +91,15 @@ def holding(folder: Path, patience: float = LOCK_SECONDS) -> Iterator[None]:
     """
     lock = FileLock(folder / ".lock", timeout=patience)
     try:
-        refuse_links(folder)
+        files.refuse_links(folder)
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-    except PathError as error:
+    except files.PathError as error:
         raise RequestError(str(error)) from None
     except Timeout:
-        raise RequestError(f"{display_path(folder)} is in use by another process") from None
+        raise RequestError(f"{files.display_path(folder)} is in use by another process") from None
     except OSError as error:
-        raise RequestError(f"{display_path(folder)} cannot be written ({error})") from error
+        raise RequestError(f"{files.display_path(folder)} cannot be written ({error})") from error
     try:
         yield
     finally:
@@ -120,7 +110,7 @@ def folder_problems(
     parameters: Parameters, run_dir: Path, only: Sequence[str], resume: bool
 ) -> list[str]:
     """Why this run must not be written into this folder, one line each; empty if it may."""
-    shown, run = display_path(run_dir), RunFolder(run_dir)
+    shown, run = files.display_path(run_dir), RunFolder(run_dir)
     if run_dir.exists() and not run_dir.is_dir():
         return [f"{shown} is a file, so it cannot be a run folder"]
     problems, present = [], run.parameters.is_file()
@@ -132,12 +122,12 @@ def folder_problems(
         text = "choose another --name, or --resume it, or name the notebooks to run again with"
         problems.append(f"{shown} exists: {text} --only")
     try:
-        refuse_links(run_dir)
+        files.refuse_links(run_dir)
         for file in (run.status, run.manifest, run.lineage, run.metrics, run.browser):
             read_record(file)
         if resume and present:
             problems += changed_parameters(parameters, run_dir)
-    except (DamagedError, PathError, SettingsError) as error:
+    except (files.DamagedError, files.PathError, SettingsError) as error:
         problems.append(str(error))
     return problems
 
@@ -155,10 +145,10 @@ def changed_parameters(parameters: Parameters, run_dir: Path) -> list[str]:
     ]
     manifest = {} if problems else read_record(run.manifest)
     for name, record in {"pairs": manifest, "test_pairs": manifest.get("test_pairs", {})}.items():
-        path, was = project_path(getattr(parameters, name)), str(record.get("sha256", ""))
-        if was and path.exists() and (now_is := sha256(path)) != was:
+        path, was = files.project_path(getattr(parameters, name)), str(record.get("sha256", ""))
+        if was and path.exists() and (now_is := files.sha256(path)) != was:
             problems.append(
-                f"{name}: {display_path(path)} has changed since the run was started (sha256 "
+                f"{name}: {files.display_path(path)} has changed since the run was started (sha256 "
                 f"{now_is[:12]}…, it was {was[:12]}…); --resume continues with the same data"
             )
     return problems
@@ -170,8 +160,8 @@ def record_request(parameters: Parameters, folder: Path, identity: str = "") -> 
     target = RunFolder(folder).parameters
     if target.is_file() and target.read_text(encoding="utf-8") != text:
         set_aside(folder, [target.name])
-    write_text(target, text)
-    write_json(RunFolder(folder).environment, environment() | {"identity": identity})
+    files.write_text(target, text)
+    files.write_json(RunFolder(folder).environment, environment() | {"identity": identity})
 
 
 def environment() -> dict[str, Any]:
@@ -183,7 +173,7 @@ def environment() -> dict[str, Any]:
         ['code', 'commit', 'cores', 'packages', 'platform', 'python', 'schema']
     """
     commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=project_root(), capture_output=True, text=True
+        ["git", "rev-parse", "HEAD"], cwd=files.project_root(), capture_output=True, text=True
     )
     packages = {}
     for name in RECORDED_PACKAGES:
@@ -204,9 +194,9 @@ def environment() -> dict[str, Any]:
 def code_digest() -> str:
     """SHA-256 of the package's modules and the notebooks, as they are on disk."""
     whole = hashlib.sha256()
-    package, notebooks = Path(__file__).parents[1], project_root() / "notebooks"
-    for top, files in ((package, package.rglob("*.py")), (notebooks, notebooks.glob("*.ipynb"))):
-        for file in sorted(files):
+    package, notebooks = Path(__file__).parents[1], files.project_root() / "notebooks"
+    for top, found in ((package, package.rglob("*.py")), (notebooks, notebooks.glob("*.ipynb"))):
+        for file in sorted(found):
             whole.update(f"{file.relative_to(top)}\0".encode() + file.read_bytes())
     return whole.hexdigest()
 
@@ -232,15 +222,15 @@ def run_identity(parameters: Parameters) -> str:
 
 def _file_digests(source: str) -> dict[str, str]:
     """The SHA-256 of the file, or of each file of a folder; empty for what is not here."""
-    path = project_path(source)
-    files = [path] if path.is_file() else sorted(path.glob("*")) if source else []
-    found = (file for file in files if file.is_file())
+    path = files.project_path(source)
+    inside = [path] if path.is_file() else sorted(path.glob("*")) if source else []
+    found = filter(Path.is_file, inside)
     return {file.name: _file_digest(file, file.stat().st_mtime_ns) for file in found}
 
 
 @cache
 def _file_digest(file: Path, _changed: int) -> str:
-    return sha256(file)
+    return files.sha256(file)
 
 
 @cache
