@@ -34,8 +34,8 @@ def plain(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    seen = (c in "\n\t" or unicodedata.category(c) not in HIDDEN for c in text)
-    return "".join(c if kept else json.dumps(c)[1:-1] for c, kept in zip(text, seen, strict=True))
+    hidden = {c for c in set(text) - {*"\n\t"} if unicodedata.category(c) in HIDDEN}
+    return "".join(json.dumps(c)[1:-1] if c in hidden else c for c in text)
 
 
 class Output:
@@ -75,8 +75,8 @@ class Output:
 class Commands(click.Group):
     """The commands; whatever one of them raises becomes a message and an exit code here.
 
-    A `ValueError` of this package means that the request was wrong and nothing was started, a
-    `RuntimeError` or an `OSError` that the work failed. Notes of the error say how to go on.
+    A `ValueError` of this package means that nothing was started, a `RuntimeError` or an `OSError`
+    that the work failed. Notes of the error say how to go on.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -126,9 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(hint, file=sys.stderr)
         out.flush()
         if out.error:
-            code = _report(
-                f"failed: the output cannot be written ({out.error.strerror})", code or 1
-            )
+            text = f"failed: the output cannot be written ({out.error.strerror})"
+            code = _report(text, code or 1)
         error.flush()
     return code
 
@@ -191,26 +190,19 @@ engine = click.option(
     default="local",
     help="Where the work is done: on this machine (default), or on a Ray cluster.",
 )
-address = click.option(
-    "--address", default="", metavar="HOST:PORT", help="The Ray cluster (default: start one here)."
-)
-max_length = click.option(
-    "--max-length", type=int, metavar="N", help="Cut pairs at N tokens (default: as the model)."
-)
+address = click.option("--address", default="", help="HOST:PORT of Ray (default: start it here).")
+max_length = click.option("--max-length", type=int, help="Tokens of a pair (default: the model's).")
+
+
+named = click.option("--name", help="Its name (default: that of the file, and the time).")
+resumed = click.option("--resume", is_flag=True, help="Continue what is called NAME.")
 
 
 def request(function: Callable[..., Any]) -> Callable[..., Any]:
     """What a run is asked for with, as a decorator."""
-    for add in (
-        runs_dir,
-        click.option("--resume", is_flag=True, help="Continue the run called NAME."),
-        click.option("--only", default="", metavar="01,02", help="Run only these notebooks."),
-        overrides,
-        click.option("--name", help="Name of the run (default: the file's name and the time)."),
-        click.argument("file", metavar="[PARAMS.yaml]", required=False),
-    ):
-        function = add(function)
-    return function
+    file = click.argument("file", metavar="[PARAMS.yaml]", required=False)
+    only = click.option("--only", default="", metavar="01,02", help="Run only these notebooks.")
+    return file(named(overrides(only(resumed(runs_dir(function))))))
 
 
 @cli.command(epilog="Example: workbench run notebooks/parameters/quickstart.yaml --name mine")
@@ -313,12 +305,12 @@ def parameters(names: Sequence[str]) -> None:
 
 @cli.command(epilog="Example: workbench sweep notebooks/sweeps/vocabularies.yaml --jobs 2")
 @click.argument("file", metavar="[SWEEP.yaml]", required=False)
-@click.option("--name", help="Name of the sweep (default: the file's name and the time).")
+@named
 @overrides
 @engine
 @address
 @click.option("--jobs", type=click.IntRange(1), default=1, metavar="N", help="Runs at a time (1).")
-@click.option("--resume", is_flag=True, help="Continue the sweep called NAME.")
+@resumed
 @click.option("--dry-run", is_flag=True, help="List the runs and start nothing.")
 @runs_dir
 def sweep(**asked: Any) -> int:
@@ -481,10 +473,7 @@ def _uses(record: "RunRecord", folder: Path) -> bool:
     "--sentence-0-column", "query_column", default="sentence_0", help="The column of the query."
 )
 @click.option(
-    "--sentence-1-column",
-    "candidate_column",
-    default="sentence_1",
-    help="The column of the candidate.",
+    "--sentence-1-column", "candidate_column", default="sentence_1", help="That of the candidate."
 )
 @click.option("--top-k", default=0, metavar="K", help="Keep the best K candidates of each query.")
 @click.option("--backend", default="auto", metavar="NAME", help="How to run the model (auto).")
@@ -506,22 +495,20 @@ def score(out: str, workers: int, engine: str, address: str, **asked: Any) -> No
     from workbench.scoring.score_file import CutShortError, ScoringRequest, score_file
 
     asked |= {name: files.found_name(asked[name]) for name in ("model", "source")}
-    run = None
+    on_ray = None
     if engine == "ray":
         from workbench.batch.engines import check_cluster, run_on_ray
 
         check_cluster(address)
-        run = partial(run_on_ray, address=address)
+        on_ray = partial(run_on_ray, address=address)
     try:
-        done = score_file(ScoringRequest(**asked), out, workers, run)
+        done = score_file(ScoringRequest(**asked), out, workers, on_ray)
     except (CutShortError, KeyboardInterrupt) as error:
         error.add_note("the same command goes on")
         raise
-    source = files.display_path(asked["source"])
     for problem in done["bad_row_examples"]:
-        print(f"{source}, {problem}", file=sys.stderr)
-    more = done["bad_rows"] - len(done["bad_row_examples"])
-    if more > 0:
+        print(f"{files.display_path(asked['source'])}, {problem}", file=sys.stderr)
+    if (more := done["bad_rows"] - len(done["bad_row_examples"])) > 0:
         print(f"and {more:,} more rows without a score: see `problem`", file=sys.stderr)
     print(
         f"{files.display_path(out)}: {done['rows']:,} rows in {done['parts']} parts, "
@@ -531,18 +518,14 @@ def score(out: str, workers: int, engine: str, address: str, **asked: Any) -> No
 
 @cli.command(epilog="Example: workbench export runs/mine --to onnx-int8")
 @click.argument("model", metavar="RUN")
-@click.option(
-    "--to",
-    type=click.Choice(["onnx", "onnx-int8"]),
-    default="onnx",
-    help="The form: 32-bit numbers (onnx, default), or 8-bit weights too.",
-)
+@click.option("--to", type=click.Choice(["onnx", "onnx-int8"]), default="onnx", help="The form.")
 @max_length
 def export(model: str, to: str, max_length: int | None) -> None:
     """Write a model for ONNX Runtime.
 
-    onnx/model.onnx, or onnx/model_qint8.onnx too, is written beside the weights of a run or a model
-    folder, and compared with the original. It needs the extra 'onnx'.
+    onnx/model.onnx, and for onnx-int8 also onnx/model_qint8.onnx with 8-bit weights, is written
+    beside the weights of a run or a model folder, and compared with the original. It needs the
+    extra 'onnx'.
     """
     from workbench.models import find_model
     from workbench.scoring.export import export_model
@@ -555,13 +538,7 @@ def export(model: str, to: str, max_length: int | None) -> None:
 
 @cli.command(epilog="Example: workbench card runs/mine --language zh --license apache-2.0")
 @click.argument("run", metavar="RUN")
-@click.option(
-    "--samples",
-    "card_samples",
-    type=click.IntRange(0),
-    metavar="N",
-    help="Training pairs to print.",
-)
+@click.option("--samples", "card_samples", type=click.IntRange(0), help="Training pairs to print.")
 @click.option("--language", metavar="CODE", help="Language of the texts, such as zh.")
 @click.option("--license", metavar="NAME", help="Licence of the model, such as apache-2.0.")
 @click.option("--dataset", metavar="NAME", help="Name of the data on the Hub.")
@@ -612,11 +589,7 @@ def publish(run: str, name: str, private: bool, dry_run: bool, anyway: bool) -> 
 @click.option("--download", is_flag=True, help="Fetch tokenizers that are not on this machine.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything, with sources, as JSON.")
 def bases(
-    pairs: str | None,
-    overrides: Sequence[tuple[str, str]],
-    added: Sequence[str],
-    download: bool,
-    as_json: bool,
+    pairs: str | None, overrides: Any, added: Sequence[str], download: bool, as_json: bool
 ) -> None:
     """List well-known base models, and what their tokenizers make of a file of pairs.
 

@@ -87,12 +87,11 @@ def summary(run_dir: str | Path) -> str:
         rows = sorted(metrics["rows"], key=lambda row: -row["ndcg@10"]["mean"])
         rows.sort(key=lambda row: row["scorer"] != "model")
         values = [f"{row['scorer']} {format_estimate(row['ndcg@10'])}" for row in rows[:2]]
-        lines += [re.sub(r"[*`]", "", verdict(metrics))]
-        lines += [f"nDCG@10: {', best other: '.join(values)}"]
-    trained = run.model.is_dir()
-    lines += [f"model:  {display_path(run.model)}"] * trained
-    lines += [f"report: {display_path(run.report)}"]
-    lines += [f"next:   workbench score {display_path(run.path)} YOUR_PAIRS.csv scores"] * trained
+        lines = [re.sub(r"[*`]", "", verdict(metrics)), "nDCG@10: " + ", best other: ".join(values)]
+    lines.append(f"report: {display_path(run.report)}")
+    if run.model.is_dir():
+        lines.insert(-1, f"model:  {display_path(run.model)}")
+        lines.append(f"next:   workbench score {display_path(run.path)} YOUR_PAIRS.csv scores")
     return "\n".join(lines)
 
 
@@ -143,13 +142,13 @@ def _run_notebooks(
             built = number == "01" and "04" in numbers and not parameters.candidates
             if built and not read_record(run.manifest)["sides"]["test"]["positives"]:
                 raise NotebookError("01", None, NOTHING_TO_RANK)
-            entries[number] |= {"state": "done", "seconds": round(time.monotonic() - start, 1)}
+            seconds = round(time.monotonic() - start, 1)
+            entries[number] |= {"state": "done", "seconds": seconds}
             write_json(run.status, status)
-            print(f"[{number}] done in {time.monotonic() - start:.0f} s", flush=True)
+            print(f"[{number}] done in {seconds:.0f} s", flush=True)
         print("writing the report", flush=True)
         write_report(run.path)
-        status |= {"state": "done", "finished": folders.now()}
-        write_json(run.status, status)
+        write_json(run.status, status | {"state": "done", "finished": folders.now()})
     except BaseException as error:  # Ctrl-C too is recorded, and raised again
         state, cell, reason = "interrupted", None, type(error).__name__
         if isinstance(error, NotebookError):
@@ -198,9 +197,7 @@ def execute(source: Path, target: Path, values: dict[str, Any]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with _kernel_folder() as place:
         # Files instead of TCP ports: two kernels that start at once can be given the same port.
-        sockets = Config()
-        sockets.KernelManager.transport = "ipc"
-        sockets.KernelManager.ip = f"{place}/socket"
+        sockets = Config(KernelManager={"transport": "ipc", "ip": f"{place}/socket"})
         papermill.execute_notebook(
             str(source),
             str(target),

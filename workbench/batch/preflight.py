@@ -47,6 +47,7 @@ SAMPLE_PAIRS = 4000  # that the vocabulary is judged on
 FEW_POSITIVES = 10  # in the test split: too few for a claim
 # what a message may begin with, if not with the name of what was looked at
 OWN_NAMES = ("base_model", "fallback_model", "dictionary", "teacher", "backend", "zero_shot")
+NO_FILE = "there is no file {!r} in the project's root or here"
 OTHER_BYTES = 20_000_000  # notebooks, figures, report, evaluation
 
 
@@ -70,16 +71,13 @@ def any_problem(findings: Iterable[Finding]) -> bool:
     return any(finding.level == "problem" for finding in findings)
 
 
-def refuse_problems(findings: Iterable[Finding]) -> None:
+def refuse_problems(findings: Findings) -> None:
     """Print notes and warnings; raise the problems, if there are any, as a `RequestError`."""
-    problems = []
     for finding in findings:
-        if finding.level == "problem":
-            problems.append(str(finding))
-        else:
+        if finding.level != "problem":
             print(f"{finding.level}: {finding}", flush=True)
-    if problems:
-        raise RequestError("\n".join(problems))
+    if any_problem(findings):
+        raise RequestError("\n".join(str(one) for one in findings if one.level == "problem"))
 
 
 class Data(NamedTuple):
@@ -99,13 +97,9 @@ def preflight(
 ) -> Findings:
     """Everything that can be found out about a request without carrying it out.
 
-    Args:
-        parameters: with sound values (see `sound_parameters`).
-        run_dir: where the run would go.
-        only: notebooks that would run; empty for all.
-        resume: whether an interrupted run would go on.
-        problems: that are known already, one line each; reported first.
-        known: what was found out about inputs that other runs share; added to.
+    It is about what `run_chain` would be asked. The `problems` of its values, see
+    `sound_parameters`, come first; `known` is what was found out about inputs that other runs
+    share, and is added to.
     """
     folder, known = RunFolder(run_dir), {} if known is None else known
     wrong = [number for number in only if number not in NOTEBOOKS]
@@ -115,8 +109,7 @@ def preflight(
     found = [Finding("problem", line) for line in lines]
     place = next(path for path in (folder.path, *folder.path.parents) if path.exists())
     try:
-        with tempfile.TemporaryFile(dir=place):  # has no name where the system can do without
-            pass
+        tempfile.TemporaryFile(dir=place).close()  # has no name where the system can do without
     except OSError as error:
         text = f"{display_path(place)} cannot be written to ({error.strerror})"
         fix = "change its permissions, make room, or choose another --runs-dir"
@@ -125,14 +118,12 @@ def preflight(
     def tried(name: str, check: Callable[[Findings], Any], *key: Any) -> Any:
         """What a check returns; what it raises is a problem. Checks with a key are made once."""
         if (name, *key) not in known:
-            said: Findings = []
-            value = None
+            value, said = None, Findings()
             try:
                 value = check(said)
             except (ValueError, OSError) as error:
-                text = str(error)
-                own = text.startswith((*OWN_NAMES, f"{name}:"))
-                said.append(Finding("problem", text if own else f"{name}: {text}"))
+                own = str(error).startswith((*OWN_NAMES, f"{name}:"))
+                said.append(Finding("problem", str(error) if own else f"{name}: {error}"))
             known[name, *key] = value, said
         value, said = known[name, *key] if key else known.pop((name,))
         found.extend(said)
@@ -213,10 +204,9 @@ def _read(
         said.append(Finding("warning", text))
         if not value.removeprefix("hub:").strip(" :"):
             said.append(Finding("problem", f"{name}: {value!r} names no data set"))
-    elif value and not (project_path(value).is_file() or project_path(value).is_dir()):
-        said.append(_no_file(name, value))
+    elif value and not ((path := project_path(value)).is_file() or path.is_dir()):
+        said.append(Finding("problem", f"{name}: {NO_FILE.format(value[:200])}"))
     elif value and read:
-        path = project_path(value)
         names = dict(zip(readers.COLUMNS, readers.COLUMNS, strict=True)) | parameters.columns
         rows = itertools.islice(pair_records(path, names), ROWS_READ)
         good, bad = readers.check_rows(rows, parameters.label_map)
@@ -228,11 +218,6 @@ def _read(
         frame = pd.DataFrame(good, columns=["line", *readers.COLUMNS])[[*readers.COLUMNS, "line"]]
         return LabelledPairs(frame, tuple(bad), display_path(path), ""), count
     return None, 0
-
-
-def _no_file(name: str, value: str) -> Finding:
-    text = f"{name}: there is no file {value[:200]!r} in the project's root or here"
-    return Finding("problem", text)
 
 
 def _describe_rows(
@@ -263,7 +248,7 @@ def _describe_rows(
 
 def _look_at_candidates(parameters: Parameters, said: Findings) -> None:
     if (value := parameters.candidates) and not project_path(value).exists():
-        said.append(_no_file("candidates", value))
+        raise RequestError(NO_FILE.format(value[:200]))
     elif value:
         counts = read_test(value, parameters.seed).recipe
         text = f"candidates: {counts['queries']:,} queries with {counts['candidates']:,} candidates"

@@ -103,7 +103,7 @@ def _check_runs(plan: Plan, folder: Path, resume: bool) -> None:
         for finding in preflight(run.parameters, folder / run.name, known=known):
             if finding.level != "note" and not (resume and "exists:" in finding.text):
                 found[finding] = None
-    refuse_problems(found)
+    refuse_problems([*found])
 
 
 def _describe(plan: Plan, folder: Path) -> None:
