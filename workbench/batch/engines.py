@@ -34,10 +34,9 @@ RETRIES = 3  # of a task or a call whose process was lost; a run that failed is 
 
 
 class Worker:
-    """A process that makes a prepared run; its input stays open for as long as this one lives.
+    """A process of `workbench run`, whose input stays open for as long as this one lives.
 
-    It has its own session, so that a Ctrl-C at the terminal reaches only the sweep. It is started
-    in the project's folder with arguments of `workbench run`, a log for what it prints, and cores.
+    It has its own session, so that a Ctrl-C at the terminal reaches only the sweep.
     """
 
     def __init__(self, arguments: list[str], log: Path, cores: int, root: Path) -> None:
@@ -178,10 +177,10 @@ def run_on_ray(
     add: Callable[[int], None],
     address: str = "",
 ) -> None:
-    """Write the missing parts on a Ray cluster, as many at a time as there are workers.
+    """Write the missing parts on a Ray cluster; `add` is called with the rows of each.
 
-    Each worker is an actor with one core and one part under way, so that memory is flat. `add` is
-    called with the rows of each part; without an address a cluster is started here.
+    Each worker is an actor with one core and one part under way, so that memory is flat. Without an
+    address a cluster is started here.
 
     Raises:
         RequestError: there is no Ray, or no such cluster.

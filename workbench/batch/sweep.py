@@ -157,9 +157,6 @@ class Sweep:
             asyncio.run(self._fill_slots())
             done = all(e["state"] in ("done", "kept") for e in self.entries.values())
             self.record["state"] = "done" if done else "failed"
-        except BaseException:
-            self.record["state"] = "stopped"
-            raise
         finally:
             self._stop()
             self.record["finished"] = folders.now()
@@ -173,7 +170,7 @@ class Sweep:
             one.stop()
         while time.monotonic() < end and any(one.poll() is None for one in running):
             time.sleep(POLL_SECONDS)
-        for entry in self.entries.values():
+        for entry in (self.record, *self.entries.values()):
             if entry["state"] == "running":
                 entry["state"] = "stopped"
 

@@ -9,6 +9,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -206,19 +207,11 @@ class _Object(BaseModel, strict=True):
     order: list[int] | None = None
 
 
-class _TableRow(BaseModel):
-    query_id: Name
-    query: Text
-    candidate: Text
-    label: Grade
-    rank: FiniteFloat = 0.0
-
-
-TREC_TEXT = create_model("TrecText", id=Text, text=Text)
-JUDGEMENT = create_model("Judgement", query=Text, iteration=str, document=Text, grade=FiniteFloat)
-RETRIEVAL = create_model(
-    "Retrieval", query=Text, q0=str, document=Text, rank=FiniteFloat, score=FiniteFloat, tag=str
-)
+Row = partial(create_model, "Row")
+TABLE_ROW = Row(query_id=Name, query=Text, candidate=Text, label=Grade, rank=(FiniteFloat, 0.0))
+TREC_TEXT = Row(id=Text, text=Text)
+JUDGEMENT = Row(query=Text, iteration=str, document=Text, grade=FiniteFloat)
+RETRIEVAL = Row(query=Text, q0=str, document=Text, rank=FiniteFloat, score=FiniteFloat, tag=str)
 
 
 def _read_objects(file: Path) -> Source:
@@ -249,18 +242,16 @@ def _read_objects(file: Path) -> Source:
 
 
 def _read_table(file: Path) -> Source:
-    found: dict[str, dict[str, _TableRow]] = {}  # query_id -> candidate -> row
+    found: dict[str, dict[str, Any]] = {}  # query_id -> candidate -> row
 
-    def take(row: _TableRow) -> None:
+    def take(row: Any) -> None:
         rows = found.setdefault(row.query_id, {})
-        first = next(iter(rows.values()), row).query
-        if first != row.query:
-            raise ValueError(
-                f"the query is {row.query!r}, but above {first!r} for {row.query_id!r}"
-            )
+        if (first := next(iter(rows.values()), row).query) != row.query:
+            here = f"the query is {row.query!r}"
+            raise ValueError(f"{here}, but above {first!r} for {row.query_id!r}")
         _add(rows, row.candidate, row)
 
-    _each_row(file, _TableRow, take)
+    _each_row(file, TABLE_ROW, take)
     stated, lists = False, []
     for rows in found.values():
         ranked = sorted(rows.values(), key=lambda row: row.rank)
@@ -273,10 +264,8 @@ def _read_table(file: Path) -> Source:
 def _read_trec(folder: Path) -> Source:
     """A list for each judged query, in the order of `qrels`; candidates by score, then rank."""
     if absent := [name for name in TREC_FILES if not (folder / name).is_file()]:
-        raise readers.PairsError(
-            f"{display_path(folder)}: there is no {absent[0]!r} in it; a folder of TREC files has "
-            + ", ".join(TREC_FILES)
-        )
+        text = f"there is no {absent[0]!r} in it; a folder of TREC files has"
+        raise readers.PairsError(f"{display_path(folder)}: {text} {', '.join(TREC_FILES)}")
     queries, documents = _trec_texts(folder / "queries.tsv"), _trec_texts(folder / "documents.tsv")
     judged: dict[str, dict[str, float]] = {}
     runs: dict[str, dict[str, tuple[float, float]]] = {}

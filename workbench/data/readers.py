@@ -138,11 +138,8 @@ def file_records(
 ) -> Iterator[Record | BadRow]:
     """The rows of a CSV, TSV, JSONL or Parquet file, each also in gzip, as a stream.
 
-    `names` has the source's column for each role; where it has none of the `optional` columns, the
-    value is `ABSENT`.
-
-    Yields:
-        `(line, *values)`, the values unchecked, in the order of `names` and `optional`.
+    A row is its line and the unchecked values of the columns in `names` (by their role) and
+    `optional`; where the source has none of the latter, the value is `ABSENT`.
 
     Raises:
         PairsError: no such file or format, a column is missing, or the file is damaged.
@@ -150,16 +147,14 @@ def file_records(
     suffix = suffix_of(path)[0]
     if suffix not in FORMATS:
         known, packed = ", ".join(FORMATS), ", ".join(COMPRESSIONS)
-        sheet = suffix in (".xlsx", ".xls", ".ods", ".numbers")
-        hint = f". Is it a spreadsheet? Then {SAVE_AS_UTF8}" if sheet else ""
-        if suffix == ".json":
-            hint = f": {REMEDIES['invalid_json']}, and call it .jsonl"
-        raise PairsError(
-            f"{path.name}: the name must end in one of {known} (optionally + {packed}){hint}"
-        )
+        hints = {".json": f": {REMEDIES['invalid_json']}, and call it .jsonl"}
+        sheets = (".xlsx", ".xls", ".ods", ".numbers")
+        hints |= dict.fromkeys(sheets, f". Is it a spreadsheet? Then {SAVE_AS_UTF8}")
+        text = f"the name must end in one of {known} (optionally + {packed})"
+        raise PairsError(f"{path.name}: {text}{hints.get(suffix, '')}")
     if not path.is_file():
-        shown = f"{display_path(path)}: there is no such file"
-        raise PairsError(f"{shown} (a relative path starts at the project's root)")
+        text = "there is no such file (a relative path starts at the project's root)"
+        raise PairsError(f"{display_path(path)}: {text}")
     with opened(path) as file:
         yield from FORMATS[suffix](file, path.name, names, optional)
 
