@@ -102,22 +102,12 @@ def test_ngram_regression_must_be_fitted_first():
         NgramRegression().score([("a", "b")])
 
 
-def test_every_baseline_is_built_by_name_in_the_order_of_the_ladder(sample, tiny_model):
+def test_every_baseline_is_built_by_name(sample, tiny_model):
     lists = [CandidateList("怎么借钱", ("如何借款", "天气好"), (1.0, 0.0))]
     pairs = lists[0].pairs()
     given = {"train": sample, "lists": lists, "seed": 7, "tokenizer": words()}
     given["base"] = find_model(str(tiny_model))
     built = {name: one(**given) for name, one in BASELINES.items()}
-    assert list(built) == [
-        "base_dictionary",
-        "ngram_regression",
-        "bm25",
-        "tfidf_cosine",
-        "char_jaccard",
-        "token_jaccard",
-        "candidate_order",
-        "random",
-    ]
     for scorer in built.values():
         assert scorer.score(pairs).shape == (2,)
         assert scorer.score(pairs).dtype == np.float32

@@ -173,7 +173,7 @@ def seed_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.Data
             groups.setdefault(_text(setting), (setting, []))[1].append(record)
     ordered = sorted(groups.values(), key=lambda one: _loss(one[1], metric))
     table = pd.DataFrame([setting for setting, _ in ordered])
-    values = pd.DataFrame([[record.value(metric) for record in runs] for _, runs in ordered])
+    values = pd.DataFrame([pd.Series([one.value(metric) for one in runs]) for _, runs in ordered])
     shown = {"runs": "count", "mean": "mean", "sd": "std", "min": "min", "max": "max"}
     for name, function in shown.items():
         table[name] = values.agg(function, axis=1)

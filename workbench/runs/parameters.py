@@ -9,10 +9,10 @@ import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ValidationError, field_validator
+from pydantic import BeforeValidator, ValidationError
 from yaml.constructor import ConstructorError
 
 from workbench.data.readers import FORMATS, PairsError, read_label_map, suffix_of
@@ -34,6 +34,13 @@ class ParameterError(ValueError):
 
 class SettingsError(ParameterError):
     """A file of settings cannot be used; the message names file, line and column."""
+
+
+def _listed(value: Any) -> Any:
+    return comma_separated(value) if isinstance(value, str) else value
+
+
+Names = Annotated[list[str], BeforeValidator(_listed)]  # as text, separated by commas
 
 
 class Parameters(Recipe):
@@ -66,7 +73,7 @@ class Parameters(Recipe):
     license: str = setting("", "of the model, for the card, such as apache-2.0")
     dataset: str = setting("", "name of the data on the Hub, for the card")
     compare_runs: str = setting("", "other run folders, separated by commas")
-    zero_shot: list[str] = setting([], "untrained bases to rank too, such as [owner/name]")
+    zero_shot: Names = setting([], "untrained bases to rank too, such as [owner/name]")
     window: int = setting(5, "log lines in the moving average of the loss", ge=1)
     candidates: str = setting("", "JSONL, CSV, TSV, Parquet, or folder of TREC files; empty: built")
     list_size: int = setting(30, "candidates in a list built from the test split", ge=2)
@@ -82,14 +89,6 @@ class Parameters(Recipe):
     )
     query: str = setting("怎么开通会员", "a query of your own, ranked at the end", min_length=1)
 
-    @field_validator("zero_shot", mode="before")
-    @classmethod
-    def _names(cls, value: Any) -> Any:
-        """Names given as text, as on the command line: separated by commas."""
-        if not isinstance(value, str):
-            return value
-        return comma_separated(value)
-
     @property
     def columns(self) -> dict[str, str]:
         """The source's column names, as `read_pairs` takes them."""
@@ -97,9 +96,9 @@ class Parameters(Recipe):
         return {role: getattr(self, f"{role}_column") for role in roles}
 
 
-def load_parameters(path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Parameters:
-    """A YAML file of parameters with `name value` overrides, checked as by `check_parameters`."""
-    return check_parameters(given_parameters(path, overrides))
+def load_parameters(path: str | Path) -> Parameters:
+    """A YAML file of parameters, checked as by `check_parameters`."""
+    return check_parameters(given_parameters(path))
 
 
 def given_parameters(
