@@ -113,6 +113,11 @@ def comma_separated(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, at most 300 characters; its kind if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+
+
 def found_name(path: str) -> str:
     """`path` as it is, or absolute where the working directory alone has something of that name."""
     place = found_path(path.strip())

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from workbench.files import display_path, project_path, read_json, sha256
+from workbench.files import display_path, first_line, project_path, read_json, sha256
 from workbench.machine import quiet
 from workbench.run_folder import RunFolder, read_record
 
@@ -56,7 +56,9 @@ LATE_POSITIONS = re.compile(  # model types whose positions begin after that of 
 TOKENIZER_PARTS = ("model", "normalizer", "pre_tokenizer")
 BERT_PARTS = ["WordPiece", "BertNormalizer", "BertPreTokenizer"]
 HUB_SECONDS = 1.5  # for its answer
+MIN_LENGTH = 8  # tokens of a pair; three or four are special
 MISMATCH = "weights and config belong to different models"
+UNREACHABLE = f", and the Hub cannot be reached. Without network, use base_model {BUNDLED_MODEL!r}"
 OFFLINE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
@@ -154,10 +156,8 @@ def find_model(base_model: str, revision: str = "", fallback: str = "") -> Model
                 given["allow_patterns"] = [*FETCHED, PICKLED]
                 folder = Path(snapshot_download(base_model, revision=revision or None, **given))
         if not weight_files(folder) and hub_state(base_model, revision) == "unreachable":
-            raise HubUnreachableError(
-                f"{base_model}: no weights are in the local cache, only smaller files, and the Hub "
-                f"cannot be reached. Without network, use base_model {BUNDLED_MODEL!r}"
-            )
+            lacks = "no weights are in the local cache, only smaller files"
+            raise HubUnreachableError(f"{base_model}: {lacks}{UNREACHABLE}")
     except HubUnreachableError:
         if not fallback:
             raise
@@ -177,8 +177,7 @@ def library_errors(location: ModelLocation) -> Iterator[None]:
     except ModelError:
         raise
     except Exception as error:  # the library refuses a model by errors of many kinds
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ModelError(f"{location.name} cannot be loaded: {first[:300]}") from error
+        raise ModelError(f"{location.name} cannot be loaded: {first_line(error)}") from error
 
 
 def load_tokenizer(location: ModelLocation) -> "Tokenizer":
@@ -372,10 +371,7 @@ def _hub_errors(name: str, revision: str) -> Iterator[None]:
         at = f" at revision {revision!r}" if revision else ""
         raise ModelError(f"{name}: the Hub has no such model{at}, or it is private") from error
     except Exception as error:  # no network, a time-out, a failing server: each has its own kind
-        raise HubUnreachableError(
-            f"{name}: not in the local cache, and the Hub cannot be reached. Without network, use "
-            f"base_model {BUNDLED_MODEL!r}"
-        ) from error
+        raise HubUnreachableError(f"{name}: not in the local cache{UNREACHABLE}") from error
 
 
 def _checked(name: str, kind: str, folder: Path, revision: str = "") -> ModelLocation:
@@ -465,7 +461,7 @@ def _refuse_misfit(shapes: dict[str, list[int]], config: Mapping[str, Any]) -> N
 def _refuse_code(folder: Path) -> None:
     """Refuse what the library would import and call, whatever `trust_remote_code` says."""
     for file in sorted({file for pattern in CONFIG_FILES for file in folder.rglob(pattern)}):
-        for key, value in _strings("", read_json(file)):
+        for key, value in texts_within("", read_json(file)):
             if key in NEVER_IMPORTED or value.endswith(FILE_ENDINGS):
                 continue
             # what reads like the path of a Python object must be one that rerankers use
@@ -477,11 +473,11 @@ def _refuse_code(folder: Path) -> None:
                 )
 
 
-def _strings(key: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Every text in a config, with its key."""
+def texts_within(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Every text in plain values, such as a config, with the key it has."""
     if isinstance(value, str):
         yield key, value
     elif isinstance(value, dict | list):
         items = value.items() if isinstance(value, dict) else ((key, inner) for inner in value)
         for name, inner in items:
-            yield from _strings(name, inner)
+            yield from texts_within(name, inner)

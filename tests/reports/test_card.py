@@ -1,5 +1,6 @@
 """The model card: complete, true to the records, and not to be broken by any text."""
 
+import json
 import os
 import re
 import shutil
@@ -13,12 +14,21 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import ROOT
+from tests.reports.test_publish import FakeApi, metrics
 from workbench.cli import main
 from workbench.data.pairs import prepare_data
-from workbench.files import read_json, write_json
+from workbench.files import read_json, write_json, write_text
 from workbench.models import find_model
-from workbench.reports.model_card import code, safe_text, script_language, table, write_card
+from workbench.reports.model_card import (
+    code,
+    public_stages,
+    safe_text,
+    script_language,
+    table,
+    write_card,
+)
 from workbench.reports.page import write_report
+from workbench.reports.publish import publish
 from workbench.training.recipe import Recipe
 from workbench.training.stages import describe_pairs, fine_tune, record_figures
 from workbench.vocabulary.dictionary import ATTRIBUTION
@@ -282,6 +292,35 @@ def test_a_card_speaks_of_its_model_and_not_of_the_base_or_the_request(
     assert f"up to {positions} tokens" in write_report(folder).read_text("utf-8")
 
 
+def test_a_run_of_a_base_in_a_local_folder_can_be_published_without_its_path(
+    trained, tiny_model, capsys
+):
+    """The base is in a folder with a space in its name; the report shows the path of it."""
+    run = shutil.copytree(trained / "extend", trained / "local")
+    where = "/srv/my models & more/tiny"
+    text = (run / "model/lineage.json").read_text("utf-8")
+    assert str(tiny_model) in text
+    (run / "model/lineage.json").write_text(text.replace(str(tiny_model), where), "utf-8")
+    write_text(run / "parameters.yaml", f"base_model: {where}\nteacher: /srv/teacher\n")
+    write_json(run / "evaluation/metrics.json", metrics())
+    assert str(trained) not in write_card(run, license="mit").read_text("utf-8")
+    write_report(run)
+    assert main(["publish", str(run), "me/mine", "--dry-run"]) == 0
+    assert "nothing was found" in capsys.readouterr().out
+    publish(run, "me/mine", api=(api := FakeApi()))
+    (sent,) = api.commits
+    card = (run / "model/README.md").read_text("utf-8")
+    assert "# local: CrossEncoder based on tiny &#40;a local folder&#41;" in card
+    assert "| stage 1 | <code>tiny &#40;a local folder&#41;</code> |" in card
+    assert "base_model" not in card.split("---")[1]  # the Hub takes names on the Hub alone
+    page, stages = sent["report.html"].decode(), json.loads(sent["lineage.json"])["stages"]
+    for published in (card, page, json.dumps(stages)):
+        assert not [one for one in ("/srv", "my models", str(trained)) if one in published]
+    assert "<td>teacher</td>" in page
+    assert stages[0]["base"]["name"] == stages[0]["parent"] == "tiny (a local folder)"
+    assert find_model(str(run)).path == run / "model"
+
+
 @pytest.mark.parametrize(
     ("activation", "gives", "wanted"),
     [
@@ -423,6 +462,18 @@ def test_statistics_are_over_all_rows():
     found = describe_pairs(pairs)
     assert found["sentence_0"] == {"min": 1, "mean": pytest.approx(1503 / 1501), "max": 3}
     assert found["label"] == {"min": 0.0, "mean": 0.0, "max": 0.0}
+
+
+def test_a_path_is_its_last_name_wherever_a_record_has_it():
+    local = {"kind": "folder", "name": "models/own", "asked": "models/own", "path": "models/own"}
+    recipe = {"dictionary": "/home/me/my words.tsv", "teacher": "~/runs/best", "batch_size": 8}
+    recipe["trainer_arguments"] = {"logging": ["/srv/a b/c"], "note": "see /srv/x/y.txt, a/b"}
+    (found,) = public_stages([{"base": local, "parent": "models/own", "recipe": recipe}])
+    assert {*found["base"].values(), found["parent"]} == {"folder", "own (a local folder)"}
+    assert (found["recipe"]["dictionary"], found["recipe"]["teacher"]) == ("my words.tsv", "best")
+    assert found["recipe"]["trainer_arguments"] == {"logging": ["c"], "note": "see y.txt, a/b"}
+    hub = {"base": {"kind": "hub", "name": "owner/name"}, "parent": "owner/name", "log": [{"n": 1}]}
+    assert public_stages([hub]) == [hub]
 
 
 def test_the_usage_code_runs_without_the_workbench(trained, tmp_path):

@@ -11,14 +11,20 @@ from workbench.files import write_json, write_text
 from workbench.reports import publish as hub
 
 CARD = "---\nlicense: apache-2.0\ntags:\n- reranker\n---\n\n# mine\n\nSee https://www.sbert.net/docs/x.\n"
+NO_INTERVAL = {"low": None, "high": None}
 GAP = {"mean": 0.1, "low": 0.05, "high": 0.15, "p_holm": 0.001}
 
 
 def metrics(model=0.6, **gap):
     rows = [("model", model), ("bm25", 0.5)]
     return {
-        "rows": [{"scorer": name, "ndcg@10": {"mean": mean}} for name, mean in rows],
+        "rows": [{"scorer": name, "ndcg@10": NO_INTERVAL | {"mean": mean}} for name, mean in rows],
         "queries": 100,
+        "candidates": 3000,
+        "pairs": 0,
+        "interval": "95 % bootstrap",
+        "ties": "expected",
+        "recipe": {"source": "lists.jsonl"},
         "model_minus": {"bm25": GAP | gap},
     }
 
@@ -66,7 +72,8 @@ def test_the_model_its_card_and_the_report_are_one_commit(run):
     (commit,) = api.commits
     names = {"README.md", "lineage.json", "model.safetensors", "onnx/model.onnx", "report.html"}
     assert set(commit) == names
-    assert commit["report.html"] == str(run / "report.html")
+    assert commit["report.html"] == b"<p>fine</p>"
+    assert commit["onnx/model.onnx"] == str(run / "model/onnx/model.onnx")
     assert json.loads(commit["lineage.json"])["stages"][0]["base"] == {"name": "a/b", "path": "b"}
 
 
@@ -143,6 +150,7 @@ def test_a_name_a_token_or_a_model_that_is_missing_is_named(run, tmp_path, capsy
     [
         errors.OfflineModeIsEnabled("offline mode"),
         ConnectionError("no route"),
+        ConnectionError(),
         ValueError("403 no"),
     ],
 )
@@ -150,4 +158,5 @@ def test_a_hub_that_refuses_is_reported(run, error, capsys, monkeypatch):
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_x")
     monkeypatch.setattr("huggingface_hub.HfApi", lambda: FakeApi(fails=error))
     assert main(["publish", str(run), "me/mine"]) == 1
-    assert f"failed: me/mine: {error}" in capsys.readouterr().err
+    said = str(error) or "ConnectionError"
+    assert f"failed: me/mine: {said}" in capsys.readouterr().err

@@ -153,7 +153,7 @@ def test_auto_decides_when_there_are_pairs_enough_and_scores_equal_pairs_once(
     assert few == pytest.approx(exact[:100], abs=1e-4)
     asked = []
     monkeypatch.setattr(
-        "workbench.scoring.cross_encoder.choose_backend",
+        "workbench.scoring.backends.choose_backend",
         lambda model, first, folder: (
             lambda distinct: asked.append(len(distinct)) or np.arange(len(distinct)),
             {"backend": "made up", "asked": "auto", "pairs": len(first)},
@@ -188,7 +188,7 @@ def test_one_backend_scores_lists_and_labelled_pairs(model, pairs, monkeypatch):
         asked.append(list(first))
         return lambda distinct: np.arange(len(distinct), dtype=np.float32), {"backend": "made up"}
 
-    monkeypatch.setattr("workbench.scoring.cross_encoder.choose_backend", choose)
+    monkeypatch.setattr("workbench.scoring.backends.choose_backend", choose)
     metrics = evaluate(
         {"model": ModelScorer(model, backend="auto")}, lists, rows, resamples=100
     ).metrics

@@ -90,21 +90,9 @@ class Weights:
             for table in (own.word_embeddings.weight if tokens is None else tokens, *tables)
         ]
         self.norm = self._affine([own.LayerNorm], exact)
-        self.layers = [self._layer(layer) for layer in model.bert.encoder.layer]
+        self.layers = [Layer(one, self._affine, dtype) for one in model.bert.encoder.layer]
         self.pooler = self._affine([model.bert.pooler.dense], exact)
         self.head = self._affine([model.classifier], exact)
-
-    def _layer(self, layer: Any) -> "Layer":
-        own, after, out = layer.attention.self, layer.attention.output, layer.output
-        return Layer(
-            layer,
-            self._affine([own.query, own.key, own.value], self.dtype),
-            self._affine([after.dense], self.dtype),
-            self._affine([layer.intermediate.dense], self.dtype),
-            self._affine([out.dense], self.dtype),
-            self._affine([after.LayerNorm], torch.float32),
-            self._affine([out.LayerNorm], torch.float32),
-        )
 
     def _affine(self, modules: Sequence[Any], dtype: torch.dtype) -> Affine:
         weight = self._leaf([module.weight for module in modules], dtype)
@@ -130,16 +118,18 @@ class Weights:
         return self.head.product(x)[:, 0]
 
 
-class Layer(NamedTuple):
-    """A layer of the encoder."""
+class Layer:
+    """A layer of the encoder; `affine` takes modules, to be joined, and a dtype."""
 
-    module: Any
-    joint: Affine
-    out: Affine
-    up: Affine
-    down: Affine
-    norm: Affine
-    last_norm: Affine
+    def __init__(self, module: Any, affine: Callable[..., Affine], dtype: torch.dtype) -> None:
+        own, after, output = module.attention.self, module.attention.output, module.output
+        self.module = module
+        self.joint = affine([own.query, own.key, own.value], dtype)
+        self.out = affine([after.dense], dtype)
+        self.up = affine([module.intermediate.dense], dtype)
+        self.down = affine([output.dense], dtype)
+        self.norm = affine([after.LayerNorm], torch.float32)
+        self.last_norm = affine([output.LayerNorm], torch.float32)
 
     def __call__(
         self, x: Tensor, pack: Pack, drop: Drop | None, first_only: bool = False
@@ -230,10 +220,9 @@ class FastBert:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep freed memory of up to some ten megabytes at hand; others are not affected.
+    """Let glibc keep freed memory at hand in place of giving large blocks back at once.
 
-    It would return a large tensor's memory to the system at once and request it page by page for
-    the next one, but adapts to the largest block freed so far, up to 32 MiB.
+    It adapts to the largest block freed so far, up to 32 MiB.
     """
     torch.empty(MAX_CACHED_BLOCK, dtype=torch.uint8)
 
@@ -274,10 +263,9 @@ def shares(pairs: EncodedPairs, most: int, rounded: bool) -> list[Pack]:
 class BertGradients:
     """Computes a step's gradients into `.grad` of what is `learned`, a list of parameters.
 
-    Its first is `tokens`, the embeddings of `token_ids`, of shape (n, width), which are learned in
-    place of the model's whole matrix: the gradient of the others is always zero, and AdamW without
-    weight decay does not move them. Weights are rounded to bfloat16 once a step, and the float32
-    ones are updated.
+    Its first is `tokens`, the embeddings of `token_ids`, of shape (n, width), in place of the whole
+    matrix: the others' gradient is always zero, and AdamW without weight decay does not move them.
+    In bfloat16 weights are rounded once a step, and the float32 ones are updated.
 
     Args:
         model: not `unsupported`, on the CPU.

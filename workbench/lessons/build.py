@@ -1,9 +1,8 @@
 """Exercise and solution notebooks, and the glossary's page, made from one source of each lesson.
 
-A source is a Python file in jupytext's percent format. The tags of its cells decide what becomes of
-them: of a `solution` cell the exercise keeps what is above the line `# solution`; `check` and
-`predict` cells stay as they are; `lang-en` and `lang-zh` cells go into the notebooks of that
-language, and a `lang-zh` cell names, as `of`, the digest of the English cell it translates.
+A source is a Python file in jupytext's percent format. Of a cell with the tag `solution` the
+exercise keeps what is above the line `# solution`; `lang-en` and `lang-zh` cells go into the
+notebooks of that language, and a `lang-zh` cell names, as `of`, the digest of the English cell.
 
 In prose and quizzes `[[name]]` becomes the figure of that name in `expected.json`, `[[quiz]]` the
 lesson's quiz. The first use of a term of the glossary becomes a link that explains it.

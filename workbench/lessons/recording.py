@@ -20,6 +20,7 @@ import workbench as wb
 from workbench.data.lists import CandidateList
 from workbench.data.texts import text_pairs
 from workbench.files import project_root, read_json, sha256, write_json
+from workbench.models import BUNDLED_MODEL
 from workbench.ranking.evaluation import score_lists
 from workbench.run_folder import RunFolder
 from workbench.runs.parameters import read_settings
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 SAMPLE = "data/sample_pairs.csv"
 MADE_FROM = ("sha256", "dev_share", "test_share", "seed")  # as the manifest of a run has them
 RECIPES = ("quickstart", "quickstart_characters")  # of the two runs, in notebooks/parameters
-MODEL = "bundled:all-MiniLM-L6-v2"  # what was fine-tuned, and whose tokenizer the lessons read
+MODEL = BUNDLED_MODEL  # what was fine-tuned, and whose tokenizer the lessons read
 PACKAGES = ("torch", "transformers", "sentence_transformers", "jupyterlab", "matplotlib")
 TIMED_STEPS = 5
 

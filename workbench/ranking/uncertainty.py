@@ -22,6 +22,7 @@ FLIPS_PER_TEST = 20  # at least: with fewer no p-value could be below 0.05 after
 MIN_GROUPS = 10  # with fewer there is no interval and no claim
 FEW_GROUPS = 20  # with fewer a 95 % interval is too narrow: of 12 groups, 89 % hold the mean
 REHEARSAL_GROUPS = 100  # with fewer a result is a rehearsal
+MANY_TIED = 0.5  # share of the queries from which a scorer that ties all candidates does not rank
 
 
 class Estimate(NamedTuple):
@@ -175,6 +176,11 @@ class Claim(NamedTuple):
     unclear: list[str]  # those not shown to rank better or worse
 
 
+def group_count(record: Mapping[str, Any]) -> int:
+    """How many independent observations an evaluation (`metrics.json`) has."""
+    return int(record.get("query_groups", record["queries"]))
+
+
 def claim(record: Mapping[str, Any]) -> Claim:
     """What may be claimed of the scorer `model`, by the content of `metrics.json`."""
     means = {row["scorer"]: row[metrics.MAIN_METRIC]["mean"] for row in record["rows"]}
@@ -186,9 +192,9 @@ def claim(record: Mapping[str, Any]) -> Claim:
     ahead, unclear = ([n for n in others if found[n] == sign] for sign in (-1, 0))
     flips = record.get("flips", record.get("resamples", np.inf))
     states = {
-        "few": record.get("query_groups", record["queries"]) < MIN_GROUPS,
+        "few": group_count(record) < MIN_GROUPS,
         "worse": ahead,
-        "tied": record.get("queries_all_tied", {}).get("model", 0) > 0.5,
+        "tied": record.get("queries_all_tied", {}).get("model", 0) > MANY_TIED,
         "coarse": unclear and len(gaps) >= SIGNIFICANT * (1 + flips),
         "unclear": unclear,
         "better": True,

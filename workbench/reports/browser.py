@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from workbench.scoring.baselines import Scorer
 
 TOP = 10  # candidates shown of each order; positives below are shown as well
-LISTED = 2000  # queries that one choice of slice and order shows
+LISTED = 2000  # queries of the report's table, and of one choice of slice and order
 SORT_KEYS = {
     "worst for the model": lambda record: record["model"],
     "most lost to the baseline": lambda record: record["model"] - record["other"],

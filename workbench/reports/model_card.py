@@ -1,5 +1,6 @@
 """The model card of a run, written from the run's own records: nothing in it is typed by hand."""
 
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -11,21 +12,15 @@ import jinja2
 import pandas as pd
 from huggingface_hub import EvalResult, ModelCardData
 
+from workbench import files
 from workbench.data.pairs import read_split
+from workbench.data.readers import COLUMNS
 from workbench.data.texts import distinct_texts
-from workbench.files import (
-    DamagedError,
-    display_path,
-    percent,
-    read_json,
-    refuse_links,
-    write_json,
-    write_text,
-)
+from workbench.files import DamagedError, display_path, percent, write_json
 from workbench.models import find_model, load_tokenizer
 from workbench.ranking.metrics import METRICS
-from workbench.ranking.uncertainty import REHEARSAL_GROUPS, format_estimate
-from workbench.reports.findings import Record, data, ranking, training
+from workbench.ranking.uncertainty import REHEARSAL_GROUPS, format_estimate, group_count
+from workbench.reports.findings import Record, data, model_row, ranking, training
 from workbench.run_folder import RunFolder, WholeLineage, read_record
 from workbench.training.log import STEPS, step_means
 from workbench.vocabulary.coverage import readability, vocabulary_verdict
@@ -33,11 +28,13 @@ from workbench.vocabulary.dictionary import ATTRIBUTION
 from workbench.vocabulary.tokens import count_tokens
 
 SETTINGS = {"card_samples": 3, "language": "", "license": "", "dataset": ""}
-COLUMNS = ["sentence_0", "sentence_1", "label"]
 MAX_LOG_ROWS = 60  # of a stage; a longer log is printed as means of 500 steps
 MAX_CHARACTERS = 200  # of a text on the card
 PLAIN = " .,-/%+=?"  # characters that neither Markdown nor HTML gives a meaning
 LINE_BREAKS = "\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
+LOCAL_PATH = re.compile(
+    r"""(?<![\w:/.<+])/(?:[^\s`|<>()"'/]+/)+[^\s`|<>()"',;]*|\b[A-Z]:\\[^\s`|<>"]+"""
+)
 
 
 class Markdown(str):
@@ -64,9 +61,8 @@ def _safe_character(character: str) -> str:
         return "<br>"
     if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Cn", "Co"):
         return " " if character == "\t" else "\ufffd"
-    if character.isascii() and not character.isalnum() and character not in PLAIN:
-        return f"&#{ord(character)};"
-    return character
+    plain = not character.isascii() or character.isalnum() or character in PLAIN
+    return character if plain else f"&#{ord(character)};"
 
 
 def code(text: object) -> Markdown:
@@ -115,7 +111,7 @@ def write_card(run_dir: str | Path, **settings: Any) -> Path:
         raise FileNotFoundError(f"{run_dir} has no model yet: run notebook 02_fine_tune first")
     if unknown := settings.keys() - SETTINGS.keys():
         raise TypeError(f"write_card: there is no setting {', '.join(sorted(unknown))}")
-    refuse_links(run.path)
+    files.refuse_links(run.path)
     chosen = SETTINGS | dict(read_record(run.card_settings)) | settings
     write_json(run.card_settings, chosen)
     environment = jinja2.Environment(
@@ -127,19 +123,19 @@ def write_card(run_dir: str | Path, **settings: Any) -> Path:
     environment.filters |= {"code": code, "markdown": Markdown, "base": lambda at: Path(at).name}
     environment.filters |= {"estimate": lambda of: Markdown(format_estimate(of))}
     environment.globals |= {"data": data, "ranking": ranking, "training": training}
-    environment.globals |= {"values": _values, "losses": _losses, "log": _log, "results": _results}
+    environment.globals |= {"values": _values, "log": _log, "table": table}
     try:
         text = environment.get_template("card.md").render(_facts(run, chosen))
     except (LookupError, TypeError, AttributeError) as error:
         what = f"lineage, inspection or evaluation lacks something ({error!r})"
         raise DamagedError(f"{display_path(run.path)}: {what}; run its notebook again") from error
-    write_text(run.card, re.sub(r"\n{3,}", "\n\n", text))
+    files.write_text(run.card, re.sub(r"\n{3,}", "\n\n", text))
     return run.card
 
 
 def _facts(run: RunFolder, settings: dict[str, Any]) -> dict[str, Any]:
     """What the template prints."""
-    stages = read_json(run.lineage, WholeLineage)["stages"]
+    stages = public_stages(files.read_json(run.lineage, WholeLineage)["stages"])
     metrics, rows = read_record(run.metrics), pd.DataFrame(columns=COLUMNS)
     if run.split("train").is_file():
         rows = read_split(run.path, "train")[COLUMNS]
@@ -147,8 +143,7 @@ def _facts(run: RunFolder, settings: dict[str, Any]) -> dict[str, Any]:
     settings = settings | {"language": language}
     samples = rows.head(settings["card_samples"]).to_numpy().tolist()
     last, cpu = stages[-1], [stage.get("processor_seconds") or 0 for stage in stages]
-    described, given = last.get("statistics", {}), last["hyperparameters"]
-    changed = [*last["non_default"]]
+    given, changed = last["hyperparameters"], [*last["non_default"]]
     changed += ["eval_strategy", "eval_steps"] if given.get("eval_strategy", "no") != "no" else []
     readable, colour = _vocabulary(run, stages)
     return {
@@ -156,25 +151,14 @@ def _facts(run: RunFolder, settings: dict[str, Any]) -> dict[str, Any]:
         "name": run.path.name,
         "settings": settings,
         "stages": stages,
-        "last": last,
-        "base": stages[0]["base"],
         "length": model_length(run, last),
-        "samples": samples and table(COLUMNS, [map(code, row) for row in samples]),
-        "statistics": described
-        and table(
-            ["", *COLUMNS],
-            [
-                [kind, *(f"{values[kind]:.4g}" for values in described.values())]
-                for kind in ("min", "mean", "max")
-            ],
-        ),
-        "characters": [described[n][end] for n in COLUMNS[:2] for end in ("min", "max")]
-        if described
-        else [],
+        "columns": COLUMNS,
+        "samples": [map(code, row) for row in samples],
         "inspection": read_record(run.inspection),
         "readable": readable,
         "metrics": metrics,
-        "groups": metrics.get("query_groups", metrics.get("queries", 0)),
+        "results": [name for name in METRICS if metrics and name in metrics["rows"][0]],
+        "groups": group_count(metrics) if metrics else 0,
         "few_groups": REHEARSAL_GROUPS,
         "advice": _advice(stages, metrics, colour),
         "repair": repair_record(stages),
@@ -184,6 +168,30 @@ def _facts(run: RunFolder, settings: dict[str, Any]) -> dict[str, Any]:
         "seconds": round(sum(stage["seconds"] for stage in stages)),
         "cpu": round(sum(cpu)) if all(cpu) else "unknown",
     }
+
+
+def public_stages(stages: Sequence[Record]) -> list[Any]:
+    """Stages as others may read them: of each path of this machine in them, its last name.
+
+    A base in a folder is named as such, for its name could be taken for one on the Hub.
+    """
+    bases = [stage.get("base", {}) for stage in stages]
+    local = {base.get("name") for base in bases if base.get("kind") in ("folder", "run")}
+
+    def shown(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: shown(one) for name, one in value.items()}
+        if isinstance(value, list):
+            return [*map(shown, value)]
+        if not isinstance(value, str):
+            return value
+        if value in local:
+            return f"{Path(value).name} (a local folder)"
+        if os.path.isabs(os.path.expanduser(value)):
+            return Path(value).name
+        return LOCAL_PATH.sub(lambda path: Path(path[0]).name, value)
+
+    return [shown(stage) for stage in stages]
 
 
 def model_length(run: RunFolder, stage: Record) -> int:
@@ -214,9 +222,8 @@ def _head(name: str, stages: Sequence[Record], metrics: Record, settings: Record
             metric_name=metric,
             metric_value=round(value["mean"], 4),
         )
-        for row in metrics.get("rows", [])
-        for metric, value in row.items()
-        if row["scorer"] == "model" and metric != "scorer" and value["mean"] is not None
+        for metric, value in model_row(metrics).items()
+        if metric != "scorer" and value["mean"] is not None
     ]
     head = ModelCardData(
         base_model=base["name"] if base["kind"] == "hub" else None,
@@ -285,19 +292,6 @@ def script_language(texts: Iterable[str]) -> str:
     return next((codes[name] for name in codes if scripts[name] > 0.5 * len(letters)), "")
 
 
-def _results(rows: Sequence[Record]) -> Markdown:
-    """The metrics of all scorers."""
-    names = [Markdown(name) for name in METRICS if name in rows[0]]
-    shown = [[Markdown(format_estimate(row.get(name))) for name in names] for row in rows]
-    scorers = [row["scorer"] for row in rows]
-    return table(["scorer", *names], ([n, *row] for n, row in zip(scorers, shown, strict=True)))
-
-
-def _losses(stage: Record) -> str:
-    logged = [row["loss"] for row in stage.get("log", ()) if "loss" in row]
-    return f"{logged[0]:.4f} → {logged[-1]:.4f}" if logged else "none"
-
-
 def _log(stage: Record) -> Markdown:
     """The log of a stage; of a long one the means of 500 steps."""
     columns = {"loss": "Training Loss", "dev_loss": "Dev Loss", "dev_ap": "Dev AP"}
@@ -306,8 +300,9 @@ def _log(stage: Record) -> Markdown:
         return Markdown("")
     if len(log) > MAX_LOG_ROWS:
         log, columns = step_means(log), {"loss": f"Training Loss (mean of {STEPS} steps)"}
-    log = log.groupby("step", as_index=False).first().dropna(axis="columns", how="all")
-    shown = {name: title for name, title in columns.items() if name in log}
-    values = [log[name].map("{:.4f}".format).replace("nan", "-") for name in ["epoch", *shown]]
-    rows = zip(values[0], log["step"].astype(int), *values[1:], strict=True)
-    return table(["Epoch", "Step", *shown.values()], rows)
+    log = log.groupby("step").first().dropna(axis="columns", how="all").reset_index()
+    shown = log.reindex(columns=["epoch", "step", *(name for name in columns if name in log)])
+    for name in shown.columns.drop("step"):
+        shown[name] = shown[name].map("{:.4f}".format).replace("nan", "-")
+    titles = [columns.get(name, name.title()) for name in shown]
+    return table(titles, zip(*(shown[name].tolist() for name in shown), strict=True))

@@ -15,16 +15,15 @@ import nbformat
 from markupsafe import Markup
 
 from workbench.files import write_text
-from workbench.reports.browser import TEMPLATES, query_html
-from workbench.reports.figures.style import packaged_font
+from workbench.reports.browser import LISTED, TEMPLATES, query_html
+from workbench.reports.figures import style
 from workbench.reports.findings.ranking import claimed, verdict
 from workbench.reports.model_card import model_length, recommendations, repair_record
 from workbench.run_folder import RunFolder, read_record
 from workbench.runs.parameters import read_settings
 
-COLOURS = {"green": "#009E73", "amber": "#E69F00", "red": "#D55E00"}
+COLOURS = {"green": style.GREEN, "amber": style.ORANGE, "red": style.RED}
 MAX_UNFOLDED = 150  # queries that unfold to their candidates; the worst for the model
-MAX_QUERIES = 2000  # in the table
 MAX_LINES = 6  # of printed output; more are folded
 TAGS = (
     "a b blockquote br code details div em h1 h2 h3 h4 hr img li ol p pre span strong summary "
@@ -82,6 +81,7 @@ def write_report(run_dir: str | Path) -> Path:
     links = {"model/": "model", "model/README.md": "model card", "evaluation/": "evaluation"}
     text = TEMPLATES.get_template("page.html").render(
         **records,
+        colours=style,
         damaged=damaged,
         name=run.path.name,
         script=SCRIPT,
@@ -90,8 +90,6 @@ def write_report(run_dir: str | Path) -> Path:
         verdict=_clean(markdown2html(found)),
         colour=claimed(metrics)[0] if metrics else "",
         advice=[_clean(markdown2html(one)) for one in recommendations(run.path)],
-        base=stages[0].get("base", {}) if stages else {},
-        last=stages[-1] if stages else {},
         stages=stages,
         repair=repair_record(stages),
         length=read(lambda _: model_length(run, stages[-1]), run.lineage) if stages else 0,
@@ -99,7 +97,7 @@ def write_report(run_dir: str | Path) -> Path:
         files={file: label for file, label in links.items() if (run.path / file).exists()},
         parameters=parameters,
         notebooks=notebooks,
-        listed=MAX_QUERIES,
+        listed=LISTED,
         unfolded=min(MAX_UNFOLDED, len(records["browser"])),
         query_html=query_html,
     )
@@ -199,7 +197,7 @@ def _font_face(text: str) -> Markup:
         return Markup("")
     options = subset.Options(layout_features=[], notdef_outline=True, ignore_missing_unicodes=True)
     packed = io.BytesIO()
-    with subset.load_font(str(packaged_font()), options) as font:
+    with subset.load_font(str(style.packaged_font()), options) as font:
         subsetter = subset.Subsetter(options)
         subsetter.populate(unicodes=characters)
         subsetter.subset(font)

@@ -1,18 +1,20 @@
 """A run's model, card and report on the Hub, after a look at what would become public."""
 
+import html
+import json
+import os
 import re
 from pathlib import Path
 from typing import Any
 
-from workbench.files import display_path, project_root
-from workbench.models import HUB_NAME
+from workbench.files import display_path, first_line, project_root
+from workbench.models import HUB_NAME, texts_within
 from workbench.ranking.uncertainty import claim
 from workbench.reports.findings.ranking import verdict
+from workbench.reports.model_card import LOCAL_PATH, public_stages
 from workbench.run_folder import RequestError, RunFolder, read_record
+from workbench.runs.parameters import read_settings
 
-LOCAL_PATH = re.compile(
-    r"""(?<![\w:/.<+])/(?:[^\s`|<>()"'/]+/)+[^\s`|<>()"',;]*|\b[A-Z]:\\[^\s`|<>"]+"""
-)
 REFUSED = ("worse", "tied")  # states of a claim
 
 
@@ -48,22 +50,34 @@ def publish_problems(run_dir: str | Path) -> list[str]:
         if not ModelCard(text).data.get("license"):
             problems.append("The card names no licence: workbench card RUN --license NAME")
     except Exception as error:  # of YAML, or of the library about the results
-        reason = str(error).strip().splitlines()[0]
-        problems.append(f"The head of the card is not what the Hub reads: {reason}")
-    named = {run.card: LOCAL_PATH.findall(text)}
-    if run.report.is_file():  # its pictures hold what looks like paths, so these two alone
-        page = run.report.read_text("utf-8", "replace")
-        named[run.report] = [p for p in (str(project_root()), str(Path.home())) if p in page]
+        problems.append(f"The head of the card is not what the Hub reads: {first_line(error)}")
+    page = _public_texts(run).get(run.report, "")  # its pictures hold what looks like paths
+    here = [place for place in (str(project_root()), str(Path.home())) if place in page]
+    named = {run.card: LOCAL_PATH.findall(text), run.report: here}
     for file, paths in named.items():
         shown = ", ".join(dict.fromkeys(paths))
         problems += [f"{file.name} names paths of this machine: {shown}"] * bool(paths)
     return problems
 
 
+def _public_texts(run: RunFolder) -> dict[Path, str]:
+    """Lineage and report without the paths of this machine that the run's records have."""
+    lineage = read_record(run.lineage)
+    texts = {run.lineage: json.dumps(lineage | {"stages": public_stages(lineage["stages"])})}
+    if run.report.is_file():
+        page = run.report.read_text("utf-8", "replace")
+        asked = read_settings(run.parameters) if run.parameters.is_file() else {}
+        values = {value for _, value in texts_within("", [lineage, asked])}
+        for path in sorted(filter(os.path.isabs, values), key=len, reverse=True):
+            page = page.replace(html.escape(path), html.escape(Path(path).name))
+        texts[run.report] = page
+    return texts
+
+
 def publish(run_dir: str | Path, name: str, private: bool = False, api: Any = None) -> str:
     """Upload a run's model, card and report to the Hub in one commit; the address of the model.
 
-    Paths of this machine in `lineage.json` are cut to their last name. The repository `name` is
+    Paths of this machine in lineage and report are cut to their last name. The repository `name` is
     made if there is none; `api` is a `huggingface_hub.HfApi`, None for one with this machine's
     token.
 
@@ -78,12 +92,10 @@ def publish(run_dir: str | Path, name: str, private: bool = False, api: Any = No
         raise RequestError(f"{name!r} cannot be a name on the Hub: it must be owner/name")
     if api is None and not get_token():
         raise RequestError("there is no token for the Hub: run `hf auth login`, or set HF_TOKEN")
-    api, files = api or HfApi(), published_files(run_dir)
-    lineage = RunFolder(run_dir).lineage
-    text = LOCAL_PATH.sub(lambda path: Path(path[0]).name, lineage.read_text(encoding="utf-8"))
+    api, texts = api or HfApi(), _public_texts(RunFolder(run_dir))
     added = [
-        CommitOperationAdd(path, text.encode() if file == lineage else str(file))
-        for path, file in files.items()
+        CommitOperationAdd(path, texts[file].encode() if file in texts else str(file))
+        for path, file in published_files(run_dir).items()
     ]
     try:
         api.create_repo(name, private=private or None, exist_ok=True)
@@ -91,7 +103,7 @@ def publish(run_dir: str | Path, name: str, private: bool = False, api: Any = No
         if not public:
             api.create_commit(name, added, commit_message="Model, card and report")
     except (OSError, ValueError) as error:  # all errors of the Hub are either
-        raise PublishError(f"{name}: {str(error).strip().splitlines()[0]}") from error
+        raise PublishError(f"{name}: {first_line(error)}") from error
     if public:
         raise RequestError(f"{name} is there already and public: choose another name")
     return f"https://huggingface.co/{name}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from workbench.files import project_path, sha256
+from workbench.files import first_line, project_path, sha256
 from workbench.run_folder import NOTEBOOKS, RequestError, RunFolder, read_record
 from workbench.runs.parameters import read_settings
 from workbench.training.log import log_rows
@@ -170,7 +170,7 @@ def export_runs(records: Sequence[RunRecord], uri: str = "") -> None:
         for record in new:
             _export_run(client, experiment, record)
     except MlflowException as error:
-        raise RequestError(f"--export: {str(error).splitlines()[0]}") from error
+        raise RequestError(f"--export: {first_line(error)}") from error
     print(f"mlflow: {len(new)} runs exported, {len(ended) - len(new)} were there already")
 
 

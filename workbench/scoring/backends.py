@@ -41,7 +41,7 @@ class BackendError(ValueError):
     """The backend does not exist or cannot run this model here; the message says why."""
 
 
-class ExportedError(ValueError):
+class ExportedError(BackendError):
     """A model cannot be exported, or run from what was exported; the message says why."""
 
 

@@ -14,7 +14,14 @@ import pandas as pd
 
 from workbench.data import POSITIVE
 from workbench.data.lists import CandidateList, texts_of
-from workbench.data.texts import Float32Array, TextPair, characters, distinct_texts, jaccard
+from workbench.data.texts import (
+    Float32Array,
+    TextPair,
+    characters,
+    distinct_texts,
+    jaccard,
+    text_pairs,
+)
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -31,11 +38,11 @@ class Scorer(Protocol):
 
 
 class NgramRegression:
-    """Logistic regression on the characters and character pairs that two texts share or do not.
+    """Logistic regression on the n-grams of characters (n = 1, 2) that two texts share or do not.
 
-    Features of a pair: for each n-gram (n = 1, 2) whether both texts have it, and whether exactly
-    one has it; the shared part of the n-grams and of the characters (Jaccard), and of the
-    characters of the shorter text. Only n-grams of at least two training texts count.
+    Features: for each n-gram of at least two training texts, whether both texts have it, and
+    whether exactly one has; the Jaccard index of n-grams and of characters, and the part of the
+    shorter text's characters that is shared.
     """
 
     log_odds = True  # the score has a probability, so calibration can be measured
@@ -46,7 +53,7 @@ class NgramRegression:
         self.model: Any = None
 
     def fit(self, pairs: pd.DataFrame) -> Self:
-        """Learn from pairs with labels in [0, 1]; returns the scorer itself.
+        """The scorer itself, fitted on pairs with labels in [0, 1].
 
         Raises:
             ValueError: there is no pair, only one class, or no n-gram that two texts share.
@@ -68,7 +75,7 @@ class NgramRegression:
             raise ValueError(f"n-gram regression: {error}") from error
         options = {"solver": "liblinear", "dual": True, "max_iter": 2000}
         options |= {"C": self.inverse_penalty, "random_state": self.seed}
-        features = self._features(list(pairs["sentence_0"]), list(pairs["sentence_1"]))
+        features = self._features(text_pairs(pairs))
         self.model = LogisticRegression(**options).fit(features, positive)
         return self
 
@@ -82,21 +89,18 @@ class NgramRegression:
             raise ValueError("n-gram regression: call fit(pairs) before score")
         if not pairs:
             return np.empty(0, dtype=np.float32)
-        first, second = ([pair[column] for pair in pairs] for column in (0, 1))
-        logits = self.model.decision_function(self._features(first, second))
+        logits = self.model.decision_function(self._features(pairs))
         return np.asarray(logits, dtype=np.float32)
 
-    def _features(self, first: list[str], second: list[str]) -> Any:
+    def _features(self, pairs: Sequence[TextPair]) -> Any:
         """Sparse features, shape (n, 2 * n-grams + 3)."""
         from scipy import sparse
 
-        texts = list(dict.fromkeys([*first, *second]))
-        row = {text: number for number, text in enumerate(texts)}
-        counts = self.counter.transform(texts)
-        left, right = (counts[[row[text] for text in column]] for column in (first, second))
+        texts, first, second = text_places(pairs)
+        counts, sets = self.counter.transform(texts), [*map(characters, texts)]
+        left, right = counts[first], counts[second]
         both, either = left.multiply(right).tocsr(), abs(left - right)
         shared, other = (np.asarray(part.sum(axis=1)).ravel() for part in (both, either))
-        sets = {text: characters(text) for text in texts}
         set_pairs = [(sets[a], sets[b]) for a, b in zip(first, second, strict=True)]
         contained = [len(a & b) / max(1, min(len(a), len(b))) for a, b in set_pairs]
         overlaps = [jaccard(a, b) for a, b in set_pairs]
@@ -148,10 +152,9 @@ class TfidfCosine:
         """Scores of shape (n,) in [0, 1]; n-grams never seen in training count for nothing."""
         if not pairs:
             return np.empty(0, dtype=np.float32)
-        texts = list(dict.fromkeys(text for pair in pairs for text in pair))
-        row = {text: place for place, text in enumerate(texts)}
+        texts, *columns = text_places(pairs)
         vectors = self.vectorizer.transform(texts)
-        first, second = (vectors[[row[pair[column]] for pair in pairs]] for column in (0, 1))
+        first, second = (vectors[column] for column in columns)
         return np.asarray(first.multiply(second).sum(axis=1), dtype=np.float32).ravel()
 
 
@@ -200,6 +203,14 @@ class RandomScorer:
         return np.random.default_rng(self.seed).random(len(pairs), dtype=np.float32)
 
 
+def text_places(pairs: Sequence[TextPair]) -> tuple[list[str], list[int], list[int]]:
+    """The texts of pairs, each once, and the places there of the first and the second of each."""
+    texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+    place = {text: number for number, text in enumerate(texts)}
+    first, second = ([place[pair[column]] for pair in pairs] for column in (0, 1))
+    return texts, first, second
+
+
 def _bm25_index(texts: Iterable[str]) -> Any:
     import bm25s
 
@@ -221,7 +232,7 @@ def _candidates(lists: Sequence[CandidateList]) -> list[str]:
 def _tfidf(train: pd.DataFrame | None, lists: Sequence[CandidateList], **_: Any) -> Scorer:
     if train is None or train.empty:
         return TfidfCosine(_candidates(lists))
-    return TfidfCosine([*train["sentence_0"], *train["sentence_1"]])
+    return TfidfCosine(distinct_texts(train))
 
 
 def _base_dictionary(
@@ -243,7 +254,7 @@ def _base_dictionary(
     if not any(HAN_CHARACTER.search(text) for text in texts):
         raise ValueError("no text has Chinese characters, which the dictionary explains")
     if train is not None:
-        texts += [*train["sentence_0"], *train["sentence_1"]]
+        texts += distinct_texts(train)
     texts, model = list(dict.fromkeys(texts)), load_cross_encoder(base, 512, seed)
     repair_model(model, load_tokenizer(base), texts, "words", "dictionary", dictionary, seed)
     return ZeroShot(model, base.head, texts)

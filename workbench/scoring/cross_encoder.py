@@ -1,6 +1,5 @@
 """Cross-encoders as scorers: a model, and a base as it is before any training."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,30 +7,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench.data.texts import Float32Array, TextPair
-from workbench.models import ModelLocation, check_model, library_errors, position_limit
-from workbench.scoring.backends import (
-    BATCH_SIZE,
-    CHECK_PAIRS,
-    check_backend,
-    choose_backend,
-    open_backend,
+from workbench.models import (
+    MIN_LENGTH,
+    ModelLocation,
+    check_model,
+    library_errors,
+    position_limit,
 )
+from workbench.scoring import backends
+from workbench.scoring.backends import BATCH_SIZE
+from workbench.scoring.baselines import text_places
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
 MIN_PAIRS_TO_CHECK = 2000  # checking all backends takes as long as scoring about this many pairs
-MIN_LENGTH = 8  # tokens of a pair; three or four are special
 RARITY = 0.01  # the share of texts at which a token weighs half
 
 
 def load_cross_encoder(
-    location: ModelLocation, max_length: int | None = None, seed: int = 42
+    location: ModelLocation, max_length: int | None = None, seed: int = 42, trained: bool = False
 ) -> "CrossEncoder":
-    """A model with one output; a base without a classification head gets a seeded random one.
+    """A model with one output, of whose code none is run; a new classification head is seeded.
 
-    Its weights are read, and none of its code. Pairs are cut at `max_length`
-    tokens, special ones included, as far as the model's positions reach; None is its own length.
+    Pairs are cut at `max_length` tokens, special ones included, at most at the model's number of
+    positions or, if `trained`, where it was cut in training; None is its own length.
 
     Raises:
         ModelError: the library cannot load it, or its files do not fit together.
@@ -50,8 +50,9 @@ def load_cross_encoder(
             model_kwargs={"use_safetensors": location.use_safetensors, "dtype": "float32"},
         )
         tokenizer, config = model.tokenizer, model[0].model.config.to_dict()
-        own = tokenizer.model_max_length
-        tokenizer.model_max_length = int(min(max_length or own, position_limit(config)))
+        own, positions = tokenizer.model_max_length, position_limit(config)
+        longest = min(own, positions) if trained else positions
+        tokenizer.model_max_length = int(min(max_length or own, longest))
         if tokenizer.model_max_length < MIN_LENGTH:
             raise ValueError(
                 f"max_length is {tokenizer.model_max_length}; it must be {MIN_LENGTH} or more"
@@ -97,7 +98,7 @@ class ModelScorer:
         self.undecided, self._expected = backend == "auto", 0
         first = "predict" if self.undecided else backend
         self.backend_record: dict[str, Any] = {"backend": first, "asked": backend}
-        self._run = open_backend(first, model, folder)
+        self._run = backends.open_backend(first, model, folder)
 
     @classmethod
     def load(
@@ -107,20 +108,12 @@ class ModelScorer:
         seed: int = 42,
         backend: str = "predict",
     ) -> "ModelScorer":
-        """Load the model at `location`; see `load_cross_encoder`.
+        """The scorer of the model at `location`, see `load_cross_encoder` and `open_backend`.
 
-        Pairs are cut at the model's own length, as it was trained to do, or at a smaller
-        `max_length`.
-
-        Raises:
-            BackendError: the backend does not exist or cannot run this model.
+        Pairs are cut at the length at which the model was trained, or at a smaller `max_length`.
         """
-        check_backend(backend)  # to load takes seconds
-        model = load_cross_encoder(location, None, seed)
-        tokenizer = model.tokenizer
-        tokenizer.model_max_length = min(tokenizer.model_max_length, max_length or sys.maxsize)
-        with library_errors(location):
-            _check_next_token(model)
+        backends.check_backend(backend)  # to load takes seconds
+        model = load_cross_encoder(location, max_length, seed, trained=True)
         return cls(model, backend, location.path)
 
     def expect(self, pairs: int) -> None:
@@ -135,8 +128,8 @@ class ModelScorer:
         place = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
         once = list(place)
         if self.undecided and max(len(once), self._expected) > MIN_PAIRS_TO_CHECK:
-            self._run, self.backend_record = choose_backend(
-                self.model, once[:CHECK_PAIRS], self.folder
+            self._run, self.backend_record = backends.choose_backend(
+                self.model, once[: backends.CHECK_PAIRS], self.folder
             )
             self.undecided = False
         return self._run(once)[[place[pair] for pair in pairs]]
@@ -186,11 +179,9 @@ class ZeroShot:
         """Logits or cosines, float32 of shape (n,)."""
         if self.head:
             return ModelScorer(self.model).score(pairs)
-        texts = list(dict.fromkeys(text for pair in pairs for text in pair))
-        place = {text: number for number, text in enumerate(texts)}
+        texts, first, second = text_places(pairs)
         vectors = self._vectors(texts)
-        left, right = ([place[pair[column]] for pair in pairs] for column in (0, 1))
-        return np.einsum("ij,ij->i", vectors[left], vectors[right]).astype(np.float32)
+        return np.einsum("ij,ij->i", vectors[first], vectors[second]).astype(np.float32)
 
     def _vectors(self, texts: Sequence[str]) -> Float32Array:
         """Vectors of length one, shape (texts, width)."""

@@ -8,22 +8,11 @@ import numpy as np
 
 from workbench.data.pairs import SPLITS, DataError, read_split
 from workbench.data.texts import TextPair, text_pairs
-from workbench.files import refuse_links, replacing, sha256, write_text
+from workbench.files import first_line, refuse_links, replacing, sha256, write_text
 from workbench.machine import quiet
 from workbench.models import ModelLocation, load_tokenizer, position_limit
-from workbench.scoring.backends import (
-    CHECK_PAIRS,
-    EXPORTED,
-    INPUTS,
-    TOKENIZER,
-    Check,
-    ExportedError,
-    check,
-    onnx_installed,
-    open_backend,
-    pair_encoder,
-    refuse_language_model,
-)
+from workbench.scoring import backends
+from workbench.scoring.backends import EXPORTED, TOKENIZER, Check, ExportedError, open_backend
 from workbench.scoring.cross_encoder import load_cross_encoder
 
 if TYPE_CHECKING:
@@ -46,15 +35,15 @@ def write_onnx(model: "CrossEncoder", folder: Path, int8: bool = False) -> Path:
     Raises:
         ExportedError: the extra `onnx` is missing, or the exporter cannot trace the model.
     """
-    with onnx_installed():
+    with backends.onnx_installed():
         import onnx
         import onnxscript  # noqa: F401
         from onnxruntime.quantization import QuantType, quantize_dynamic
     import torch
 
     plain: Any = model.model
-    names = [name for name in INPUTS if name in model.tokenizer.model_input_names]
-    refuse_language_model(config := plain.config.to_dict())
+    names = [name for name in backends.INPUTS if name in model.tokenizer.model_input_names]
+    backends.refuse_language_model(config := plain.config.to_dict())
 
     class Logits(torch.nn.Module):
         """The model with its inputs in order and its logits alone as output."""
@@ -66,7 +55,7 @@ def write_onnx(model: "CrossEncoder", folder: Path, int8: bool = False) -> Path:
         def forward(self, *values: torch.Tensor) -> Any:
             return self.inner(**dict(zip(names, values, strict=True))).logits
 
-    encoder = pair_encoder(model)
+    encoder = backends.pair_encoder(model)
     rows, length = torch.export.Dim("rows"), torch.export.Dim("length", max=position_limit(config))
     file, rounded = folder / EXPORTED["onnx"], folder / EXPORTED["onnx-int8"]
     note = {"max_length": str(model.tokenizer.model_max_length)}
@@ -84,9 +73,8 @@ def write_onnx(model: "CrossEncoder", folder: Path, int8: bool = False) -> Path:
                 verbose=False,
             )
         except Exception as error:  # the exporter has many kinds
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            kind = type(plain).__name__
-            raise ExportedError(f"{kind} cannot be written as ONNX: {reason[:300]}") from error
+            what = f"{type(plain).__name__} cannot be written as ONNX"
+            raise ExportedError(f"{what}: {first_line(error)}") from error
         proto = program.model_proto  # another copy each time
         onnx.helper.set_model_props(proto, note)
         onnx.save(proto, str(temporary))
@@ -108,14 +96,11 @@ def write_onnx(model: "CrossEncoder", folder: Path, int8: bool = False) -> Path:
 def export_model(
     location: ModelLocation, to: str = "onnx", max_length: int | None = None
 ) -> tuple[Path, Check]:
-    """Write a model in ONNX beside its weights and compare it with the original.
+    """Write a model in ONNX beside its weights: the file, and its comparison with the original.
 
     `to` is `onnx`, or `onnx-int8` for 8-bit weights (the other file is written too); `max_length`,
-    tokens of a pair, is what the exported model states, None for the model's own. What an installed
-    package or the Hub's cache holds is not written to.
-
-    Returns:
-        The file, and its check on pairs of the run that made the model, or else on made-up pairs.
+    tokens of a pair, is what the exported model states, None for the model's own. They are compared
+    on pairs of the run that made the model, or else on made-up pairs.
 
     Raises:
         ExportedError: `to` is something else, the folder is not the user's, the extra `onnx` is
@@ -141,7 +126,7 @@ def export_model(
         raise LogitsDifferError(
             f"{location.name}: the exported model's logits are off by up to {change:.4f}"
         )
-    return file, check(to, exact, open_backend(to, model, folder=location.path), pairs)
+    return file, backends.check(to, exact, open_backend(to, model, folder=location.path), pairs)
 
 
 def _pairs(location: ModelLocation) -> list[TextPair]:
@@ -150,7 +135,7 @@ def _pairs(location: ModelLocation) -> list[TextPair]:
         with suppress(DataError):
             frame = read_split(location.path.parent, split)
             if pairs := list(dict.fromkeys(text_pairs(frame))):
-                return pairs[:CHECK_PAIRS]
+                return pairs[: backends.CHECK_PAIRS]
     words, rng = sorted(load_tokenizer(location).get_vocab()), np.random.default_rng(0)
-    texts = ["".join(rng.choice(words, 8)) for _ in range(2 * CHECK_PAIRS)]
-    return list(zip(texts[:CHECK_PAIRS], texts[CHECK_PAIRS:], strict=True))
+    texts = ["".join(rng.choice(words, 8)) for _ in range(2 * backends.CHECK_PAIRS)]
+    return list(zip(texts[: backends.CHECK_PAIRS], texts[backends.CHECK_PAIRS :], strict=True))

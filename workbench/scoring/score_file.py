@@ -1,8 +1,8 @@
 """Score a file of any size into a folder of Parquet parts; memory stays flat, a kill loses nothing.
 
-A part takes its name only when it is whole, so the same request after a kill writes only the parts
-that are missing. `_plan.json` holds the request, and another request is refused. Other names begin
-with `_` or a dot, so that Parquet readers take the folder as one table.
+A part has its name once it is whole, so after a kill the same request writes those that are
+missing; another one is refused. Names of other files begin with `_` or a dot, so that Parquet
+readers take the folder as one table.
 """
 
 import ctypes
@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from multiprocessing import active_children, get_context, parent_process
@@ -30,21 +31,14 @@ from typing_extensions import TypedDict
 
 from workbench import files
 from workbench.data.lists import LIST_FIELDS, holds_lists
-from workbench.data.readers import (
-    BadRow,
-    PairsError,
-    bad_text,
-    file_records,
-    printable,
-    suffix_of,
-)
+from workbench.data.readers import BadRow, PairsError, bad_text, file_records, printable, suffix_of
 from workbench.data.texts import TextPair
 from workbench.files import display_path, project_path, sha256
 from workbench.machine import core_count, interrupts_held
-from workbench.models import PICKLED, find_model
+from workbench.models import MIN_LENGTH, PICKLED, find_model
 from workbench.scoring.backends import CHECK_PAIRS, EXPORTED, OnnxModel
 from workbench.scoring.baselines import Scorer
-from workbench.scoring.cross_encoder import MIN_LENGTH, ModelScorer
+from workbench.scoring.cross_encoder import ModelScorer
 
 PLAN, DONE = "_plan.json", "_done.json"
 NOTE = b"workbench"  # the key of a part's note in the metadata of its schema
@@ -104,7 +98,7 @@ class ScoringRequest:
         group, query = 0, None
         for record in file_records(path, names):
             if isinstance(record, BadRow):  # it belongs to the query of the rows around it
-                yield Row(record.line, "", "", str(record), group)
+                yield _row(record.line, "", "", record, group)
                 continue
             line, first, second = record
             bad = bad_text(line, {self.query_column: first, self.candidate_column: second})
@@ -135,13 +129,10 @@ class ScoringRequest:
 
 def _rows_of_lists(path: Path) -> Iterator[Row]:
     for record in file_records(path, {"query": "query"}, LIST_FIELDS):
-        line = record[0]
-        if isinstance(record, BadRow):
-            yield Row(line, "", "", str(record), line)
-            continue
-        query, lists = record[1], dict(zip(LIST_FIELDS, record[2:], strict=True))
+        line, query, *fields = record
+        lists = dict(zip(LIST_FIELDS, fields, strict=False))
         texts = [(n, text) for n, one in lists.items() if isinstance(one, list) for text in one]
-        bad = bad_text(line, {"query": query})
+        bad = record if isinstance(record, BadRow) else bad_text(line, {"query": query})
         if not bad and not any(isinstance(one, list) for one in lists.values()):
             bad = BadRow(line, "missing_column", LIST_FIELDS[0], query)
         for name, text in [("", "")] if bad else texts:
@@ -210,15 +201,12 @@ class PartWriter:
 
     def note(self, number: int) -> dict[str, Any]:
         """A part's record, `rows` (of the source) and `bad_rows`; empty if it is not written."""
-        try:
-            if not self.file(number).is_file():
-                return {}
-            with self.file(number).open("rb") as file:
-                note = dict(json.loads(pq.read_metadata(file).metadata[NOTE]))
-            sound = note["part"] == number and note["rows"] >= note["bad_rows"] >= 0
-            return note if sound else {}
-        except (OSError, ValueError, LookupError, TypeError, RecursionError):  # damaged
-            return {}
+        damaged = (OSError, ValueError, LookupError, TypeError, RecursionError)
+        with suppress(*damaged), self.file(number).open("rb") as file:
+            note = dict(json.loads(pq.read_metadata(file).metadata[NOTE]))
+            if note["part"] == number and note["rows"] >= note["bad_rows"] >= 0:
+                return note
+        return {}
 
 
 def part_table(frame: pd.DataFrame, top_k: int = 0) -> pa.Table:
@@ -301,12 +289,8 @@ def score_file(
 
     The parts hold the rows in order: `line` (of the file), `sentence_0`, `sentence_1`, `score` (the
     logit, float32), with `top_k` `rank` (from 1), and `problem`: null, or why there is no score.
-
-    Args:
-        request: what to score, and by what.
-        out: the folder; if it has parts of the same request, the others are written.
-        workers: processes, each with its own model and its share of the cores.
-        run: writes the parts, for example on a cluster; None for this machine.
+    `workers` are processes, each with its own model and its share of the cores; `run` writes the
+    parts elsewhere, such as on a cluster.
 
     Returns:
         What `out/_done.json` holds: `rows`, `bad_rows` (with `bad_row_examples`), `parts`,
@@ -328,10 +312,10 @@ def score_file(
     plan = _read_plan(folder)
     if plan is None:
         plan, scorer = _new_plan(request)
-    elif changed := _changed(plan["asked"], _asked(request, plan["backend"])):
+    elif changed := _changed(plan["asked"], _asked(request, plan["chosen"]["backend"])):
         why = f"was started with another request: {'; '.join(changed)}"
         raise ScoringError(f"{shown} {why}. Give another folder, or remove that one")
-    write = PartWriter(request, plan["backend"], str(folder))
+    write = PartWriter(request, plan["chosen"]["backend"], str(folder))
     if scorer is not None:
         write.scorer = scorer
     try:
@@ -377,8 +361,8 @@ def _score(write: PartWriter, plan: dict[str, Any], workers: int, run: Runner | 
     digest = sha256(project_path(write.request.source))
     if not written == sum(counts) == plan["rows"] or digest != plan["asked"]["source"]["sha256"]:
         raise ChangedError(
-            f"{plan['source']} was changed while it was read; remove "
-            f"{display_path(folder)} and start again"
+            f"{printable(display_path(write.request.source))} was changed while it was read; "
+            f"remove {display_path(folder)} and start again"
         )
     record = {
         "rows": written,
@@ -392,13 +376,15 @@ def _score(write: PartWriter, plan: dict[str, Any], workers: int, run: Runner | 
     return record
 
 
+class _Choice(TypedDict):
+    backend: str
+
+
 class _Plan(TypedDict):
     asked: dict[str, Any]
-    source: str
     rows: int
     bad_row_examples: list[str]
-    backend: str
-    chosen: dict[str, Any]  # the record of how the backend was chosen
+    chosen: _Choice  # the record of how the backend was chosen
 
 
 def _read_plan(folder: Path) -> dict[str, Any] | None:
@@ -454,9 +440,9 @@ def _new_plan(request: ScoringRequest) -> tuple[dict[str, Any], Scorer]:
             first[row.query, row.candidate] = None
         elif row.problem and len(examples) < EXAMPLES:
             examples.append(row.problem)
-    shown = printable(display_path(request.source))
     if not first:
         why = f"; the first problem is at {examples[0]}" if examples else ""
+        shown = printable(display_path(request.source))
         raise PairsError(f"{shown}: no pair in it that can be scored{why}")
     scorer = open_scorer(request, request.backend)
     chosen = {"backend": request.backend, "asked": request.backend}
@@ -464,12 +450,6 @@ def _new_plan(request: ScoringRequest) -> tuple[dict[str, Any], Scorer]:
         scorer.expect(rows)
         scorer.score(list(first))
         chosen = scorer.backend_record
-    plan = {
-        "asked": _asked(request, chosen["backend"]),
-        "source": shown,
-        "rows": rows,
-        "bad_row_examples": examples,
-        "backend": chosen["backend"],
-        "chosen": chosen,
-    }
+    asked = _asked(request, chosen["backend"])
+    plan = {"asked": asked, "rows": rows, "bad_row_examples": examples, "chosen": chosen}
     return plan, scorer

@@ -4,22 +4,16 @@ import copy
 import os
 import re
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sentence_transformers.cross_encoder import CrossEncoder
 from transformers import TrainerCallback, TrainerState, set_seed
-from typing_extensions import TypedDict
 
 from workbench.files import read_json, sha256, write_json
 from workbench.training.recipe import KEPT_CHECKPOINTS, Recipe
 
 MARK = "complete.json"  # written last; lists every file of the checkpoint with its SHA-256
-
-
-class _Mark(TypedDict):
-    files: dict[str, str]
 
 
 class ResumeError(ValueError):
@@ -56,9 +50,9 @@ def flush(path: Path) -> None:
 def is_whole(checkpoint: Path) -> bool:
     """Whether the mark is there and every file has its recorded SHA-256."""
     try:
-        files = read_json(checkpoint / MARK, _Mark)["files"]
+        files = read_json(checkpoint / MARK, dict[str, int | dict[str, str]])["files"]
         return all(sha256(checkpoint / name) == value for name, value in files.items())
-    except (OSError, ValueError):
+    except (OSError, ValueError, LookupError, AttributeError):  # damaged
         return False
 
 
@@ -146,12 +140,7 @@ class SnapshotCallback(TrainerCallback):
     """
 
     def __init__(
-        self,
-        model: CrossEncoder,
-        folder: Path,
-        count: int,
-        pairs: int,
-        before: Mapping[str, int],
+        self, model: CrossEncoder, folder: Path, count: int, pairs: int, before: dict[str, int]
     ) -> None:
         self.model, self.folder, self.count = model, folder, count
         self.pairs, self.before = pairs, before

@@ -1,9 +1,8 @@
 """What a model learns from: mined look-alikes, lists and triples of a query, a teacher's scores.
 
-Public sets of labelled pairs hold mostly easy negatives. A ranking test holds look-alikes: texts
-that share many characters with the query but differ in meaning. They are mined here, from the
-training texts alone. What can be found out about training pairs before a model is loaded is here
-as well (`check_training`), so that a preflight and a training refuse the same.
+Public sets of labelled pairs hold mostly easy negatives, a ranking test look-alikes: texts that
+share many characters with the query but differ in meaning. They are mined from the training texts
+alone. `check_training` is for the preflight too, so that both refuse the same.
 """
 
 import math
@@ -169,15 +168,13 @@ def training_rows(
         groups.setdefault(query, []).append((float(label), text, learned))
     split = _lists if kind == "lists" else _triples
     rows = [(query, *row) for query, found in groups.items() for row in split(found)]
-    compared = {row[0] for row in rows}
-    used = sum(len(groups[query]) for query in compared)
     name, columns = "triples", ["query", "positive", "negative", "label"]
+    used = sum(len(groups[query]) for query in {row[0] for row in rows})
     if kind == "lists":
         name, columns = "lists", ["query", "documents", "label"]
         used = sum(len(row[1]) for row in rows)
     elif kind == "positives":
-        columns = columns[:3]
-        rows = [row[:3] for row in rows]
+        compared, columns, rows = {row[0] for row in rows}, columns[:3], [row[:3] for row in rows]
         good = [(q, one[1]) for q, found in groups.items() for one in found if one[0] >= POSITIVE]
         if 2 * len(compared) < len({query for query, _ in good}):
             name, columns, rows, used = "positive_pairs", columns[:2], good, len(good)

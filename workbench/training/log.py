@@ -65,11 +65,9 @@ class TrainingLog:
 def read_training_log(run_dir: str | Path) -> pd.DataFrame:
     """The log of a run, finished or still running: one row per line, NaN where a value is absent.
 
-    Returns:
-        Columns `stage`, `step`, `steps` (the stage's total), `epoch`, `seconds`, `loss` (mean
-        since the last row), `constant_loss` (of the mean label as the only answer),
-        `learning_rate`, `grad_norm` (before clipping), `dev_loss`, `dev_ap`, `dev_ndcg` (nDCG@10),
-        `dev_pairs`, `dev_positives`, `dev_lists`.
+    Of its `LOG_COLUMNS`, `steps` is the stage's total, `loss` the mean since the last row,
+    `constant_loss` that of the mean label as the only answer, `grad_norm` before clipping, and
+    `dev_ndcg` is nDCG@10.
 
     Raises:
         FileNotFoundError: the run has no log yet.
@@ -105,8 +103,7 @@ def log_rows(path: Path) -> list[dict[str, Any]]:
 def step_means(log: pd.DataFrame, steps: int = STEPS) -> pd.DataFrame:
     """The mean loss of every `steps` steps of each stage, as the card's log has it.
 
-    A row's loss is the mean since the row before it, so the means are exact where rows fall on
-    multiples of `steps`; otherwise a row's loss is spread evenly over its steps. A rest at the end
+    A row's loss, the mean since the row before it, counts for each of its steps. A rest at the end
     of a stage is left out, as on the card.
 
     Returns:

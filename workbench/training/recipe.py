@@ -1,8 +1,7 @@
 """How to train: every setting of a recipe with its type, range, default and help, and the losses.
 
-This is the only definition of a training parameter: the parameters of a run are built on it
-(`runs/parameters.py`), and a test compares the `parameters` cell of notebook 2 with it. A loss of
-the library is added in `LOSSES`.
+The parameters of a run are built on `Recipe` (`runs/parameters.py`), and a test compares notebook 2
+with it. A loss of the library is added in `LOSSES`.
 """
 
 import difflib
@@ -14,17 +13,12 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+import pydantic
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from workbench.machine import on_gpu, quick_in_bfloat16
+from workbench.models import MIN_LENGTH
+from workbench.ranking.metrics import MAIN_METRIC
 
 LOSSES = {  # name -> class of the library, and what it learns from
     "bce": ("BinaryCrossEntropyLoss", "pairs"),
@@ -43,11 +37,8 @@ TAUGHT = ("mse", "margin_mse")  # losses that can learn a teacher's scores
 CHOICES: dict[str, Any] = {  # classes, given by name
     "activation_fn": Literal["Identity", "Sigmoid"],
     "weighting_scheme": Literal[
-        "NoWeightingScheme",
-        "LambdaRankScheme",
-        "NDCGLoss1Scheme",
-        "NDCGLoss2Scheme",
-        "NDCGLoss2PPScheme",
+        *("NoWeightingScheme", "LambdaRankScheme"),
+        *("NDCGLoss1Scheme", "NDCGLoss2Scheme", "NDCGLoss2PPScheme"),
     ],
 }
 OURS = (  # trainer arguments that parameters of the workbench set
@@ -112,7 +103,9 @@ def _check_types(given: Mapping[str, Any], types: Mapping[str, Any], unknown: st
         if name not in types:
             near = difflib.get_close_matches(name, types, 3, 0.3) or [*types]
             raise ValueError(f"{unknown} {name!r}; did you mean {' or '.join(near)}?")
-        adapter = TypeAdapter(types[name], config=ConfigDict(arbitrary_types_allowed=True))
+        adapter = pydantic.TypeAdapter(
+            types[name], config=pydantic.ConfigDict(arbitrary_types_allowed=True)
+        )
         try:
             adapter.validate_python(value, strict=not isinstance(value, int | float))
         except ValidationError as error:
@@ -127,9 +120,9 @@ class Recipe(BaseModel):
         ValidationError: (a `ValueError`) a value has the wrong type or is out of range.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
-    max_length: int = setting(512, "tokens of a pair; longer ones are cut", ge=8)
+    max_length: int = setting(512, "tokens of a pair; longer ones are cut", ge=MIN_LENGTH)
     epochs: float = setting(1.0, "passes over the training pairs", gt=0, le=1000)
     batch_size: int = setting(8, "pairs per step", ge=1, le=65536)
     learning_rate: float = setting(5e-5, "the highest; falls linearly to 0", gt=0, le=1)
@@ -163,7 +156,7 @@ class Recipe(BaseModel):
         "best", f"best on dev, if that has {MIN_DEV} pairs of each class; or last"
     )
     metric_for_best_model: Literal["ndcg@10", "ap"] = setting(
-        "ndcg@10", f"of dev: ndcg@10, if dev makes {MIN_DEV} lists, else ap; or ap"
+        MAIN_METRIC, f"of dev: {MAIN_METRIC}, if dev makes {MIN_DEV} lists, else ap; or ap"
     )
     early_stopping_patience: int = setting(
         0, "dev scores without a better one that end it; 0: none", ge=0
@@ -199,7 +192,7 @@ class Recipe(BaseModel):
 
     @field_validator("loss_parameters", "trainer_arguments", "teacher", "lora_rank")
     @classmethod
-    def _fits(cls, value: Any, info: ValidationInfo) -> Any:
+    def _fits(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
         """What the library and the parameters above allow; the library is loaded only if needed."""
         before = info.data
         if value and info.field_name == "trainer_arguments":

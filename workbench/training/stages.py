@@ -15,50 +15,44 @@ import torch
 from sentence_transformers.cross_encoder import CrossEncoder
 
 from workbench.data.pairs import DataError, read_manifest, read_split, sample_pairs
+from workbench.data.readers import COLUMNS
 from workbench.data.texts import distinct_texts, text_pairs
 from workbench.files import display_path, read_json, write_json
 from workbench.machine import torch_threads
 from workbench.models import ModelLocation, find_model, load_tokenizer, read_lineage
+from workbench.ranking.metrics import MAIN_METRIC
 from workbench.ranking.uncertainty import sigmoid
 from workbench.run_folder import MADE_BY_TRAINING, RunFolder, read_record, set_aside
 from workbench.scoring.cross_encoder import ModelScorer, ZeroShot, load_cross_encoder
+from workbench.training import trainer as trainers
 from workbench.training.checkpoints import ResumeError, SnapshotCallback, save_model
-from workbench.training.examples import (
-    check_training,
-    lexical_pairs,
-    origin_of,
-    with_mined,
-)
+from workbench.training.examples import check_training, lexical_pairs, origin_of, with_mined
 from workbench.training.log import TrainingLog
 from workbench.training.recipe import Recipe, make_loss, read_stages, stored_activation
-from workbench.training.trainer import (
-    CHECKPOINT_STEPS,
-    FastTrainer,
-    ResumableTrainer,
-    describe_training,
-    make_trainer,
-)
+from workbench.training.trainer import CHECKPOINT_STEPS, ResumableTrainer
 from workbench.vocabulary.repair import check_repair, repair_model
 
 LEXICAL = "lexical warm-up"  # its name in the training log
 REQUEST = "asked.json"  # in the folder of checkpoints: what decides the result of the training
 PRECISION, THREADS = "precision used", "threads"  # decided by the machine; threads order the sums
 DEV_PAIRS = 1000  # the most dev pairs scored each time during training
+Seen = dict[str, int]  # steps and pairs of the stages before
 
 
 def fine_tune(
     run_dir: str | Path, base: ModelLocation, recipe: Recipe | None = None, **settings: Any
 ) -> dict[str, Any]:
-    """Train on `run_dir/data/train.parquet` by the recipe; write model, log and lineage.
+    """Train a run from a base by the recipe (None: that of the reference card).
 
-    Args:
-        run_dir: a run folder whose data notebook 1 prepared.
-        base: the model to start from.
-        recipe: how to train; the reference card's values if None.
-        settings: the others of `Training`, which also names the errors.
+    The other settings are those of `Training`, which names the errors too.
 
     Returns:
         The record of the last stage, as appended to `model/lineage.json`.
+
+    Example:
+        >>> base = find_model("bundled:all-MiniLM-L6-v2")  # doctest: +SKIP
+        >>> fine_tune("runs/mine", base, Recipe(epochs=2))["steps"]  # doctest: +SKIP
+        1200
     """
     training = Training(run_dir, base, recipe or Recipe(), **settings)
     for stage in training.stages():
@@ -68,19 +62,16 @@ def fine_tune(
 
 
 class Training:
-    """The training of a run folder, ready to start or, with `resume`, to go on.
-
-    A model that is already in the folder is moved to `earlier/`, with its log. With `resume` it
-    stays, and an unfinished training goes on from its last checkpoint.
+    """The training of a run folder whose data notebook 1 prepared, ready to start or to go on.
 
     Args:
-        run_dir: a run folder whose data notebook 1 prepared.
+        run_dir: the run folder. A model in it is moved to `earlier/`, with its log.
         base: the model to start from.
         recipe: how to train.
-        stages: training pairs of each stage, such as `2000,0,0` (0: all); empty: one, with all.
+        stages: training pairs of each stage, see `read_stages`.
         snapshots: models to keep along each stage under `snapshots/`, for a learning curve.
         checkpoint_steps: steps between two checkpoints.
-        resume: continue an interrupted training of the same run.
+        resume: leave what is there, and go on from the last checkpoint.
 
     Raises:
         DataError: there are no prepared pairs, none in the training split, or all of one class.
@@ -136,10 +127,9 @@ class Training:
                 if before.get(name) != value
             ]
             if changed:
-                raise ResumeError(
-                    "\n".join([f"{run_dir} cannot be resumed, because this has changed:", *changed])
-                    + "\nTrain without resume (old files are set aside), or undo the change."
-                )
+                first = f"{run_dir} cannot be resumed, because this has changed:"
+                last = "Train without resume (old files are set aside), or undo the change."
+                raise ResumeError("\n".join([first, *changed, last]))
         if not self.folder.lineage.is_file():
             write_json(asked, request)
         self.request, self.threads = request, request[THREADS]
@@ -171,12 +161,7 @@ class Stage:
     """One stage of a training: its model, a trainer for it, and the run that saves the result."""
 
     def __init__(
-        self,
-        training: Training,
-        number: int,
-        base: ModelLocation,
-        place: Path,
-        seen: dict[str, int],
+        self, training: Training, number: int, base: ModelLocation, place: Path, seen: Seen
     ) -> None:
         self.training, self.number, self.place, self.seen = training, number, place, seen
         self.base, self.earlier = base, read_lineage(base)
@@ -192,15 +177,10 @@ class Stage:
         with torch_threads(self.training.threads):
             model = load_cross_encoder(self.base, recipe.max_length, recipe.seed)
             if recipe.vocabulary != "keep":
-                self.facts["vocabulary"] = repair_model(
-                    model,
-                    load_tokenizer(self.base),
-                    distinct_texts(self.training.train),
-                    recipe.vocabulary,
-                    recipe.new_embeddings,
-                    recipe.dictionary,
-                    recipe.seed,
-                )
+                how = recipe.vocabulary, recipe.new_embeddings, recipe.dictionary, recipe.seed
+                texts = distinct_texts(self.training.train)
+                repaired = repair_model(model, load_tokenizer(self.base), texts, *how)
+                self.facts["vocabulary"] = repaired
             return self._warmed_up(model) if recipe.lexical_pairs else model
 
     def _warmed_up(self, model: CrossEncoder) -> CrossEncoder:
@@ -226,7 +206,7 @@ class Stage:
             rates = [dropout.p for dropout in dropouts]
             for dropout in dropouts:  # the targets are a function of the texts: no overfitting
                 dropout.p = 0.0
-            trainer = make_trainer(model, place, pairs, pairs.head(0), settings, log)
+            trainer = trainers.make_trainer(model, place, pairs, pairs.head(0), settings, log)
             trainer.train()
             for dropout, rate in zip(dropouts, rates, strict=True):
                 dropout.p = rate
@@ -250,18 +230,15 @@ class Stage:
     def trainer(self, model: CrossEncoder, loss: torch.nn.Module) -> ResumableTrainer:
         """The library's trainer of the started model on the stage's pairs, made resumable.
 
-        The pairs become what the loss, of the library, needs. Only `BinaryCrossEntropyLoss` without
-        options is computed by `speed: fast`.
-
         Raises:
-            DataError: the pairs do not have what the loss needs.
+            DataError: the pairs do not have what the loss, one of the library, needs.
         """
         training, log, every = self.training, self.log, self.training.checkpoint_steps
         labelled = sample_pairs(training.train, training.sizes[self.number - 1], self.recipe.seed)
         model.activation_fn = stored_activation(loss)
         with torch_threads(training.threads):
             pairs, added = with_mined(labelled, self.recipe)
-            trainer = make_trainer(
+            trainer = trainers.make_trainer(
                 model, self.checkpoints, pairs, training.dev, self.recipe, log, every, loss
             )
         if count := training.snapshots:
@@ -297,10 +274,10 @@ class Stage:
             **self.facts,
             "recipe": self.recipe.model_dump(),
             "not_fast": trainer.not_fast,
-            "speed": "fast" if isinstance(trainer, FastTrainer) else "exact",
+            "speed": "fast" if isinstance(trainer, trainers.FastTrainer) else "exact",
             "precision": self.recipe.precision,
             "device": str(model.device),
-            **describe_training(trainer),
+            **trainers.describe_training(trainer),
             "steps": trainer.state.global_step,
             "planned_steps": trainer.state.max_steps,
             "kept": {"model": "best" if trainer.keep_best else "last", **trainer.best},
@@ -330,20 +307,15 @@ def agreement(model: CrossEncoder, pairs: pd.DataFrame) -> float | None:
 
 def describe_pairs(pairs: pd.DataFrame) -> dict[str, dict[str, float]]:
     """`min`, `mean` and `max` over all rows: characters of each text column, and labels."""
-    measured = {name: pairs[name].str.len() for name in ("sentence_0", "sentence_1")}
-    measured["label"] = pairs["label"].astype(float)
-    return {
-        name: {"min": values.min().item(), "mean": float(values.mean()), "max": values.max().item()}
-        for name, values in measured.items()
-    }
+    measured = pairs[COLUMNS].assign(**{name: pairs[name].str.len() for name in COLUMNS[:2]})
+    return measured.astype(float).agg(["min", "mean", "max"]).to_dict()
 
 
 def pairs_sha256(pairs: pd.DataFrame) -> str:
     """SHA-256 over texts and labels of all rows, in order: the same pairs give the same value."""
     digest = hashlib.sha256()
-    columns = (pairs[name].tolist() for name in ("sentence_0", "sentence_1", "label"))
-    for first, second, label in zip(*columns, strict=True):
-        for value in (first, second, repr(float(label))):
+    for *texts, label in zip(*(pairs[name].tolist() for name in COLUMNS), strict=True):
+        for value in (*texts, repr(float(label))):
             part = value.encode("utf-8", "surrogatepass")
             digest.update(len(part).to_bytes(8, "big") + part)
     return digest.hexdigest()
@@ -359,5 +331,5 @@ def record_figures(run_dir: str | Path) -> None:
     for stage in lineage["stages"]:
         row = rows.get("model" if stage is lineage["stages"][-1] else stage["stage"])
         if row is not None:
-            stage["evaluation"] = test | {name: row[name] for name in ("ndcg@10", "mrr@10")}
+            stage["evaluation"] = test | {name: row[name] for name in (MAIN_METRIC, "mrr@10")}
     write_json(folder.lineage, lineage)

@@ -58,16 +58,19 @@ PACKAGES = (
     *("Sentence Transformers", "Transformers", "PyTorch", "Accelerate", "Datasets", "Tokenizers"),
     "Reranker Workbench",
 )
+SAME_NAME = (  # parameters that are arguments of the library's trainer as they are
+    *("learning_rate", "lr_scheduler_type", "weight_decay", "optim", "seed"),
+    "gradient_accumulation_steps",
+)
 LOGGED = ("loss", "learning_rate", "grad_norm", "eval_loss", "eval_ap", "eval_ndcg")
 
 
 class ResumableTrainer(CrossEncoderTrainer):
     """A trainer whose result and log, after a kill, are those of a training without interruption.
 
-    The library restarts its sum of losses when it resumes, so its next log row and its mean over
-    the training differ. Here the losses are kept until they are logged and go into the checkpoint.
-    A checkpoint counts once it is whole; SIGTERM writes one and stops. Scoring dev pairs does not
-    move the random numbers of the training.
+    The library forgets its sum of losses when it resumes; here they are kept until they are logged
+    and go into the checkpoint. A checkpoint counts once it is whole; SIGTERM writes one and stops.
+    Scoring dev pairs does not move the random numbers of the training.
 
     `best` has step and value of the best dev score, and how many came after it; step 0: none yet.
     """
@@ -401,6 +404,7 @@ def make_trainer(
     steps, precision = recipe.steps(len(rows)), recipe.resolved_precision()
     every, bfloat16 = logging_steps(steps), precision == "bfloat16"
     others: dict[str, Any] = {"max_grad_norm": 1.0} | recipe.trainer_arguments
+    others |= {name: getattr(recipe, name) for name in SAME_NAME}
     if recipe.gradient_checkpointing:
         others["activation_checkpointing"] = True
     arguments = CrossEncoderTrainingArguments(
@@ -408,16 +412,10 @@ def make_trainer(
         num_train_epochs=recipe.epochs,
         per_device_train_batch_size=recipe.batch_size,
         per_device_eval_batch_size=recipe.batch_size,
-        learning_rate=recipe.learning_rate,
         learning_rate_mapping=_embedding_rate(model, recipe),
-        lr_scheduler_type=recipe.lr_scheduler_type,
         warmup_steps=math.ceil(recipe.warmup_ratio * steps),
-        weight_decay=recipe.weight_decay,
-        optim=recipe.optim,
         max_steps=recipe.max_steps or -1,
-        gradient_accumulation_steps=recipe.gradient_accumulation_steps,
         batch_sampler="no_duplicates" if needed == "positives" else "batch_sampler",
-        seed=recipe.seed,
         bf16=bfloat16,
         fp16=precision == "float16",
         use_cpu=bfloat16 and not torch.cuda.is_available(),  # else bfloat16 asks for a GPU

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from workbench.data import POSITIVE
 from workbench.data.lists import CandidateList, texts_of
+from workbench.data.readers import COLUMNS
 from workbench.data.texts import distinct_texts, normalised
 from workbench.files import percent
 from workbench.models import ModelError
@@ -39,11 +40,10 @@ def best_binary(classes: ArrayLike, positive: ArrayLike) -> dict[str, float]:
     """
     from sklearn.metrics import roc_auc_score
 
-    place, hits, misses = _counts(classes, positive)
-    accuracy, auc = float(np.maximum(hits, misses).sum() / len(place)), float("nan")
-    if hits.any() and misses.any():
-        auc = float(roc_auc_score(np.asarray(positive), (hits / (hits + misses))[place]))
-    return {"accuracy": accuracy, "roc_auc": auc}
+    truth = pd.Series(np.asarray(positive, dtype=bool))
+    share = truth.groupby(np.asarray(classes)).transform("mean")
+    auc = roc_auc_score(truth, share) if truth.nunique() == 2 else np.nan
+    return {"accuracy": float(np.maximum(share, 1 - share).mean()), "roc_auc": float(auc)}
 
 
 def best_ndcg(
@@ -58,9 +58,9 @@ def best_ndcg(
     gain = np.asarray(relevance, dtype=float)
     if not gain.any():
         return 0.0
-    place, sizes, _ = _counts(classes, np.ones(len(gain)))
-    mean = np.bincount(place, weights=gain) / sizes
-    best, ideal = (np.sort(one)[: -k - 1 : -1] for one in (mean[place], np.append(gain, missed)))
+    _, place, sizes = np.unique(np.asarray(classes), return_inverse=True, return_counts=True)
+    mean = (np.bincount(place, weights=gain) / sizes)[place]
+    best, ideal = (np.sort(one)[: -k - 1 : -1] for one in (mean, np.append(gain, missed)))
     discount = 1.0 / np.log2(np.arange(2, len(ideal) + 2))
     return float(best @ discount[: len(best)]) / float(ideal @ discount)
 
@@ -80,34 +80,23 @@ def ceilings(
         look to the model like a pair of other texts with the other label; the mean `ndcg@10` on the
         lists, an upper bound where the *queries* of two lists look the same as well.
     """
-    sequence = counts["sequence"]
-    left, right = (sequence.reindex(pairs[f"sentence_{n}"]).to_numpy() for n in (0, 1))
-    positive = (pairs["label"] >= POSITIVE).to_numpy()
-    place, hits, misses = _counts(left * (sequence.max() + 1) + right, positive)
-    mixed = ((hits > 0) & (misses > 0))[place]
+    sequence, positive = counts["sequence"], pairs["label"] >= POSITIVE
+    left, right = (sequence.reindex(pairs[name]).to_numpy() for name in COLUMNS[:2])
+    seen = left * (sequence.max() + 1) + right
+    mixed = positive.groupby(seen).transform("nunique") > 1
     # Pairs of the very same texts contradict each other behind any tokenizer.
-    conflicts = pairs.loc[mixed, ["sentence_0", "sentence_1"]].assign(place=place[mixed])
-    distinct = conflicts.drop_duplicates().groupby("place").size()
+    conflicts = pairs.loc[mixed, COLUMNS[:2]].assign(seen=seen[mixed])
+    distinct = conflicts.drop_duplicates().groupby("seen").size()
     number = sequence.to_dict()
     ndcg = [
         best_ndcg([number[text] for text in one.candidates], one.relevance, missed=one.missed)
         for one in lists
     ]
-    best = {**best_binary(place, positive), "ndcg@10": float(np.mean(ndcg)) if ndcg else np.nan}
+    best = {**best_binary(seen, positive), "ndcg@10": float(np.mean(ndcg)) if ndcg else np.nan}
     return {
         **{name: None if np.isnan(value) else value for name, value in best.items()},
-        "conflicting_pairs": int((conflicts["place"].map(distinct) > 1).sum()),
+        "conflicting_pairs": int((conflicts["seen"].map(distinct) > 1).sum()),
     }
-
-
-def _counts(
-    classes: ArrayLike, positive: ArrayLike
-) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
-    """The class of each item as a place from 0, and positives and negatives of each class."""
-    _, place = np.unique(np.asarray(classes), return_inverse=True)
-    hit = np.asarray(positive, dtype=bool)
-    hits, misses = (np.bincount(place, weights=one).astype(float) for one in (hit, ~hit))
-    return place, hits, misses
 
 
 def missing_characters(pairs: pd.DataFrame, pieces: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -180,8 +169,7 @@ def learn_repairs(
 ) -> dict[str, Repair | str]:
     """Each repair of the vocabulary by its name, learned from training texts, or why there is none.
 
-    `pieces` is what `unknown_pieces` gave for the texts, if known; for `dictionary` see
-    `read_dictionary`.
+    Arguments are as for `repair_vocabulary`, `dictionary` as for `read_dictionary`.
     """
     found: dict[str, Repair | str] = {}
     for how in REPAIRS:
@@ -203,9 +191,8 @@ def repair_outlook(
     """What each choice of the parameter `vocabulary` would give, by its name.
 
     That is `readability`, with `added` and `left_out` tokens; or `refused`, why there is no such
-    repair. The repairs are those that `learn_repairs` gave for the texts of the train split; the
-    figures are of all pairs, and of the ranking test. `counts` is what `count_tokens` gave for the
-    texts of both, if known.
+    repair. `repairs` are those that `learn_repairs` gave; `counts` is what `count_tokens` gave for
+    the texts of pairs and lists, if known.
     """
     texts = [*distinct_texts(pairs), *texts_of(lists)]
     counts = count_tokens(tokenizer, texts) if counts is None else counts

@@ -77,17 +77,14 @@ def read_dictionary(source: str = "") -> Glosses:
     if not path.is_file():
         raise ModelError(f"dictionary {source!r}: there is no such file")
     words: dict[str, list[str]] = {}
-    names: dict[str, list[str]] = {}
+    read = _table if ".tsv" in path.suffixes else _cedict
     try:
         with opened(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig") as lines:
-            for word, entry, is_name in (
-                _table(lines) if ".tsv" in path.suffixes else _cedict(lines)
-            ):
-                (names if is_name else words).setdefault(word, []).append(entry)
+            entries = sorted(read(lines), key=lambda entry: entry[2])  # names are the rarest sense
     except (PairsError, UnicodeDecodeError) as error:
         raise ModelError(f"dictionary {source or path.name!r} cannot be read ({error})") from error
-    for word, entries in names.items():
-        words.setdefault(word, []).extend(entries)
+    for word, entry, _ in entries:
+        words.setdefault(word, []).append(entry)
     if not words:
         raise ModelError(
             f"dictionary {source!r} has no entry: it must be a CC-CEDICT file, or a .tsv with a "
@@ -213,6 +210,18 @@ def word_tokenizer(
     return type(tokenizer).from_str(json.dumps(state)), added
 
 
+def middle(matrix: Float32Array) -> tuple[Float32Array, float]:
+    """The mean row, and the mean distance of rows from it."""
+    centre = matrix.mean(axis=0)
+    return centre, float(np.linalg.norm(matrix - centre, axis=1).mean())
+
+
+def directions(count: int, width: int, seed: int) -> np.ndarray:
+    """Random vectors of length one, shape (count, width)."""
+    drawn = np.random.default_rng(seed).standard_normal((count, width))
+    return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+
+
 def gloss_rows(
     matrix: Float32Array,
     tokenizer: "Tokenizer",
@@ -231,11 +240,9 @@ def gloss_rows(
     `matrix` has the old embeddings, shape (tokens, width), and the result shape (units, width).
     `own_share` is the length of that direction in mean distances of the old rows from their mean.
     """
-    centre = matrix.mean(axis=0)
-    distance = float(np.linalg.norm(matrix - centre, axis=1).mean())
+    centre, distance = middle(matrix)
     characters = sorted({character for unit in units for character in unit})
-    drawn = np.random.default_rng(seed).standard_normal((len(characters), matrix.shape[1]))
-    drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+    drawn = directions(len(characters), matrix.shape[1], seed)
     direction = dict(zip(characters, drawn, strict=True))
     rows = np.empty((len(units), matrix.shape[1]), dtype=np.float32)
     for place, unit in enumerate(units):

@@ -10,8 +10,9 @@ import yaml
 
 from workbench.data import POSITIVE
 from workbench.data.lists import CandidateList, texts_of
+from workbench.data.readers import COLUMNS
 from workbench.data.texts import distinct_texts
-from workbench.files import write_json
+from workbench.files import first_line, write_json
 from workbench.models import ModelError, ModelLocation, find_model, is_hub_name, load_tokenizer
 from workbench.run_folder import RunFolder
 from workbench.vocabulary import coverage
@@ -129,13 +130,13 @@ def pair_tokens(
     if counts is None:
         counts = count_tokens(tokenizer, distinct_texts(pairs))
     special = tokenizer.num_special_tokens_to_add(is_pair=True)
-    first, second = (counts["tokens"].reindex(pairs[f"sentence_{n}"]).to_numpy() for n in (0, 1))
+    first, second = (counts["tokens"].reindex(pairs[name]).to_numpy() for name in COLUMNS[:2])
     return np.asarray(first + second + special)
 
 
 def contradictory_rows(pairs: pd.DataFrame) -> pd.DataFrame:
     """The rows whose two texts, in either order, also occur with the opposite label."""
-    texts = np.sort(pairs[["sentence_0", "sentence_1"]].to_numpy(dtype=object), axis=1)
+    texts = np.sort(pairs[COLUMNS[:2]].to_numpy(dtype=object), axis=1)
     frame = pd.DataFrame(texts, pairs.index, ["low", "high"])
     frame["positive"] = pairs["label"] >= POSITIVE
     return pairs[frame.groupby(["low", "high"])["positive"].transform("nunique") > 1]
@@ -177,10 +178,10 @@ def reading_examples(
 
 
 def _summary(values: Any) -> dict[str, float]:
-    array = np.asarray(values)
-    middle = {"mean": array.mean(), "median": np.median(array), "p95": np.percentile(array, 95)}
+    found = pd.Series(values)
+    middle = {"mean": found.mean(), "median": found.median(), "p95": found.quantile(0.95)}
     floats = {name: float(value) for name, value in middle.items()}
-    return {"min": int(array.min()), **floats, "max": int(array.max())}
+    return {"min": int(found.min()), **floats, "max": int(found.max())}
 
 
 def known_bases() -> pd.DataFrame:
@@ -240,5 +241,5 @@ def _tokenizer_files(name: str, download: bool) -> ModelLocation:
         reason = "not on disk, and the Hub cannot be reached" if download else "not on disk"
         raise ModelError(reason) from None
     except (OSError, ValueError) as error:  # no such model, or a failing server
-        raise ModelError(f"cannot be fetched: {str(error).splitlines()[0][:200]}") from None
+        raise ModelError(f"cannot be fetched: {first_line(error)}") from None
     return ModelLocation(name, "hub", Path(folder), "", "", asked=name)

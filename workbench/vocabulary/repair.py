@@ -15,7 +15,9 @@ from workbench.vocabulary.dictionary import (
     ATTRIBUTION,
     HAN_CHARACTER,
     Dictionary,
+    directions,
     gloss_rows,
+    middle,
     read_dictionary,
     word_tokenizer,
     words_in,
@@ -36,10 +38,8 @@ def random_rows(matrix: Float32Array, count: int, seed: int = 42) -> Float32Arra
 
     `matrix` has the old embeddings, shape (tokens, width); the result has shape (count, width).
     """
-    centre, distance = _place(matrix)
-    drawn = np.random.default_rng(seed).standard_normal((count, matrix.shape[1]))
-    drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
-    return (centre + distance * drawn).astype(np.float32)
+    centre, distance = middle(matrix)
+    return (centre + distance * directions(count, matrix.shape[1], seed)).astype(np.float32)
 
 
 def spectral_rows(
@@ -65,17 +65,11 @@ def spectral_rows(
     known = ~is_new & (used < len(matrix))
     if not known.any() or not is_new.any():
         return rows
-    centre, distance = _place(matrix)
+    centre, distance = middle(matrix)
     left, _, right = np.linalg.svd(vectors[known].T @ (matrix[used[known]] - centre))
     turned = vectors[is_new] @ (left @ right)[:, : matrix.shape[1]]
     rows[[new[number] for number in used[is_new]]] = centre + distance * turned
     return rows
-
-
-def _place(matrix: Float32Array) -> tuple[Float32Array, float]:
-    """The mean row, and the mean distance of rows from it."""
-    centre = matrix.mean(axis=0)
-    return centre, float(np.linalg.norm(matrix - centre, axis=1).mean())
 
 
 def _company(
@@ -114,11 +108,7 @@ def _company(
 
 @dataclass(frozen=True)
 class Repair:
-    """A tokenizer that can read what the base model's could not.
-
-    Texts that the old one could read are encoded as before (with `words`: texts outside runs of
-    Chinese characters).
-    """
+    """A tokenizer that can read what the base model's could not, see `repair_vocabulary`."""
 
     how: str  # `unused`, `extend` or `words`
     tokenizer: "Tokenizer"
@@ -145,9 +135,9 @@ def repair_vocabulary(
 ) -> Repair:
     """A tokenizer with tokens for what the texts need and the vocabulary lacks.
 
-    The tokens go into the WordPiece vocabulary itself, so the result is an ordinary tokenizer. A
-    text without an unknown token keeps its encoding: the new tokens are single characters, and
-    WordPiece prefers the longer token, which such a text had at every place already.
+    The result is an ordinary WordPiece tokenizer. A text without an unknown token keeps its
+    encoding (with `words`: outside runs of Chinese characters), since WordPiece prefers the longer
+    token and the new ones are single characters.
 
     Args:
         tokenizer: the base model's.
@@ -226,7 +216,7 @@ def repair_model(
         model: as loaded from the base.
         tokenizer: the base model's.
         texts: training texts.
-        how: `unused`, `extend` or `words`; see `repair_vocabulary`.
+        how: see `repair_vocabulary`.
         start: of the new embeddings: `spectral`, `random` or `dictionary`.
         dictionary: see `read_dictionary`; read if `how` or `start` need it.
         seed: of the embeddings.

@@ -8,10 +8,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from workbench.files import percent
-from workbench.ranking.metrics import LOWER_IS_BETTER, reliability
+from workbench.ranking.metrics import LOWER_IS_BETTER, MAIN_METRIC, reliability
 from workbench.ranking.uncertainty import sigmoid
-from workbench.reports.figures.style import BLUE, CYCLE, GREEN, GREY, ORANGE, new_axes, spread
-from workbench.reports.findings import Record
+from workbench.reports.figures import style
+from workbench.reports.figures.style import BLUE, GREY, ORANGE, new_axes, spread, with_interval
+from workbench.reports.findings import Record, won_and_lost
 from workbench.runs.catalog import RunRecord
 from workbench.runs.comparison import settings
 
@@ -22,7 +23,7 @@ DARK, PALE = "#374151", "#D1D5DB"
 MAX_ROWS = 40  # runs or settings in a figure
 
 
-def ladder(metrics: Record, metric: str = "ndcg@10", ax: Axes | None = None) -> Axes:
+def ladder(metrics: Record, metric: str = MAIN_METRIC, ax: Axes | None = None) -> Axes:
     """Bars with 95 % intervals: one metric of every scorer, the best on top."""
     rows = [{"scorer": row["scorer"], **row[metric]} for row in metrics["rows"]]
     numbers = ["mean", "low", "high"]
@@ -34,7 +35,7 @@ def ladder(metrics: Record, metric: str = "ndcg@10", ax: Axes | None = None) -> 
     ax.barh(table["scorer"], table["mean"], color=colors, xerr=error, ecolor=DARK, capsize=3)
     for place, row in enumerate(table.itertuples()):
         ax.text(np.fmax(row.high, row.mean) + 0.01, place, f"{row.mean:.3f}", va="center")
-    ax.set(xlabel=f"{metric} (95 % interval)", ylabel="scorer", xlim=(0, 1.08))
+    ax.set(xlabel=with_interval(metric), ylabel="scorer", xlim=(0, 1.08))
     if len(table):
         ax.set_title(f"{table['scorer'].iloc[-1]} is first by {metric}")
     return ax
@@ -54,7 +55,7 @@ def model_against(
     ax.scatter(against + jitter[0], model + jitter[1], s=14, alpha=0.35, color=BLUE, linewidths=0)
     ax.set(xlabel=f"nDCG@10 of {other} per query", ylabel="nDCG@10 of the model per query")
     ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
-    won, lost = (model - against > 1e-9).sum(), (model - against < -1e-9).sum()
+    won, lost = won_and_lost(model, against)
     ax.set_title(f"Queries won by the model: {won:,}; by {other}: {lost:,}")
     return ax
 
@@ -128,7 +129,7 @@ def slices_plot(slices: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_yticks(range(len(rows)), names)
     for tick, small in zip(ax.get_yticklabels(), rows["small"], strict=True):
         tick.set_color("#9CA3AF" if small else "black")
-    ax.set(xlabel="nDCG@10 (95 % interval)", ylabel="slice (queries)", xlim=(0, 1.02))
+    ax.set(xlabel=with_interval("nDCG@10"), ylabel="slice (queries)", xlim=(0, 1.02))
     large = rows[~rows["small"]]
     ax.set_title(f"Behind {other} in {(large['gap_high'] < 0).sum()} of {len(large)} slices")
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.06), ncols=2)
@@ -146,8 +147,8 @@ def learning_curve(
     look: dict[str, Any] = {"color": ORANGE, "marker": "o", "capsize": 3, "label": "model"}
     ax.errorbar(curve["pairs"], curve["mean"], yerr=error, **look)
     if other:
-        ax.axhline(level, color=GREEN, linestyle="--", label=f"{other} ({level:.3f})")
-    ax.set(xlabel="training pairs seen", ylabel="nDCG@10 (95 % interval)", ylim=(0, 1))
+        ax.axhline(level, color=style.GREEN, linestyle="--", label=f"{other} ({level:.3f})")
+    ax.set(xlabel="training pairs seen", ylabel=with_interval("nDCG@10"), ylim=(0, 1))
     first, last = curve.iloc[0], curve.iloc[-1]
     ax.set_title(
         f"{last['mean'] - first['mean']:+.3f} nDCG@10 from {first['pairs']:,.0f} to "
@@ -157,7 +158,7 @@ def learning_curve(
     return ax
 
 
-def run_intervals(table: pd.DataFrame, metric: str = "ndcg@10", ax: Axes | None = None) -> Axes:
+def run_intervals(table: pd.DataFrame, metric: str = MAIN_METRIC, ax: Axes | None = None) -> Axes:
     """The metric of each run of `runs_table` with its 95 % interval, the best on top."""
     measured = table[table[metric].notna()] if metric in table else table.head(0)
     rows = measured.head(MAX_ROWS).iloc[::-1]
@@ -168,14 +169,14 @@ def run_intervals(table: pd.DataFrame, metric: str = "ndcg@10", ax: Axes | None 
         ax.hlines(places, low.fillna(mean), high.fillna(mean), color=colors, linewidth=2)
         ax.scatter(mean, places, color=colors, zorder=3)
     ax.set_yticks(places, [str(name)[:40] for name in rows["run"]], fontsize="small")
-    ax.set(xlabel=f"{metric} (95 % interval)", ylabel="run")
+    ax.set(xlabel=with_interval(metric), ylabel="run")
     some = f", the best {MAX_ROWS} of {len(measured)}" if len(measured) > len(rows) else ""
     ax.set_title(f"{metric} by run{some}")
     return ax
 
 
 def seed_spread(
-    records: Sequence[RunRecord], metric: str = "ndcg@10", ax: Axes | None = None
+    records: Sequence[RunRecord], metric: str = MAIN_METRIC, ax: Axes | None = None
 ) -> Axes:
     """A point per run, in one row per setting (runs that differ in their seed); bars are means."""
     names: list[str] = []
@@ -197,11 +198,13 @@ def seed_spread(
     return ax
 
 
-def label_efficiency(table: pd.DataFrame, metric: str = "ndcg@10", ax: Axes | None = None) -> Axes:
+def label_efficiency(
+    table: pd.DataFrame, metric: str = MAIN_METRIC, ax: Axes | None = None
+) -> Axes:
     """The metric by number of training labels of `label_table`; circles are single seeds."""
     ax, lines = new_axes(ax, (7.5, 4.2)), list(table.groupby("start", sort=False))
     for place, (name, rows) in enumerate(lines):
-        look: dict[str, Any] = {"color": CYCLE[place % len(CYCLE)], "linestyle": "-"}
+        look: dict[str, Any] = {"color": style.CYCLE[place % len(style.CYCLE)], "linestyle": "-"}
         if rows["baseline"].all():
             look = {"color": GREY, "linestyle": "--"}
         labels = rows["labels"] * 1.03 ** (place - len(lines) / 2)  # intervals side by side
@@ -212,7 +215,7 @@ def label_efficiency(table: pd.DataFrame, metric: str = "ndcg@10", ax: Axes | No
                 [at] * len(values), values, s=16, c="white", edgecolors=look["color"], zorder=3
             )
     counts = table.groupby("max_pairs")["labels"].mean().sort_values()
-    ax.set(xscale="log", xlabel="training labels (log scale)", ylabel=f"{metric} (95 % interval)")
+    ax.set(xscale="log", xlabel="training labels (log scale)", ylabel=with_interval(metric))
     ax.set_xticks(counts, [f"{labels:,.0f}" for labels in counts], fontsize="small")
     ax.minorticks_off()
     ax.set_title(f"{metric} by number of training labels, mean over seeds (circles)")

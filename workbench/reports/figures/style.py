@@ -76,6 +76,11 @@ def save_figure(figure: Axes | Figure, run_dir: str | Path, name: str) -> Path:
     return path
 
 
+def with_interval(metric: str) -> str:
+    """The label of an axis with a metric and its intervals."""
+    return f"{metric} (95 % interval)"
+
+
 def spread(mean: Any, low: Any, high: Any) -> np.ndarray:
     """Lengths of error bars below and above the means, shape (2, n); NaN where there are none."""
     bounds = np.array([mean, low, high], dtype=float)

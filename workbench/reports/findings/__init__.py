@@ -33,3 +33,14 @@ def names(of: Iterable[str]) -> str:
     """Names in code font: `a`, `b` and `c`."""
     *first, last = map(code, of)
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def model_row(metrics: Record) -> Record:
+    """The row of the scorer `model` in an evaluation's metrics; empty if there is none."""
+    return next((row for row in metrics.get("rows", ()) if row["scorer"] == "model"), {})
+
+
+def won_and_lost(model: Iterable[float], other: Iterable[float]) -> tuple[int, int]:
+    """On how many queries the model is better, and on how many the other; values of each query."""
+    gaps = [own - theirs for own, theirs in zip(model, other, strict=True)]
+    return sum(gap > 1e-9 for gap in gaps), sum(gap < -1e-9 for gap in gaps)

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from workbench.files import percent
+from workbench.ranking.metrics import MAIN_METRIC
 from workbench.reports.findings import Record, count, sentences
 
 FEW_POSITIVES = 30  # in the test split; with fewer, intervals are wide
@@ -150,7 +151,7 @@ def repair_table(inspection: Record) -> pd.DataFrame:
     rows = {}
     for choice, one in inspection["repairs"].items():
         if "refused" not in one:
-            ceiling, best = one["ceiling"], ("accuracy", "roc_auc", "ndcg@10")
+            ceiling, best = one["ceiling"], ("accuracy", "roc_auc", MAIN_METRIC)
             rows[choice] = {
                 "tokens added": one["added"],
                 "without slot": one["left_out"],

@@ -3,19 +3,21 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from workbench.files import percent
-from workbench.ranking.uncertainty import (
-    FEW_GROUPS,
-    MIN_GROUPS,
-    REHEARSAL_GROUPS,
-    claim,
-    direction,
-    format_estimate,
+from workbench.ranking import uncertainty
+from workbench.ranking.metrics import MAIN_METRIC
+from workbench.ranking.uncertainty import claim, direction, format_estimate, group_count
+from workbench.reports.findings import (
+    Record,
+    code,
+    count,
+    model_row,
+    names,
+    sentences,
+    won_and_lost,
 )
-from workbench.reports.findings import Record, code, count, names, sentences
 
 if TYPE_CHECKING:
     from workbench.ranking.slices import Blend
@@ -32,8 +34,8 @@ CLAIMS = {  # by state: colour, verdict and advice, with the names of scorers th
     ),
     "few": (
         "amber",
-        f"**Too few queries to say anything about ranking**: it takes {MIN_GROUPS} groups of "
-        "queries that share no text.",
+        "**Too few queries to say anything about ranking**: it takes "
+        f"{uncertainty.MIN_GROUPS} groups of queries that share no text.",
         "Measure on more queries: more pairs, a larger `test_share`, or a file of `candidates`.",
     ),
     "worse": (
@@ -89,17 +91,18 @@ def verdict(metrics: Record) -> str:
     said, found = claimed(metrics)[1], claim(metrics)
     if found.state == "nothing":
         return said
-    means = {row["scorer"]: row["ndcg@10"]["mean"] for row in metrics["rows"]}
+    means = {row["scorer"]: row[MAIN_METRIC]["mean"] for row in metrics["rows"]}
     queries, best = metrics["queries"], found.others[0]
-    groups = metrics.get("query_groups", queries)
+    independent = group_count(metrics)
     return sentences(
         f"Over {count(queries, 'query')} the model has nDCG@10 {means['model']:.3f}; the best of "
         f"the others is {code(best)} with {means[best]:.3f} ({gap(metrics['model_minus'][best])}).",
         said,
-        MIN_GROUPS <= groups < FEW_GROUPS
-        and f"There are only {groups} independent groups of queries, for which a 95 % interval is "
-        "too narrow (of 12 groups, about 89 % hold the true mean): take differences as hints.",
-        FEW_GROUPS <= groups < REHEARSAL_GROUPS
+        uncertainty.MIN_GROUPS <= independent < uncertainty.FEW_GROUPS
+        and f"There are only {independent} independent groups of queries, for which a 95 % "
+        "interval is too narrow (of 12 groups, about 89 % hold the true mean): take differences as "
+        "hints.",
+        uncertainty.FEW_GROUPS <= independent < uncertainty.REHEARSAL_GROUPS
         and "There are few independent queries; treat this as a rehearsal, not as a result.",
     )
 
@@ -129,16 +132,16 @@ def backends(metrics: Record) -> str:
 
 def intervals(metrics: Record) -> str:
     """How many independent observations the intervals rest on."""
-    groups = metrics.get("query_groups", metrics["queries"])
+    independent = group_count(metrics)
     return sentences(
-        f"The {count(metrics['queries'], 'query')} are {count(groups, 'group')} that share no "
+        f"The {count(metrics['queries'], 'query')} are {count(independent, 'group')} that share no "
         "query and no relevant text; intervals and tests take each group as one observation."
-        if groups < metrics["queries"]
-        else f"No two of the {count(groups, 'query')} share a query or a relevant text, so each is "
-        "one observation of intervals and tests.",
-        groups < MIN_GROUPS
-        and f"**With fewer than {MIN_GROUPS} an interval would be much too narrow, so there is "
-        "none.**",
+        if independent < metrics["queries"]
+        else f"No two of the {count(independent, 'query')} share a query or a relevant text, so "
+        "each is one observation of intervals and tests.",
+        independent < uncertainty.MIN_GROUPS
+        and f"**With fewer than {uncertainty.MIN_GROUPS} an interval would be much too narrow, so "
+        "there is none.**",
     )
 
 
@@ -197,7 +200,7 @@ def ties(metrics: Record) -> str:
     """How ties were counted, and which scorers do not rank at all."""
     tied = {n: share for n, share in metrics.get("queries_all_tied", {}).items() if share > 0}
     shares = ", ".join(f"{code(name)} {percent(share)}" for name, share in tied.items())
-    constant = [name for name, share in tied.items() if share > 0.5]
+    constant = [name for name, share in tied.items() if share > uncertainty.MANY_TIED]
     return sentences(
         "Ties count against the scorer: the irrelevant candidates are put first."
         if metrics["ties"] == "worst"
@@ -218,7 +221,7 @@ def pairs(metrics: Record) -> str:
             "those of the candidates."
         )
     tested = count(metrics["pairs"], "test pair")
-    row = next((row for row in metrics["rows"] if row["scorer"] == "model"), metrics["rows"][0])
+    row = model_row(metrics) or metrics["rows"][0]
     if row["roc_auc"]["mean"] is None:
         return f"No pair metric is defined: {tested}, all of one class."
     first = (
@@ -249,8 +252,7 @@ def pairs(metrics: Record) -> str:
 
 def calibration(metrics: Record) -> str:
     """Whether the model's probabilities can be trusted, and whether they say anything."""
-    rows: list[Record] = metrics.get("rows", [])
-    row = next((row for row in rows if row["scorer"] == "model"), {})
+    row = model_row(metrics)
     error, skill = row.get("ece", NOTHING), row.get("brier_skill", NOTHING)
     if error["mean"] is None:
         return "Calibration is not defined here: there are no test pairs, or no probabilities."
@@ -324,11 +326,10 @@ def equal_overlap(orders: pd.DataFrame) -> str:
 
 def scatter(model: Sequence[float], other: Sequence[float], name: str) -> str:
     """How many queries the model wins and loses against the best baseline."""
-    gaps = np.subtract(model, other)
-    won, lost = (gaps > 1e-9).sum(), (gaps < -1e-9).sum()
+    won, lost = won_and_lost(model, other)
     return sentences(
         f"Queries on which the model is better than {code(name)}: {won:,}; worse: {lost:,}; equal: "
-        f"{len(gaps) - won - lost:,}.",
+        f"{len(model) - won - lost:,}.",
         bool(won and lost) and "Both kinds are worth reading: a combination may beat either.",
     )
 

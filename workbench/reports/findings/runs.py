@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from workbench.ranking.metrics import RANKING_METRICS
+from workbench.ranking.metrics import MAIN_METRIC, RANKING_METRICS
 from workbench.ranking.uncertainty import direction, format_estimate
 from workbench.reports.findings import code, count, sentences
 from workbench.runs.catalog import BASELINE, RunRecord
@@ -38,7 +38,7 @@ def differences(records: Sequence[RunRecord], table: pd.DataFrame) -> str:
     return f"{text}; and also in {', '.join(others)}. A difference may come from any of these."
 
 
-def unmeasured(records: Sequence[RunRecord], metric: str = "ndcg@10") -> str:
+def unmeasured(records: Sequence[RunRecord], metric: str = MAIN_METRIC) -> str:
     """How many runs have no value of a metric."""
     without = sum(record.value(metric) is None for record in records)
     if not without:
@@ -46,7 +46,7 @@ def unmeasured(records: Sequence[RunRecord], metric: str = "ndcg@10") -> str:
     return f"Runs without `{metric}`, which the figures leave out: {without} of {len(records)}."
 
 
-def best(records: Sequence[RunRecord], paired: pd.DataFrame, metric: str = "ndcg@10") -> str:
+def best(records: Sequence[RunRecord], paired: pd.DataFrame, metric: str = MAIN_METRIC) -> str:
     """Which run is best, how sure that is, and the bias of having chosen it."""
     first = best_run(records, metric)
     if first is None:
@@ -79,7 +79,7 @@ def _counted(table: pd.DataFrame) -> str:
     return f"It is clearly ahead of {signs.count(1)}{behind}"
 
 
-def seeds(table: pd.DataFrame, metric: str = "ndcg@10") -> str:
+def seeds(table: pd.DataFrame, metric: str = MAIN_METRIC) -> str:
     """How much the seed alone changes the metric, compared with the settings."""
     if table.empty:
         return f"No run has `{metric}` yet."
