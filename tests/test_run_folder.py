@@ -7,7 +7,7 @@ LAYOUT = """
 report.html card.json parameters.yaml environment.json status.json inspection.json
 training_log.jsonl notebooks data data/manifest.json data/train.parquet figures figures/loss.png
 model model/lineage.json model/README.md evaluation evaluation/metrics.json
-evaluation/per_query.parquet evaluation/candidates.jsonl
+evaluation/per_query.parquet evaluation/errors.parquet evaluation/candidates.jsonl
 evaluation/blend.json evaluation/browser.json stages snapshots checkpoints earlier
 """
 

@@ -46,6 +46,7 @@ class RunFolder:
         self.evaluation = self.path / "evaluation"
         self.metrics = self.evaluation / "metrics.json"
         self.per_query = self.evaluation / "per_query.parquet"
+        self.errors = self.evaluation / "errors.parquet"
         self.candidates = self.evaluation / "candidates.jsonl"
         self.blend = self.evaluation / "blend.json"
         self.browser = self.evaluation / "browser.json"

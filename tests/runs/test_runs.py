@@ -60,7 +60,7 @@ LEFT = """
 parameters.yaml environment.json status.json data/train.parquet data/dev.parquet data/test.parquet
 data/manifest.json inspection.json training_log.jsonl model/model.safetensors model/README.md
 evaluation/metrics.json evaluation/blend.json evaluation/per_query.parquet report.html
-figures/loss.png figures/ladder.png
+evaluation/errors.parquet figures/loss.png figures/ladder.png
 """
 
 

@@ -197,17 +197,22 @@ def evaluate(
 
 
 def save_evaluation(
-    run_dir: str | Path, evaluation: Evaluation, lists: Sequence[CandidateList] | None = None
+    run_dir: str | Path,
+    evaluation: Evaluation,
+    lists: Sequence[CandidateList] | None = None,
+    worst: int = 200,
 ) -> Path:
-    """Write `evaluation/` of a run: metrics, values of each query, and the lists.
+    """Write `evaluation/` of a run: metrics, values of each query, worst queries, and the lists.
 
     Example:
         >>> wb.save_evaluation("runs/mine", evaluation, lists)  # doctest: +SKIP
         PosixPath('runs/mine/evaluation')
     """
-    folder = RunFolder(run_dir)
-    with replacing(folder.per_query) as temporary:
-        evaluation.per_query.to_parquet(temporary, index=False)
+    folder, scorers = RunFolder(run_dir), list(evaluation.per_query["scorer"])
+    errors = worst_queries(evaluation, worst, "model" if "model" in scorers else scorers[0])
+    for file, frame in ((folder.per_query, evaluation.per_query), (folder.errors, errors)):
+        with replacing(file) as temporary:
+            frame.to_parquet(temporary, index=False)
     if lists is not None:
         write_candidates(folder.candidates, lists)
     write_json(folder.metrics, evaluation.metrics)
