@@ -65,7 +65,8 @@ def lazy_functions(
         }
 
     def find(name: str) -> Any:
-        if name.startswith("__") or name not in functions():
+        # a module is found by the import itself, which may be on its way here from one of them
+        if name.startswith("__") or name in modules.split() or name not in functions():
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return functions()[name]
 

@@ -2,6 +2,8 @@
 
 import itertools
 import re
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -232,3 +234,13 @@ def test_a_table_has_counts_without_decimals_and_no_text_of_the_data_is_html():
     cells = re.findall(r"<td [^>]*>([^<]*)</td>", html)
     assert cells == ["1560", "0.123", "&lt;td onclick=x&gt;", "", "4e-06", ""]
     assert html.count("text-align: left") == 1 + html.count("<th ") + html.count("<td ")
+
+
+def test_every_figure_is_found_whichever_module_is_asked_for_first():
+    """Modules of a room import each other by its name, while it is still being filled."""
+    for module in ("ranking", "style", "training"):
+        code = (
+            f"import workbench.reports.figures.{module}, workbench as wb\n"
+            "assert {'ladder', 'loss_curve', 'show'} <= {*dir(wb.figures)}, dir(wb.figures)"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True)

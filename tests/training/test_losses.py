@@ -24,12 +24,11 @@ from workbench.reports.model_card import write_card
 from workbench.runs.parameters import check_parameters
 from workbench.scoring.baselines import CharacterJaccard
 from workbench.scoring.cross_encoder import ModelScorer, load_cross_encoder
-from workbench.training import stages
+from workbench.training import trainer as trainers
 from workbench.training.examples import LIST_LENGTH, training_rows
 from workbench.training.log import read_training_log
 from workbench.training.recipe import LOSSES, Recipe, make_loss
 from workbench.training.stages import Training, fine_tune
-from workbench.training.trainer import ResumableTrainer
 
 SHORT = {"max_length": 32, "learning_rate": 1e-3, "max_steps": 4, "hard_negatives": 2}
 PAIRS = [("怎么开通会员", "如何办理会员"), ("a", "b"), ("会员", "c")]
@@ -93,13 +92,13 @@ def test_grades_of_candidate_lists_reach_a_list_loss(tmp_path, tiny_model, monke
     lists = [CandidateList(f"怎么{n}", ("开通", "关闭", "借钱"), grades) for n in "会员手机天气"]
     write_candidates(tmp_path / "lists.jsonl", lists)
     prepare_data(tmp_path / "run", tmp_path / "lists.jsonl", dev_share=0, test_share=0)
-    seen, plain = [], stages.make_trainer
+    seen, plain = [], trainers.make_trainer
 
     def spied(*args, **kwargs):
         seen.append(trainer := plain(*args, **kwargs))
         return trainer
 
-    monkeypatch.setattr(stages, "make_trainer", spied)
+    monkeypatch.setattr(trainers, "make_trainer", spied)
     recipe = Recipe(loss="listnet", max_steps=1, max_length=32)
     record = fine_tune(tmp_path / "run", find_model(str(tiny_model)), recipe)
     assert record["pairs_seen"] == {"labelled": 18, "lists": 6, "unused": 0}
@@ -223,7 +222,7 @@ def test_options_reach_the_trainer_and_resume_gives_the_same_bytes(
 
 def test_a_batch_too_large_for_the_memory_is_made_smaller(run, tmp_path, tiny_model, monkeypatch):
     """The result is that of a training which had the smaller batches from the beginning."""
-    plain, step = tmp_path / "plain", ResumableTrainer.training_step
+    plain, step = tmp_path / "plain", trainers.ResumableTrainer.training_step
     shutil.copytree(run, plain)
     recipe = Recipe(**SHORT | {"batch_size": 18, "max_steps": 12, "warmup_ratio": 0})
     fine_tune(plain, find_model(str(tiny_model)), recipe)
@@ -233,7 +232,7 @@ def test_a_batch_too_large_for_the_memory_is_made_smaller(run, tmp_path, tiny_mo
             raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
         return step(trainer, model, inputs, *args)
 
-    monkeypatch.setattr(ResumableTrainer, "training_step", exhaust)
+    monkeypatch.setattr(trainers.ResumableTrainer, "training_step", exhaust)
     values = {"batch_size": 24, "trainer_arguments": {"auto_find_batch_size": True}}
     record = fine_tune(run, find_model(str(tiny_model)), recipe.model_copy(update=values))
     assert record["hyperparameters"]["per_device_train_batch_size"] == 18
@@ -321,14 +320,14 @@ def test_with_a_repaired_vocabulary_adapters_come_with_the_embeddings(run, tiny_
 def test_a_loss_learns_the_scores_of_a_teacher(loss, run, tiny_model, tmp_path, monkeypatch):
     """Of a scorer, of a column of the file, or of another model."""
     base, seen = find_model(str(tiny_model)), []
-    plain = stages.make_trainer
+    plain = trainers.make_trainer
 
     def spied(*args, **kwargs):
         trainer = plain(*args, **kwargs)
         seen.append(trainer.train_dataset.to_pandas())
         return trainer
 
-    monkeypatch.setattr(stages, "make_trainer", spied)
+    monkeypatch.setattr(trainers, "make_trainer", spied)
     source = read_manifest(run)["source"]
     train = read_split(run, "train")
     other = train.assign(sentence_1=train["sentence_1"].to_numpy()[::-1], label=1 - train["label"])

@@ -202,6 +202,8 @@ class PartWriter:
     def note(self, number: int) -> dict[str, Any]:
         """A part's record, `rows` (of the source) and `bad_rows`; empty if it is not written."""
         damaged = (OSError, ValueError, LookupError, TypeError, RecursionError)
+        if not self.file(number).is_file():  # such as a pipe, at which opening would wait
+            return {}
         with suppress(*damaged), self.file(number).open("rb") as file:
             note = dict(json.loads(pq.read_metadata(file).metadata[NOTE]))
             if note["part"] == number and note["rows"] >= note["bad_rows"] >= 0:
