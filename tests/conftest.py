@@ -29,6 +29,7 @@ from workbench.training.log import TrainingLog
 
 __all__ = ["CHARACTERS", "ROOT"]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for models this small threads only wait
 os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # a machine may be busy
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or hundreds of processes compile everything
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # ignored in the background of a script,
