@@ -140,21 +140,23 @@ class ResumableTrainer(CrossEncoderTrainer):
     def _inner_training_loop(self, batch_size: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
         """The library's; where memory was too small for a batch, again from the same beginning."""
         if self.args.auto_find_batch_size:
+            # sentence-transformers' loader reads the size there
+            self.args.per_device_train_batch_size = batch_size // max(1, self.args.n_gpu)
             if self.untried is None:
-                weights = {name: one.cpu() for name, one in self.model.state_dict().items()}
-                kept = {name: getattr(self, name) for name in KEPT}
-                self.untried = copy.deepcopy((weights, kept, torch.get_rng_state()))
+                weights = {
+                    n: one.to("cpu", copy=True) for n, one in self.model.state_dict().items()
+                }
+                kept = {name: copy.copy(getattr(self, name)) for name in KEPT}
+                self.untried = weights, kept, torch.get_rng_state()
             else:
                 print(f"memory is too small: batches of {batch_size} from here on", flush=True)
-            if batch_size:  # sentence-transformers' loader reads it there
-                self.args.per_device_train_batch_size = batch_size // max(1, self.args.n_gpu)
-            weights, kept, random = copy.deepcopy(self.untried)
-            self.model.load_state_dict(weights)
-            vars(self).update(kept)
-            torch.set_rng_state(random)
-            self.optimizer = self.lr_scheduler = None
-            start = kwargs.get("resume_from_checkpoint")
-            self.training_log.rewind(checkpoints.step_of(Path(start)) if start else 0)
+                weights, kept, random = self.untried
+                self.model.load_state_dict(weights)
+                vars(self).update({name: copy.copy(one) for name, one in kept.items()})
+                torch.set_rng_state(random)
+                self.optimizer = self.lr_scheduler = None
+                start = kwargs.get("resume_from_checkpoint")
+                self.training_log.rewind(checkpoints.step_of(Path(start)) if start else 0)
         return super()._inner_training_loop(batch_size, **kwargs)
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
