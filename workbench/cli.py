@@ -417,7 +417,7 @@ def terminal_text(value: Any) -> str:
 @runs_dir
 def remove(names: Sequence[str], yes: bool, runs_dir: str) -> None:
     """Delete run folders, named as `workbench runs` lists them or by their path, after asking."""
-    from workbench.runs.catalog import in_use, read_run, run_folders
+    from workbench.runs.catalog import in_use, read_run, run_folders, runs_elsewhere
 
     place = _existing(runs_dir)
     found = (
@@ -436,6 +436,7 @@ def remove(names: Sequence[str], yes: bool, runs_dir: str) -> None:
     others = [read_run(folder) for folder in run_folders(place) if folder not in folders]
     for folder in folders:
         users = [other.name for other in others if _uses(other, folder)]
+        users += [one.name for one in sorted(place.glob("*/")) if folder in runs_elsewhere(one)]
         needed = f"; used by {', '.join(users)}" if users else ""
         print(terminal_text(f"{files.display_path(folder)}{needed}"))
     if not yes:

@@ -304,16 +304,17 @@ def test_removing_says_which_runs_need_it_and_takes_paths_too(tmp_path, capsys, 
     }
     for name, text in needs.items():
         write_text(runs / name / "parameters.yaml", f"{text}\n")
+    write_json(runs / "swept/sweep.json", {"jobs": {"kept": {"same_as": str(runs / "a")}}})
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("builtins.input", Mock(side_effect=EOFError))
     for given in ("a", str(runs / "a"), "other_runs/a/"):
         monkeypatch.chdir(tmp_path)
         assert main(["runs", "rm", given, "--runs-dir", str(runs)]) == 0
         told = capsys.readouterr().out
-        assert "used by base, beside, ladder, lists, teacher\n" in told
+        assert "used by base, beside, ladder, lists, teacher, swept\n" in told
         assert "nothing was deleted" in told
     assert main(["runs", "rm", "x" * 5000, "--yes", "--runs-dir", str(runs)]) == 2
-    assert len(list(runs.iterdir())) == len(needs)
+    assert len(list(runs.iterdir())) == len(needs) + 1
 
 
 def test_no_module_loads_a_pickle_or_runs_a_text():

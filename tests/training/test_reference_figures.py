@@ -20,7 +20,7 @@ from workbench.scoring.baselines import (
     TfidfCosine,
 )
 
-DATA = Path(os.environ.get("REAL_DATA", "no folder: REAL_DATA is not set"))
+DATA = Path(os.environ.get("REAL_DATA", "REAL_DATA, which is not set"))
 FILES = [DATA / name for name in ("seedlike_train.csv", "seedlike_rank_dev.jsonl")]
 FIGURES = {"random": 0.153, "candidate_order": 0.153, "char_jaccard": 0.584, "tfidf_cosine": 0.567}
 

@@ -3,7 +3,6 @@
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -125,11 +124,17 @@ def run_folders(place: str | Path) -> list[Path]:
             found.append(path)
         elif not path.is_symlink() and (path / SWEEP).is_file():
             found += run_folders(path)
-    with suppress(ValueError, OSError):  # a sweep that is damaged has its own runs still
-        entries = read_record(folder / SWEEP).get("jobs", {}).values()
-        elsewhere = (project_path(entry["same_as"]) for entry in entries if entry.get("same_as"))
-        found += filter(_is_run, elsewhere)
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys([*found, *runs_elsewhere(folder)]))
+
+
+def runs_elsewhere(sweep: Path) -> list[Path]:
+    """Runs outside a sweep's folder that its record names, because they were done already."""
+    try:
+        entries = read_record(sweep / SWEEP).get("jobs", {}).values()
+        named = [project_path(entry["same_as"]) for entry in entries if entry.get("same_as")]
+        return [folder for folder in named if _is_run(folder)]
+    except (ValueError, OSError):  # a sweep that is damaged has its own runs still
+        return []
 
 
 def _is_run(folder: Path) -> bool:
