@@ -574,13 +574,13 @@ def publish(run: str, name: str, private: bool, dry_run: bool, anyway: bool) -> 
     from workbench.reports import publish as hub
 
     run = files.found_name(run)
-    published = hub.published_files(run).items()
-    show_table([(f"{file.stat().st_size:,} bytes", path) for path, file in published])
-    problems = hub.publish_problems(run)
+    published = hub.published_files(run)
+    show_table([(f"{one.upload_info.size:,} bytes", one.path_in_repo) for one in published])
+    problems = hub.publish_problems(run, published)
     if problems and not anyway:
         raise RequestError("\n".join([*problems, "correct this, or add --anyway"]))
     print("\n".join(problems) or "the card was checked: nothing was found")
-    print("nothing was uploaded" if dry_run else hub.publish(run, name, private))
+    print("nothing was uploaded" if dry_run else hub.publish(published, name, private))
 
 
 @cli.command(epilog="Example: workbench bases --pairs my_pairs.csv --base runs/mine")

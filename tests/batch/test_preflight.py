@@ -334,7 +334,7 @@ FOLDERS = {
     "holds other files": (
         lambda place: write_text(place / "runs/x/thesis.txt", "years of work"),
         [],
-        "is not a run folder and not empty",
+        "is not empty, but has no parameters.yaml",
     ),
     "is a file": (lambda place: write_text(place / "runs/x", "no folder"), [], "is a file"),
     "is there already": (done_already, [], "choose another --name"),

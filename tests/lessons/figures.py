@@ -9,6 +9,7 @@ from functools import cache
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 import workbench as wb
 from workbench.data.texts import jaccard, text_groups, text_pairs
@@ -183,7 +184,7 @@ def lesson_6(run):
 def lesson_7(run):
     positive = run.test["label"].to_numpy() >= 0.5
     dev = run.dev["label"].to_numpy() >= 0.5
-    probability = uncertainty.sigmoid(run.test_logits)
+    probability = expit(run.test_logits)
     rate = float(run.train["label"].mean())
     constant = metrics.calibration(np.full(len(positive), rate), positive)[0]
     score, _, error = metrics.calibration(probability, positive)

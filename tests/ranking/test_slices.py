@@ -20,7 +20,7 @@ from workbench.reports.figures.ranking import (
     score_distributions,
     slices_plot,
 )
-from workbench.reports.figures.style import new_axes, save_figure
+from workbench.reports.figures.style import new_axes, show
 from workbench.scoring.baselines import CharacterJaccard, RandomScorer
 
 
@@ -167,7 +167,8 @@ def test_a_figure_uses_the_axes_given_labels_them_and_says_what_it_shows(
     assert draw(None) is not ax
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Glyph .* missing")
-        assert save_figure(ax, tmp_path, name).stat().st_size > 5000
+        show(ax, run_dir=tmp_path, name=name)
+    assert (tmp_path / f"figures/{name}.png").stat().st_size > 5000
 
 
 def test_small_slices_are_grey(evaluation, features, lists):

@@ -17,7 +17,7 @@ from workbench.files import write_json, write_text
 from workbench.reports import findings
 from workbench.reports.figures import style
 from workbench.reports.figures.ranking import label_efficiency
-from workbench.reports.figures.style import new_axes, packaged_font, save_figure
+from workbench.reports.figures.style import new_axes, packaged_font, show
 from workbench.reports.figures.training import (
     label_balance,
     length_histogram,
@@ -179,12 +179,11 @@ def test_the_figure_is_saved_and_chinese_text_has_glyphs(tmp_path):
     ax.set_title("怎么开通花呗")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Glyph .* missing")
-        path = save_figure(ax, tmp_path, "texts")
-    assert path == tmp_path / "figures/texts.png"
-    assert path.read_bytes().startswith(b"\x89PNG")
+        show(ax, run_dir=tmp_path, name="texts")
+    assert (tmp_path / "figures/texts.png").read_bytes().startswith(b"\x89PNG")
     ax.set_title("\U0001f9ff\U00012000")  # or the test could pass because nobody warns
     with pytest.warns(UserWarning, match="Glyph .* missing"):
-        save_figure(ax, tmp_path, "none")
+        show(ax, run_dir=tmp_path, name="none")
 
 
 def test_the_font_has_the_characters_of_the_sample(sample):

@@ -67,7 +67,10 @@ class FakeApi:
 
 def test_the_model_its_card_and_the_report_are_one_commit(run):
     api = FakeApi()
-    assert hub.publish(run, "me/mine", api=api) == "https://huggingface.co/me/mine"
+    assert (
+        hub.publish(hub.published_files(run), "me/mine", api=api)
+        == "https://huggingface.co/me/mine"
+    )
     assert api.made == [("me/mine", None)]
     (commit,) = api.commits
     names = {"README.md", "lineage.json", "model.safetensors", "onnx/model.onnx", "report.html"}
@@ -78,10 +81,12 @@ def test_the_model_its_card_and_the_report_are_one_commit(run):
 
 
 def test_a_private_model_does_not_go_to_a_public_repository(run):
-    hub.publish(run, "me/mine", private=True, api=(api := FakeApi()))
+    hub.publish(hub.published_files(run), "me/mine", private=True, api=(api := FakeApi()))
     assert (api.made, len(api.commits)) == ([("me/mine", True)], 1)
     with pytest.raises(ValueError, match="already and public"):
-        hub.publish(run, "me/mine", private=True, api=(api := FakeApi(private=False)))
+        hub.publish(
+            hub.published_files(run), "me/mine", private=True, api=(api := FakeApi(private=False))
+        )
     assert api.commits == []
 
 
@@ -132,7 +137,9 @@ def test_what_should_not_become_public_is_refused(name, run, capsys, monkeypatch
     assert sent == []
     assert main(["publish", str(run), "me/mine", "--anyway", "--private"]) == 0
     assert message in capsys.readouterr().out
-    assert sent == [(str(run), "me/mine", True)]
+    ((published, *asked),) = sent
+    assert asked == ["me/mine", True]
+    assert "model.safetensors" in {one.path_in_repo for one in published}
 
 
 def test_a_name_a_token_or_a_model_that_is_missing_is_named(run, tmp_path, capsys, monkeypatch):
@@ -140,7 +147,7 @@ def test_a_name_a_token_or_a_model_that_is_missing_is_named(run, tmp_path, capsy
     assert "no model with a card" in capsys.readouterr().err
     assert main(["publish", str(run), "mine"]) == 2
     assert "must be owner/name" in capsys.readouterr().err
-    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    monkeypatch.setattr(hub, "get_token", lambda: None)
     assert main(["publish", str(run), "me/mine"]) == 2
     assert "hf auth login" in capsys.readouterr().err
 
@@ -155,8 +162,8 @@ def test_a_name_a_token_or_a_model_that_is_missing_is_named(run, tmp_path, capsy
     ],
 )
 def test_a_hub_that_refuses_is_reported(run, error, capsys, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_x")
-    monkeypatch.setattr("huggingface_hub.HfApi", lambda: FakeApi(fails=error))
+    monkeypatch.setattr(hub, "get_token", lambda: "hf_x")
+    monkeypatch.setattr(hub, "HfApi", lambda: FakeApi(fails=error))
     assert main(["publish", str(run), "me/mine"]) == 1
     said = str(error) or "ConnectionError"
     assert f"failed: me/mine: {said}" in capsys.readouterr().err

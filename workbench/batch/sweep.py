@@ -85,14 +85,8 @@ def sweep(
 
 def _check_folder(folder: Path, resume: bool) -> None:
     """Refuse a folder that this sweep must not be written into."""
-    shown, is_sweep = display_path(folder), (folder / "sweep.yaml").is_file()
-    if is_sweep and not resume:
-        raise RequestError(f"{shown} exists: choose another --name, or --resume it")
-    if resume and not is_sweep:
-        raise RequestError(f"{shown} does not exist, so it cannot be resumed")
-    inside = folder.iterdir() if folder.is_dir() and not is_sweep else ()
-    if folder.is_symlink() or any(path.name != ".lock" for path in inside):
-        raise RequestError(f"{shown} is not a sweep's folder and not empty")
+    if problems := folders.place_problems(folder / "sweep.yaml", resume):
+        raise RequestError("\n".join(problems))
 
 
 def _check_runs(plan: Plan, folder: Path, resume: bool) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy.special import expit
 
 from workbench.data import POSITIVE
 from workbench.data.build_lists import query_groups, suspect_negatives
@@ -252,7 +253,7 @@ def rank_query(
     table = pd.DataFrame({"candidate": texts, **columns})
     first, scorer = next(iter(scorers.items()))
     if getattr(scorer, "log_odds", False):
-        table.insert(2, "probability", uncertainty.sigmoid(table[first]))
+        table.insert(2, "probability", expit(table[first]))
     return table.sort_values(first, ascending=False, ignore_index=True)
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import expit
 
 from workbench.ranking import metrics
 from workbench.ranking.metrics import FloatArray, IntArray
@@ -227,7 +228,7 @@ def bootstrap_pairs(
         times, drawn = counts[order], np.repeat(whole, counts)
         gain, start = np.repeat(ranking.gain, times), np.repeat(ranking.start, times)
         ranked = metrics.tie_blocks(gain, start, ranking.missed)
-        chance = sigmoid(score[drawn]) if logits else None
+        chance = expit(score[drawn]) if logits else None
         values.append(metrics.pair_values(ranked, score[drawn], right[drawn], limit, chance))
     own, *spread = np.asarray(values, dtype=float)
     found = map(estimate, own, np.reshape(spread, (-1, len(own))).T)
@@ -247,11 +248,6 @@ def threshold_draws(
     draws = [] if np.isnan(first) else _row_counts(groups, resamples, seed)
     rows = (np.repeat(np.arange(len(score)), counts) for counts in draws)
     return np.array([first, *(metrics.fit_threshold(score[one], right[one]) for one in rows)])
-
-
-def sigmoid(logits: ArrayLike) -> FloatArray:
-    """Probabilities of log-odds, without overflow; shape kept."""
-    return np.asarray((1 + np.tanh(np.asarray(logits, dtype=float) / 2)) / 2, dtype=float)
 
 
 def _by_group(values: FloatArray, groups: ArrayLike | None) -> tuple[FloatArray, FloatArray]:

@@ -31,7 +31,6 @@ SETTINGS = {"card_samples": 3, "language": "", "license": "", "dataset": ""}
 MAX_LOG_ROWS = 60  # of a stage; a longer log is printed as means of 500 steps
 MAX_CHARACTERS = 200  # of a text on the card
 PLAIN = " .,-/%+=?"  # characters that neither Markdown nor HTML gives a meaning
-LINE_BREAKS = "\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 LOCAL_PATH = re.compile(
     r"""(?<![\w:/.<+])/(?:[^\s`|<>()"'/]+/)+[^\s`|<>()"',;]*|\b[A-Z]:\\[^\s`|<>"]+"""
 )
@@ -48,17 +47,15 @@ def safe_text(text: object, length: int = MAX_CHARACTERS) -> str:
     becomes `<br>`, and what cannot be shown (control characters, bidi controls, lone surrogates)
     becomes U+FFFD.
     """
-    given = str(text).replace("\r\n", "\n").replace("\r", "\n")
+    given = str(text)
     cut = given if len(given) <= length else given[: length - 1] + "…"
-    safe = "".join(map(_safe_character, cut))
+    safe = "<br>".join("".join(map(_safe_character, line)) for line in cut.splitlines())
     within = r"(?<=[a-zA-Z0-9])&#(95|58);(?=[a-zA-Z0-9])"  # a word _ and : are plain
     safe = re.sub(within, lambda found: chr(int(found[1])), safe)
     return safe.replace("www.", "www&#46;")  # or it would become a link
 
 
 def _safe_character(character: str) -> str:
-    if character in LINE_BREAKS:
-        return "<br>"
     if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Cn", "Co"):
         return " " if character == "\t" else "\ufffd"
     plain = not character.isascii() or character.isalnum() or character in PLAIN

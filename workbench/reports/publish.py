@@ -4,8 +4,11 @@ import html
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, get_token
 
 from workbench.files import display_path, first_line, project_root
 from workbench.models import HUB_NAME, texts_within
@@ -22,8 +25,10 @@ class PublishError(RuntimeError):
     """The Hub has not taken the model; the message says why, as far as it is known."""
 
 
-def published_files(run_dir: str | Path) -> dict[str, Path]:
-    """What `publish` uploads, by its path in the repository: the model with its card, the report.
+def published_files(run_dir: str | Path) -> list[CommitOperationAdd]:
+    """What becomes public, as `publish` takes it: the model with its card, and the report.
+
+    Paths of this machine in lineage and report are cut to their last name.
 
     Raises:
         RequestError: the run has no model, or the model no card.
@@ -31,15 +36,24 @@ def published_files(run_dir: str | Path) -> dict[str, Path]:
     run = RunFolder(run_dir)
     if not run.lineage.is_file() or not run.card.is_file():
         raise RequestError(f"{display_path(run.path)} has no model with a card to publish")
+    lineage = read_record(run.lineage)
+    public = json.dumps(lineage | {"stages": public_stages(lineage["stages"])})
+    texts = {run.lineage: public.encode()}
+    if run.report.is_file():
+        page = run.report.read_text("utf-8", "replace")
+        asked = read_settings(run.parameters) if run.parameters.is_file() else {}
+        values = {value for _, value in texts_within("", [lineage, asked])}
+        for path in sorted(filter(os.path.isabs, values), key=len, reverse=True):
+            page = page.replace(html.escape(path), html.escape(Path(path).name))
+        texts[run.report] = page.encode()
     inside = sorted(file for file in run.model.rglob("*") if file.is_file())
-    files = {file.relative_to(run.model).as_posix(): file for file in inside}
-    return files | ({run.report.name: run.report} if run.report.is_file() else {})
+    names = {file: file.relative_to(run.model).as_posix() for file in inside}
+    names |= {run.report: run.report.name} if run.report in texts else {}
+    return [CommitOperationAdd(name, texts.get(file, str(file))) for file, name in names.items()]
 
 
-def publish_problems(run_dir: str | Path) -> list[str]:
+def publish_problems(run_dir: str | Path, published: Sequence[CommitOperationAdd]) -> list[str]:
     """Why a run's model should not become public as it is, a sentence each; empty if it may."""
-    from huggingface_hub import ModelCard
-
     run, problems = RunFolder(run_dir), []
     metrics, text = read_record(run.metrics), run.card.read_text("utf-8", "replace")
     if not metrics:
@@ -51,57 +65,38 @@ def publish_problems(run_dir: str | Path) -> list[str]:
             problems.append("The card names no licence: workbench card RUN --license NAME")
     except Exception as error:  # of YAML, or of the library about the results
         problems.append(f"The head of the card is not what the Hub reads: {first_line(error)}")
-    page = _public_texts(run).get(run.report, "")  # its pictures hold what looks like paths
-    here = [place for place in (str(project_root()), str(Path.home())) if place in page]
-    named = {run.card: LOCAL_PATH.findall(text), run.report: here}
-    for file, paths in named.items():
+    contents: dict[str, Any] = {one.path_in_repo: one.path_or_fileobj for one in published}
+    page = contents.get(run.report.name, b"")  # its pictures hold what looks like paths
+    here = [place for place in (str(project_root()), str(Path.home())) if place.encode() in page]
+    for file, paths in ((run.card, LOCAL_PATH.findall(text)), (run.report, here)):
         shown = ", ".join(dict.fromkeys(paths))
         problems += [f"{file.name} names paths of this machine: {shown}"] * bool(paths)
     return problems
 
 
-def _public_texts(run: RunFolder) -> dict[Path, str]:
-    """Lineage and report without the paths of this machine that the run's records have."""
-    lineage = read_record(run.lineage)
-    texts = {run.lineage: json.dumps(lineage | {"stages": public_stages(lineage["stages"])})}
-    if run.report.is_file():
-        page = run.report.read_text("utf-8", "replace")
-        asked = read_settings(run.parameters) if run.parameters.is_file() else {}
-        values = {value for _, value in texts_within("", [lineage, asked])}
-        for path in sorted(filter(os.path.isabs, values), key=len, reverse=True):
-            page = page.replace(html.escape(path), html.escape(Path(path).name))
-        texts[run.report] = page
-    return texts
+def publish(
+    published: Sequence[CommitOperationAdd], name: str, private: bool = False, api: Any = None
+) -> str:
+    """Upload what `published_files` lists to the Hub in one commit; the address of the model.
 
-
-def publish(run_dir: str | Path, name: str, private: bool = False, api: Any = None) -> str:
-    """Upload a run's model, card and report to the Hub in one commit; the address of the model.
-
-    Paths of this machine in lineage and report are cut to their last name. The repository `name` is
-    made if there is none; `api` is a `huggingface_hub.HfApi`, None for one with this machine's
-    token.
+    The repository `name` is made if there is none; `api` is a `huggingface_hub.HfApi`, None for one
+    with this machine's token.
 
     Raises:
         RequestError: the name cannot be one, there is no token, or a repository that should be
             private is public.
         PublishError: the Hub cannot be reached, or refuses.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi, get_token
-
     if not HUB_NAME.fullmatch(name):
         raise RequestError(f"{name!r} cannot be a name on the Hub: it must be owner/name")
     if api is None and not get_token():
         raise RequestError("there is no token for the Hub: run `hf auth login`, or set HF_TOKEN")
-    api, texts = api or HfApi(), _public_texts(RunFolder(run_dir))
-    added = [
-        CommitOperationAdd(path, texts[file].encode() if file in texts else str(file))
-        for path, file in published_files(run_dir).items()
-    ]
+    api = api or HfApi()
     try:
         api.create_repo(name, private=private or None, exist_ok=True)
         public = private and not api.model_info(name).private
         if not public:
-            api.create_commit(name, added, commit_message="Model, card and report")
+            api.create_commit(name, published, commit_message="Model, card and report")
     except (OSError, ValueError) as error:  # all errors of the Hub are either
         raise PublishError(f"{name}: {first_line(error)}") from error
     if public:

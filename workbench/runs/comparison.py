@@ -220,75 +220,56 @@ def label_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.Dat
     return found.reset_index().sort_values(order, kind="stable", ignore_index=True)
 
 
-Gap = tuple[tuple[str, ...], np.ndarray]  # candidate lists, and the lead of one run on each
+Gap = tuple[tuple[CandidateList, ...], np.ndarray]  # lists, and the lead of one run on each
 
 
 def _tests(gaps: Sequence[Gap], tests: int) -> pd.DataFrame:
-    """Each mean gap, as rows of `queries`, `mean`, `low`, `high` and `p_corrected`.
-
-    The p-values allow for the choice among the runs of one test by `range_test`, and for the choice
-    among `tests` different ones by Bonferroni; there are enough resamples for either.
-    """
+    """Each mean gap, as rows of `queries`, `mean`, `low`, `high` and `p_corrected`."""
     columns = ["mean", "low", "high", "p_corrected"]
     table = pd.DataFrame({"queries": [len(gap) for _, gap in gaps]}, columns=["queries", *columns])
-    together: dict[tuple[str, ...], list[int]] = {}
-    for row, (keys, _) in enumerate(gaps):
-        if keys:
-            together.setdefault(keys, []).append(row)
-    for keys, rows in together.items():  # one draw for all runs with the same queries
-        matrix = np.column_stack([gaps[row][1] for row in rows])
-        groups = list_groups(keys)
+    together: dict[tuple[CandidateList, ...], list[int]] = {}
+    for row, (lists, _) in enumerate(gaps):
+        if lists:
+            together.setdefault(lists, []).append(row)
+    for lists, rows in together.items():  # one draw for all runs with the same queries
+        matrix, groups = np.column_stack([gaps[row][1] for row in rows]), query_groups(lists)
         draws = bootstrap_draws(matrix, groups, RESAMPLES)
+        # `range_test` allows for the choice among the runs of one test, Bonferroni for that among
+        # different tests, which takes more resamples
         p = np.minimum(1, tests * range_test(matrix, groups, RESAMPLES * tests))
         for row, gap, drawn, one in zip(rows, matrix.T, draws.T, p, strict=True):
             table.loc[row, columns] = [*estimate(gap.mean(), drawn), one]
     return table.astype(dict.fromkeys(columns, float))
 
 
+_lists: dict[str, list[CandidateList]] = {}  # by the sha256 of their file, which most runs share
+
+
 @lru_cache(maxsize=1024)
-def per_query(record: RunRecord, metric: str) -> pd.Series:
-    """The model's value for each candidate list of a run, indexed by the list as text."""
-    file = RunFolder(record.folder).per_query
-    if not file.is_file() or not record.test:
-        return pd.Series(dtype=float)
+def per_query(record: RunRecord, metric: str) -> dict[CandidateList, float]:
+    """The model's value for each candidate list of a run; empty if not recorded or damaged."""
+    run = RunFolder(record.folder)
+    if not run.per_query.is_file() or not record.test:
+        return {}
     try:
-        table = read_parquet(file, ["scorer", "number", metric])
-        own = table[table["scorer"] == "model"].sort_values("number")[metric].astype(float)
-        if record.test not in _lists:  # runs that are compared mostly have the same lists
-            _lists[record.test] = _read_lists(RunFolder(record.folder).candidates)
-        keys = _lists[record.test]
-        if len(keys) != len(own):
-            raise ValueError(f"{file.name} has {len(own)} values for {len(keys)} lists")
+        table = read_parquet(run.per_query, ["scorer", "number", metric])
+        values = table[table["scorer"] == "model"].sort_values("number")[metric].astype(float)
+        if record.test not in _lists:
+            _lists[record.test] = read_test(run.candidates).lists
+        lists = _lists[record.test]
+        if len(lists) != len(values):
+            name = run.per_query.name
+            raise ValueError(f"{name} has {len(values)} values for {len(lists)} lists")
     except (ValueError, TypeError, OSError) as error:
-        record.state, record.problem = "damaged", f"{display_path(file.parent)}: {error}"
-        return pd.Series(dtype=float)
-    return pd.Series(own.to_numpy(), index=keys)[~keys.duplicated()]
-
-
-_lists: dict[str, pd.Index] = {}  # candidate lists, each as one text, by the sha256 of their file
-
-
-def _read_lists(file: Path) -> pd.Index:
-    read_test(file)  # refuses what is damaged
-    rows = (json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line)
-    texts = [json.dumps(row, sort_keys=True, ensure_ascii=False) for row in rows]
-    return pd.Index(texts, dtype=object)
-
-
-@lru_cache(maxsize=64)
-def list_groups(keys: tuple[str, ...]) -> np.ndarray:
-    """The group of each list, shape (lists,), see `query_groups`; of lists as JSON texts."""
-    rows = [json.loads(key) for key in keys]
-    judged = ((row["query"], row["positive"]) for row in rows)
-    return query_groups([CandidateList(one, own, (1.0,) * len(own)) for one, own in judged])
+        record.state, record.problem = "damaged", f"{display_path(run.evaluation)}: {error}"
+        return {}
+    return dict(zip(lists, values, strict=True))
 
 
 def _gap(first: RunRecord, second: RunRecord, metric: str) -> Gap:
     own, other = per_query(first, metric), per_query(second, metric)
-    if not own.index.equals(other.index):
-        common = own.index.intersection(other.index, sort=False)
-        own, other = own[common], other[common]
-    return tuple(own.index), own.to_numpy() - other.to_numpy()
+    common = tuple(one for one in own if one in other)
+    return common, np.array([own[one] - other[one] for one in common])
 
 
 def _seed_gaps(first: Sequence[RunRecord], second: Sequence[RunRecord], metric: str) -> Gap:
@@ -296,5 +277,5 @@ def _seed_gaps(first: Sequence[RunRecord], second: Sequence[RunRecord], metric: 
     by_seed = {record.parameters.get("seed"): record for record in second}
     pairs = [(one, by_seed.get(one.parameters.get("seed"))) for one in first]
     gaps = [_gap(one, other, metric) for one, other in pairs if other is not None]
-    keys = tuple(key for own, _ in gaps for key in own)
-    return keys, np.concatenate([np.empty(0), *(gap for _, gap in gaps)])
+    lists = tuple(one for own, _ in gaps for one in own)
+    return lists, np.concatenate([np.empty(0), *(gap for _, gap in gaps)])

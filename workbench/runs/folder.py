@@ -106,26 +106,31 @@ def holding(folder: Path, patience: float = LOCK_SECONDS) -> Iterator[None]:
         lock.release()
 
 
+def place_problems(record: Path, resume: bool, only: bool = False) -> list[str]:
+    """Why a request must not be recorded in this file of a run or a sweep; empty if it may."""
+    folder, shown = record.parent, files.display_path(record.parent)
+    if folder.exists() and not folder.is_dir():
+        return [f"{shown} is a file, so it cannot be the folder of a run"]
+    if record.is_file():
+        text = "choose another --name, or --resume it; of a run, --only makes notebooks again"
+        return [] if resume or only else [f"{shown} exists: {text}"]
+    problems = [f"{shown} does not exist, so it cannot be resumed"] * resume
+    if any(path.name != ".lock" for path in folder.glob("*")):
+        problems.append(f"{shown} is not empty, but has no {record.name}")
+    return problems
+
+
 def folder_problems(
     parameters: Parameters, run_dir: Path, only: Sequence[str], resume: bool
 ) -> list[str]:
     """Why this run must not be written into this folder, one line each; empty if it may."""
-    shown, run = files.display_path(run_dir), RunFolder(run_dir)
-    if run_dir.exists() and not run_dir.is_dir():
-        return [f"{shown} is a file, so it cannot be a run folder"]
-    problems, present = [], run.parameters.is_file()
-    if not present and any(path.name != ".lock" for path in run_dir.glob("*")):
-        problems.append(f"{shown} is not a run folder and not empty")
-    if resume and not present:
-        problems.append(f"{shown} does not exist, so it cannot be resumed")
-    if present and not resume and not only:
-        text = "choose another --name, or --resume it, or name the notebooks to run again with"
-        problems.append(f"{shown} exists: {text} --only")
+    run = RunFolder(run_dir)
+    problems = place_problems(run.parameters, resume, bool(only))
     try:
         files.refuse_links(run_dir)
         for file in (run.status, run.manifest, run.lineage, run.metrics, run.browser):
             read_record(file)
-        if resume and present:
+        if resume and run.parameters.is_file():
             problems += changed_parameters(parameters, run_dir)
     except (files.DamagedError, files.PathError, SettingsError) as error:
         problems.append(str(error))

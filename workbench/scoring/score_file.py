@@ -42,6 +42,7 @@ from workbench.scoring.cross_encoder import ModelScorer
 
 PLAN, DONE = "_plan.json", "_done.json"
 NOTE = b"workbench"  # the key of a part's note in the metadata of its schema
+SOURCE = "sha256 of the source"  # in what a plan was asked
 EXAMPLES = 20  # bad rows that a plan names
 MAX_PART_CHARACTERS = 2**26  # of the texts, which memory has to hold
 
@@ -314,7 +315,10 @@ def score_file(
     plan = _read_plan(folder)
     if plan is None:
         plan, scorer = _new_plan(request)
-    elif changed := _changed(plan["asked"], _asked(request, plan["chosen"]["backend"])):
+    elif plan["asked"] != (now := _asked(request, plan["chosen"]["backend"])):
+        was = plan["asked"]
+        differ = [name for name in {**was, **now} if was.get(name) != now.get(name)]
+        changed = (f"{name} was {was.get(name)!r} and is {now.get(name)!r} now" for name in differ)
         why = f"was started with another request: {'; '.join(changed)}"
         raise ScoringError(f"{shown} {why}. Give another folder, or remove that one")
     write = PartWriter(request, plan["chosen"]["backend"], str(folder))
@@ -361,7 +365,7 @@ def _score(write: PartWriter, plan: dict[str, Any], workers: int, run: Runner | 
     notes = [write.note(number) for number in range(len(counts))]
     written = sum(note.get("rows", 0) for note in notes)
     digest = sha256(project_path(write.request.source))
-    if not written == sum(counts) == plan["rows"] or digest != plan["asked"]["source"]["sha256"]:
+    if not written == sum(counts) == plan["rows"] or digest != plan["asked"].get(SOURCE):
         raise ChangedError(
             f"{printable(display_path(write.request.source))} was changed while it was read; "
             f"remove {display_path(folder)} and start again"
@@ -413,24 +417,13 @@ def _asked(request: ScoringRequest, backend: str) -> dict[str, Any]:
     names = ["*.safetensors", PICKLED, "*.json"]
     names += [EXPORTED[backend], "onnx/*.json"] if backend in EXPORTED else []
     paths = sorted({path for name in names for path in model.glob(name)})
+    options = {n: v for n, v in asdict(request).items() if n not in ("model", "source")}
     return {
-        **asdict(request),
-        "model": {str(path.relative_to(model)): sha256(path) for path in paths},
-        "source": {"kind": "".join(suffix_of(file)), "sha256": sha256(file)},
+        **options,
+        **{f"sha256 of the model's {path.relative_to(model)}": sha256(path) for path in paths},
+        "kind of the source": "".join(suffix_of(file)),
+        SOURCE: sha256(file),
     }
-
-
-def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs, one phrase each."""
-    found = []
-    for name, value in now.items():
-        was = before.get(name)
-        if isinstance(value, dict) and isinstance(was, dict):
-            keys = [key for key in {**was, **value} if was.get(key) != value.get(key)]
-            found += [f"{name} had another {key}" for key in keys]
-        elif was != value:
-            found.append(f"{name} was {was!r} and is {value!r} now")
-    return found
 
 
 def _new_plan(request: ScoringRequest) -> tuple[dict[str, Any], Scorer]:

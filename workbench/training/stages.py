@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from scipy.special import expit
 from sentence_transformers.cross_encoder import CrossEncoder
 
 from workbench.data.pairs import DataError, read_manifest, read_split, sample_pairs
@@ -21,7 +22,6 @@ from workbench.files import display_path, read_json, write_json
 from workbench.machine import torch_threads
 from workbench.models import ModelLocation, find_model, load_tokenizer, read_lineage
 from workbench.ranking.metrics import MAIN_METRIC
-from workbench.ranking.uncertainty import sigmoid
 from workbench.run_folder import MADE_BY_TRAINING, RunFolder, read_record, set_aside
 from workbench.scoring.cross_encoder import ModelScorer, ZeroShot, load_cross_encoder
 from workbench.training import trainer as trainers
@@ -298,7 +298,7 @@ def agreement(model: CrossEncoder, pairs: pd.DataFrame) -> float | None:
     It is computed on at most 500 of the pairs; None where one of the two is constant.
     """
     some = pairs.sample(min(len(pairs), 500), random_state=0)
-    probabilities = sigmoid(ModelScorer(model).score(text_pairs(some)))
+    probabilities = expit(ModelScorer(model).score(text_pairs(some)))
     target = some["label"].to_numpy(dtype=float)
     if min(np.ptp(probabilities), np.ptp(target)) == 0:
         return None

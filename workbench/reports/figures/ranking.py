@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from scipy.special import expit
 
 from workbench.files import percent
 from workbench.ranking.metrics import LOWER_IS_BETTER, MAIN_METRIC, reliability
-from workbench.ranking.uncertainty import sigmoid
 from workbench.reports.figures import style
 from workbench.reports.figures.style import BLUE, GREY, ORANGE, new_axes, spread, with_interval
 from workbench.reports.findings import Record, won_and_lost
@@ -91,7 +91,7 @@ def reliability_plot(scored: pd.DataFrame, bins: int = 10, ax: Axes | None = Non
     """
     ax = new_axes(ax, (5.6, 5.2))
     positive = scored["positive"].to_numpy(bool)
-    sizes, predicted, found = reliability(sigmoid(scored["score"]), positive, bins)
+    sizes, predicted, found = reliability(expit(scored["score"]), positive, bins)
     ax.plot([0, 1], [0, 1], color=DARK, linewidth=1, label="perfectly calibrated")
     area, used = 20 + 380 * sizes / sizes.max(), sizes > 0
     ax.plot(predicted[used], found[used], color=BLUE, linewidth=1)

@@ -37,10 +37,12 @@ def show(*parts: Any, run_dir: str | Path = "", name: str = "") -> None:
     for part in parts:
         if isinstance(part, str):
             display(Markdown(part))
-        elif isinstance(part, Axes | Figure):
-            figure = _figure(part)
+        elif isinstance(part, Axes | Figure) and (figure := part.get_figure(root=True)):
             title = " ".join(ax.get_title(loc="left") for ax in figure.axes) or name
-            data = save_figure(figure, run_dir, name).read_bytes() if name else _png(figure)
+            data = _png(figure)
+            if name:
+                with replacing(RunFolder(run_dir).figure(name)) as temporary:
+                    temporary.write_bytes(data)
             display(Image(data=data, alt=title, width=720))
         elif isinstance(part, pd.DataFrame):
             if not part.empty:  # the sentence says that there is nothing
@@ -66,14 +68,6 @@ def table_html(table: pd.DataFrame) -> str:
     html = cells.to_html(border=0, justify="left", float_format=number)
     look = 'style="text-align: left; overflow-wrap: anywhere"'
     return html.replace("<td>", f"<td {look}>").replace("<th>", f"<th {look}>")
-
-
-def save_figure(figure: Axes | Figure, run_dir: str | Path, name: str) -> Path:
-    """Write `figures/<name>.png` of a run."""
-    path = RunFolder(run_dir).figure(name)
-    with replacing(path) as temporary:
-        temporary.write_bytes(_png(_figure(figure)))
-    return path
 
 
 def with_interval(metric: str) -> str:
@@ -129,13 +123,6 @@ def packaged_font() -> Path:
         if file.name == "NotoSansSC-Regular.ttf":
             return Path(str(file.locate()))
     raise FileNotFoundError("no font with Chinese characters: install the package zhplot")
-
-
-def _figure(drawn: Axes | Figure) -> Figure:
-    figure = drawn if isinstance(drawn, Figure) else drawn.get_figure(root=True)
-    if figure is None:
-        raise ValueError("these axes belong to no figure")
-    return figure
 
 
 def _png(figure: Figure) -> bytes:
