@@ -1,6 +1,5 @@
 """The `workbench` command. Exit codes: 0 done, 1 the work failed, 2 the request was wrong."""
 
-import csv
 import json
 import os
 import shutil
@@ -373,11 +372,11 @@ def show(rows: list[dict[str, Any]], form: str | None = None) -> None:
     if form == "json":
         print(json.dumps(rows, ensure_ascii=False, indent=2))
     elif form == "csv":
-        columns = list(dict.fromkeys(name for one in rows for name in one))
+        import pandas as pd
+
         raw = sys.stdout if sys.stdout.isatty() else getattr(sys.stdout, "stream", sys.stdout)
-        out = csv.writer(raw, lineterminator="\n")  # a file gets what the run folders hold
-        out.writerow(columns)
-        out.writerows([csv_cell(one.get(name, "")) for name in columns] for one in rows)
+        table = pd.DataFrame(rows, dtype=object).map(csv_cell)
+        table.to_csv(raw, index=False)  # a file gets what the run folders hold
     else:
         metrics = [name for name in METRICS_SHOWN if any(name in one for one in rows)]
         columns = ["name", "state", *metrics, "seconds"]

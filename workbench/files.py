@@ -31,46 +31,29 @@ def lazy_names(
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """`__getattr__` and `__dir__` of a package whose names are imported on first use.
 
-    `modules` gives the public names of each module, separated by spaces; a module without any is
-    itself public.
+    `modules` gives the public names of each module, separated by spaces; `*` stands for all its
+    public functions, and a module without any name is itself public.
     """
-    home = {n: module for module, names in modules.items() for n in names.split()}
-    home |= {module.split(".")[-1]: module for module, names in modules.items() if not names}
 
-    def find(name: str) -> Any:
-        if name not in home:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module = import_module(f"{package}.{home[name]}")
-        return getattr(module, name) if modules[home[name]] else module
-
-    return find, lambda: sorted(home)
-
-
-def lazy_functions(
-    package: str, modules: str
-) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of a package: the public functions of its modules.
-
-    All `modules`, separated by spaces, are imported when the first function is asked for.
-    """
+    def public(module: str, names: str) -> list[str]:
+        if names != "*":
+            return names.split() or [module.split(".")[-1]]
+        loaded = import_module(f"{package}.{module}")
+        own = (n for n, one in vars(loaded).items() if isfunction(one) and n[0] != "_")
+        return [name for name in own if getattr(loaded, name).__module__ == loaded.__name__]
 
     @cache
-    def functions() -> dict[str, Any]:
-        loaded = [import_module(f"{package}.{name}") for name in modules.split()]
-        return {
-            name: one
-            for module in loaded
-            for name, one in vars(module).items()
-            if isfunction(one) and one.__module__ == module.__name__ and name[0] != "_"
-        }
+    def homes() -> dict[str, str]:
+        return {name: module for module in modules for name in public(module, modules[module])}
 
     def find(name: str) -> Any:
-        # a module is found by the import itself, which may be on its way here from one of them
-        if name.startswith("__") or name in modules.split() or name not in functions():
+        # a module of functions is found by the import itself, which may be on its way here from it
+        if name.startswith("__") or modules.get(name) == "*" or name not in homes():
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return functions()[name]
+        module = import_module(f"{package}.{homes()[name]}")
+        return getattr(module, name) if modules[homes()[name]] else module
 
-    return find, lambda: sorted(functions())
+    return find, lambda: sorted(homes())
 
 
 def _working_folder() -> Path:

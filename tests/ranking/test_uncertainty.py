@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
+from workbench.ranking import metrics, uncertainty
 from workbench.ranking.uncertainty import (
     bootstrap_draws,
     bootstrap_mean,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, ValidationError
+from pydantic import BeforeValidator, ValidationError, ValidationInfo, field_validator
 from yaml.constructor import ConstructorError
 
 from workbench.data.readers import FORMATS, PairsError, read_label_map, suffix_of
@@ -89,6 +89,19 @@ class Parameters(Recipe):
     )
     query: str = setting("怎么开通会员", "a query of your own, ranked at the end", min_length=1)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _meant(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse what cannot have been meant, though its type might take it."""
+        name = str(info.field_name)
+        if isinstance(value, bool) and cls.model_fields[name].annotation in (int, float):
+            raise ValueError("must be a number")  # True would count as 1
+        if isinstance(value, str) and name != "query" and any(ord(c) < 32 for c in value):
+            raise ValueError("holds a line break or another control character")
+        if isinstance(value, str) and name == "label_map":
+            read_label_map(value)
+        return value
+
     @property
     def columns(self) -> dict[str, str]:
         """The source's column names, as `read_pairs` takes them."""
@@ -133,32 +146,15 @@ def check_parameters(given: Mapping[str, Any]) -> Parameters:
 
 def sound_parameters(given: Mapping[str, Any]) -> tuple[Parameters, list[str]]:
     """The parameters with defaults in place of wrong values, and a line for each wrong one."""
-    unmeant = {name: reason for name in given if (reason := _unmeant(name, given[name]))}
-    rest, problems = {n: v for n, v in given.items() if n not in unmeant}, list(unmeant.values())
     try:
-        parameters = Parameters(**rest)
+        parameters, problems = Parameters(**given), list[str]()
     except ValidationError as error:
-        problems += [_explain(problem) for problem in error.errors()]
+        problems = [_explain(problem) for problem in error.errors()]
         faulty = {problem["loc"][0] for problem in error.errors()}
-        parameters = Parameters(**{n: value for n, value in rest.items() if n not in faulty})
+        parameters = Parameters(**{n: value for n, value in given.items() if n not in faulty})
     if parameters.dev_share + parameters.test_share >= 1:
         problems.append("dev_share and test_share: together they must stay below 1")
     return parameters, problems
-
-
-def _unmeant(name: str, value: Any) -> str:
-    """Why a value cannot have been meant, though its type might take it; empty if it can."""
-    field = Parameters.model_fields.get(name)
-    if field and isinstance(value, bool) and field.annotation in (int, float):
-        return f"{name}: must be a number; it is {str(value).lower()}"  # True would count as 1
-    if field and isinstance(value, str) and name != "query" and any(ord(c) < 32 for c in value):
-        return f"{name}: holds a line break or another control character; it is {value!r}"
-    if name == "label_map" and isinstance(value, str):
-        try:
-            read_label_map(value)
-        except PairsError as error:
-            return str(error)
-    return ""
 
 
 def _explain(problem: Any) -> str:
@@ -172,7 +168,9 @@ def _explain(problem: Any) -> str:
         return f"{shown}: there is no such parameter{hint}"
     text = problem["msg"][:1].lower() + problem["msg"][1:]
     if problem["type"] == "value_error":  # ours
-        text = str(problem["ctx"]["error"])
+        text = str(error := problem["ctx"]["error"])
+        if isinstance(error, PairsError):  # which names the parameter and its value
+            return text
     elif problem["type"] == "string_pattern_mismatch":
         text = f"must be {Parameters.model_fields[name].description}"
     return f"{name}: {text}; it is {shortened(value)}"

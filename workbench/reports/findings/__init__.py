@@ -7,9 +7,11 @@ and are therefore safe to show as Markdown.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from workbench.files import lazy_functions
+from workbench.files import lazy_names
 
-__getattr__, __dir__ = lazy_functions(__name__, "data ranking runs training")
+__getattr__, __dir__ = lazy_names(
+    __name__, {"data": "*", "ranking": "*", "runs": "*", "training": "*"}
+)
 Record = Mapping[str, Any]
 
 
