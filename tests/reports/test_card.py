@@ -28,7 +28,7 @@ from workbench.reports.model_card import (
     write_card,
 )
 from workbench.reports.page import write_report
-from workbench.reports.publish import publish
+from workbench.reports.publish import publish, published_files
 from workbench.training.recipe import Recipe
 from workbench.training.stages import describe_pairs, fine_tune, record_figures
 from workbench.vocabulary.dictionary import ATTRIBUTION
@@ -307,7 +307,7 @@ def test_a_run_of_a_base_in_a_local_folder_can_be_published_without_its_path(
     write_report(run)
     assert main(["publish", str(run), "me/mine", "--dry-run"]) == 0
     assert "nothing was found" in capsys.readouterr().out
-    publish(run, "me/mine", api=(api := FakeApi()))
+    publish(published_files(run), "me/mine", api=(api := FakeApi()))
     (sent,) = api.commits
     card = (run / "model/README.md").read_text("utf-8")
     assert "# local: CrossEncoder based on tiny &#40;a local folder&#41;" in card

@@ -214,10 +214,7 @@ def execute(source: Path, target: Path, values: dict[str, Any]) -> None:
 
 @contextmanager
 def _kernel_folder() -> Iterator[str]:
-    """A folder for a kernel's sockets, history and start-up files, which no other run shares.
-
-    `python3` is this very Python there, whatever Jupyter's paths say.
-    """
+    """A kernel's own folder, where `python3` is this very Python, whatever Jupyter's paths say."""
     from ipykernel.kernelspec import write_kernel_spec
 
     with scratch_folder() as place:
@@ -233,11 +230,8 @@ def _kernel_folder() -> Iterator[str]:
 
 @contextmanager
 def _sigterm_for_the_kernel() -> Iterator[None]:
-    """Hand SIGTERM on to the kernel, where a training writes a checkpoint; then raise `Terminated`.
-
-    Outside of the main thread, which alone gets signals, this does nothing.
-    """
-    if threading.current_thread() is not threading.main_thread():
+    """Hand SIGTERM on to the kernel, whose training saves a checkpoint; raise `Terminated`."""
+    if threading.current_thread() is not threading.main_thread():  # which alone gets signals
         yield
         return
     handed_on = []

@@ -187,18 +187,15 @@ class _Table:
 def _delimited(
     file: Bytes, name: str, names: Names, optional: Sequence[str], delimiter: str
 ) -> Iterator[Record | BadRow]:
-    """The rows of a CSV or TSV; one that cannot be read costs its first line only.
-
-    - In a CSV, quotation marks quote; inside a quoted text they are doubled or have a backslash.
-    - In a TSV, a quotation mark that quotes nothing is a character, unless the file quotes every
-      text. Most programs write TSV files without quoting.
-    """
+    """The rows of a CSV or TSV; one that cannot be read costs its first line only."""
     table = _Table(text_lines(file, name), delimiter)
     header = [printable(field).strip() for field in table.parse()]
     _check_columns(header, name, names, optional)
     width, columns, line = len(header), (*names.values(), *optional), 1
     places = [header.index(one) if one in header else width for one in columns]
     label = header.index(names["label"]) if "label" in names else None
+    # In a CSV, quotation marks quote; inside a quoted text they are doubled or have a backslash.
+    # In a TSV, one that quotes nothing is a character, unless the file quotes every text.
     quoted = None if delimiter == "\t" and table.taken[0][0] != '"' else True
     while True:
         line, again = line + len(table.taken), bool(table.ahead)
@@ -223,14 +220,12 @@ def _delimited(
 def _quoted_row(
     table: _Table, width: int, label: int | None, quoted: bool, again: bool
 ) -> list[str]:
-    """The fields of the row that begins with the line just taken; none if they cannot be told.
-
-    `again` says that the line belongs to a row that could not be read.
-    """
+    """The fields of the row that begins with the line just taken; none if they cannot be told."""
     tsv = table.delimiter == "\t"
     for style in ({}, {"quoting": csv.QUOTE_NONE} if tsv else {"escapechar": "\\"}):
         table.ahead.extendleft(reversed(table.taken))
         row, text = table.parse(**style), "".join(table.taken)
+        # `again`: the line belongs to a row that could not be read
         odd = again and not tsv and text.count('"') % 2
         needless = not style and not quoted and _quotes_needlessly(text)
         cells = [line.rstrip("\r\n").split(table.delimiter) for line in table.taken]
@@ -310,10 +305,7 @@ def read_parquet(path: Path, columns: Sequence[str] = ()) -> Any:
 
 @contextmanager
 def _parquet_file(file: Bytes, name: str) -> Iterator[tuple[Any, int]]:
-    """A file that is opened, and the bytes of its largest page, decompressed (1 or more).
-
-    A page says how large it is in its own header; the file's metadata may say less.
-    """
+    """A file that is opened, and the bytes of its largest page, decompressed (1 or more)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -323,9 +315,9 @@ def _parquet_file(file: Bytes, name: str) -> Iterator[tuple[Any, int]]:
         for chunk in (group.column(n) for group in groups for n in range(group.num_columns)):
             place = min(filter(None, (chunk.dictionary_page_offset, chunk.data_page_offset)))
             end = place + chunk.total_compressed_size
-            while place < end:
+            while place < end:  # a page's own header has its size; the metadata may say less
                 file.seek(place)
-                header = _page_header(file)
+                header = _page_header(file)  # 2: size when decompressed, 3: as stored
                 place, largest = file.tell() + header[3] // 2, max(largest, header[2] // 2)
                 if largest > MAX_PAGE:
                     raise PairsError(
@@ -340,10 +332,7 @@ def _parquet_file(file: Bytes, name: str) -> Iterator[tuple[Any, int]]:
 
 
 def _page_header(file: Bytes) -> dict[int, int]:
-    """The numbers of a struct in Thrift's compact protocol, by field and in zigzag encoding.
-
-    Of a page, 2 is the size when decompressed and 3 as it is stored (see `parquet.thrift`).
-    """
+    """The numbers of a struct in Thrift's compact protocol, by field and in zigzag encoding."""
 
     def number() -> int:
         value = 0

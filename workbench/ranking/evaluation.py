@@ -24,6 +24,7 @@ from workbench.run_folder import RunFolder
 if TYPE_CHECKING:
     from workbench.scoring.baselines import Scorer
 
+WORST = 200  # queries in `errors.parquet`
 PAIR_RESAMPLES = 1000  # the most draws for pair metrics, which no matrix product gives
 
 
@@ -198,10 +199,7 @@ def evaluate(
 
 
 def save_evaluation(
-    run_dir: str | Path,
-    evaluation: Evaluation,
-    lists: Sequence[CandidateList] | None = None,
-    worst: int = 200,
+    run_dir: str | Path, evaluation: Evaluation, lists: Sequence[CandidateList] | None = None
 ) -> Path:
     """Write `evaluation/` of a run: metrics, values of each query, worst queries, and the lists.
 
@@ -210,7 +208,7 @@ def save_evaluation(
         PosixPath('runs/mine/evaluation')
     """
     folder, scorers = RunFolder(run_dir), list(evaluation.per_query["scorer"])
-    errors = worst_queries(evaluation, worst, "model" if "model" in scorers else scorers[0])
+    errors = worst_queries(evaluation, WORST, "model" if "model" in scorers else scorers[0])
     for file, frame in ((folder.per_query, evaluation.per_query), (folder.errors, errors)):
         with replacing(file) as temporary:
             frame.to_parquet(temporary, index=False)

@@ -56,9 +56,7 @@ class Subject:
         }
 
 
-def find_subject(
-    run_dir: str | Path, base_model: str, base_revision: str = "", fallback: str = ""
-) -> Subject:
+def find_subject(run_dir: str | Path, base_model: str, base_revision: str = "") -> Subject:
     """The run's own model if it has one, else `base_model` as it is.
 
     The pairs are those of the run; without any, those of the run that `base_model` is.
@@ -68,7 +66,7 @@ def find_subject(
         DataError: a split of the prepared data is missing.
     """
     own = RunFolder(run_dir).model.is_dir()
-    model = find_model(*((str(run_dir),) if own else (base_model, base_revision, fallback)))
+    model = find_model(str(run_dir)) if own else find_model(base_model, base_revision)
     base, left_out, stages = None, {}, read_lineage(model)
     if not stages:
         left_out["base"] = f"{model.name} has no record of a training, so its base is not known"

@@ -36,11 +36,9 @@ class SettingsError(ParameterError):
     """A file of settings cannot be used; the message names file, line and column."""
 
 
-def _listed(value: Any) -> Any:
-    return comma_separated(value) if isinstance(value, str) else value
-
-
-Names = Annotated[list[str], BeforeValidator(_listed)]  # as text, separated by commas
+Names = Annotated[  # as text, separated by commas
+    list[str], BeforeValidator(lambda of: comma_separated(of) if isinstance(of, str) else of)
+]
 
 
 class Parameters(Recipe):

@@ -229,12 +229,6 @@ def _candidates(lists: Sequence[CandidateList]) -> list[str]:
     return [text for one in lists for text in one.candidates]
 
 
-def _tfidf(train: pd.DataFrame | None, lists: Sequence[CandidateList], **_: Any) -> Scorer:
-    if train is None or train.empty:
-        return TfidfCosine(_candidates(lists))
-    return TfidfCosine(distinct_texts(train))
-
-
 def _base_dictionary(
     train: pd.DataFrame | None,
     lists: Sequence[CandidateList],
@@ -268,7 +262,9 @@ BASELINES: dict[str, Callable[..., Scorer | None]] = {
         None if train is None else NgramRegression(seed).fit(train)
     ),
     "bm25": lambda lists, **_: Bm25(_candidates(lists)),
-    "tfidf_cosine": _tfidf,
+    "tfidf_cosine": lambda train, lists, **_: TfidfCosine(
+        _candidates(lists) if train is None or train.empty else distinct_texts(train)
+    ),
     "char_jaccard": lambda **_: CharacterJaccard(),
     "token_jaccard": lambda tokenizer=None, **_: tokenizer and TokenJaccard(tokenizer),
     "candidate_order": lambda **_: CandidateOrder(),
