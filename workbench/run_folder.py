@@ -1,7 +1,7 @@
 """The layout of a run folder: where each file of a run is, and the errors of requests and runs."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +207,15 @@ def set_aside(run_dir: str | Path, names: Iterable[str]) -> Path | None:
         target.mkdir(parents=True, exist_ok=True)
         path.rename(target / path.name)
     return target if present else None
+
+
+def changes(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What is asked otherwise than when `what` (a run, a training) was started, a line each."""
+    return [
+        f"{name}: the {what} was started with {before.get(name)!r}, not {now.get(name)!r}"
+        for name in {**before, **now}
+        if before.get(name) != now.get(name)
+    ]
 
 
 class RequestError(ValueError):

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 import workbench as wb
+from workbench.data import texts as data_texts
 from workbench.data.lists import CandidateList
 from workbench.data.texts import text_pairs
 from workbench.files import project_root, read_json, sha256, write_json
@@ -78,9 +79,8 @@ def tokenizer() -> "Tokenizer":
 
 @cache
 def distinct_texts() -> list[str]:
-    """The texts of the sample, each once, in the order of the file."""
-    pairs = recorded().pairs
-    return list(dict.fromkeys([*pairs["sentence_0"], *pairs["sentence_1"]]))
+    """The texts of the sample, each once."""
+    return data_texts.distinct_texts(recorded().pairs)
 
 
 def texts(rng: np.random.Generator, count: int) -> list[str]:
@@ -183,13 +183,10 @@ def doctor() -> bool:
 def _minutes() -> float:
     """Minutes of the recorded training on this machine, from a few timed steps."""
     import torch
-    from sentence_transformers import CrossEncoder
-    from transformers.utils import logging
 
-    run, before = recorded(), logging.get_verbosity()
-    logging.set_verbosity_error()
-    model = CrossEncoder(str(wb.find_model(MODEL).path), num_labels=1, max_length=128)
-    logging.set_verbosity(before)
+    from workbench.scoring.cross_encoder import load_cross_encoder
+
+    run, model = recorded(), load_cross_encoder(wb.find_model(MODEL), 128)
     batch = text_pairs(run.train.head(run.batch))
     encoded = model.tokenizer(batch, padding=True, truncation=True, return_tensors="pt")
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5)

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from workbench import files
 from workbench.models import ModelError, find_model, hub_state, is_hub_name
-from workbench.run_folder import RequestError, RunFolder, read_record, set_aside
+from workbench.run_folder import RequestError, RunFolder, changes, read_record, set_aside
 from workbench.runs.parameters import Parameters, SettingsError, read_settings, shortened
 
 RECORDED_PACKAGES = (
@@ -139,15 +139,12 @@ def folder_problems(
 
 def changed_parameters(parameters: Parameters, run_dir: Path) -> list[str]:
     """Which parameters, or else which data, differ from those the run was started with."""
-    recorded, run = read_settings(run_dir / "parameters.yaml"), RunFolder(run_dir)
+    run, now = RunFolder(run_dir), parameters.model_dump(exclude=NOT_RECORDED)
+    recorded = read_settings(run.parameters)
     # A parameter that is newer than the run had its default.
-    before = {name: field.default for name, field in Parameters.model_fields.items()} | recorded
-    problems = [
-        f"{name}: the run was started with {before[name]!r}, not {value!r}; --resume continues "
-        "with the same parameters"
-        for name, value in parameters.model_dump().items()
-        if name not in NOT_RECORDED and before[name] != value
-    ]
+    before = {name: recorded.get(name, Parameters.model_fields[name].default) for name in now}
+    same = "; --resume continues with the same parameters"
+    problems = [line + same for line in changes("run", before, now)]
     manifest = {} if problems else read_record(run.manifest)
     for name, record in {"pairs": manifest, "test_pairs": manifest.get("test_pairs", {})}.items():
         path, was = files.project_path(getattr(parameters, name)), str(record.get("sha256", ""))

@@ -36,6 +36,7 @@ from workbench.data.texts import TextPair
 from workbench.files import display_path, project_path, sha256
 from workbench.machine import core_count, interrupts_held
 from workbench.models import MIN_LENGTH, PICKLED, find_model
+from workbench.run_folder import changes
 from workbench.scoring.backends import CHECK_PAIRS, EXPORTED, OnnxModel
 from workbench.scoring.baselines import Scorer
 from workbench.scoring.cross_encoder import ModelScorer
@@ -315,12 +316,9 @@ def score_file(
     plan = _read_plan(folder)
     if plan is None:
         plan, scorer = _new_plan(request)
-    elif plan["asked"] != (now := _asked(request, plan["chosen"]["backend"])):
-        was = plan["asked"]
-        differ = [name for name in {**was, **now} if was.get(name) != now.get(name)]
-        changed = (f"{name} was {was.get(name)!r} and is {now.get(name)!r} now" for name in differ)
-        why = f"was started with another request: {'; '.join(changed)}"
-        raise ScoringError(f"{shown} {why}. Give another folder, or remove that one")
+    elif changed := changes("folder", plan["asked"], _asked(request, plan["chosen"]["backend"])):
+        why = "holds the scores of another request; give another folder, or remove that one"
+        raise ScoringError("\n".join([f"{shown} {why}:", *changed]))
     write = PartWriter(request, plan["chosen"]["backend"], str(folder))
     if scorer is not None:
         write.scorer = scorer

@@ -22,7 +22,7 @@ from workbench.files import display_path, read_json, write_json
 from workbench.machine import torch_threads
 from workbench.models import ModelLocation, find_model, load_tokenizer, read_lineage
 from workbench.ranking.metrics import MAIN_METRIC
-from workbench.run_folder import MADE_BY_TRAINING, RunFolder, read_record, set_aside
+from workbench.run_folder import MADE_BY_TRAINING, RunFolder, changes, read_record, set_aside
 from workbench.scoring.cross_encoder import ModelScorer, ZeroShot, load_cross_encoder
 from workbench.training import trainer as trainers
 from workbench.training.checkpoints import ResumeError, SnapshotCallback, save_model
@@ -121,12 +121,7 @@ class Training:
         if before:  # what another machine or a measurement has decided then, holds now
             decided = (THREADS, PRECISION) if recipe.precision == "auto" else (THREADS,)
             request |= {name: before.get(name) for name in decided}
-            changed = [
-                f"{name}: the training was started with {before.get(name)!r}, not {value!r}"
-                for name, value in (dict.fromkeys(before) | request).items()
-                if before.get(name) != value
-            ]
-            if changed:
+            if changed := changes("training", before, request):
                 first = f"{run_dir} cannot be resumed, because this has changed:"
                 last = "Train without resume (old files are set aside), or undo the change."
                 raise ResumeError("\n".join([first, *changed, last]))
