@@ -186,7 +186,8 @@ def _minutes() -> float:
 
     from workbench.scoring.cross_encoder import load_cross_encoder
 
-    run, model = recorded(), load_cross_encoder(wb.find_model(MODEL), 128)
+    model: Any = load_cross_encoder(wb.find_model(MODEL), 128)
+    run = recorded()
     batch = text_pairs(run.train.head(run.batch))
     encoded = model.tokenizer(batch, padding=True, truncation=True, return_tensors="pt")
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5)
