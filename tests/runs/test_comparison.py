@@ -212,7 +212,7 @@ def test_runs_without_figures_or_with_damage_stop_nobody(folder, tmp_path):
     for nothing in ([], mixed[:1]):
         for ask in (runs_table, paired_table, seed_table):
             ask(nothing)
-        seed_spread(nothing)
+        seed_spread(seed_table(nothing))
         run_intervals(runs_table(nothing))
         assert findings.best(nothing, paired_table(nothing)).startswith("No run")
 
@@ -276,7 +276,7 @@ def test_damaged_values_of_a_run_are_named_and_stop_nobody(tmp_path, said, run):
 def test_the_figures_show_every_run_and_name_the_best(records):
     labels = run_intervals(runs_table(records)).get_yticklabels()
     assert labels[-1].get_text() == best_run(records).name
-    assert len(seed_spread(records).get_yticklabels()) == 4
+    assert len(seed_spread(seed_table(records)).get_yticklabels()) == 4
 
 
 def test_notebook_5_compares_a_folder_of_runs(folder, tmp_path):

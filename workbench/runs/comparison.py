@@ -163,9 +163,9 @@ def seed_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.Data
     """Runs that differ only in their seed, taken together; the best mean first.
 
     Returns:
-        A row per setting (see `settings`): what varies, how many `runs`, and `mean`, `sd`, `min`
-        and `max` of the metric over them; then the `lead` of the best setting on the `queries`
-        shared under the same seed, and `p_corrected`, which allows for having chosen the best.
+        A row per setting (see `settings`): what varies, how many `runs`, `mean`, `sd`, `min` and
+        `max` of the metric over them, and its `values`; then the `lead` of the best setting on the
+        `queries` shared under the same seed, and `p_corrected`, which allows for having chosen it.
     """
     groups: dict[str, tuple[dict[str, Any], list[RunRecord]]] = {}
     for record, setting in zip(records, settings(records), strict=True):
@@ -173,10 +173,10 @@ def seed_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.Data
             groups.setdefault(_text(setting), (setting, []))[1].append(record)
     ordered = sorted(groups.values(), key=lambda one: _loss(one[1], metric))
     table = pd.DataFrame([setting for setting, _ in ordered])
-    values = pd.DataFrame([pd.Series([one.value(metric) for one in runs]) for _, runs in ordered])
+    values = [pd.Series([one.value(metric) for one in runs], dtype=float) for _, runs in ordered]
     shown = {"runs": "count", "mean": "mean", "sd": "std", "min": "min", "max": "max"}
-    for name, function in shown.items():
-        table[name] = values.agg(function, axis=1)
+    for name, function in (shown | {"values": "tolist"}).items():
+        table[name] = [getattr(one, function)() for one in values]
     (_, best), *others = ordered or [({}, [])]
     if metric not in RANKING_METRICS:
         others = []

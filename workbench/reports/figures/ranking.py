@@ -1,6 +1,5 @@
 """Figures of notebooks 4 and 5: scorers, queries, probabilities, slices, and runs compared."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,12 +8,10 @@ from matplotlib.axes import Axes
 from scipy.special import expit
 
 from workbench.files import percent
-from workbench.ranking.metrics import LOWER_IS_BETTER, MAIN_METRIC, reliability
+from workbench.ranking.metrics import MAIN_METRIC, reliability
 from workbench.reports.figures import style
 from workbench.reports.figures.style import BLUE, GREY, ORANGE, new_axes, spread, with_interval
 from workbench.reports.findings import Record, won_and_lost
-from workbench.runs.catalog import RunRecord
-from workbench.runs.comparison import settings
 
 if TYPE_CHECKING:
     from workbench.ranking.evaluation import Evaluation
@@ -175,24 +172,17 @@ def run_intervals(table: pd.DataFrame, metric: str = MAIN_METRIC, ax: Axes | Non
     return ax
 
 
-def seed_spread(
-    records: Sequence[RunRecord], metric: str = MAIN_METRIC, ax: Axes | None = None
-) -> Axes:
-    """A point per run, in one row per setting (runs that differ in their seed); bars are means."""
-    names: list[str] = []
-    rows: dict[str, list[float]] = {}
-    for record, setting in zip(records, settings(records), strict=True):
-        names, value = list(setting), record.value(metric)
-        if value is not None:
-            texts = (f"{v:g}" if isinstance(v, float) else str(v) for v in setting.values())
-            rows.setdefault(", ".join(texts) or "one setting", []).append(value)
-    reverse = metric in LOWER_IS_BETTER
-    ordered = sorted(rows.items(), key=lambda row: np.mean(row[1]), reverse=reverse)[-MAX_ROWS:]
-    ax = new_axes(ax, _size(len(ordered)))
-    for place, (_, values) in enumerate(ordered):
-        ax.scatter(values, [place] * len(values), color=BLUE, alpha=0.7)
-        ax.scatter(np.mean(values), place, color=ORANGE, marker="|", s=250, linewidth=3)
-    ax.set_yticks(range(len(ordered)), [label[:48] for label, _ in ordered], fontsize="small")
+def seed_spread(table: pd.DataFrame, metric: str = MAIN_METRIC, ax: Axes | None = None) -> Axes:
+    """A point per run, in one row per setting of `seed_table`, the best on top; bars are means."""
+    names, rows = table.columns[: table.columns.get_loc("runs")], table.head(MAX_ROWS).iloc[::-1]
+    ax, labels = new_axes(ax, _size(len(rows))), []
+    for place, row in enumerate(rows.to_dict("records")):
+        ax.scatter(row["values"], [place] * row["runs"], color=BLUE, alpha=0.7)
+        ax.scatter(row["mean"], place, color=ORANGE, marker="|", s=250, linewidth=3)
+        setting = (row[name] for name in names)
+        texts = (f"{v:g}" if isinstance(v, float) else str(v) for v in setting)
+        labels.append((", ".join(texts) or "one setting")[:48])
+    ax.set_yticks(range(len(rows)), labels, fontsize="small")
     ax.set(xlabel=metric, ylabel=", ".join(names)[:48] or "setting")
     ax.set_title(f"{metric} by setting, one point per seed")
     return ax
