@@ -49,6 +49,7 @@ HINTS = {
     "--epochs 3": "write: -p epochs VALUE",
     "--max-pairs 3": "write: -p max_pairs VALUE",
     "-x.yaml": "write: ./-x.yaml",
+    f"-{'y' * 300}": "No such option",
 }
 
 

@@ -141,7 +141,7 @@ def _hint(wrong: click.ClickException, arguments: Iterable[str]) -> str:
         return "A parameter is two words, its name and its value, such as: -p epochs 2"
     if name in Parameters.model_fields:
         return f"It is a parameter, so write: -p {name} VALUE"
-    paths = [one for one in arguments if one.startswith("-") and Path(one).exists()]
+    paths = [one for one in arguments if one.startswith("-") and os.path.exists(one)]
     return f"For the path of that name, write: ./{paths[0]}" if option and paths else ""
 
 
@@ -573,6 +573,7 @@ def publish(run: str, name: str, private: bool, dry_run: bool, anyway: bool) -> 
     from workbench.reports import publish as hub
 
     run = files.found_name(run)
+    hub.check_name(name)
     published = hub.published_files(run)
     show_table([(f"{one.upload_info.size:,} bytes", one.path_in_repo) for one in published])
     problems = hub.publish_problems(run, published)

@@ -115,7 +115,7 @@ def display_path(path: str | os.PathLike[str]) -> str:
         >>> display_path(project_root() / "runs" / "mine")
         'runs/mine'
     """
-    absolute, root = project_path(path), project_root()
+    absolute = (root := project_root()) / os.path.expanduser(path)
     return str(absolute.relative_to(root) if absolute.is_relative_to(root) else absolute)
 
 

@@ -23,7 +23,7 @@ from workbench.batch.execute import execute, run_chain
 from workbench.cli import csv_cell, main, show
 from workbench.files import remove_leftovers, write_json, write_text
 from workbench.run_folder import NOTEBOOKS, RunFolder, read_record, set_aside
-from workbench.runs.parameters import load_parameters
+from workbench.runs.parameters import Parameters, load_parameters
 
 
 @pytest.fixture
@@ -202,6 +202,14 @@ def test_a_file_that_vanishes_after_the_preflight_has_seen_it(
 
 
 SIDES = {"sides": {"test": {"positives": 9}}}
+
+
+def test_notebooks_are_run_in_their_order_and_once_however_they_are_named(tmp_path, monkeypatch):
+    run = Mock()
+    monkeypatch.setattr("workbench.batch.execute._run_notebooks", run)
+    monkeypatch.setattr("workbench.runs.folder.run_identity", Mock(return_value=""))
+    run_chain(Parameters(), tmp_path / "run", ["03", "01", "03"], checked=True)
+    assert run.call_args.args[2] == ["01", "03"]
 
 
 def test_a_clock_that_goes_backwards(quick, monkeypatch, tmp_path):

@@ -101,11 +101,11 @@ def table(rows):
 
 # name: (content of the file, what is said, its name)
 FILES = {
-    "empty file": ("", "there is no column 'sentence_0'"),
+    "empty file": ("", "there is no line with the names of the columns"),
     "only a header": (HEADER, "has no row"),
     "UTF-16": ((HEADER + PAIRS).encode("utf-16"), "the file is UTF-16; convert it first"),
     "GB18030": ((HEADER + PAIRS).encode("gb18030"), "the bytes are not UTF-8 text"),
-    "NUL bytes": (HEADER + "a\0b,c,1\n", "the bytes are not UTF-8 text"),
+    "NUL bytes": (HEADER + "a\0b,c,1\n", "the text holds a NUL character"),
     "nothing but zero bytes": (b"\0" * 4096, "there is no column 'sentence_0'"),
     "quotes never closed": (HEADER + 'a,b,1\n"c,d,0\ne,f,1\n', "is opened and never closed"),
     "column missing": ("sentence_0,label\na,1\n", "there is no column 'sentence_1'"),

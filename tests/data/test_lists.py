@@ -194,6 +194,17 @@ def test_a_bad_table_is_named(tmp_path, text, message):
     assert "table.csv" in str(error.value)
 
 
+def test_labels_of_a_table_may_be_words_as_in_pairs_and_an_id_must_be_there(tmp_path):
+    text = "query_id,query,candidate,label\n1,a,b,True\n1,a,c,false\n"
+    (tmp_path / "table.csv").write_text(text, encoding="utf-8")
+    (found,) = read_test(tmp_path / "table.csv").lists
+    assert found.positives() == ["b"]
+    table = pd.DataFrame({"query_id": [1.0, None], "query": "a", "candidate": ["b", "c"]})
+    table.assign(label=1).to_parquet(tmp_path / "table.parquet")
+    with pytest.raises(PairsError, match="line 2, column query_id: the text is empty"):
+        read_test(tmp_path / "table.parquet")
+
+
 def test_trec_files_keep_the_runs_order_and_every_judged_query(trec):
     lists, recipe = read_test(trec())
     assert lists == [

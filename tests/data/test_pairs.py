@@ -1,3 +1,4 @@
+import csv
 import gzip
 import json
 import math
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import labelled, write_table
 from workbench.data.pairs import read_pairs
-from workbench.data.readers import COLUMNS, BadRow, PairsError, parse_label
+from workbench.data.readers import COLUMNS, BadRow, PairsError, file_records, parse_label
 from workbench.runs.parameters import ParameterError, check_parameters
 
 ROWS = [
@@ -77,6 +78,7 @@ BAD = {
     "ragged_line": b"a,b,1,2\n",
     "broken_quotes": b'"a"x,b,1\n',
     "encoding": b"\xff\xfea,b,1\n",
+    "nul": b"a\0,b,1\n",
     "empty_text": b"  ,b,1\n",
     "label_missing": b"a,b,\n",
     "label_not_a_number": b"a,b,yes\n",
@@ -142,6 +144,42 @@ def test_in_a_tsv_a_quotation_mark_that_quotes_nothing_is_a_character(tmp_path, 
     found = read(tmp_path, "\t" + text, "pairs.tsv")
     assert found.frame["sentence_0"].tolist() == good
     assert not found.bad_rows
+
+
+def test_a_tsv_that_is_quoted_throughout_may_have_any_text(tmp_path):
+    texts = [("\t0x", "b\n'a"), ("\t", '0""'), ("11", "\t\\\n'\t"), ("1\t", "a\n\tb")]
+    frame = labelled(*((*pair, n % 2) for n, pair in enumerate(texts)))
+    path = tmp_path / "pairs.tsv"
+    frame.to_csv(path, sep="\t", index=False, quoting=csv.QUOTE_ALL)
+    names = dict(zip(COLUMNS, COLUMNS, strict=True))
+    good = [row[1:3] for row in file_records(path, names) if not isinstance(row, BadRow)]
+    assert good[:2] == texts[:2]
+    assert set(good) <= set(texts)  # what could be two rows as well is refused
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (gzip.compress(HEADER), "the file is in gzip: its name must end in .gz"),
+        (b"PK\x03\x04" + HEADER, "a zip archive or a spreadsheet"),
+        (b"PAR1", "its name must end in .parquet"),
+        (HEADER.decode().encode("utf-16-le"), "The header is not UTF-8"),
+        (b"\n \n", "there is no line with the names of the columns"),
+        (HEADER + b"a,b,5\n", "'5' -> give each label its value"),
+        (HEADER + b"a,b,\n", "the label is empty: ''$"),  # nothing to advise
+    ],
+)
+def test_what_a_file_is_and_what_to_do_is_said(tmp_path, content, said):
+    (tmp_path / "pairs.csv").write_bytes(content)
+    with pytest.raises(PairsError, match=said):
+        read_pairs(tmp_path / "pairs.csv")
+
+
+@pytest.mark.parametrize("separator", ",\t")
+def test_blank_lines_before_the_header_are_no_header(tmp_path, separator):
+    path = tmp_path / ("pairs.csv" if separator == "," else "pairs.tsv")
+    path.write_bytes((b"\r\n\n" + HEADER + b"a,b,1\n").replace(b",", separator.encode()))
+    assert read_pairs(path).frame[["sentence_0", "line"]].to_numpy().tolist() == [["a", 4]]
 
 
 def test_labels_on_another_scale_are_a_problem_that_one_parameter_solves(tmp_path):

@@ -283,10 +283,12 @@ def test_small_findings_follow_their_numbers():
         ((0.2, 0.4, 0.6), "still rising"),
         ((0.2, 0.6, 0.4), "higher before"),
         ((0.2, 0.6, 0.6), "flattening"),
+        ((0.2, 0.6), "It takes three points"),
+        ((0.6, 0.2), "higher before"),
     ],
 )
 def test_the_finding_about_a_learning_curve(means, words):
-    curve = pd.DataFrame({"pairs": [0, 10, 20], "mean": means})
+    curve = pd.DataFrame({"pairs": range(len(means)), "mean": means})
     curve["low"], curve["high"] = curve["mean"] - 0.05, curve["mean"] + 0.05
     assert words in findings.curve(curve)
     assert "kept no snapshots" in findings.curve(curve.head(0))

@@ -145,8 +145,9 @@ def test_what_should_not_become_public_is_refused(name, run, capsys, monkeypatch
 def test_a_name_a_token_or_a_model_that_is_missing_is_named(run, tmp_path, capsys, monkeypatch):
     assert main(["publish", str(tmp_path), "me/mine"]) == 2
     assert "no model with a card" in capsys.readouterr().err
-    assert main(["publish", str(run), "mine"]) == 2
-    assert "must be owner/name" in capsys.readouterr().err
+    for dry in ([], ["--dry-run"]):
+        assert main(["publish", str(run), "mine", *dry]) == 2
+        assert "must be owner/name" in capsys.readouterr().err
     monkeypatch.setattr(hub, "get_token", lambda: None)
     assert main(["publish", str(run), "me/mine"]) == 2
     assert "hf auth login" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 
 from tests.benchmarks.comparing import make_runs
 from tests.conftest import ROOT, run_notebook
+from workbench.cli import main
 from workbench.files import read_json, write_json, write_text
 from workbench.ranking.uncertainty import randomisation_test
 from workbench.reports import findings
@@ -238,6 +240,25 @@ def test_a_damaged_record_stops_nobody(tmp_path, name, text):
     assert records[0].state == "damaged"
     assert records[0].problem.count(f"{name} is damaged") == 1
     assert done_runs(tmp_path) == {}
+
+
+def test_a_folder_that_may_not_be_looked_into_stops_nobody(tmp_path, capsys, monkeypatch):
+    for name in ("open", "shut"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "parameters.yaml").write_text("seed: 1")
+
+    def look(path, *given, plain=Path.stat, **how):
+        if tmp_path / "shut" in path.parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return plain(path, *given, **how)
+
+    monkeypatch.setattr(Path, "stat", look)
+    assert main(["runs", "--runs-dir", str(tmp_path)]) == 0
+    table = capsys.readouterr().out
+    assert "open  incomplete" in table
+    assert "shut  damaged" in table
+    assert main(["runs", "rm", "shut", "--yes", "--runs-dir", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.endswith("shut/parameters.yaml: Permission denied\n")
 
 
 @pytest.mark.parametrize("jobs", ["[]", '{"a":1}', '{"a":{"same_as":1}}'])

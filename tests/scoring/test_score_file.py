@@ -487,6 +487,17 @@ def test_top_k_of_candidate_lists(zipped, quick_model, tmp_path):
         )
 
 
+def test_no_candidate_of_a_list_is_dropped_whatever_holds_it(write_jsonl):
+    rows = [{"query": "q", "positive": "a", "negative": ["b"]}, {"query": "q", "candidates": {}}]
+    path = write_jsonl([*rows, {"negative": ["c"]}, "[1]", {"query": "q", "negative": None}])
+    found = [*ScoringRequest("model", str(path)).rows()]
+    assert [row[:3] for row in found[:2]] == [(1, "q", "a"), (1, "q", "b")]
+    assert [(row.query, bool(row.problem)) for row in found] == [
+        *[("q", False)] * 2,
+        *[("q", True), ("", True), ("", True), ("q", True)],
+    ]
+
+
 def test_queries_stay_whole_and_ties_keep_the_order(tmp_path, monkeypatch):
     rows = [Row(n, query, str(n), "", ord(query)) for n, query in enumerate("aaabbbbcc")]
     monkeypatch.setattr(ScoringRequest, "rows", lambda job: iter(rows))

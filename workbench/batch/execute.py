@@ -74,7 +74,8 @@ def run_chain(
         given = {"run_dir": display_path(run.path), "resume": resume}
         values = parameters.model_copy(update=given)
         folders.record_request(values, run.path, folders.run_identity(values))
-        return _run_notebooks(values, run, list(only) or list(NOTEBOOKS), resume)
+        numbers = [number for number in NOTEBOOKS if not only or number in only]
+        return _run_notebooks(values, run, numbers, resume)
 
 
 def summary(run_dir: str | Path) -> str:

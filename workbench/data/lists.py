@@ -192,7 +192,7 @@ def _usable(text: Any) -> Any:
 
 
 Text = Annotated[str, BeforeValidator(_usable)]
-Name = Annotated[Text, BeforeValidator(lambda name: "" if name is None else str(name))]
+Name = Annotated[Text, BeforeValidator(lambda n: "" if n is None or n != n else str(n))]
 Grade = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[Grade, Field(gt=0)]
 
@@ -208,7 +208,10 @@ class _Object(BaseModel, strict=True):
 
 
 Row = partial(create_model, "Row")
-TABLE_ROW = Row(query_id=Name, query=Text, candidate=Text, label=Grade, rank=(FiniteFloat, 0.0))
+Label = Annotated[
+    Grade, BeforeValidator(lambda value: readers.TRUTH.get(str(value).strip().lower(), value))
+]
+TABLE_ROW = Row(query_id=Name, query=Text, candidate=Text, label=Label, rank=(FiniteFloat, 0.0))
 TREC_TEXT = Row(id=Text, text=Text)
 JUDGEMENT = Row(query=Text, iteration=str, document=Text, grade=FiniteFloat)
 RETRIEVAL = Row(query=Text, q0=str, document=Text, rank=FiniteFloat, score=FiniteFloat, tag=str)
@@ -325,7 +328,7 @@ def _lines(file: Path, width: int, separator: str | None = None) -> Iterator[rea
     with readers.opened(file) as raw:
         for line, text in enumerate(readers.text_lines(raw, file.name), start=1):
             if text.strip():
-                yield line, *text.split(separator, width - 1)
+                yield line, *text.rstrip("\r\n").split(separator, width - 1)
 
 
 def _each_row(

@@ -86,8 +86,9 @@ def read_pairs(
     if bad and on_bad_rows == "fail":
         raise PairsError(f"{shown}: {len(bad)} bad rows, the first at {bad[0]}")
     if not good:
-        first = f"; the first problem is at {bad[0]} -> {readers.remedy(bad)}" if bad else ""
-        raise PairsError(f"{shown}: no usable pair in it{first}")
+        first = f"; the first problem is at {bad[0]}" if bad else ""
+        advice = f" -> {remedy}" if (remedy := readers.remedy(bad)) else ""
+        raise PairsError(f"{shown}: no usable pair in it{first}{advice}")
     frame = pd.DataFrame(good, columns=["line", *COLUMNS])[[*COLUMNS, "line"]]
     return LabelledPairs(frame, tuple(bad), shown, digest)
 

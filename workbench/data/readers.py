@@ -28,7 +28,16 @@ MAX_TEXT = 1_000_000  # characters of a text, in every format; a longer one is a
 MAX_LINE = 50_000_000  # characters of a line, which bounds the memory; a longer one is refused
 MAX_PAGE = 2**27  # bytes of a Parquet page when decompressed, which bounds the memory too
 PARQUET_ROWS = 64  # decoded at once: a small file can repeat one long text very often
+TRUTH = {"true": 1.0, "false": 0.0}
 SAVE_AS_UTF8 = "save it as 'CSV UTF-8'"
+UTF16 = "UTF-16; convert it first: iconv -f UTF-16 -t UTF-8"
+NO_TEXT = {  # what a file is that begins with these bytes
+    b"\xff\xfe": UTF16,
+    b"\xfe\xff": UTF16,
+    b"\x1f\x8b": "in gzip: its name must end in .gz",
+    b"PK\x03\x04": f"a zip archive or a spreadsheet: unpack it, or {SAVE_AS_UTF8}",
+    b"PAR1": "in Parquet: its name must end in .parquet",
+}
 COMPRESSIONS: dict[str, tuple[str, Callable[[Path], Any]]] = {".gz": ("gzip", gzip.open)}
 REASONS = {
     "ragged_line": "the line has more or fewer fields than the header",
@@ -36,6 +45,7 @@ REASONS = {
     "invalid_json": "the line is not a JSON object, or names a field twice",
     "missing_column": "the row lacks a column",
     "encoding": "the bytes are not UTF-8 text",
+    "nul": "the text holds a NUL character, as UTF-16 and binary files do",
     "not_text": "the value is not a text",
     "empty_text": "the text is empty",
     "long_text": f"the text has more than {MAX_TEXT:,} characters",
@@ -54,6 +64,7 @@ REMEDIES = {
     "label_not_a_number": "name the value of each label, such as label_map: no=0,yes=1; numbers "
     "have a decimal point and no %",
     "label_not_mapped": "add these labels to label_map",
+    "label_out_of_range": "give each label its value from 0 to 1, such as label_map: 0=0,5=1",
 }
 
 
@@ -124,8 +135,8 @@ def opened(path: Path) -> Iterator[Bytes]:
 
 def text_lines(file: Bytes, name: str) -> Iterator[str]:
     """The lines of a file as text; bytes that are not UTF-8 become lone surrogates."""
-    if file.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise PairsError(f"{name}: the file is UTF-16; convert it first: iconv -f UTF-16 -t UTF-8")
+    if found := [what for mark, what in NO_TEXT.items() if file.peek(4).startswith(mark)]:
+        raise PairsError(f"{name}: the file is {found[0]}")
     with io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="") as lines:
         for number, line in enumerate(iter(partial(lines.readline, MAX_LINE), ""), start=1):
             if len(line) == MAX_LINE:
@@ -189,9 +200,13 @@ def _delimited(
 ) -> Iterator[Record | BadRow]:
     """The rows of a CSV or TSV; one that cannot be read costs its first line only."""
     table = _Table(text_lines(file, name), delimiter)
-    header = [printable(field).strip() for field in table.parse()]
+    header, line = table.parse(), 1
+    while "".join(table.taken).isspace():  # a blank line is no header
+        line += len(table.taken)
+        header = table.parse()
+    header = [printable(field).strip() for field in header]
     _check_columns(header, name, names, optional)
-    width, columns, line = len(header), (*names.values(), *optional), 1
+    width, columns = len(header), (*names.values(), *optional)
     places = [header.index(one) if one in header else width for one in columns]
     label = header.index(names["label"]) if "label" in names else None
     # In a CSV, quotation marks quote; inside a quoted text they are doubled or have a backslash.
@@ -221,12 +236,11 @@ def _quoted_row(
     table: _Table, width: int, label: int | None, quoted: bool, again: bool
 ) -> list[str]:
     """The fields of the row that begins with the line just taken; none if they cannot be told."""
-    tsv = table.delimiter == "\t"
-    for style in ({}, {"quoting": csv.QUOTE_NONE} if tsv else {"escapechar": "\\"}):
+    for style in ({}, {"escapechar": "\\"} if quoted else {"quoting": csv.QUOTE_NONE}):
         table.ahead.extendleft(reversed(table.taken))
         row, text = table.parse(**style), "".join(table.taken)
         # `again`: the line belongs to a row that could not be read
-        odd = again and not tsv and text.count('"') % 2
+        odd = again and quoted and text.count('"') % 2
         needless = not style and not quoted and _quotes_needlessly(text)
         cells = [line.rstrip("\r\n").split(table.delimiter) for line in table.taken]
         if len(row) == width and not (odd or needless or _merges(cells, width, label)):
@@ -369,6 +383,8 @@ def _check_columns(
     header: Sequence[str], name: str, names: Names, optional: Sequence[str] = ()
 ) -> None:
     """Refuse a header that lacks one of the columns or has one twice."""
+    if not header:
+        raise PairsError(f"{name}: there is no line with the names of the columns")
     if twice := [one for one in (*names.values(), *optional) if header.count(one) > 1]:
         raise PairsError(f"{name}, line 1: the column {twice[0]!r} occurs twice")
     lacking = [(role, column) for role, column in names.items() if column not in header]
@@ -377,7 +393,7 @@ def _check_columns(
     role, column = lacking[0]
     near = difflib.get_close_matches(column, {*header} - {*names.values()}, 1)
     separator = next((one for one in ";,\t|" if len(header) == 1 and one in header[0]), "")
-    if any("\\x" in field for field in header):
+    if any("\\x" in field or "\0" in field for field in header):
         advice = f". The header is not UTF-8: {SAVE_AS_UTF8}"
     elif separator:
         advice = f". The separator seems to be {separator!r}: use commas in .csv, tabs in .tsv"
@@ -429,7 +445,7 @@ def _number(value: Any) -> float | str:
     """The number that a label is, true and false included; else its text in lower case."""
     text = "" if value is None else str(value).strip().lower()
     try:
-        return float({"true": 1.0, "false": 0.0}.get(text, text))
+        return float(TRUTH.get(text, text))
     except (ValueError, OverflowError):
         return text
 
@@ -486,7 +502,7 @@ def text_problem(value: Any) -> str:
         value.encode("utf-8")  # undecodable bytes were read as lone surrogates
     except UnicodeEncodeError:
         return "encoding"
-    return "encoding" if "\0" in value else ""
+    return "nul" if "\0" in value else ""
 
 
 def bad_text(line: int, texts: Mapping[str, Any]) -> BadRow | None:

@@ -74,6 +74,12 @@ def publish_problems(run_dir: str | Path, published: Sequence[CommitOperationAdd
     return problems
 
 
+def check_name(name: str) -> None:
+    """Refuse (`RequestError`) what cannot be the name of a repository on the Hub."""
+    if not HUB_NAME.fullmatch(name):
+        raise RequestError(f"{name!r} cannot be a name on the Hub: it must be owner/name")
+
+
 def publish(
     published: Sequence[CommitOperationAdd], name: str, private: bool = False, api: Any = None
 ) -> str:
@@ -87,8 +93,7 @@ def publish(
             private is public.
         PublishError: the Hub cannot be reached, or refuses.
     """
-    if not HUB_NAME.fullmatch(name):
-        raise RequestError(f"{name!r} cannot be a name on the Hub: it must be owner/name")
+    check_name(name)
     if api is None and not get_token():
         raise RequestError("there is no token for the Hub: run `hf auth login`, or set HF_TOKEN")
     api = api or HfApi()

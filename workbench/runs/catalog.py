@@ -138,7 +138,10 @@ def runs_elsewhere(sweep: Path) -> list[Path]:
 
 
 def _is_run(folder: Path) -> bool:
-    return RunFolder(folder).parameters.is_file()
+    try:
+        return RunFolder(folder).parameters.is_file()
+    except OSError:  # a folder that may not be looked into is listed as damaged
+        return True
 
 
 def done_runs(runs_dir: Path) -> dict[str, Path]:

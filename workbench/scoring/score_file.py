@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 from typing_extensions import TypedDict
 
 from workbench import files
+from workbench.data import readers
 from workbench.data.lists import LIST_FIELDS, holds_lists
 from workbench.data.readers import BadRow, PairsError, bad_text, file_records, printable, suffix_of
 from workbench.data.texts import TextPair
@@ -131,12 +132,16 @@ class ScoringRequest:
 
 def _rows_of_lists(path: Path) -> Iterator[Row]:
     for record in file_records(path, {"query": "query"}, LIST_FIELDS):
+        if isinstance(record, BadRow):
+            yield _row(record.line, "", "", record, record.line)
+            continue
         line, query, *fields = record
-        lists = dict(zip(LIST_FIELDS, fields, strict=False))
-        texts = [(n, text) for n, one in lists.items() if isinstance(one, list) for text in one]
-        bad = record if isinstance(record, BadRow) else bad_text(line, {"query": query})
-        if not bad and not any(isinstance(one, list) for one in lists.values()):
+        named, absent = zip(LIST_FIELDS, fields, strict=True), (None, readers.ABSENT)
+        lists = {name: one for name, one in named if one not in absent}
+        bad = bad_text(line, {"query": query})
+        if not bad and not lists:
             bad = BadRow(line, "missing_column", LIST_FIELDS[0], query)
+        texts = ((n, t) for n, one in lists.items() for t in (one if type(one) is list else [one]))
         for name, text in [("", "")] if bad else texts:
             yield _row(line, query, text, bad or bad_text(line, {name: text}), line)
 

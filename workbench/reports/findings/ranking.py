@@ -339,12 +339,14 @@ def curve(table: pd.DataFrame) -> str:
     if table.empty:
         return "This training kept no snapshots, so there is no learning curve."
     first, last = table.iloc[0], table.iloc[-1]
-    if len(table) > 2 and last["low"] > table.iloc[-2]["mean"]:
-        trend = "It was still rising at the end: more pairs would probably help."
+    if pd.isna(last["low"]):
+        trend = "There are too few independent queries for an interval, so no trend is shown."
     elif last["high"] < table["mean"].max():
         trend = "It was higher before: more of the same training does not help."
-    elif pd.isna(last["low"]):
-        trend = "There are too few independent queries for an interval, so no trend is shown."
+    elif len(table) < 3:
+        trend = "It takes three points to show whether it is flattening."
+    elif last["low"] > table.iloc[-2]["mean"]:
+        trend = "It was still rising at the end: more pairs would probably help."
     else:
         trend = "The last step lies within its interval: the curve is flattening, or too noisy."
     return (
