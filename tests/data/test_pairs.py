@@ -336,7 +336,7 @@ def test_columns_are_mapped_by_name(tmp_path):
         ("pairs.csv", HEADER + "怎么,如何,1\n".encode("gbk"), "perhaps GBK .*'CSV UTF-8'"),
         ("pairs.jsonl", b'{"sentence_0": "a", "sentence_1": "b", "label": 1, "label": 0}', "twice"),
         ("pairs.csv", b"sentence_0,sentence_1,labels\na,b,1\n", "did you mean 'labels'"),
-        ("pairs.csv", b"", "no column"),
+        ("pairs.csv", b"", "no line with the names"),
         ("pairs.csv", b"sentence_0,sentence_1,label\n", "no usable pair"),
         ("pairs.csv", b"label,label,sentence_0,sentence_1\n1,1,a,b\n", "twice"),
         ("pairs.csv", "sentence_0,sentence_1,label\n".encode("utf-16"), "UTF-16"),
