@@ -137,8 +137,8 @@ def build(out, run, solutions=False):
     notebooks(run, source)
     lessons(source, ["exercises", *(["solutions"] if solutions else [])])
     (source / "reference.md").write_text(reference(), encoding="utf-8")
-    for name in ("choosing", "measurements", "decisions"):
-        shutil.copy(ROOT / f"docs/{name}.md", source)
+    for name in ("choosing.md", "measurements.md", "decisions.md", "label_efficiency.png"):
+        shutil.copy(ROOT / "docs" / name, source)
     decks = source.with_name(f"{out.name}-slides")
     slides(decks)
     for builder, of, to in (("html", source, out), ("revealjs", decks, out / "slides")):
