@@ -290,6 +290,17 @@ def test_on_a_gpu_auto_takes_what_the_gpu_has(has, monkeypatch):
     assert Recipe().resolved_precision() == ("bfloat16" if has else "float32")
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU here")
+@pytest.mark.parametrize("precision", ["auto", "float16"])
+def test_a_gpu_trains_and_its_model_ranks_as_on_a_processor(precision, run, tiny_model):
+    fine_tune(run, find_model(str(tiny_model)), RECIPE.model_copy(update={"precision": precision}))
+    scorer, pairs = ModelScorer.load(find_model(str(run))), text_pairs(read_split(run, "test"))
+    assert scorer.model.device.type == "cuda"
+    found = scorer.score(pairs)
+    expected = ModelScorer(scorer.model.to("cpu")).score(pairs)
+    assert found == pytest.approx(expected, abs=1e-3)
+
+
 def test_a_new_head_is_the_same_for_the_same_seed():
     pairs = [("a", "b"), ("怎么", "如何")]
     base = find_model("bundled:all-MiniLM-L6-v2")
