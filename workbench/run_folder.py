@@ -3,9 +3,9 @@
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from workbench.files import DamagedError, display_path, project_path, read_json
 
@@ -131,6 +131,13 @@ class _Estimate(BaseModel, allow_inf_nan=False):
     low: float | None = None
     high: float | None = None
 
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        given = {"low", "high"} & self.model_fields_set
+        if len(given) == 1 or (self.low is None) != (self.high is None):
+            raise ValueError("an interval has low and high")
+        return self
+
 
 class _Measured(_Estimate):
     mean: float
@@ -147,6 +154,10 @@ class _Metrics(BaseModel):
     rows: list[_Row] = Field(min_length=1)
     queries: int
     model_minus: dict[str, _Measured]
+    query_groups: int = 0
+    flips: int = 0
+    resamples: int = 0
+    queries_all_tied: dict[str, float] = {}
 
 
 class _Candidate(BaseModel):

@@ -219,12 +219,17 @@ def test_runs_without_figures_or_with_damage_stop_nobody(folder, tmp_path):
         assert findings.best(nothing, paired_table(nothing)).startswith("No run")
 
 
+ROWS = '{"queries": 1, "model_minus": {}, "rows": [{"scorer": "m", "ndcg@10": {"mean": 1%s}}]%s}'
 DAMAGED = {
     "status.json": (
         *("[]", "[" * 100_000, '{"notebooks":null}', '{"notebooks":[1,2]}'),
         *('{"notebooks":{"01":"x"}}', '{"notebooks":{"01":{"seconds":"abc"}}}'),
     ),
-    "evaluation/metrics.json": ("{", "[" * 100_000, '{"rows":null}', '{"rows":["x"]}'),
+    "evaluation/metrics.json": (
+        *("{", "[" * 100_000, '{"rows":null}', '{"rows":["x"]}'),
+        *(ROWS % (', "low": 0', ""), ROWS % (', "low": null, "high": 1', "")),
+        *(ROWS % ("", f', "{name}": []') for name in ("query_groups", "flips", "queries_all_tied")),
+    ),
     "data/manifest.json": ("[]", "[" * 100_000, '{"sha256": 5}'),
     "environment.json": ("[]", "{" * 10),
 }
