@@ -149,6 +149,14 @@ def test_a_link_inside_a_folder_is_refused(tmp_path, capsys, tiny_model, place, 
     assert (victim / "rc").read_text() == "precious"
 
 
+def test_a_sweep_in_place_of_whose_folder_is_a_link_is_refused_before_it_starts(tmp_path, capsys):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "linked").symlink_to("elsewhere")
+    asked = ["notebooks/sweeps/vocabularies.yaml", "--name", "linked", "--dry-run"]
+    assert main(["sweep", *asked, "--runs-dir", str(tmp_path)]) == 2
+    assert "linked is a link that leads out of its folder" in capsys.readouterr().err
+
+
 def test_a_link_that_stays_inside_is_no_matter(tmp_path):
     (tmp_path / "run/a").mkdir(parents=True)
     (tmp_path / "run/b").symlink_to("a")

@@ -433,9 +433,10 @@ def remove(names: Sequence[str], yes: bool, runs_dir: str) -> None:
         if not os.access(folder.parent, os.W_OK):
             raise RequestError(f"{shown}: cannot be removed; its disk or folder is read-only")
     others = [read_run(folder) for folder in run_folders(place) if folder not in folders]
+    kept = {sweep.name: runs_elsewhere(sweep) for sweep in sorted(place.glob("*/"))}
     for folder in folders:
         users = [other.name for other in others if _uses(other, folder)]
-        users += [one.name for one in sorted(place.glob("*/")) if folder in runs_elsewhere(one)]
+        users += [name for name, runs in kept.items() if folder in runs]
         needed = f"; used by {', '.join(users)}" if users else ""
         print(terminal_text(f"{files.display_path(folder)}{needed}"))
     if not yes:
