@@ -44,6 +44,11 @@ def pytest_xdist_auto_num_workers(config):
     return max(2, core_count() * 3 // 2)
 
 
+def pytest_make_parametrize_id(val, argname):
+    """Bytes name no test: a packed file holds the second of its packing, other in each worker."""
+    return argname if isinstance(val, bytes) else None
+
+
 def pytest_collection_modifyitems(items):
     """Tests with a Ray cluster first, so that one worker has them all, and no two start at once."""
     items.sort(key=lambda item: item.get_closest_marker("cluster") is None)
