@@ -43,11 +43,12 @@ run: $(STAMP)
 	echo "opened. The reports say what may be claimed."; \
 	export OMP_NUM_THREADS=$$($(BIN)/python -c \
 	    'from workbench.machine import core_count; print((core_count() + 1) // 2)'); \
-	$(BIN)/workbench run notebooks/parameters/quickstart.yaml --name "$$name" \
-	    > >(sed 's/^/as it is | /') 2>&1 & first=$$!; \
+	test="-p candidates data/sample_pairs.lists.jsonl"; \
+	$(BIN)/workbench run notebooks/parameters/quickstart.yaml --name "$$name" $$test \
+	    > >(sed -u 's/^/as it is | /') 2>&1 & first=$$!; \
 	trap 'kill $$first 2> /dev/null' EXIT; \
-	$(BIN)/workbench run notebooks/parameters/quickstart_repaired.yaml --name "$$name-repaired" 2>&1 \
-	    | sed 's/^/repaired | /' && wait $$first && \
+	$(BIN)/workbench run notebooks/parameters/quickstart_repaired.yaml --name "$$name-repaired" \
+	    $$test 2>&1 | sed -u 's/^/repaired | /' && wait $$first && \
 	$(BIN)/python -m workbench.batch.execute "runs/$$name-repaired" "runs/$$name"
 
 lab: $(STAMP)

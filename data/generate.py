@@ -1,14 +1,16 @@
-"""Write the sample file of synthetic Chinese query pairs, and what its texts mean in English.
+"""Write the sample of synthetic Chinese query pairs, a ranking test, and what the texts mean.
 
-Run ``python data/generate.py`` to rewrite ``sample_pairs.csv`` and ``sample_pairs.gloss.tsv`` in
-this folder, or ``python data/generate.py --describe`` to measure what would be written. The texts
-come from the hand-written phrasings in ``intents.tsv``; one seed gives one file, byte for byte.
+Run ``python data/generate.py`` to rewrite ``sample_pairs.csv``, ``sample_lists.jsonl`` and the
+glosses in this folder, or ``python data/generate.py --describe`` to measure what would be written.
+The texts come from the hand-written phrasings in ``intents.tsv``; one seed gives one set of files,
+byte for byte.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import random
 import re
 from collections import Counter
@@ -26,6 +28,7 @@ CANDIDATES = 24  # pairs drawn per row; the one nearest the wanted overlap is ke
 # counting shared characters cannot tell a paraphrase from a hard negative.
 POSITIVE_OVERLAP = (0.05, 0.80)
 HARD_OVERLAP = (0.20, 0.80)
+LIST_SHAPE = 2, 3, 5  # paraphrases, hard negatives and random texts of a query
 MAX_TEXT = 60  # generated texts only; the fixed texts set the longest length
 
 # kind -> (template, question form, object moved to the front)
@@ -78,6 +81,15 @@ class Row(NamedTuple):
     kind: str  # "paraphrase", "hard_negative" or "random"
     operations: tuple[str, ...]
     english: tuple[str, str]  # what the two texts mean
+
+
+class Query(NamedTuple):
+    """A query with its candidates; `english` says what each of these texts means."""
+
+    query: str
+    positive: list[str]
+    negative: list[str]
+    english: dict[str, str]
 
 
 class Family(NamedTuple):
@@ -359,6 +371,29 @@ class Writer:
             self.keep(0, "random", left, self.stranger(left.domain, local), local)
         self.used.update(local)
 
+    def candidate_list(self, anchor: Meaning) -> Query:
+        """Write a query of a meaning, and candidates that do and do not mean the same."""
+        query = self.fresh(anchor, {})
+        local: Component = {query.text: query}
+        taken: set[frozenset[str]] = set()
+
+        def confusable() -> tuple[Text, Text]:
+            like = query if self.rng.random() < 0.5 else None
+            return query, self.fresh(self.neighbour(anchor), local, like)
+
+        same, hard, strangers = LIST_SHAPE
+        draws = [(lambda: (query, self.fresh(anchor, local)), POSITIVE_OVERLAP)] * same
+        draws += [(confusable, HARD_OVERLAP)] * hard
+        for draw, overlap in draws:
+            _, text = self.nearest(draw, overlap, taken)
+            local[text.text] = text
+        for _ in range(strangers):
+            text = self.stranger(query.domain, local)
+            local[text.text] = text
+        _, *candidates = local
+        english_of = {text: english(found) for text, found in local.items()}
+        return Query(query.text, candidates[:same], candidates[same:], english_of)
+
     def bucket(self, anchor: Text | None, count: int) -> None:
         """Write random pairs around one text that takes part in no paraphrase."""
         local: Component = {}
@@ -407,6 +442,46 @@ def generate(pairs: int = 2000, seed: int = 42) -> list[Row]:
         writer.bucket(anchor, min(rng.choice((1, 2, 3, 4, 5)), pairs - len(writer.rows)))
     rng.shuffle(writer.rows)
     return writer.rows
+
+
+def generate_lists(count: int, pairs: Sequence[Row], seed: int = 42) -> list[Query]:
+    """Queries with candidates, each of another meaning; none of their texts is in `pairs`.
+
+    Unlike lists that are made from labelled pairs, these have no paraphrase among the negatives:
+    what each text means is known.
+    """
+    writer = Writer(seed)
+    used = {bare(text) for row in pairs for text in row[:2]}
+    families = LEXICON.families
+    anchors = [
+        (number, intent, thing)
+        for number, family in enumerate(families)
+        for intent in range(len(family.intents))
+        for thing in range(len(family.objects))
+    ]
+    writer.rng.shuffle(anchors)
+    found: list[Query] = []
+    for anchor in anchors:
+        for _ in range(20):
+            if len(found) == count:
+                return found
+            try:
+                made = writer.candidate_list(anchor)
+            except ValueError:  # the meaning has too few wordings
+                continue
+            own = english(Text("", anchor, ""))
+            wrong = any(made.english[text] == own for text in made.negative)
+            texts = {bare(text) for text in made.english}
+            if len(texts) == len(made.english) and not wrong and used.isdisjoint(texts):
+                used |= texts
+                found.append(made)
+                break
+    raise ValueError("the lexicon has no unused text left: ask for fewer lists")
+
+
+def bare(text: str) -> str:
+    """A text without punctuation and spaces, by which texts are compared."""
+    return re.sub(r"\W", "", text).lower()
 
 
 def auc(scored: Iterable[tuple[float, int]]) -> float:
@@ -476,6 +551,24 @@ def describe(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def describe_lists(lists: Sequence[Query]) -> str:
+    """Return the measured figures of candidate lists, one a line."""
+    same, hard, _ = LIST_SHAPE
+    parts = [one.positive for one in lists], [one.negative[:hard] for one in lists]
+    close = [
+        (jaccard(one.query, text), label)
+        for label, part in zip((1, 0), parts, strict=True)
+        for one, texts in zip(lists, part, strict=True)
+        for text in texts
+    ]
+    overlap = [sum(v for v, label in close if label == n) / len(lists) for n in (1, 0)]
+    return (
+        f"lists: {len(lists)} of {sum(LIST_SHAPE)} candidates; mean Jaccard of paraphrases "
+        f"{overlap[0] / same:.3f}, of hard negatives {overlap[1] / hard:.3f}; ROC AUC between the "
+        f"two: {auc(close):.3f}"
+    )
+
+
 def write_csv(rows: Sequence[Row], path: Path) -> None:
     """Write the three public columns."""
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -484,29 +577,43 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
         writer.writerows(row[:3] for row in rows)
 
 
-def write_glosses(rows: Sequence[Row], path: Path) -> None:
+def write_lists(lists: Sequence[Query], path: Path) -> None:
+    """Write each query with its candidates, a JSON object a line."""
+    rows = [dict(zip(Query._fields[:3], one, strict=False)) for one in lists]
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    path.write_text("".join(lines), encoding="utf-8", newline="")
+
+
+def write_glosses(glosses: dict[str, str], path: Path) -> None:
     """Write each text with its meaning in English, sorted."""
-    glosses = {
-        text: meant for row in rows for text, meant in zip(row[:2], row.english, strict=True)
-    }
     lines = [f"{text}\t{glosses[text]}\n" for text in sorted(glosses)]
     path.write_text("".join(lines), encoding="utf-8", newline="")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description="Write synthetic Chinese query pairs.")
+    parser = argparse.ArgumentParser(
+        description="Write synthetic Chinese query pairs, candidate lists to rank, and what the "
+        "texts mean; the other files are named after that of the pairs."
+    )
     parser.add_argument("--out", type=Path, default=HERE / "sample_pairs.csv")
     parser.add_argument("--pairs", type=int, default=2000)
+    parser.add_argument("--lists", type=int, default=300)
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--describe", action="store_true", help="print figures, write nothing")
     options = parser.parse_args(argv)
     rows = generate(options.pairs, options.seed)
+    lists = generate_lists(options.lists, rows, options.seed)
     if options.describe:
-        print(describe(rows))
-    else:
-        write_csv(rows, options.out)
-        write_glosses(rows, options.out.with_suffix(".gloss.tsv"))
+        print(f"{describe(rows)}\n{describe_lists(lists)}")
+        return
+    glosses = {
+        text: means for row in rows for text, means in zip(row[:2], row.english, strict=True)
+    }
+    glosses.update(item for one in lists for item in one.english.items())
+    write_csv(rows, options.out)
+    write_lists(lists, options.out.with_suffix(".lists.jsonl"))
+    write_glosses(glosses, options.out.with_suffix(".gloss.tsv"))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from workbench.data.lists import read_test
+
 DATA = Path(__file__).resolve().parents[2] / "data"
 SHIPPED = DATA / "sample_pairs.csv"
 
@@ -44,8 +46,8 @@ def test_the_shipped_file_is_reproduced_byte_for_byte(tmp_path, hash_seed):
         check=True,
         timeout=60,
     )
-    for made, shipped in ((out, SHIPPED), *[(p.with_suffix(".gloss.tsv") for p in (out, SHIPPED))]):
-        assert made.read_bytes() == shipped.read_bytes()
+    for suffix in (".csv", ".lists.jsonl", ".gloss.tsv"):
+        assert out.with_suffix(suffix).read_bytes() == SHIPPED.with_suffix(suffix).read_bytes()
 
 
 def test_the_shipped_file_has_the_stated_form(rows):
@@ -63,6 +65,23 @@ def test_paraphrases_mean_the_same_and_hard_negatives_do_not(rows):
         assert all(row.english)
         if row.kind != "random":
             assert (row.english[0] == row.english[1]) == (row.kind == "paraphrase"), row
+
+
+def test_candidates_of_a_list_are_judged_by_what_they_mean(rows):
+    """No negative means what the query does, and no text was seen among the pairs."""
+    lists = read_test(SHIPPED.with_suffix(".lists.jsonl")).lists
+    meant = dict(
+        line.split("\t")
+        for line in SHIPPED.with_suffix(".gloss.tsv").read_text(encoding="utf-8").splitlines()
+    )
+    assert len(lists) == len({meant[one.query] for one in lists}) == 300
+    for one in lists:
+        same = [meant[text] == meant[one.query] for text in one.candidates]
+        assert same == [grade == 1 for grade in one.relevance]
+        assert (sum(same), len(same)) == (2, 10)
+    texts = [generator.bare(text) for one in lists for text in (one.query, *one.candidates)]
+    assert len(set(texts)) == len(texts)
+    assert {generator.bare(text) for row in rows for text in row[:2]}.isdisjoint(texts)
 
 
 def test_label_mean_and_kinds(rows):
@@ -88,6 +107,14 @@ def test_character_overlap_does_not_solve_the_pairs(rows):
     assert 0.75 <= generator.auc(scored) <= 0.93
     positive = [score for score, label in scored if label]
     assert sum(score < 0.3 for score in positive) / len(positive) >= 0.25
+    lists = generator.generate_lists(300, rows)
+    close = [
+        (generator.jaccard(one.query, text), label)
+        for one in lists
+        for label, texts in ((1, one.positive), (0, one.negative[:3]))
+        for text in texts
+    ]
+    assert 0.35 <= generator.auc(close) <= 0.65
 
 
 def test_auc_on_cases_worked_by_hand():

@@ -114,7 +114,9 @@ def test_every_figure_has_a_name_a_step_and_a_finite_value(folder):
 def test_damaged_lines_of_a_log_are_left_out(folder):
     log = folder / "run-000/training_log.jsonl"
     rows = ["[1]", "3", "[" * 100_000, '{"loss": "0.5"}', '{"step": [1]}', '{"seconds": NaN}', "{"]
-    rows.append('{"stage": "stage 1", "step": 1001, "dev_ap": 0.5, "dev_ndcg": 0.25}')
+    rows += ['{"step": 2, "loss": 0.5}', '{"step": 3, "dev_ap": 0.5, "dev_pairs": 40}']
+    scored = {"dev_ap": 0.5, "dev_ndcg": 0.25, "dev_pairs": 40, "dev_positives": 3}
+    rows.append(json.dumps({"stage": "stage 1", "step": 1001, **scored}))
     with log.open("a", encoding="utf-8") as file:
         file.write("\n".join(rows))
     found = list(_metrics(read_run(folder / "run-000")))

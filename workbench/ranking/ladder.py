@@ -99,7 +99,7 @@ def ladder_scorers(
     They are the model, its base, every scorer of `BASELINES` (fitted on the training pairs of the
     subject, with the frequencies in the lists), earlier stages of the run's training, and further
     models, named after their folders: those of `compare_runs`, separated by commas, and untrained
-    bases. How models are run is said by `max_length` (tokens of a pair) and `backend`, see
+    bases. A base without a head compares vectors, see `ZeroShot`. How models are run is said by `max_length` (tokens of a pair) and `backend`, see
     `ModelScorer`; the seed is that of random scores, of a new head, and of the regression.
 
     Raises:
@@ -119,7 +119,7 @@ def ladder_scorers(
     scorers: dict[str, Scorer] = {"model": load(subject.model)}
     if subject.base is not None:
         try:
-            scorers["base"] = load(subject.base)
+            scorers["base"] = ZeroShot.load(subject.base, **options)
         except BackendError as error:  # it was not exported, or is of another kind
             left_out["base"] = str(error)
     given = {"train": subject.splits["train"], "lists": lists, "seed": seed}
@@ -180,7 +180,7 @@ def snapshot_curve(
     seed: int = 42,
     backend: str = "predict",
 ) -> pd.DataFrame:
-    """The learning curve: nDCG@10 of every snapshot of a run on the same lists, and of its base.
+    """The learning curve: nDCG@10 of a run's snapshots and, at step 0, its base on the same lists.
 
     `evaluation` is of the same lists; the other arguments are as in `ladder_scorers`. `pairs` are
     the training pairs seen. Empty where the training kept no snapshot.

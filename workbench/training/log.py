@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, FiniteFloat
+from pydantic import BaseModel, FiniteFloat, model_validator
 
 from workbench.files import write_text
 from workbench.run_folder import RunFolder, read_record
@@ -26,6 +26,15 @@ class _LogRow(BaseModel, extra="allow", strict=True):
     stage: str = ""
     step: int = 0
     seconds: FiniteFloat = 0.0
+
+    @model_validator(mode="after")
+    def _whole(self) -> "_LogRow":
+        given = {name for name, value in self.__pydantic_extra__.items() if value is not None}
+        needed = {"steps"} if "loss" in given else set()
+        needed |= {"dev_pairs", "dev_positives"} if given & {"dev_loss", "dev_ap"} else set()
+        if missing := needed - given:
+            raise ValueError(f"the row has no {sorted(missing)}")
+        return self
 
 
 class TrainingLog:
