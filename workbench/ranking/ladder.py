@@ -99,8 +99,9 @@ def ladder_scorers(
     They are the model, its base, every scorer of `BASELINES` (fitted on the training pairs of the
     subject, with the frequencies in the lists), earlier stages of the run's training, and further
     models, named after their folders: those of `compare_runs`, separated by commas, and untrained
-    bases. A base without a head compares vectors, see `ZeroShot`. How models are run is said by `max_length` (tokens of a pair) and `backend`, see
-    `ModelScorer`; the seed is that of random scores, of a new head, and of the regression.
+    bases. A base without a head compares vectors, see `ZeroShot`. How models are run is said by
+    `max_length` (tokens of a pair) and `backend`, see `ModelScorer`; the seed is that of random
+    scores and of the regression.
 
     Raises:
         ModelError: a model of `compare_runs` or `zero_shot` cannot be loaded.
