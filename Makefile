@@ -41,10 +41,11 @@ run: $(STAMP)
 	echo "texts and loses to counting characters, and repaired, with words that a dictionary explains."; \
 	echo "Then notebook 5 compares them. About three minutes on two cores, without network; nothing is"; \
 	echo "opened. The reports say what may be claimed."; \
-	export OMP_NUM_THREADS=$$($(BIN)/python -c \
-	    'from workbench.machine import core_count; print((core_count() + 1) // 2)'); \
+	export OMP_WAIT_POLICY=passive OMP_NUM_THREADS=$$($(BIN)/python -c \
+	    'from workbench.machine import core_count; print(core_count())'); \
 	test="-p candidates data/sample_pairs.lists.jsonl"; \
-	$(BIN)/workbench run notebooks/parameters/quickstart.yaml --name "$$name" $$test \
+	OMP_NUM_THREADS=$$(((OMP_NUM_THREADS + 1) / 2)) \
+	    $(BIN)/workbench run notebooks/parameters/quickstart.yaml --name "$$name" $$test \
 	    > >(sed -u 's/^/as it is | /') 2>&1 & first=$$!; \
 	trap 'kill $$first 2> /dev/null' EXIT; \
 	$(BIN)/workbench run notebooks/parameters/quickstart_repaired.yaml --name "$$name-repaired" \

@@ -28,7 +28,7 @@ CANDIDATES = 24  # pairs drawn per row; the one nearest the wanted overlap is ke
 # counting shared characters cannot tell a paraphrase from a hard negative.
 POSITIVE_OVERLAP = (0.05, 0.80)
 HARD_OVERLAP = (0.20, 0.80)
-LIST_SHAPE = 2, 3, 5  # paraphrases, hard negatives and random texts of a query
+LIST_SHAPE = 2, 3, 7  # paraphrases, hard negatives and random texts of a query
 MAX_TEXT = 60  # generated texts only; the fixed texts set the longest length
 
 # kind -> (template, question form, object moved to the front)
@@ -598,7 +598,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, default=HERE / "sample_pairs.csv")
     parser.add_argument("--pairs", type=int, default=2000)
-    parser.add_argument("--lists", type=int, default=300)
+    parser.add_argument("--lists", type=int, default=150)
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--describe", action="store_true", help="print figures, write nothing")
     options = parser.parse_args(argv)

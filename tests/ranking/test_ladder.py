@@ -1,6 +1,7 @@
 """What is evaluated: a run's own model, a model made elsewhere, another run's model."""
 
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -82,6 +83,17 @@ def test_a_base_that_is_gone_is_left_out_with_the_reason(chain, tmp_path):
     subject = find_subject(copy, "unused/unused")
     assert subject.base is None
     assert "no longer available" in subject.left_out["base"]
+
+
+def test_a_base_without_a_head_is_left_out_with_the_reason(chain):
+    """A new head ranks at random, so it takes long and says nothing."""
+    subject = find_subject(chain, "unused/unused")
+    assert subject.base.head
+    subject = replace(subject, base=replace(subject.base, head=False, name="owner/base"))
+    scorers, left_out = ladder_scorers(subject, LISTS, max_length=32)
+    assert "base" not in scorers
+    assert "no ranking head" in left_out["base"]
+    assert "zero_shot: owner/base" in left_out["base"]
 
 
 @pytest.fixture

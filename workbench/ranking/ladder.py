@@ -96,12 +96,11 @@ def ladder_scorers(
 ) -> tuple[dict[str, Scorer], dict[str, str]]:
     """The scorers by name, and those left out, with the reason.
 
-    They are the model, its base, every scorer of `BASELINES` (fitted on the training pairs of the
-    subject, with the frequencies in the lists), earlier stages of the run's training, and further
-    models, named after their folders: those of `compare_runs`, separated by commas, and untrained
-    bases. A base without a head compares vectors, see `ZeroShot`. How models are run is said by
-    `max_length` (tokens of a pair) and `backend`, see `ModelScorer`; the seed is that of random
-    scores and of the regression.
+    They are the model, its base if that has a head, every scorer of `BASELINES` (fitted on the
+    training pairs of the subject, with the frequencies in the lists), earlier stages of the run's
+    training, and further models, named after their folders: those of `compare_runs`, separated by
+    commas, and untrained bases. How models are run is said by `max_length` (tokens of a pair) and
+    `backend`, see `ModelScorer`; the seed is that of random scores and of the regression.
 
     Raises:
         ModelError: a model of `compare_runs` or `zero_shot` cannot be loaded.
@@ -118,9 +117,14 @@ def ladder_scorers(
     dictionary = str(record.get("request", {}).get("dictionary", ""))
     tokenizer = load_tokenizer(subject.model)
     scorers: dict[str, Scorer] = {"model": load(subject.model)}
-    if subject.base is not None:
+    if subject.base is not None and not subject.base.head:
+        left_out["base"] = (
+            f"it has no ranking head yet: a new one ranks at random, and zero_shot: "
+            f"{subject.base.name} ranks by the similarity of its vectors"
+        )
+    elif subject.base is not None:
         try:
-            scorers["base"] = ZeroShot.load(subject.base, **options)
+            scorers["base"] = load(subject.base)
         except BackendError as error:  # it was not exported, or is of another kind
             left_out["base"] = str(error)
     given = {"train": subject.splits["train"], "lists": lists, "seed": seed}
