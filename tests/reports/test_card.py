@@ -241,6 +241,7 @@ def test_the_sections_of_the_reference_card_come_in_its_order(run):
     [
         (0.8, (), 80, "the test below. **The model ranks better than every baseline here"),
         (0.8, ("base",), 80, "the test below. **The model and `base` cannot be told apart"),
+        (0.8, ("base",), 80, "many queries.** It ranks better than `ngram_regression`"),
         (0.45, (), 80, "None is shown. **The model ranks worse than `ngram_regression`"),
         (0.8, (), 9, "None is shown. **Too few queries to say anything"),
     ],

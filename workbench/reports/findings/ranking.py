@@ -57,7 +57,7 @@ CLAIMS = {  # by state: colour, verdict and advice, with the names of scorers th
     ),
     "unclear": (
         "amber",
-        "**The model and {unclear} cannot be told apart with this many queries.**",
+        "**The model and {unclear} cannot be told apart with this many queries.**{behind}",
         "Measure on more queries, or train on more pairs, before you prefer it.",
     ),
     "better": (
@@ -81,7 +81,12 @@ def use(metrics: Record) -> str:
 def claimed(metrics: Record) -> tuple[str, str, str]:
     """What the evaluation allows to be claimed: its colour, the verdict, and what to do next."""
     found = claim(metrics)
-    of = {"ahead": names(found.ahead or [""]), "unclear": names(found.unclear or [""])}
+    behind = [one for one in found.others if one not in {*found.ahead, *found.unclear}]
+    of = {
+        "ahead": names(found.ahead or [""]),
+        "unclear": names(found.unclear or [""]),
+        "behind": f" It ranks better than {names(behind)}." if behind else "",
+    }
     colour, said, advice = CLAIMS[found.state]
     return colour, said.format(**of), advice.format(**of)
 
