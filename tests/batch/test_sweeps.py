@@ -331,7 +331,8 @@ def test_a_search_goes_by_its_metric_and_says_where_it_is_not_logged(
     (tmp_path / "s").mkdir()
     made = OptunaSearch(search, {}, tmp_path / "s", 3)
     for value in (0.1, 0.9, None):
-        row = {"step": 1, "dev_ap": 0.5} | ({} if value is None else {metric: value})
+        row = {"step": 1, "dev_ap": 0.5, "dev_pairs": 40, "dev_positives": 3}
+        row |= {} if value is None else {metric: value}
         write_text(tmp_path / "run/training_log.jsonl", json.dumps(row) + "\n")
         run = made.next()
         made.trials = {run.name: made.trials[run.name][-1:]}
