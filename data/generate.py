@@ -1,9 +1,9 @@
 """Write the sample of synthetic Chinese query pairs, a ranking test, and what the texts mean.
 
-Run ``python data/generate.py`` to rewrite ``sample_pairs.csv``, ``sample_lists.jsonl`` and the
-glosses in this folder, or ``python data/generate.py --describe`` to measure what would be written.
-The texts come from the hand-written phrasings in ``intents.tsv``; one seed gives one set of files,
-byte for byte.
+Run ``python data/generate.py`` to rewrite ``sample_pairs.csv``, ``sample_pairs.lists.jsonl`` and
+``sample_pairs.gloss.tsv`` in this folder, or ``python data/generate.py --describe`` to measure what
+would be written. The texts come from the hand-written phrasings in ``intents.tsv``; one seed gives
+one set of files, byte for byte.
 """
 
 from __future__ import annotations
@@ -462,21 +462,23 @@ def generate_lists(count: int, pairs: Sequence[Row], seed: int = 42) -> list[Que
     writer.rng.shuffle(anchors)
     found: list[Query] = []
     for anchor in anchors:
+        if len(found) == count:
+            break
         for _ in range(20):
-            if len(found) == count:
-                return found
             try:
                 made = writer.candidate_list(anchor)
             except ValueError:  # the meaning has too few wordings
                 continue
-            own = english(Text("", anchor, ""))
+            own = made.english[made.query]
             wrong = any(made.english[text] == own for text in made.negative)
             texts = {bare(text) for text in made.english}
             if len(texts) == len(made.english) and not wrong and used.isdisjoint(texts):
                 used |= texts
                 found.append(made)
                 break
-    raise ValueError("the lexicon has no unused text left: ask for fewer lists")
+    if len(found) < count:
+        raise ValueError("the lexicon has no unused text left: ask for fewer lists")
+    return found
 
 
 def bare(text: str) -> str:
@@ -553,19 +555,14 @@ def describe(rows: Sequence[Row]) -> str:
 
 def describe_lists(lists: Sequence[Query]) -> str:
     """Return the measured figures of candidate lists, one a line."""
-    same, hard, _ = LIST_SHAPE
-    parts = [one.positive for one in lists], [one.negative[:hard] for one in lists]
-    close = [
-        (jaccard(one.query, text), label)
-        for label, part in zip((1, 0), parts, strict=True)
-        for one, texts in zip(lists, part, strict=True)
-        for text in texts
-    ]
-    overlap = [sum(v for v, label in close if label == n) / len(lists) for n in (1, 0)]
+    hard = LIST_SHAPE[1]
+    same = [jaccard(one.query, text) for one in lists for text in one.positive]
+    other = [jaccard(one.query, text) for one in lists for text in one.negative[:hard]]
+    area = auc([*((value, 1) for value in same), *((value, 0) for value in other)])
     return (
         f"lists: {len(lists)} of {sum(LIST_SHAPE)} candidates; mean Jaccard of paraphrases "
-        f"{overlap[0] / same:.3f}, of hard negatives {overlap[1] / hard:.3f}; ROC AUC between the "
-        f"two: {auc(close):.3f}"
+        f"{sum(same) / len(same):.3f}, of hard negatives {sum(other) / len(other):.3f}; ROC AUC "
+        f"between the two: {area:.3f}"
     )
 
 

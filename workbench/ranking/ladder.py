@@ -119,7 +119,7 @@ def ladder_scorers(
     scorers: dict[str, Scorer] = {"model": load(subject.model)}
     if subject.base is not None and not subject.base.head:
         left_out["base"] = (
-            f"it has no ranking head yet: a new one ranks at random, and zero_shot: "
+            "it has no ranking head yet: a new one ranks at random, and zero_shot: "
             f"{subject.base.name} ranks by the similarity of its vectors"
         )
     elif subject.base is not None:

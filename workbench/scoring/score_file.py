@@ -30,9 +30,16 @@ import pyarrow.parquet as pq
 from typing_extensions import TypedDict
 
 from workbench import files
-from workbench.data import readers
 from workbench.data.lists import LIST_FIELDS, holds_lists
-from workbench.data.readers import BadRow, PairsError, bad_text, file_records, printable, suffix_of
+from workbench.data.readers import (
+    ABSENT,
+    BadRow,
+    PairsError,
+    bad_text,
+    file_records,
+    printable,
+    suffix_of,
+)
 from workbench.data.texts import TextPair
 from workbench.files import display_path, project_path, sha256
 from workbench.machine import core_count, interrupts_held
@@ -136,7 +143,7 @@ def _rows_of_lists(path: Path) -> Iterator[Row]:
             yield _row(record.line, "", "", record, record.line)
             continue
         line, query, *fields = record
-        named, absent = zip(LIST_FIELDS, fields, strict=True), (None, readers.ABSENT)
+        named, absent = zip(LIST_FIELDS, fields, strict=True), (None, ABSENT)
         lists = {name: one for name, one in named if one not in absent}
         bad = bad_text(line, {"query": query})
         if not bad and not lists:

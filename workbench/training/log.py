@@ -4,7 +4,7 @@ import json
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,7 @@ class _LogRow(BaseModel, extra="allow", strict=True):
     seconds: FiniteFloat = 0.0
 
     @model_validator(mode="after")
-    def _whole(self) -> "_LogRow":
+    def _whole(self) -> Self:
         given = {name for name, value in self.__pydantic_extra__.items() if value is not None}
         needed = {"steps"} if "loss" in given else set()
         needed |= {"dev_pairs", "dev_positives"} if given & {"dev_loss", "dev_ap"} else set()
