@@ -554,7 +554,9 @@ def describe(rows: Sequence[Row]) -> str:
 
 
 def describe_lists(lists: Sequence[Query]) -> str:
-    """Return the measured figures of candidate lists, one a line."""
+    """Return the measured figures of candidate lists in one line."""
+    if not lists:
+        return "lists: 0"
     hard = LIST_SHAPE[1]
     same = [jaccard(one.query, text) for one in lists for text in one.positive]
     other = [jaccard(one.query, text) for one in lists for text in one.negative[:hard]]

@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import os
 import random
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -224,6 +225,20 @@ def test_lexicon_is_large_and_every_phrasing_names_its_object():
         for intent in family.intents:
             assert len(intent) >= 2
             assert all(("#" in phrasing) == bool(names[0]) for phrasing in intent), intent
+
+
+def test_the_datasheet_has_the_figures_of_the_sample(rows):
+    lists = generator.generate_lists(150, rows)
+    described = f"{generator.describe(rows)}\n{generator.describe_lists(lists)}"
+    described += f"\n{sum(len(one.english) for one in lists)} texts"
+    sheet = re.findall(r"\d[\d,]*(?:\.\d+)?", (DATA / "README.md").read_text(encoding="utf-8"))
+    known = [(float(one.replace(",", "")), len(one.partition(".")[2])) for one in sheet]
+    for found in re.findall(r"\d+(?:\.\d+)?", described):
+        assert any(round(float(found), digits) == value for value, digits in known), found
+
+
+def test_too_few_lists_to_describe_are_none():
+    assert generator.describe_lists([]) == "lists: 0"
 
 
 def test_too_many_pairs_are_refused_with_a_reason(monkeypatch):
