@@ -265,7 +265,7 @@ def test_the_record_counts_the_new_tokens_with_a_gloss(tiny_model, tmp_path, how
     assert record.get("dictionary") == (str(file) if glossed else None)
 
 
-def test_whether_the_warm_up_has_taught_anything_is_measured_and_told(monkeypatch):
+def test_whether_the_warm_up_has_taught_anything_is_measured_and_told():
     pairs = pd.DataFrame(
         {"sentence_0": ["a", "b", "c"], "sentence_1": ["d", "e", "f"], "label": [0.1, 0.5, 0.8]}
     )
@@ -281,8 +281,7 @@ def test_whether_the_warm_up_has_taught_anything_is_measured_and_told(monkeypatc
             return self.change(np.array([target[pair] for pair in asked]))
 
     def found(change):
-        monkeypatch.setattr("workbench.training.stages.ModelScorer", lambda model: Scores(change))
-        return agreement(None, pairs)
+        return agreement(Scores(change), pairs)
 
     assert found(logit) == pytest.approx(1)
     assert found(lambda right: -logit(right)) == pytest.approx(-1)

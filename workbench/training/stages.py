@@ -205,13 +205,15 @@ class Stage:
             trainer.train()
             for dropout, rate in zip(dropouts, rates, strict=True):
                 dropout.p = rate
+            fast = isinstance(trainer, trainers.FastTrainer)
+            scorer = ModelScorer(model, backend="torch-float32" if fast else "predict")
             record = {
                 "pairs": len(pairs),
                 "steps": trainer.state.global_step,
                 "learning_rate": recipe.lexical_learning_rate,
                 "train_loss": trainer.mean_loss(),
                 "seconds": trainer.spent()["seconds"],
-                "agreement": agreement(model, pairs),
+                "agreement": agreement(scorer, pairs),
             }
             save_model(model, place / "model", [record])
         saved = ModelLocation(LEXICAL, "folder", place / "model", "", "", LEXICAL)
@@ -287,13 +289,13 @@ class Stage:
         save_model(model, self.place, [*self.earlier, record])
 
 
-def agreement(model: CrossEncoder, pairs: pd.DataFrame) -> float | None:
-    """Pearson correlation, in [-1, 1], of the model's probabilities with soft targets.
+def agreement(scorer: ModelScorer, pairs: pd.DataFrame) -> float | None:
+    """Pearson correlation, in [-1, 1], of a model's probabilities with soft targets.
 
-    It is computed on at most 500 of the pairs; None where one of the two is constant.
+    It is computed on at most 300 of the pairs; None where one of the two is constant.
     """
-    some = pairs.sample(min(len(pairs), 500), random_state=0)
-    probabilities = expit(ModelScorer(model).score(text_pairs(some)))
+    some = pairs.sample(min(len(pairs), 300), random_state=0)
+    probabilities = expit(scorer.score(text_pairs(some)))
     target = some["label"].to_numpy(dtype=float)
     if min(np.ptp(probabilities), np.ptp(target)) == 0:
         return None
