@@ -1,7 +1,16 @@
 """The layout of a run folder, which the README describes."""
 
-from workbench.files import write_json
-from workbench.run_folder import NotebookError, RunFolder, set_aside, stage_folders
+import pytest
+
+from workbench.files import DamagedError, read_json, write_json
+from workbench.run_folder import (
+    NotebookError,
+    RunFolder,
+    WholeLineage,
+    read_record,
+    set_aside,
+    stage_folders,
+)
 
 LAYOUT = """
 report.html card.json parameters.yaml environment.json status.json inspection.json
@@ -45,3 +54,34 @@ def test_what_is_replaced_goes_to_earlier(tmp_path):
 def test_the_error_of_a_notebook_says_where_it_is():
     assert str(NotebookError("03", 5, "x")) == "notebook 03_plot_loss, cell 5: x"
     assert str(NotebookError("03", None, "x")) == "notebook 03_plot_loss: x"
+
+
+@pytest.mark.parametrize(
+    ("name", "damaged"),
+    [
+        ("lineage.json", {"base": {"kind": "hub"}}),
+        ("lineage.json", {"base": None}),
+        ("lineage.json", {"number": 0}),
+        ("lineage.json", {"base": {"name": "a/b", "kind": "hub", "revision": 1}}),
+        ("lineage.json", {"statistics": {"label": 3.5}}),
+        ("lineage.json", {"log": [[]]}),
+        ("browser.json", {"tokens": {"a": [["a", 0, 1]]}}),
+        ("browser.json", {"tokens": {"a": [[1, 0, 1, False]]}}),
+        ("browser.json", {"tokens": {"a": [0.5]}}),
+    ],
+)
+def test_damage_within_a_record_is_named(tmp_path, name, damaged):
+    base = {"name": "a/b", "kind": "hub", "revision": "c"}
+    stage = {"stage": "stage 1", "base": base, "data": {}, "recipe": {}, "hyperparameters": {}}
+    stage |= {"steps": 1, "seconds": 1.5, "statistics": {"label": {"mean": 1}}, "log": [{"a": 1}]}
+    query = {"query": "q", "other_name": "o", "model": 1, "other": 0.5, "rank": None, "slices": []}
+    query |= {"orders": {}, "tokens": {"a": [["a", 0, 1, False]]}}
+    file, lineage = tmp_path / name, name == "lineage.json"
+
+    def read(**changed):
+        write_json(file, {"stages": [stage | changed]} if lineage else [query | changed])
+        return [read_record(file), read_json(file, WholeLineage) if lineage else None]
+
+    assert read()[0]
+    with pytest.raises(DamagedError, match=f"{name} is damaged"):
+        read(**damaged)

@@ -167,8 +167,9 @@ def read_json(path: str | os.PathLike[str], shape: Any = Any) -> Any:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-        TypeAdapter(shape).validate_python(value, strict=True)
+        text = Path(path).read_text(encoding="utf-8")
+        value = json.loads(text)
+        TypeAdapter(shape).validate_json(text, strict=True)
         return value
     except ValidationError as error:
         first = error.errors()[0]

@@ -93,18 +93,26 @@ class _Record(BaseModel, allow_inf_nan=False):
     test_pairs: dict[str, Any] = {}
 
 
-class _AnyStage(BaseModel):  # a warm-up too
-    base: dict[str, str] = {}
+class _Base(BaseModel, extra="allow"):  # see `ModelLocation.record`
+    __pydantic_extra__: dict[str, str]
+    name: str
+
+
+class _AnyStage(BaseModel):  # a warm-up too, which has no base
+    base: _Base = _Base(name="")
+    number: int = Field(1, ge=1)
     vocabulary: dict[str, Any] = {}
     recipe: dict[str, Any] = {}
 
 
 class _Stage(BaseModel):
     stage: str
-    base: dict[str, str]
+    base: _Base
     data: _Record
     recipe: dict[str, Any]
     hyperparameters: dict[str, Any]
+    statistics: dict[str, dict[str, float]] = {}
+    log: list[dict[str, Any]] = []
     steps: int
     seconds: float
 
@@ -175,7 +183,7 @@ class _Query(BaseModel):
     rank: Any  # printed as it is, escaped
     slices: list[str]
     orders: dict[str, list[_Candidate]]
-    tokens: dict[str, list[Any]]
+    tokens: dict[str, list[tuple[str, int, int, bool]]]
 
 
 SHAPES = {

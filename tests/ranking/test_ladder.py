@@ -16,7 +16,7 @@ from workbench.cli import main
 from workbench.data.build_lists import build_test
 from workbench.data.lists import CandidateList, read_test, write_candidates
 from workbench.data.pairs import known_positives
-from workbench.files import read_json, write_json
+from workbench.files import DamagedError, read_json, write_json
 from workbench.models import ModelError
 from workbench.ranking.evaluation import evaluate
 from workbench.ranking.ladder import (
@@ -83,6 +83,16 @@ def test_a_base_that_is_gone_is_left_out_with_the_reason(chain, tmp_path):
     subject = find_subject(copy, "unused/unused")
     assert subject.base is None
     assert "no longer available" in subject.left_out["base"]
+
+
+def test_a_lineage_that_names_no_base_is_damaged(chain, tmp_path):
+    shutil.copytree(chain / "model", tmp_path / "copy/model")
+    lineage = read_json(chain / "model/lineage.json")
+    for change in ({"base": {"name": "a/b"}}, {"number": 9}):
+        stages = [*lineage["stages"][:-1], lineage["stages"][-1] | change]
+        write_json(tmp_path / "copy/model/lineage.json", {"stages": stages})
+        with pytest.raises(DamagedError, match="has no base"):
+            find_subject(tmp_path / "copy", "unused/unused")
 
 
 def test_a_base_without_a_head_is_left_out_with_the_reason(chain):

@@ -11,7 +11,7 @@ from workbench.data.build_lists import query_groups
 from workbench.data.lists import CandidateList
 from workbench.data.pairs import SPLITS, read_split
 from workbench.data.readers import COLUMNS
-from workbench.files import comma_separated, display_path, read_json
+from workbench.files import DamagedError, comma_separated, display_path, read_json
 from workbench.models import ModelError, ModelLocation, find_model, load_tokenizer, read_lineage
 from workbench.ranking.evaluation import Evaluation, rank_lists, score_lists
 from workbench.ranking.metrics import MAIN_METRIC
@@ -71,10 +71,11 @@ def find_subject(run_dir: str | Path, base_model: str, base_revision: str = "") 
     if not stages:
         left_out["base"] = f"{model.name} has no record of a training, so its base is not known"
     else:
-        # A run of several stages is one training: its base is that of its first stage.
-        before = stages[-stages[-1].get("number", 1)]["base"]
-        try:
+        try:  # a run of several stages is one training: its base is that of its first stage
+            before = stages[-stages[-1].get("number", 1)]["base"]
             base = find_model(before["name"], before["revision"])
+        except LookupError as error:
+            raise DamagedError(f"{model.name}: its lineage.json has no base ({error!r})") from error
         except ModelError as error:
             left_out["base"] = f"it is no longer available ({error})"
     nothing = pd.DataFrame(columns=[*COLUMNS], dtype=str).astype({"label": float})

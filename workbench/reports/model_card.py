@@ -123,7 +123,7 @@ def write_card(run_dir: str | Path, **settings: Any) -> Path:
     environment.globals |= {"values": _values, "log": _log, "table": table}
     try:
         text = environment.get_template("card.md").render(_facts(run, chosen))
-    except (LookupError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError, jinja2.UndefinedError) as error:
         what = f"lineage, inspection or evaluation lacks something ({error!r})"
         raise DamagedError(f"{display_path(run.path)}: {what}; run its notebook again") from error
     files.write_text(run.card, re.sub(r"\n{3,}", "\n\n", text))
