@@ -18,15 +18,7 @@ import yaml
 from workbench.batch.engines import Task, Worker, connected
 from workbench.batch.plan import OptunaSearch, Plan, PlannedRun, read_plan
 from workbench.batch.preflight import Finding, preflight, refuse_problems
-from workbench.files import (
-    PathError,
-    display_path,
-    project_path,
-    project_root,
-    refuse_links,
-    write_json,
-    write_text,
-)
+from workbench.files import display_path, project_path, project_root, write_json, write_text
 from workbench.machine import core_count
 from workbench.run_folder import SCHEMA, RequestError, read_record
 from workbench.runs import folder as folders
@@ -93,12 +85,7 @@ def sweep(
 
 def _check_folder(folder: Path, resume: bool) -> None:
     """Refuse a folder that this sweep must not be written into."""
-    problems = folders.place_problems(folder / "sweep.yaml", resume)
-    try:
-        refuse_links(folder)
-    except PathError as error:
-        problems.append(str(error))
-    if problems:
+    if problems := folders.place_problems(folder / "sweep.yaml", resume):
         raise RequestError("\n".join(problems))
 
 

@@ -107,8 +107,13 @@ def holding(folder: Path, patience: float = LOCK_SECONDS) -> Iterator[None]:
 
 
 def place_problems(record: Path, resume: bool, only: bool = False) -> list[str]:
-    """Why a request must not be recorded in this file of a run or a sweep; empty if it may."""
+    """Why a request must not be recorded in this file of a run or a sweep; empty if it may.
+
+    Raises:
+        PathError: a link in the folder leads elsewhere.
+    """
     folder, shown = record.parent, files.display_path(record.parent)
+    files.refuse_links(folder)
     if folder.exists() and not folder.is_dir():
         return [f"{shown} is a file, so it cannot be the folder of a run"]
     if record.is_file():
@@ -124,10 +129,9 @@ def folder_problems(
     parameters: Parameters, run_dir: Path, only: Sequence[str], resume: bool
 ) -> list[str]:
     """Why this run must not be written into this folder, one line each; empty if it may."""
-    run = RunFolder(run_dir)
-    problems = place_problems(run.parameters, resume, bool(only))
+    run, problems = RunFolder(run_dir), list[str]()
     try:
-        files.refuse_links(run_dir)
+        problems += place_problems(run.parameters, resume, bool(only))
         for file in (run.status, run.manifest, run.lineage, run.metrics, run.browser):
             read_record(file)
         if resume and run.parameters.is_file():
