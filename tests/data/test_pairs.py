@@ -175,10 +175,11 @@ def test_what_a_file_is_and_what_to_do_is_said(tmp_path, content, said):
         read_pairs(tmp_path / "pairs.csv")
 
 
+@pytest.mark.parametrize("above", [b"\r\n\n", b"sep=,\r\n\n", b"\xef\xbb\xbfSEP=,\n\n"])
 @pytest.mark.parametrize("separator", ",\t")
-def test_blank_lines_before_the_header_are_no_header(tmp_path, separator):
+def test_blank_lines_and_the_separator_before_the_header_are_no_header(tmp_path, separator, above):
     path = tmp_path / ("pairs.csv" if separator == "," else "pairs.tsv")
-    path.write_bytes((b"\r\n\n" + HEADER + b"a,b,1\n").replace(b",", separator.encode()))
+    path.write_bytes((above + HEADER + b"a,b,1\n").replace(b",", separator.encode()))
     assert read_pairs(path).frame[["sentence_0", "line"]].to_numpy().tolist() == [["a", 4]]
 
 

@@ -201,7 +201,8 @@ def _delimited(
     """The rows of a CSV or TSV; one that cannot be read costs its first line only."""
     table = _Table(text_lines(file, name), delimiter)
     header, line = table.parse(), 1
-    while "".join(table.taken).isspace():  # a blank line is no header
+    # neither a blank line nor the one that tells a spreadsheet the separator is a header
+    while "".join(table.taken).strip().lower() in ("", f"sep={delimiter}") and table.taken:
         line += len(table.taken)
         header = table.parse()
     header = [printable(field).strip() for field in header]
