@@ -200,9 +200,9 @@ def _delimited(
 ) -> Iterator[Record | BadRow]:
     """The rows of a CSV or TSV; one that cannot be read costs its first line only."""
     table = _Table(text_lines(file, name), delimiter)
-    header, line = table.parse(), 1
+    header, line, separator = table.parse(), 1, f"sep={delimiter}"
     # neither a blank line nor the one that tells a spreadsheet the separator is a header
-    while "".join(table.taken).strip().lower() in ("", f"sep={delimiter}") and table.taken:
+    while (text := "".join(table.taken)).isspace() or text.lower().strip("\r\n") == separator:
         line += len(table.taken)
         header = table.parse()
     header = [printable(field).strip() for field in header]
