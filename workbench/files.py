@@ -167,9 +167,8 @@ def read_json(path: str | os.PathLike[str], shape: Any = Any) -> Any:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        value = json.loads(text)
-        TypeAdapter(shape).validate_json(text, strict=True)
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        TypeAdapter(shape).validate_python(value, strict=True)
         return value
     except ValidationError as error:
         first = error.errors()[0]

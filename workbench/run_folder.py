@@ -3,9 +3,9 @@
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from workbench.files import DamagedError, display_path, project_path, read_json
 
@@ -175,6 +175,11 @@ class _Candidate(BaseModel):
     rank: Any
 
 
+_Token = Annotated[  # as `vocabulary.tokens.Token`; JSON has lists in place of tuples
+    tuple[str, int, int, bool], BeforeValidator(lambda of: tuple(of) if type(of) is list else of)
+]
+
+
 class _Query(BaseModel):
     query: str
     other_name: str
@@ -183,7 +188,7 @@ class _Query(BaseModel):
     rank: Any  # printed as it is, escaped
     slices: list[str]
     orders: dict[str, list[_Candidate]]
-    tokens: dict[str, list[tuple[str, int, int, bool]]]
+    tokens: dict[str, list[_Token]]
 
 
 SHAPES = {

@@ -47,6 +47,7 @@ def sweep(
 
     Raises:
         RequestError, ParameterError, SettingsError: the request is wrong; nothing was started.
+        PathError: a link in the sweep's folder leads elsewhere; nothing was started.
         KeyboardInterrupt: after all runs were stopped and recorded.
     """
     folders.check_name(name)

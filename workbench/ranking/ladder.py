@@ -64,6 +64,7 @@ def find_subject(run_dir: str | Path, base_model: str, base_revision: str = "") 
     Raises:
         ModelError: there is no model to evaluate, or its files are not what they should be.
         DataError: a split of the prepared data is missing.
+        DamagedError: the model's lineage does not say what it was trained from.
     """
     own = RunFolder(run_dir).model.is_dir()
     model = find_model(str(run_dir)) if own else find_model(base_model, base_revision)
@@ -73,9 +74,11 @@ def find_subject(run_dir: str | Path, base_model: str, base_revision: str = "") 
     else:
         try:  # a run of several stages is one training: its base is that of its first stage
             before = stages[-stages[-1].get("number", 1)]["base"]
-            base = find_model(before["name"], before["revision"])
+            asked = before["name"], before["revision"]
         except LookupError as error:
             raise DamagedError(f"{model.name}: its lineage.json has no base ({error!r})") from error
+        try:
+            base = find_model(*asked)
         except ModelError as error:
             left_out["base"] = f"it is no longer available ({error})"
     nothing = pd.DataFrame(columns=[*COLUMNS], dtype=str).astype({"label": float})
