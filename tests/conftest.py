@@ -85,7 +85,7 @@ def sharp_model(once, tiny_model):
 
 @pytest.fixture(scope="session")
 def vector_model(once):
-    """A small model, made sharp as well, whose heads and layers fill vectors: C++ is for it."""
+    """A small model, made sharp as well, wide enough for blocks of vectors."""
 
     def make(folder):
         sharpen(write_tiny_model(folder, width=32, inner=128))

@@ -15,11 +15,13 @@ from workbench.models import ModelError, find_model, load_tokenizer
 from workbench.ranking.evaluation import evaluate
 from workbench.reports import findings
 from workbench.scoring.backends import (
+    BATCH_SIZE,
     BackendError,
     check,
     choose_backend,
     inverted_share,
     open_backend,
+    pair_encoder,
 )
 from workbench.scoring.cross_encoder import ModelScorer, load_cross_encoder
 from workbench.scoring.export import export_model
@@ -92,6 +94,23 @@ def test_a_model_may_have_a_single_layer(name, vector_model, pairs):
     exact = open_backend("predict", single)(pairs)
     found = open_backend(name, single)(pairs)
     assert np.abs(found - exact).max() < FURTHEST[name] * exact.std()
+
+
+def test_predict_pads_by_tokens_not_by_characters(model, monkeypatch):
+    few_tokens = [(f"{'x' * (40 + n)} 我", "钱") for n in range(BATCH_SIZE)]
+    many_tokens = [("我的钱" * 3, "我" * (1 + n % 9)) for n in range(BATCH_SIZE)]
+    mixed = [pair for both in zip(few_tokens, many_tokens, strict=True) for pair in both]
+    plain = model.predict(mixed, activation_fn=torch.nn.Identity())
+    batches, predict = [], model.predict
+
+    def noted(batch, **options):
+        batches.append(pair_encoder(model).encode(batch).lengths)
+        return predict(batch, **options)
+
+    monkeypatch.setattr(model, "predict", noted)
+    assert open_backend("predict", model)(mixed) == pytest.approx(plain, abs=1e-5)
+    assert [len(lengths) for lengths in batches] == [BATCH_SIZE, BATCH_SIZE]
+    assert batches[0].min() >= batches[1].max()
 
 
 def test_a_score_does_not_depend_on_what_else_is_scored(model, pairs):

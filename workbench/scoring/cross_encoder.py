@@ -190,16 +190,18 @@ class ZeroShot:
         body: Any = self.model[0].model
         body = body.base_model
         found = np.empty((len(texts), body.config.hidden_size), dtype=np.float32)
-        order = np.argsort([len(text) for text in texts], kind="stable")
+        if not texts:
+            return found
+        tokenizer = self.model.tokenizer
+        encoded = tokenizer([*texts], truncation=True)
+        order = np.argsort([len(ids) for ids in encoded["input_ids"]], kind="stable")
         weights, was_training = torch.from_numpy(self.weights).to(body.device), body.training
         body.eval()
         with torch.inference_mode():
             for start in range(0, len(texts), BATCH_SIZE):
                 rows = order[start : start + BATCH_SIZE]
-                some = [texts[row] for row in rows]
-                batch = self.model.tokenizer(
-                    some, padding=True, truncation=True, return_tensors="pt"
-                ).to(body.device)
+                some = {name: [of[row] for row in rows] for name, of in encoded.items()}
+                batch = tokenizer.pad(some, return_tensors="pt").to(body.device)
                 states = body(**batch).last_hidden_state.float()
                 weight = weights[batch["input_ids"]] * batch["attention_mask"]
                 mean = (states * weight.unsqueeze(-1)).sum(1)
