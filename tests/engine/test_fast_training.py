@@ -11,7 +11,7 @@ from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from tests.conftest import interrupted_at
 from workbench.data.pairs import prepare_data
 from workbench.data.texts import text_pairs
-from workbench.engine.bert import BertGradients, Dropout, shares
+from workbench.engine.bert import BertGradients, Dropout
 from workbench.models import find_model
 from workbench.reports import findings
 from workbench.scoring.backends import pair_encoder
@@ -23,7 +23,7 @@ from workbench.training.trainer import FastTrainer, ResumableTrainer, make_train
 
 FAST = Recipe(max_length=32, learning_rate=1e-3, batch_size=16, speed="fast", precision="float32")
 
-DRAWS = 100  # of dropout
+DRAWS = 400  # of dropout: so the spread is known to a tenth
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def model(tiny_model):
 
 @pytest.fixture
 def threads():
-    """Three threads, which share 26 pairs unevenly."""
+    """Three threads, which are more than the cores of many machines."""
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     yield
@@ -128,7 +128,7 @@ def test_with_dropout_gradients_have_the_mean_and_spread_of_the_librarys(model, 
         their_mean, their_variance = found["theirs"][key]
         assert variance == pytest.approx(their_variance.item(), rel=0.25), key
         apart = (mean - their_mean).square().sum()
-        assert apart < 3 * (variance + their_variance) / DRAWS, key
+        assert apart < 6 * (variance + their_variance) / DRAWS, key  # by chance 1 on average
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
@@ -199,21 +199,6 @@ def test_resuming_gives_the_same_bytes(tmp_path, tiny_model, threads):
     )
     assert whole == cut
     assert whole != other  # with one thread from the beginning
-
-
-@pytest.mark.parametrize("rounded", [False, True])
-def test_shares_hold_every_pair_once_and_about_equally_many_tokens(model, sample, rounded):
-    pairs = pair_encoder(model).encode(text_pairs(sample.head(26)))
-    found = shares(pairs, 3, rounded)
-    assert sorted(np.concatenate([share.rows for share in found])) == list(range(26))
-    tokens = [pairs.lengths[share.rows].sum() for share in found]
-    assert len(tokens) == 3
-    assert max(tokens) - min(tokens) <= max(pairs.lengths)
-    assert any(block.mask is not None for share in found for block in share.blocks)
-    for share in found:
-        assert (share.filling > 0) <= rounded
-        assert (len(share.ids) - share.filling) * 0.9 <= pairs.lengths[share.rows].sum()
-    assert len(shares(pair_encoder(model).encode([("a", "b")] * 30), 3, rounded)) == 1  # too few
 
 
 def test_which_models_are_trained_fast(model):
