@@ -59,7 +59,7 @@ lab: $(STAMP)
 
 lessons: $(STAMP)
 	@$(BIN)/python -m tests.lessons.figures
-	@$(BIN)/workbench lessons build
+	@$(BIN)/python notebooks/lessons/make.py build
 
 docs: $(STAMP)
 	@$(BIN)/python docs/site/make.py build/site

@@ -624,7 +624,7 @@ def bases(
 
 @cli.group()
 def lessons() -> None:
-    """The course in notebooks/lessons: look at this machine, and make its files."""
+    """The course in notebooks/lessons."""
 
 
 @lessons.command()
@@ -633,21 +633,3 @@ def doctor() -> int:
     from workbench.lessons import doctor
 
     return 0 if doctor() else 1
-
-
-@lessons.command()
-def build() -> None:
-    """Write exercises, solutions and glossary from their sources."""
-    from workbench.lessons import build_lessons
-
-    print(f"wrote {len(build_lessons())} files")
-
-
-@lessons.command()
-@click.argument("run")
-@click.argument("characters")
-def record(run: str, characters: str) -> None:
-    """Record two runs for the lessons, of quickstart.yaml and quickstart_characters.yaml."""
-    from workbench.lessons import record
-
-    print(f"recorded in {files.display_path(record(run, characters))}; now `make lessons`")

@@ -71,7 +71,7 @@ def test_sizes_are_few_and_little_is_filled_up():
 @pytest.mark.parametrize("max_padding", [0.0, 0.02, 0.1])
 def test_packs_hold_every_token_once_and_little_else(model, max_padding, rounded):
     pairs = pair_encoder(model).encode(made_up(1000))
-    found = list(packs(pairs, 256, max_padding, rounded))
+    found = list(packs(pairs, 256, None, max_padding, rounded))
     assert np.concatenate([pack.rows for pack in found]).tolist() == pairs.longest_first().tolist()
     for pack in found:
         used, seen = 0, []

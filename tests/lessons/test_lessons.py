@@ -7,7 +7,9 @@ import inspect
 import io
 import json
 import re
+import runpy
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,12 +20,12 @@ from workbench.data.build_lists import build_test
 from workbench.data.lists import write_candidates
 from workbench.data.pairs import prepare_data, read_split
 from workbench.files import read_json
-from workbench.lessons import EXERCISES, build_lessons, check, examine, recorded, stale
-from workbench.lessons import build as building
+from workbench.lessons import EXERCISES, check, examine, recorded, stale
 from workbench.lessons.checking import find
-from workbench.lessons.recording import LessonError, record
+from workbench.lessons.recording import LessonError
 
 FOLDER = ROOT / "notebooks/lessons"
+making = SimpleNamespace(**runpy.run_path(str(FOLDER / "make.py")))
 SOURCES = sorted((FOLDER / "source").glob("*.py"))
 NAMES = [source.stem for source in SOURCES]
 CHECKED = [name for name in NAMES if (FOLDER / f"checks/{name}.py").is_file()]
@@ -49,7 +51,7 @@ def wrong_answers(number):
 
 
 def cells(source, kind):
-    return [cell for cell in building.read_cells(source) if cell.cell_type == kind]
+    return [cell for cell in making.read_cells(source) if cell.cell_type == kind]
 
 
 def run(codes):
@@ -64,7 +66,7 @@ def run(codes):
 
 
 def test_what_is_committed_is_what_the_sources_give():
-    made = build_lessons(write=False)
+    made = making.build_lessons(write=False)
     for path, text in made.items():
         assert path.read_text(encoding="utf-8") == text, f"{path}: run `make lessons`"
     for kind in ("exercises", "solutions"):
@@ -191,7 +193,7 @@ def test_what_the_prose_concludes_follows_from_the_figures(conclusion):
 
 
 def test_each_figure_is_predicted_before_and_read_after(source):
-    every = building.read_cells(source)
+    every = making.read_cells(source)
     drawn = [n for n, cell in enumerate(every) if re.search(r"^wb\.show\(ax", cell.source, re.M)]
     for place in drawn:
         code = [cell for cell in every[max(0, place - 6) : place] if cell.cell_type == "code"]
@@ -209,7 +211,7 @@ def test_a_lesson_has_its_parts(source):
     assert re.search(r"\*\*\d+ minutes\.\*\*", prose)
     for take_away in re.findall(r"## (?:Take away|要点)\n\n(.*?)\n\n", prose, re.S):
         assert len(re.findall(r"[.?!](?=\s|$)|。", take_away)) == 3, take_away
-    assert ("*中文版尚未经母语教师审阅。*" in prose) == ("zh" in building.languages(source))
+    assert ("*中文版尚未经母语教师审阅。*" in prose) == ("zh" in making.languages(source))
     for cell in cells(source, "code"):
         assert len(cell.source.splitlines()) <= 30
 
@@ -217,7 +219,7 @@ def test_a_lesson_has_its_parts(source):
 def drifted(source):
     """For each translated cell whose English text has changed since, what its `of` should be."""
     wrong, digest = [], ""
-    for number, cell in enumerate(building.read_cells(source)):
+    for number, cell in enumerate(making.read_cells(source)):
         tags = cell.metadata.get("tags", [])
         if "lang-en" in tags:
             digest = hashlib.sha256(" ".join(cell.source.split()).encode()).hexdigest()[:8]
@@ -229,7 +231,7 @@ def drifted(source):
 def test_translations_keep_up_with_the_english(source, tmp_path):
     assert drifted(source) == []
     tags = [cell.metadata.get("tags", []) for cell in cells(source, "markdown")]
-    if "zh" in building.languages(source):
+    if "zh" in making.languages(source):
         assert tags == [["lang-en"], ["lang-zh"]] * (len(tags) // 2)
         prose = [cell.source for cell in cells(source, "markdown")]
         marks = [sorted(re.findall(r"\[\[\w+\]\]|^#+ ", text, re.M)) for text in prose]
@@ -241,14 +243,14 @@ def test_translations_keep_up_with_the_english(source, tmp_path):
 
 def test_quizzes_explain_every_choice():
     for file in sorted((FOLDER / "quiz").glob("*.yaml")):
-        for language in building.languages(FOLDER / f"source/{file.stem}.py"):
+        for language in making.languages(FOLDER / f"source/{file.stem}.py"):
             end = "" if language == "en" else f"_{language}"
-            for question in building.yaml.safe_load(file.read_text(encoding="utf-8")):
+            for question in making.yaml.safe_load(file.read_text(encoding="utf-8")):
                 choices = question["choices"]
                 assert sum(bool(choice.get("right")) for choice in choices) == 1
                 parts = [c[f"{part}{end}"] for c in choices for part in ("text", "because")]
                 assert all([question[f"text{end}"], *parts])
-            shown = building.quiz(file.stem, language)
+            shown = making.quiz(file.stem, language)
             assert shown.count("<details>") == shown.count("</details>") >= 3
 
 
@@ -256,9 +258,9 @@ def test_terms_are_explained_at_their_first_use(source):
     book = json.loads((FOLDER / f"exercises/{source.stem}.ipynb").read_text(encoding="utf-8"))
     prose = ["".join(c["source"]) for c in book["cells"] if c["cell_type"] == "markdown"]
     text = "\n\0\n".join(prose)
-    free = building.PROTECTED.split(text)[::2]
+    free = making.PROTECTED.split(text)[::2]
     linked = re.findall(r'\[([^\]]*(?:\[UNK\])?)\]\(\.\./glossary\.md#\S+ "', text)
-    for term in building.glossary():
+    for term in making.glossary():
         if any(re.search(term["pattern"], part) for part in free):
             assert any(re.search(term["pattern"], words) for words in linked), term["en"]
 
@@ -287,11 +289,11 @@ def test_the_five_notebooks_explain_their_terms_where_they_are_first_said():
     for term, explanation in EXPLAINED.items():
         first = next(text for text in prose if term.casefold() in text.casefold())
         assert explanation in first, term
-        assert any(re.search(entry["pattern"], term) for entry in building.glossary()), term
+        assert any(re.search(entry["pattern"], term) for entry in making.glossary()), term
 
 
 def test_the_glossary_is_in_two_languages():
-    terms = building.glossary()
+    terms = making.glossary()
     assert len(terms) >= 45
     assert len({term["en"] for term in terms}) == len({term["zh"] for term in terms}) == len(terms)
     for term in terms:
@@ -307,7 +309,7 @@ def test_the_recording_is_small_and_fits_sample_and_recipes(monkeypatch):
     assert "the recipe of a recorded run has changed: make runs of" in stale()
     monkeypatch.setattr(module, "SAMPLE", "data/intents.tsv")
     assert "data/intents.tsv is not the one that the recorded run" in stale()
-    assert "`workbench lessons record RUN CHARACTERS` and `make lessons`" in stale()
+    assert "`python notebooks/lessons/make.py record RUN CHARACTERS` and `make lessons`" in stale()
 
 
 def test_a_run_is_recorded_and_read_back(tmp_path, monkeypatch, tiny_model, sample, write_jsonl):
@@ -326,7 +328,7 @@ def test_a_run_is_recorded_and_read_back(tmp_path, monkeypatch, tiny_model, samp
         write_candidates(run / "evaluation/candidates.jsonl", lists)
         row = {"stage": "stage 1", "step": 10, "steps": 10, "epoch": 1.0, "loss": 0.5}
         write_jsonl([row]).replace(run / "training_log.jsonl")
-    assert record(*runs) == tmp_path
+    assert making.record(*runs) == tmp_path
     assert stale() == ""
     found = recorded.__wrapped__()
     assert found.lists == lists
@@ -335,13 +337,13 @@ def test_a_run_is_recorded_and_read_back(tmp_path, monkeypatch, tiny_model, samp
     assert found.list_logits[0] == pytest.approx(found.repaired_logits[0])
     assert found.batch == round(len(found.train) / 10)
     with pytest.raises(LessonError, match=r"plain was not .* quickstart_characters\.yaml"):
-        record(runs[0], runs[0])
+        making.record(runs[0], runs[0])
     prepare_data(runs[1], str(file), dev_share=0.2, test_share=0.4)
     with pytest.raises(LessonError, match=r"characters was not made .*: make it again"):
-        record(*runs)
+        making.record(*runs)
     sample.head(100).to_csv(file, index=False)
     with pytest.raises(LessonError, match="plain was not made"):
-        record(*runs)
+        making.record(*runs)
 
 
 def test_the_doctor_says_what_is_missing(monkeypatch, capsys):

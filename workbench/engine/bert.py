@@ -2,12 +2,13 @@
 
 Products run over one row of tokens with hardly any padding; query, key and value are one product;
 after them, the last layer is computed for the first token of each pair, the only one that is used.
-Each thread scores its own packs: torch's splitting of small products leaves threads waiting.
-In training a batch is one pack: a part for each thread would make its own gradient of every weight.
+Each thread has its own packs: torch's splitting of small products leaves threads waiting.
+Gradients are taken of the same sums, each thread with a share of the batch if it is large.
 """
 
 import sys
 from collections.abc import Callable, Sequence, Sized
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -24,12 +25,13 @@ from torch.nn.functional import (
 )
 
 from workbench.engine.packing import Block, EncodedPairs, IntArray, Pack, packs, round_up
-from workbench.machine import in_threads, torch_threads
+from workbench.machine import in_threads, interrupts_held, torch_threads
 
 MAX_PADDING = 0.02  # of a block's tokens: lengths of many pairs, sorted, differ little
 BATCH_PADDING = 0.1  # the same in training: a batch has few pairs of one length
 PACK_TOKENS = 1920  # calls cost little, and activations stay in the cache
 MIN_TOKENS = 128  # for a thread; with fewer its products are no faster
+MIN_SHARE_TOKENS = 200  # each share makes a gradient of every weight, to be summed up
 GPU_TOKENS = 2**16
 MAX_CACHED_BLOCK = 2**25 - 2**13  # bytes: the largest block that glibc learns from
 RANDOM_VALUES = 2**16  # of a random number for dropout
@@ -213,7 +215,7 @@ class FastBert:
             size = min(PACK_TOKENS, share)
             if self.device.type != "cpu":
                 threads, size = 1, GPU_TOKENS
-            in_threads(threads, score_pack, packs(pairs, size, MAX_PADDING, rounded=True))
+            in_threads(threads, score_pack, packs(pairs, size, None, MAX_PADDING, rounded=True))
         return scores
 
 
@@ -244,6 +246,20 @@ class Dropout:
         return x * kept.to(x.dtype).mul_(RANDOM_VALUES / (RANDOM_VALUES - dropped))
 
 
+def shares(pairs: EncodedPairs, most: int, rounded: bool) -> list[Pack]:
+    """A batch cut into at most `most` packs of about as many tokens each.
+
+    `rounded` leaves few different sizes: in bfloat16 torch keeps a kernel of 20 MB for each.
+    """
+    order = pairs.longest_first()
+    enough = int(pairs.lengths.sum()) // MIN_SHARE_TOKENS
+    count = max(1, min(most, len(order), enough))
+    return [  # the pairs, sorted by length, are dealt out in turn
+        next(packs(pairs, sys.maxsize, order[number::count], BATCH_PADDING, rounded))
+        for number in range(count)
+    ]
+
+
 class BertGradients:
     """Computes a step's gradients into `.grad` of what is `learned`, a list of parameters.
 
@@ -266,6 +282,8 @@ class BertGradients:
         self.tokens = nn.Parameter(self.matrix.detach()[self.token_ids])
         self.weights = Weights(model, dtype, self.tokens)
         self.learned = [master for leaf in self.weights.leaves for master in leaf.masters]
+        self.threads = torch.get_num_threads()
+        self.pool = ThreadPoolExecutor(self.threads)
 
     @torch.no_grad()
     def read(self) -> None:
@@ -282,16 +300,29 @@ class BertGradients:
 
         The same seed of the dropout, with as many threads, gives the same gradients again.
         """
-        leaves, rounded = self.weights.leaves, self.weights.dtype == torch.bfloat16
+        leaves = self.weights.leaves
         for leaf in leaves:
             leaf.refresh()
-        pack = next(packs(pairs, sys.maxsize, BATCH_PADDING, rounded))
-        pack = replace(pack, ids=self.places[pack.ids])
-        logits = self.weights.logits(pack, Dropout(seed))
-        loss = binary_cross_entropy_with_logits(logits, labels[pack.rows].float())
-        found = torch.autograd.grad(loss, [leaf.value for leaf in leaves])
-        for leaf, gradient in zip(leaves, found, strict=True):
-            parts = gradient.float().split(leaf.sizes)
-            for master, part in zip(leaf.masters, parts, strict=True):
+
+        def gradients(number: int, pack: Pack) -> tuple[Tensor, tuple[Tensor, ...]]:
+            pack = replace(pack, ids=self.places[pack.ids])
+            loss = binary_cross_entropy_with_logits(
+                self.weights.logits(pack, Dropout([*seed, number])),
+                labels[pack.rows].float(),
+                reduction="sum",
+            )
+            loss = loss / len(labels)
+            return loss.detach(), torch.autograd.grad(loss, [leaf.value for leaf in leaves])
+
+        own = shares(pairs, self.threads, rounded=self.weights.dtype == torch.bfloat16)
+        several = len(own) > 1  # one alone leaves the threads to torch
+        run = self.pool.map if several else map
+        with torch_threads(1 if several else None), interrupts_held():
+            losses, found = zip(*run(gradients, range(len(own)), own), strict=True)
+        for leaf, first, *others in zip(leaves, *found, strict=True):
+            total = first.float()
+            for gradient in others:
+                total += gradient
+            for master, part in zip(leaf.masters, total.split(leaf.sizes), strict=True):
                 master.grad = part
-        return loss.detach()
+        return torch.stack(losses).sum()

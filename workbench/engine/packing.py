@@ -108,14 +108,19 @@ class Pack:
 
 
 def packs(
-    pairs: EncodedPairs, max_tokens: int, max_padding: float = 0.0, rounded: bool = False
+    pairs: EncodedPairs,
+    max_tokens: int,
+    rows: IntArray | None = None,
+    max_padding: float = 0.0,
+    rounded: bool = False,
 ) -> Iterator[Pack]:
     """Packs of at most `max_tokens` tokens, padding included, or of a single pair that is longer.
 
-    The longest pairs come first. `max_padding` is the share of a block's tokens that may be
-    padding; `rounded` packs are filled up to few different sizes (see `round_up`).
+    Of all pairs, or of those at the places `rows`, which name the longest first. `max_padding` is
+    the share of a block's tokens that may be padding; `rounded` packs are filled up to few
+    different sizes (see `round_up`).
     """
-    order = pairs.longest_first()
+    order = pairs.longest_first() if rows is None else rows
     lengths = pairs.lengths[order]
     while len(order):
         ends, left = [0], max_tokens

@@ -2,7 +2,7 @@
 
 No lesson waits for a training: log and scores of a run of the sample, and scores of another with a
 repaired vocabulary, are shipped in `notebooks/lessons/recorded/`, with what they were made from.
-`workbench lessons record` writes them again, `make lessons` everything that depends on them.
+`notebooks/lessons/make.py record` writes them again, `make lessons` what depends on them.
 """
 
 import shutil
@@ -20,10 +20,8 @@ import workbench as wb
 from workbench.data import texts as data_texts
 from workbench.data.lists import CandidateList
 from workbench.data.texts import text_pairs
-from workbench.files import project_root, read_json, sha256, write_json
+from workbench.files import project_root, read_json, sha256
 from workbench.models import BUNDLED_MODEL
-from workbench.ranking.evaluation import score_lists
-from workbench.run_folder import RunFolder
 from workbench.runs.parameters import read_settings
 
 if TYPE_CHECKING:
@@ -102,56 +100,27 @@ def recorded() -> Recorded:
     return Recorded(pairs, train, dev, test, lists, wb.read_training_log(recording()), *logits)
 
 
-def record(run_dir: str | Path, characters_dir: str | Path) -> Path:
-    """The folder of a recording, made from runs of the two recipes.
-
-    Raises:
-        LessonError: a run was not made from sample and recipe as they are now.
-    """
-    manifest, pairs = wb.read_manifest(run_dir), pd.read_csv(project_root() / SAMPLE)
-    runs, recipes = (run_dir, characters_dir), _recipes()
-    made_from = {name: manifest[name] for name in MADE_FROM} | {"recipes": recipes}
-    rows = _held_out(made_from)
-    dev, test = (text_pairs(pairs.iloc[of]) for of in rows.values())
-    for run, (name, recipe) in zip(runs, recipes.items(), strict=True):
-        same = wb.read_manifest(run)["sha256"] == sha256(project_root() / SAMPLE)
-        same = same and text_pairs(wb.read_split(run, "test")) == test
-        if not (same and recipe.items() <= read_settings(RunFolder(run).parameters).items()):
-            reason = f"was not made from {SAMPLE} and {name}.yaml as they are now"
-            raise LessonError(f"{run} {reason}: make it again")
-    lists = wb.read_test(RunFolder(run_dir).candidates).lists
-    scores: dict[str, Any] = {"made_from": made_from, "rows": rows}
-    scorers = [wb.scoring.ModelScorer.load(wb.find_model(str(run))) for run in runs]
-    found = {name: scorers[0].score(of) for name, of in (("dev", dev), ("test", test))}
-    scores |= {name: of.astype(float).round(5).tolist() for name, of in found.items()}
-    for name, scorer in zip(("lists", "repaired"), scorers, strict=True):
-        scores[name] = [of.astype(float).round(5).tolist() for of in score_lists(scorer, lists)]
-    shutil.copy(RunFolder(run_dir).candidates, recording() / "lists.jsonl")
-    shutil.copy(RunFolder(run_dir).training_log, recording() / "training_log.jsonl")
-    write_json(recording() / "scores.json", scores)
-    return recording()
-
-
 def stale() -> str:
     """Why the recording no longer fits sample and recipes, and what to do; empty if it does."""
     scores = read_json(recording() / "scores.json")
     made_from, reason = scores["made_from"], ""
     if made_from["sha256"] != sha256(project_root() / SAMPLE):
         reason = f"{SAMPLE} is not the one that the recorded run was made from"
-    elif made_from["recipes"] != _recipes():
+    elif made_from["recipes"] != recipes():
         reason = "the recipe of a recorded run has changed"
-    elif scores["rows"] != _held_out(made_from):
+    elif scores["rows"] != held_out(made_from):
         reason = "the sample is split in another way now than when the run was recorded"
     again = f"make runs of {' and '.join(f'{name}.yaml' for name in RECIPES)} again, then"
-    record = "`workbench lessons record RUN CHARACTERS` and `make lessons`"
+    record = "`python notebooks/lessons/make.py record RUN CHARACTERS` and `make lessons`"
     return reason and f"{reason}: {again} {record}"
 
 
-def _recipes() -> dict[str, dict[str, Any]]:
+def recipes() -> dict[str, dict[str, Any]]:
+    """The two recipes as they are now, by name."""
     return {n: read_settings(project_root() / f"notebooks/parameters/{n}.yaml") for n in RECIPES}
 
 
-def _held_out(made_from: dict[str, Any]) -> dict[str, list[int]]:
+def held_out(made_from: dict[str, Any]) -> dict[str, list[int]]:
     """The rows of the sample, from 0, that are in dev and in test as it is split now."""
     pairs = pd.read_csv(project_root() / SAMPLE).reset_index(names="row")
     shares = {name: made_from[name] for name in ("dev_share", "test_share", "seed")}

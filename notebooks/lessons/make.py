@@ -1,5 +1,10 @@
 """Exercise and solution notebooks, and the glossary's page, made from one source of each lesson.
 
+    python notebooks/lessons/make.py build
+    python notebooks/lessons/make.py record RUN CHARACTERS
+
+The second writes `recorded/` anew from a run of each of the two recipes.
+
 A source is a Python file in jupytext's percent format. Of a cell with the tag `solution` the
 exercise keeps what is above the line `# solution`; `lang-en` and `lang-zh` cells go into the
 notebooks of that language, and a `lang-zh` cell names, as `of`, the digest of the English cell.
@@ -10,14 +15,30 @@ lesson's quiz. The first use of a term of the glossary becomes a link that expla
 
 import json
 import re
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import click
+import pandas as pd
 import yaml
 
-from workbench.files import read_json, write_text
+import workbench as wb
+from workbench.data.texts import text_pairs
+from workbench.files import (
+    display_path,
+    project_root,
+    read_json,
+    sha256,
+    write_json,
+    write_text,
+)
+from workbench.lessons import recording
 from workbench.lessons.recording import LessonError, lessons_folder
+from workbench.ranking.evaluation import score_lists
+from workbench.run_folder import RunFolder
+from workbench.runs.parameters import read_settings
 
 LANGUAGES = {"en": ("Right.", "No."), "zh": ("对。", "不对。")}  # and what a quiz says
 PROTECTED = re.compile(
@@ -130,3 +151,57 @@ def _link(text: str, terms: list[dict[str, str]], language: str) -> str:
                 break
         text = "".join(parts)
     return text
+
+
+def record(run_dir: str | Path, characters_dir: str | Path) -> Path:
+    """The folder of a recording, made from runs of the two recipes.
+
+    Raises:
+        LessonError: a run was not made from sample and recipe as they are now.
+    """
+    sample, folder = project_root() / recording.SAMPLE, recording.recording()
+    runs, recipes = (run_dir, characters_dir), recording.recipes()
+    manifest = wb.read_manifest(run_dir)
+    made_from = {name: manifest[name] for name in recording.MADE_FROM} | {"recipes": recipes}
+    rows, pairs = recording.held_out(made_from), pd.read_csv(sample)
+    dev, test = (text_pairs(pairs.iloc[of]) for of in rows.values())
+    for run, (name, recipe) in zip(runs, recipes.items(), strict=True):
+        same = wb.read_manifest(run)["sha256"] == sha256(sample)
+        same = same and text_pairs(wb.read_split(run, "test")) == test
+        if not (same and recipe.items() <= read_settings(RunFolder(run).parameters).items()):
+            reason = f"was not made from {recording.SAMPLE} and {name}.yaml as they are now"
+            raise LessonError(f"{run} {reason}: make it again")
+    lists = wb.read_test(RunFolder(run_dir).candidates).lists
+    scores: dict[str, Any] = {"made_from": made_from, "rows": rows}
+    scorers = [wb.scoring.ModelScorer.load(wb.find_model(str(run))) for run in runs]
+    found = {name: scorers[0].score(of) for name, of in (("dev", dev), ("test", test))}
+    scores |= {name: of.astype(float).round(5).tolist() for name, of in found.items()}
+    for name, scorer in zip(("lists", "repaired"), scorers, strict=True):
+        scores[name] = [of.astype(float).round(5).tolist() for of in score_lists(scorer, lists)]
+    shutil.copy(RunFolder(run_dir).candidates, folder / "lists.jsonl")
+    shutil.copy(RunFolder(run_dir).training_log, folder / "training_log.jsonl")
+    write_json(folder / "scores.json", scores)
+    return folder
+
+
+@click.group()
+def cli() -> None:
+    """Make the files of the course."""
+
+
+@cli.command()
+def build() -> None:
+    """Write exercises, solutions and glossary from their sources."""
+    print(f"wrote {len(build_lessons())} files")
+
+
+@cli.command("record")
+@click.argument("run")
+@click.argument("characters")
+def record_command(run: str, characters: str) -> None:
+    """Record two runs for the lessons, of quickstart.yaml and quickstart_characters.yaml."""
+    print(f"recorded in {display_path(record(run, characters))}; now `make lessons`")
+
+
+if __name__ == "__main__":
+    cli()
