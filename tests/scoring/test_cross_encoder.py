@@ -14,6 +14,7 @@ from workbench.machine import torch_threads
 from workbench.models import ModelError, find_model, load_tokenizer
 from workbench.ranking.evaluation import evaluate
 from workbench.reports import findings
+from workbench.scoring import backends
 from workbench.scoring.backends import (
     BATCH_SIZE,
     BackendError,
@@ -103,6 +104,9 @@ def test_predict_pads_by_tokens_not_by_characters(model, monkeypatch):
     plain = model.predict(mixed, activation_fn=torch.nn.Identity())
     batches, predict = [], model.predict
 
+    def refuse(_):
+        raise ModelError("it needs a fast tokenizer")
+
     def noted(batch, **options):
         batches.append(pair_encoder(model).encode(batch).lengths)
         return predict(batch, **options)
@@ -111,6 +115,10 @@ def test_predict_pads_by_tokens_not_by_characters(model, monkeypatch):
     assert open_backend("predict", model)(mixed) == pytest.approx(plain, abs=1e-5)
     assert [len(lengths) for lengths in batches] == [BATCH_SIZE, BATCH_SIZE]
     assert batches[0].min() >= batches[1].max()
+    monkeypatch.setattr(backends, "pair_encoder", refuse)  # as of a slow tokenizer: by characters
+    assert open_backend("predict", model)(mixed) == pytest.approx(plain, abs=1e-5)
+    assert batches[2].max() < batches[3].min()
+    assert open_backend("predict", model)([]).shape == (0,)
 
 
 def test_a_score_does_not_depend_on_what_else_is_scored(model, pairs):

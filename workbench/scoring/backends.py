@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -115,7 +115,10 @@ def open_backend(name: str, model: "CrossEncoder", folder: Path | None = None) -
     """
     check_backend(name)
     if name == "predict":
-        return partial(_predict, model)
+        encoder = None
+        with suppress(ValueError):  # of a tokenizer that joins pairs in its own way
+            encoder = pair_encoder(model)
+        return partial(_predict, model, encoder)
     try:
         if name in EXPORTED:
             return OnnxModel(folder, name, model.tokenizer.model_max_length).score
@@ -131,16 +134,18 @@ def open_backend(name: str, model: "CrossEncoder", folder: Path | None = None) -
     return lambda pairs: engine.score(encoder.encode(pairs))
 
 
-def _predict(model: "CrossEncoder", pairs: Sequence[TextPair]) -> Float32Array:
+def _predict(
+    model: "CrossEncoder", encoder: PairEncoder | None, pairs: Sequence[TextPair]
+) -> Float32Array:
     """The library's own scores, of batches with like numbers of tokens.
 
     By itself it sorts by characters, and a batch of words is padded by a quarter.
     """
     from torch.nn import Identity
 
-    try:
-        order = pair_encoder(model).encode(pairs).longest_first()
-    except ValueError:  # a tokenizer that joins pairs in its own way
+    if encoder:
+        order = encoder.encode(pairs).longest_first()
+    else:
         order = np.argsort([-len(first) - len(second) for first, second in pairs], kind="stable")
     options: Any = {"batch_size": BATCH_SIZE, "show_progress_bar": False}
     scores = np.empty(len(pairs), dtype=np.float32)
