@@ -26,14 +26,7 @@ import yaml
 
 import workbench as wb
 from workbench.data.texts import text_pairs
-from workbench.files import (
-    display_path,
-    project_root,
-    read_json,
-    sha256,
-    write_json,
-    write_text,
-)
+from workbench.files import display_path, project_root, read_json, sha256, write_json, write_text
 from workbench.lessons import recording
 from workbench.lessons.recording import LessonError, lessons_folder
 from workbench.ranking.evaluation import score_lists

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import expit
 
 from workbench.data.texts import Float32Array, TextPair
-from workbench.engine.packing import Pack, PairEncoder, packs
+from workbench.engine.packing import IntArray, Pack, PairEncoder, packs
 from workbench.files import display_path, percent, read_json, sha256
 from workbench.machine import core_count, in_threads
 from workbench.models import ModelError, is_language_model
@@ -98,6 +99,13 @@ def pair_encoder(model: "CrossEncoder") -> PairEncoder:
     return PairEncoder(tokenizer.backend_tokenizer, longest, typed, side)
 
 
+def batches(keys: ArrayLike) -> Iterator[IntArray]:
+    """Places by rising key, shape (`BATCH_SIZE`,) or fewer; such as lengths, for little padding."""
+    order = np.argsort(keys, kind="stable")
+    for start in range(0, len(order), BATCH_SIZE):
+        yield order[start : start + BATCH_SIZE]
+
+
 def check_backend(name: str) -> None:
     """Refuse (`BackendError`) what is neither `auto` nor one of `BACKENDS`."""
     if name not in ("auto", *BACKENDS):
@@ -144,13 +152,12 @@ def _predict(
     from torch.nn import Identity
 
     if encoder:
-        order = encoder.encode(pairs).longest_first()
+        lengths = encoder.encode(pairs).lengths
     else:
-        order = np.argsort([-len(first) - len(second) for first, second in pairs], kind="stable")
+        lengths = np.array([len(first) + len(second) for first, second in pairs])
     options: Any = {"batch_size": BATCH_SIZE, "show_progress_bar": False}
     scores = np.empty(len(pairs), dtype=np.float32)
-    for start in range(0, len(pairs), BATCH_SIZE):
-        rows = order[start : start + BATCH_SIZE]
+    for rows in batches(-lengths):
         batch = [pairs[row] for row in rows]
         scores[rows] = model.predict(batch, activation_fn=Identity(), **options).ravel()
     return scores

@@ -15,7 +15,6 @@ from workbench.models import (
     position_limit,
 )
 from workbench.scoring import backends
-from workbench.scoring.backends import BATCH_SIZE
 from workbench.scoring.baselines import text_places
 
 if TYPE_CHECKING:
@@ -194,12 +193,10 @@ class ZeroShot:
             return found
         tokenizer = self.model.tokenizer
         encoded = tokenizer([*texts], truncation=True)
-        order = np.argsort([len(ids) for ids in encoded["input_ids"]], kind="stable")
         weights, was_training = torch.from_numpy(self.weights).to(body.device), body.training
         body.eval()
         with torch.inference_mode():
-            for start in range(0, len(texts), BATCH_SIZE):
-                rows = order[start : start + BATCH_SIZE]
+            for rows in backends.batches([len(ids) for ids in encoded["input_ids"]]):
                 some = {name: [of[row] for row in rows] for name, of in encoded.items()}
                 batch = tokenizer.pad(some, return_tensors="pt").to(body.device)
                 states = body(**batch).last_hidden_state.float()
