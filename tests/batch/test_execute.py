@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import MagicMock, Mock
 
 import nbformat
 import psutil
@@ -172,7 +172,7 @@ def test_a_notebook_that_takes_no_parameters_is_not_executed(tmp_path):
     source = tmp_path / "in.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]), source)
     with pytest.raises(ValueError, match="no cell tagged 'parameters' that declares run_dir"):
-        execute(source, tmp_path / "out.ipynb", {})
+        execute(source, tmp_path / "out.ipynb", {}, Mock())
     assert not (tmp_path / "out.ipynb").exists()
 
 
@@ -222,10 +222,11 @@ def test_a_clock_that_goes_backwards(quick, monkeypatch, tmp_path):
         set_aside(tmp_path, ["a"])
     assert sorted(p.read_text() for p in tmp_path.glob("earlier/*/a")) == ["0", "1", "2"]
 
-    def prepared(_source, _target, values):
+    def prepared(_source, _target, values, _kernel):
         write_json(Path(values["run_dir"]) / "data/manifest.json", SIDES)
 
     monkeypatch.setattr("workbench.batch.execute.execute", prepared)
+    monkeypatch.setattr("workbench.batch.execute.Kernels", MagicMock())
     run_chain(load_parameters(quick.request), quick.runs / "x")
     status = quick.status("x")
     assert status["state"] == "done"
@@ -339,7 +340,7 @@ def test_no_module_loads_a_pickle_or_runs_a_text():
 
 HANDED_ON = """
 import signal, subprocess, sys
-from workbench.batch.execute import _sigterm_for_the_kernel
+from workbench.batch.kernels import sigterm_for_kernels
 from workbench.run_folder import Terminated
 wait = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7));"
 child = subprocess.Popen([sys.executable, "-c", wait + "print(1, flush=True); time.sleep(60)"],
@@ -347,7 +348,7 @@ child = subprocess.Popen([sys.executable, "-c", wait + "print(1, flush=True); ti
 child.stdout.readline()
 before = signal.getsignal(signal.SIGTERM)
 try:
-    with _sigterm_for_the_kernel():
+    with sigterm_for_kernels():
         signal.raise_signal(signal.SIGTERM)
         child.wait()
 except Terminated:

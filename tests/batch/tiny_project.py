@@ -66,8 +66,19 @@ QUICK = {
     "kernels": (
         "batch/execute.py",
         """
+import os
+from contextlib import nullcontext
 
-def execute(source, target, values):
+
+class Kernels(nullcontext):
+    def __init__(self, *_):
+        super().__init__(self)
+
+    def take(self, _):
+        return nullcontext()
+
+
+def execute(source, target, values, _):
     import json
 
     names = {}

@@ -15,6 +15,7 @@ from tokenizers.models import Unigram
 from transformers import TrainerCallback
 
 import workbench
+from tests.benchmarks.tiny import KINDS, write_tiny_kind
 from tests.conftest import interrupted_at
 from workbench.data.build_lists import build_test
 from workbench.data.pairs import DataError, prepare_data, read_split
@@ -42,6 +43,7 @@ from workbench.training.trainer import (
     ResumableTrainer,
     constant_loss,
     logging_steps,
+    remove_dropout,
     watched,
 )
 
@@ -112,6 +114,27 @@ def test_hyperparameters_reach_the_trainer(trained):
         "gradient_accumulation_steps": 1,
     }
     assert {name: used[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_dropout_a_model_in_training_answers_alike(kind, once):
+    folder = once(f"kind-{kind}", lambda made: write_tiny_kind(made, kind))
+    rates = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+    rates += ("embedding_dropout", "attention_dropout", "mlp_dropout")  # of ModernBERT
+    model = load_cross_encoder(find_model(str(folder)))
+    config = model.model.config
+    for name in rates:
+        if hasattr(config, name):
+            setattr(config, name, 0.5)
+    model[0].model = type(model.model)(config)
+    features = model.preprocess([("怎么还款", "如何还款")])
+
+    def answers():
+        return [float(model.train()(dict(features))["scores"].detach()) for _ in range(4)]
+
+    assert len(set(answers())) > 1
+    remove_dropout(model)
+    assert len(set(answers())) == 1
 
 
 def test_training_changes_the_model_and_leaves_safetensors_log_and_lineage(trained, tiny_model):

@@ -13,8 +13,7 @@ from workbench.data.pairs import prepare_data, read_split
 from workbench.data.texts import distinct_texts
 from workbench.files import read_json
 from workbench.models import BUNDLED_MODEL, ModelError, find_model, load_tokenizer
-from workbench.reports import findings
-from workbench.reports.page import verdict_card
+from workbench.reports import findings, verdict_card
 from workbench.scoring.cross_encoder import load_cross_encoder
 from workbench.training.recipe import Recipe
 from workbench.training.stages import agreement, fine_tune

@@ -1,25 +1,27 @@
 """The notebooks executed one after another into a run folder that records everything."""
 
-import os
 import re
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from workbench.batch.kernels import (
+    START_SECONDS,
+    Kernel,
+    Kernels,
+    notebook,
+    sigterm_for_kernels,
+)
 from workbench.batch.preflight import preflight, refuse_problems
-from workbench.files import display_path, project_root, scratch_folder, write_json
+from workbench.files import display_path, project_root, write_json
 from workbench.run_folder import (
     NOTEBOOKS,
     SCHEMA,
     NotebookError,
     RequestError,
     RunFolder,
-    Terminated,
     read_record,
     set_aside,
 )
@@ -43,6 +45,7 @@ def run_chain(
     resume: bool = False,
     checked: bool = False,
     patience: float = folders.LOCK_SECONDS,
+    ahead: int = 2,
 ) -> Path:
     """Execute the notebooks into a run folder, one after another; the path of its `report.html`.
 
@@ -53,6 +56,7 @@ def run_chain(
         resume: skip the notebooks already done and continue an interrupted training.
         checked: the caller has called `preflight` and found no problem.
         patience: seconds to wait for another process that writes into the folder.
+        ahead: kernels that load their libraries while the notebooks before theirs run.
 
     Raises:
         RequestError: the request is wrong or the run is being written by another process.
@@ -75,7 +79,7 @@ def run_chain(
         values = parameters.model_copy(update=given)
         folders.record_request(values, run.path, folders.run_identity(values))
         numbers = [number for number in NOTEBOOKS if not only or number in only]
-        return _run_notebooks(values, run, numbers, resume)
+        return _run_notebooks(values, run, numbers, resume, ahead)
 
 
 def summary(run_dir: str | Path) -> str:
@@ -103,7 +107,9 @@ def compare(run_dir: str | Path, others: Sequence[str]) -> str:
     run, name = RunFolder(run_dir), "05_compare_runs.ipynb"
     values = {"run_dir": display_path(run.path), "compare_runs": ",".join([*others, str(run_dir)])}
     with folders.holding(run.path):
-        execute(project_root() / "notebooks" / name, run.notebooks / name, values)
+        source = project_root() / "notebooks" / name
+        with Kernel(source) as kernel:
+            execute(source, run.notebooks / name, values, kernel)
         write_report(run.path)
     return "\n\n".join(f"{one}\n{summary(one)}" for one in (*others, str(run_dir)))
 
@@ -118,7 +124,7 @@ def still_valid(entries: Mapping[str, Any], numbers: Sequence[str]) -> dict[str,
 
 
 def _run_notebooks(
-    parameters: Parameters, run: RunFolder, numbers: list[str], resume: bool
+    parameters: Parameters, run: RunFolder, numbers: list[str], resume: bool, ahead: int
 ) -> Path:
     from workbench.reports.page import write_report
 
@@ -131,22 +137,24 @@ def _run_notebooks(
     write_json(run.status, status)
     number = numbers[0]
     try:
-        for number in numbers:
-            if resume and entries.get(number, {}).get("state") == "done":
-                print(f"[{number}] done earlier, kept", flush=True)
-                continue
-            entries[number] = {"state": "running", "started": folders.now()}
-            write_json(run.status, status)
-            start = time.monotonic()
-            print(f"[{number}] {NOTEBOOKS[number]}", flush=True)
-            _run_notebook(number, parameters, run)
-            built = number == "01" and "04" in numbers and not parameters.candidates
-            if built and not read_record(run.manifest)["sides"]["test"]["positives"]:
-                raise NotebookError("01", None, NOTHING_TO_RANK)
-            seconds = round(time.monotonic() - start, 1)
-            entries[number] |= {"state": "done", "seconds": seconds}
-            write_json(run.status, status)
-            print(f"[{number}] done in {seconds:.0f} s", flush=True)
+        done = {n for n in numbers if resume and entries.get(n, {}).get("state") == "done"}
+        with Kernels([n for n in numbers if n not in done], ahead) as kernels:
+            for number in numbers:
+                if number in done:
+                    print(f"[{number}] done earlier, kept", flush=True)
+                    continue
+                entries[number] = {"state": "running", "started": folders.now()}
+                write_json(run.status, status)
+                start = time.monotonic()
+                print(f"[{number}] {NOTEBOOKS[number]}", flush=True)
+                _run_notebook(number, parameters, run, kernels)
+                built = number == "01" and "04" in numbers and not parameters.candidates
+                if built and not read_record(run.manifest)["sides"]["test"]["positives"]:
+                    raise NotebookError("01", None, NOTHING_TO_RANK)
+                seconds = round(time.monotonic() - start, 1)
+                entries[number] |= {"state": "done", "seconds": seconds}
+                write_json(run.status, status)
+                print(f"[{number}] done in {seconds:.0f} s", flush=True)
         print("writing the report", flush=True)
         write_report(run.path)
         write_json(run.status, status | {"state": "done", "finished": folders.now()})
@@ -167,12 +175,12 @@ def _run_notebooks(
     return run.report
 
 
-def _run_notebook(number: str, parameters: Parameters, run: RunFolder) -> None:
+def _run_notebook(number: str, parameters: Parameters, run: RunFolder, kernels: Kernels) -> None:
     """Execute one notebook; every failure is raised as a `NotebookError`."""
-    source = project_root() / "notebooks" / f"{NOTEBOOKS[number]}.ipynb"
+    source = notebook(number)
     try:
-        with _sigterm_for_the_kernel():
-            execute(source, run.notebooks / source.name, parameters.model_dump())
+        with sigterm_for_kernels(), kernels.take(number) as kernel:
+            execute(source, run.notebooks / source.name, parameters.model_dump(), kernel)
     except Exception as error:
         kind, cell, reason = type(error).__name__, None, str(error)
         if kind == "PapermillExecutionError":  # of a cell
@@ -182,7 +190,7 @@ def _run_notebook(number: str, parameters: Parameters, run: RunFolder) -> None:
         raise NotebookError(number, cell, f"{kind}: {reason}") from error
 
 
-def execute(source: Path, target: Path, values: dict[str, Any]) -> None:
+def execute(source: Path, target: Path, values: dict[str, Any], kernel: Kernel) -> None:
     """Execute a notebook into `target` with those of the values that its parameters cell declares.
 
     Raises:
@@ -190,70 +198,22 @@ def execute(source: Path, target: Path, values: dict[str, Any]) -> None:
         PapermillExecutionError: a cell failed; `target` holds the traceback.
     """
     import papermill
-    from traitlets.config import Config
 
     declared = papermill.inspect_notebook(str(source))
     if "run_dir" not in declared:
         raise ValueError(f"{source.name} has no cell tagged 'parameters' that declares run_dir")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _kernel_folder() as place:
-        # Files instead of TCP ports: two kernels that start at once can be given the same port.
-        sockets = Config(KernelManager={"transport": "ipc", "ip": f"{place}/socket"})
-        papermill.execute_notebook(
-            str(source),
-            str(target),
-            {name: value for name, value in values.items() if name in declared},
-            kernel_name="python3",
-            cwd=str(source.parent),
-            progress_bar=False,
-            stdout_file=sys.stdout,
-            # it logs an interrupt as an error when it is asked to end; what is wrong is raised here
-            extra_arguments=["--IPKernelApp.log_level=50"],
-            config=sockets,
-        )
-
-
-@contextmanager
-def _kernel_folder() -> Iterator[str]:
-    """A kernel's own folder, where `python3` is this very Python, whatever Jupyter's paths say."""
-    from ipykernel.kernelspec import write_kernel_spec
-
-    with scratch_folder() as place:
-        write_kernel_spec(f"{place}/kernels/python3")
-        before = dict(os.environ)
-        os.environ |= dict.fromkeys(("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_PATH"), place)
-        try:
-            yield place
-        finally:
-            os.environ.clear()
-            os.environ |= before
-
-
-@contextmanager
-def _sigterm_for_the_kernel() -> Iterator[None]:
-    """Hand SIGTERM on to the kernel, whose training saves a checkpoint; raise `Terminated`."""
-    if threading.current_thread() is not threading.main_thread():  # which alone gets signals
-        yield
-        return
-    handed_on = []
-
-    def hand_on(*_: Any) -> None:
-        import psutil
-
-        handed_on.extend(psutil.Process().children())
-        for child in handed_on:
-            child.terminate()
-
-    before = signal.signal(signal.SIGTERM, hand_on)
-    try:
-        yield
-    except Exception:
-        if not handed_on:
-            raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    if handed_on:
-        raise Terminated
+    papermill.execute_notebook(
+        str(source),
+        str(target),
+        {name: value for name, value in values.items() if name in declared},
+        kernel_name="python3",
+        km=kernel.manager,
+        start_timeout=START_SECONDS,
+        cwd=str(source.parent),
+        progress_bar=False,
+        stdout_file=sys.stdout,
+    )
 
 
 if __name__ == "__main__":  # as `make run` does it

@@ -7,6 +7,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "browser": "browser_records error_browser live_ranking save_browser",
         "model_card": "write_card",
-        "page": "verdict_card write_report",
+        "figures.style": "verdict_card",
+        "page": "write_report",
     },
 )

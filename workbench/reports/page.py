@@ -5,7 +5,7 @@ import hashlib
 import html
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from workbench.reports.model_card import model_length, recommendations, repair_r
 from workbench.run_folder import RunFolder, read_record
 from workbench.runs.parameters import read_settings
 
-COLOURS = {"green": style.GREEN, "amber": style.ORANGE, "red": style.RED}
 MAX_UNFOLDED = 150  # queries that unfold to their candidates; the worst for the model
 MAX_LINES = 6  # of printed output; more are folded
 TAGS = (
@@ -39,14 +38,6 @@ SCRIPT = TEMPLATES.get_template("page.js").render()
 SCRIPT_HASH = (  # as a content security policy names it
     f"'sha256-{base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode('ascii')}'"
 )
-
-
-def verdict_card(verdict: Mapping[str, str]) -> str:
-    """The verdict on a vocabulary as a coloured box, in HTML."""
-    return Markup(
-        '<div class="verdict {0}" style="border-left:6px solid {1};padding:.6rem 1rem;'
-        'margin:.6rem 0"><b>Vocabulary: {0}.</b> {2} <b>{3}</b></div>'
-    ).format(verdict["colour"], COLOURS[verdict["colour"]], verdict["why"], verdict["action"])
 
 
 def write_report(run_dir: str | Path) -> Path:

@@ -194,17 +194,12 @@ class Stage:
                 "embedding_learning_rate": factor * recipe.embedding_learning_rate,
                 "warmup_ratio": max(recipe.warmup_ratio, 0.06),
                 "max_steps": 0,
+                "dropout": False,  # the targets are a function of the texts: no overfitting
             }
             settings = recipe.model_copy(update=changes)
             log = TrainingLog(self.training.folder.path, LEXICAL)
-            dropouts = [one for one in model.modules() if isinstance(one, torch.nn.Dropout)]
-            rates = [dropout.p for dropout in dropouts]
-            for dropout in dropouts:  # the targets are a function of the texts: no overfitting
-                dropout.p = 0.0
             trainer = trainers.make_trainer(model, place, pairs, pairs.head(0), settings, log)
             trainer.train()
-            for dropout, rate in zip(dropouts, rates, strict=True):
-                dropout.p = rate
             fast = isinstance(trainer, trainers.FastTrainer)
             scorer = ModelScorer(model, backend="torch-float32" if fast else "predict")
             record = {

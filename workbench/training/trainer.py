@@ -403,6 +403,8 @@ def make_trainer(
     rows, made = training_rows(train, needed, teacher and teacher())
     if recipe.lora_rank:
         checkpoints.add_lora(model, recipe)
+    if not recipe.dropout:
+        remove_dropout(model)
     steps, precision = recipe.steps(len(rows)), recipe.resolved_precision()
     every, bfloat16 = logging_steps(steps), precision == "bfloat16"
     others: dict[str, Any] = {"max_grad_norm": 1.0} | recipe.trainer_arguments
@@ -459,6 +461,16 @@ def make_trainer(
     if not watched():
         trainer.remove_callback(DEFAULT_PROGRESS_CALLBACK)
     return trainer
+
+
+def remove_dropout(model: torch.nn.Module) -> None:
+    """Set all dropout rates of a model to 0: of its modules, and those kept as numbers."""
+    for module in model.modules():
+        rates = {name for name in vars(module) if "dropout" in name}
+        rates |= {"p"} if isinstance(module, torch.nn.Dropout) else set()
+        for name in rates:
+            if isinstance(getattr(module, name), float):
+                setattr(module, name, 0.0)
 
 
 def constant_loss(pairs: pd.DataFrame) -> float:

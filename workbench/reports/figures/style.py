@@ -2,6 +2,7 @@
 
 import io
 import logging
+from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +13,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from cycler import cycler
+from markupsafe import Markup
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,6 +23,7 @@ from workbench.run_folder import RunFolder
 
 BLUE, ORANGE, GREEN, GREY, RED = "#0072B2", "#E69F00", "#009E73", "#8A8F98", "#D55E00"
 CYCLE = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9")
+VERDICTS = {"green": GREEN, "amber": ORANGE, "red": RED}
 MAX_TITLE = 8.5  # characters of a title per inch of the figure's width
 
 
@@ -49,6 +52,14 @@ def show(*parts: Any, run_dir: str | Path = "", name: str = "") -> None:
                 display(HTML(table_html(part)))
         else:
             display(part)
+
+
+def verdict_card(verdict: Mapping[str, str]) -> str:
+    """The verdict on a vocabulary as a coloured box, in HTML."""
+    return Markup(
+        '<div class="verdict {0}" style="border-left:6px solid {1};padding:.6rem 1rem;'
+        'margin:.6rem 0"><b>Vocabulary: {0}.</b> {2} <b>{3}</b></div>'
+    ).format(verdict["colour"], VERDICTS[verdict["colour"]], verdict["why"], verdict["action"])
 
 
 def table_html(table: pd.DataFrame) -> str:

@@ -172,6 +172,7 @@ def recipe(asked: "Recipe") -> str:
         and f"warm up on {asked.lexical_pairs:,} pairs with soft lexical targets",
         mined > 0 and f"add up to {mined} hard negatives for each text of a positive",
         asked.symmetric and "add each positive in the other order",
+        not asked.dropout and "train without dropout",
         asked.teacher != "" and f"learn the scores of {code(asked.teacher)}",
         asked.lora_rank > 0
         and f"train LoRA adapters of rank {asked.lora_rank} in place of all weights",

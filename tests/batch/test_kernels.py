@@ -1,0 +1,89 @@
+"""Kernels are ready when their notebook's turn comes, and end with it, whatever happens."""
+
+import os
+import signal
+from importlib.util import find_spec
+
+import nbformat
+import psutil
+import pytest
+
+from workbench.batch import kernels
+from workbench.batch.execute import execute
+from workbench.batch.kernels import Kernels, notebook
+from workbench.run_folder import NOTEBOOKS
+
+DECLARED = nbformat.v4.new_code_cell('run_dir: str = ""', metadata={"tags": ["parameters"]})
+
+
+def write(path, source, loads):
+    cells = [DECLARED, nbformat.v4.new_code_cell(source)]
+    kernel = {"name": "python3", "display_name": "", "language": "python"}
+    metadata = {"kernelspec": kernel, "workbench": {"loads": loads}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), path)
+
+
+@pytest.fixture
+def notebooks(tmp_path, monkeypatch):
+    """Notebooks `01` to `04` that check that their kernel was ready, and is a kernel's own."""
+    for number in NOTEBOOKS:
+        ready = "import sys; assert 'colorsys' in sys.modules and 'colorsys' not in globals()"
+        write(tmp_path / f"{number}.ipynb", ready, "colorsys")
+    monkeypatch.setattr(kernels, "notebook", lambda number: tmp_path / f"{number}.ipynb")
+    return tmp_path
+
+
+def running():
+    return {one.pid for one in psutil.Process().children() if "ipykernel" in str(one.cmdline())}
+
+
+def test_the_next_kernels_start_meanwhile_and_all_end(notebooks):
+    with Kernels(["01", "02", "04"], ahead=1) as several:
+        for number, count in (("01", 2), ("02", 2), ("04", 1)):
+            with several.take(number) as kernel:
+                assert len(running()) == count
+                execute(notebooks / f"{number}.ipynb", notebooks / "out.ipynb", {}, kernel)
+            assert len(running()) == count - 1
+
+
+def test_an_interrupt_ends_all(notebooks):
+    def work():
+        with Kernels(list(NOTEBOOKS), ahead=2) as several, several.take("01"):
+            assert len(running()) == 3
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert not running()
+
+
+def test_a_kernel_that_ended_while_it_waited_is_started_again(notebooks):
+    with Kernels(["01", "02"], ahead=1) as several:
+        with several.take("01"):
+            before = running()
+        (lost,) = before & running()
+        os.kill(lost, signal.SIGKILL)
+        psutil.Process(lost).wait(timeout=10)
+        with several.take("02") as kernel:
+            execute(notebooks / "02.ipynb", notebooks / "out.ipynb", {}, kernel)
+
+
+def test_a_broken_notebook_fails_in_its_own_turn(notebooks):
+    (notebooks / "02.ipynb").write_text("{")
+    (notebooks / "03.ipynb").unlink()
+    with Kernels(["01", "02", "03"], ahead=2) as several:
+        with several.take("01") as kernel:
+            execute(notebooks / "01.ipynb", notebooks / "out.ipynb", {}, kernel)
+        with several.take("02") as kernel, pytest.raises(Exception, match="JSON"):
+            execute(notebooks / "02.ipynb", notebooks / "out.ipynb", {}, kernel)
+        with pytest.raises(FileNotFoundError):
+            several.take("03")
+
+
+def test_what_the_notebooks_have_loaded_ahead_is_there():
+    named = {}
+    for number in NOTEBOOKS:
+        found = nbformat.read(notebook(number), as_version=4).metadata
+        named[number] = found.get("workbench", {}).get("loads", "")
+    assert all(find_spec(module) for module in named.values() if module)
+    assert {"02", "04"} <= {number for number, module in named.items() if module}

@@ -1,0 +1,120 @@
+"""The kernels that notebooks run in, each with its own folder and ready when its turn comes."""
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from workbench.files import project_root, scratch_folder
+from workbench.run_folder import NOTEBOOKS, Terminated
+
+START_SECONDS = 600  # for a kernel to load its libraries, on a busy machine
+
+
+def notebook(number: str) -> Path:
+    """The file of the notebook of that number."""
+    return project_root() / "notebooks" / f"{NOTEBOOKS[number]}.ipynb"
+
+
+class Kernel(AbstractContextManager["Kernel"]):
+    """A kernel of this very Python for one notebook, whatever Jupyter's paths say.
+
+    It starts at once and loads the module that the notebook's metadata name: `workbench.loads`.
+    """
+
+    def __init__(self, source: Path) -> None:
+        from ipykernel.kernelspec import write_kernel_spec
+        from jupyter_client.kernelspec import KernelSpecManager
+        from jupyter_client.manager import AsyncKernelManager
+        from jupyter_core.utils import run_sync
+
+        # it logs an interrupt as an error when it is asked to end; what is wrong is raised here
+        arguments = ["--IPKernelApp.log_level=50"]
+        with suppress(ValueError, LookupError, TypeError):  # papermill refuses a broken notebook
+            content = json.loads(source.read_text(encoding="utf-8"))
+            module = str(content["metadata"]["workbench"]["loads"])
+            lines = f"import {module}", f"del {module.partition('.')[0]}"
+            arguments += [f"--IPKernelApp.exec_lines={line}" for line in lines]
+        with ExitStack() as stack:
+            place = stack.enter_context(scratch_folder())
+            write_kernel_spec(f"{place}/kernels/python3")
+            own = dict.fromkeys(("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_PATH"), place)
+            self.manager = AsyncKernelManager(
+                kernel_name="python3",
+                kernel_spec_manager=KernelSpecManager(kernel_dirs=[f"{place}/kernels"]),
+                connection_file=f"{place}/kernel.json",
+                # Files instead of TCP ports: two kernels that start at once can get the same port.
+                transport="ipc",
+                ip=f"{place}/socket",
+            )
+            self.is_alive = run_sync(self.manager.is_alive)
+            start = run_sync(self.manager.start_kernel)
+            start(extra_arguments=arguments, cwd=str(source.parent), env=os.environ | own)
+            # papermill ends neither kernel nor client of a manager that it was given
+            client: Any = self.manager.client()
+            vars(self.manager)["client"] = lambda: client
+            stack.callback(client.stop_channels)
+            self._end, self._opened = run_sync(self.manager.shutdown_kernel), stack.pop_all()
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        """Kill it; after an error, what is under way is interrupted first."""
+        with self._opened:
+            self._end(now=kind is None)
+
+
+class Kernels(AbstractContextManager["Kernels"]):
+    """The kernels of notebooks: one at work, and up to `ahead` that start meanwhile."""
+
+    def __init__(self, numbers: Sequence[str], ahead: int) -> None:
+        self.numbers, self.ahead, self.started = list(numbers), ahead, dict[str, Kernel]()
+
+    def take(self, number: str) -> Kernel:
+        """The kernel of the notebook whose turn it is, while those of the next ones start."""
+        kernel = self.started.pop(number, None)
+        if kernel and not kernel.is_alive():  # it was ended while it waited, such as for memory
+            with kernel:
+                kernel = None
+        kernel = kernel or Kernel(notebook(number))
+        place = self.numbers.index(number) + 1
+        for one in self.numbers[place : place + self.ahead]:
+            if one not in self.started:
+                with suppress(Exception):  # if something is wrong, its own turn will say so
+                    self.started[one] = Kernel(notebook(one))
+        return kernel
+
+    def __exit__(self, *_: Any) -> None:
+        """End those whose turn has not come."""
+        with ExitStack() as stack:
+            for kernel in self.started.values():
+                stack.enter_context(kernel)
+
+
+@contextmanager
+def sigterm_for_kernels() -> Iterator[None]:
+    """Hand SIGTERM on to the kernels, where a training saves a checkpoint; raise `Terminated`."""
+    if threading.current_thread() is not threading.main_thread():  # which alone gets signals
+        yield
+        return
+    handed_on = []
+
+    def hand_on(*_: Any) -> None:
+        import psutil
+
+        handed_on.extend(psutil.Process().children())
+        for child in handed_on:
+            child.terminate()
+
+    before = signal.signal(signal.SIGTERM, hand_on)
+    try:
+        yield
+    except Exception:
+        if not handed_on:
+            raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if handed_on:
+        raise Terminated
