@@ -74,7 +74,7 @@ test: $(STAMP)
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy workbench
+	$(BIN)/mypy workbench notebooks/lessons/make.py
 	$(BIN)/lint-imports
 	@test -n "$(NOTEBOOKS)" || { echo "no notebooks found" >&2; exit 1; }
 	$(BIN)/nbstripout --verify $(NOTEBOOKS)

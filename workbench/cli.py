@@ -228,8 +228,8 @@ def run(supervised: bool, **asked: Any) -> None:
     from workbench.batch.execute import run_chain, summary
 
     try:
-        patience, ahead = (RELEASE_SECONDS, 0) if supervised else (LOCK_SECONDS, 2)
-        run_chain(parameters, folder, only, asked["resume"], True, patience, ahead)
+        patience = RELEASE_SECONDS if supervised else LOCK_SECONDS
+        run_chain(parameters, folder, only, asked["resume"], True, patience)
     except KeyboardInterrupt as error:
         error.add_note(f"go on with --name {folder.name} --resume")
         raise

@@ -30,6 +30,8 @@ def notebooks(tmp_path, monkeypatch):
         ready = "import sys; assert 'colorsys' in sys.modules and 'colorsys' not in globals()"
         write(tmp_path / f"{number}.ipynb", ready, "colorsys")
     monkeypatch.setattr(kernels, "notebook", lambda number: tmp_path / f"{number}.ipynb")
+    monkeypatch.setattr(kernels, "core_count", lambda: 2)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     return tmp_path
 
 
@@ -38,8 +40,8 @@ def running():
 
 
 def test_the_next_kernels_start_meanwhile_and_all_end(notebooks):
-    with Kernels(["01", "02", "04"], ahead=1) as several:
-        for number, count in (("01", 2), ("02", 2), ("04", 1)):
+    with Kernels(["01", "02", "04"]) as several:
+        for number, count in (("01", 3), ("02", 2), ("04", 1)):
             with several.take(number) as kernel:
                 assert len(running()) == count
                 execute(notebooks / f"{number}.ipynb", notebooks / "out.ipynb", {}, kernel)
@@ -48,7 +50,7 @@ def test_the_next_kernels_start_meanwhile_and_all_end(notebooks):
 
 def test_an_interrupt_ends_all(notebooks):
     def work():
-        with Kernels(list(NOTEBOOKS), ahead=2) as several, several.take("01"):
+        with Kernels(list(NOTEBOOKS)) as several, several.take("01"):
             assert len(running()) == 3
             raise KeyboardInterrupt
 
@@ -58,7 +60,7 @@ def test_an_interrupt_ends_all(notebooks):
 
 
 def test_a_kernel_that_ended_while_it_waited_is_started_again(notebooks):
-    with Kernels(["01", "02"], ahead=1) as several:
+    with Kernels(["01", "02"]) as several:
         with several.take("01"):
             before = running()
         (lost,) = before & running()
@@ -68,10 +70,18 @@ def test_a_kernel_that_ended_while_it_waited_is_started_again(notebooks):
             execute(notebooks / "02.ipynb", notebooks / "out.ipynb", {}, kernel)
 
 
+@pytest.mark.parametrize(("threads", "ahead"), [("2", 2), ("1", 0), ("2,1", 2), ("", 2)])
+def test_where_others_are_at_work_none_starts_ahead(notebooks, monkeypatch, threads, ahead):
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    assert Kernels(["01", "02", "03", "04"]).ahead == ahead
+    monkeypatch.setattr(kernels, "core_count", lambda: 1)
+    assert Kernels(["01", "02", "03", "04"]).ahead == 0
+
+
 def test_a_broken_notebook_fails_in_its_own_turn(notebooks):
     (notebooks / "02.ipynb").write_text("{")
     (notebooks / "03.ipynb").unlink()
-    with Kernels(["01", "02", "03"], ahead=2) as several:
+    with Kernels(["01", "02", "03"]) as several:
         with several.take("01") as kernel:
             execute(notebooks / "01.ipynb", notebooks / "out.ipynb", {}, kernel)
         with several.take("02") as kernel, pytest.raises(Exception, match="JSON"):

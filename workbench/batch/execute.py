@@ -45,7 +45,6 @@ def run_chain(
     resume: bool = False,
     checked: bool = False,
     patience: float = folders.LOCK_SECONDS,
-    ahead: int = 2,
 ) -> Path:
     """Execute the notebooks into a run folder, one after another; the path of its `report.html`.
 
@@ -56,7 +55,6 @@ def run_chain(
         resume: skip the notebooks already done and continue an interrupted training.
         checked: the caller has called `preflight` and found no problem.
         patience: seconds to wait for another process that writes into the folder.
-        ahead: kernels that load their libraries while the notebooks before theirs run.
 
     Raises:
         RequestError: the request is wrong or the run is being written by another process.
@@ -79,7 +77,7 @@ def run_chain(
         values = parameters.model_copy(update=given)
         folders.record_request(values, run.path, folders.run_identity(values))
         numbers = [number for number in NOTEBOOKS if not only or number in only]
-        return _run_notebooks(values, run, numbers, resume, ahead)
+        return _run_notebooks(values, run, numbers, resume)
 
 
 def summary(run_dir: str | Path) -> str:
@@ -124,7 +122,7 @@ def still_valid(entries: Mapping[str, Any], numbers: Sequence[str]) -> dict[str,
 
 
 def _run_notebooks(
-    parameters: Parameters, run: RunFolder, numbers: list[str], resume: bool, ahead: int
+    parameters: Parameters, run: RunFolder, numbers: list[str], resume: bool
 ) -> Path:
     from workbench.reports.page import write_report
 
@@ -138,7 +136,7 @@ def _run_notebooks(
     number = numbers[0]
     try:
         done = {n for n in numbers if resume and entries.get(n, {}).get("state") == "done"}
-        with Kernels([n for n in numbers if n not in done], ahead) as kernels:
+        with Kernels([n for n in numbers if n not in done]) as kernels:
             for number in numbers:
                 if number in done:
                     print(f"[{number}] done earlier, kept", flush=True)

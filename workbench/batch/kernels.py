@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from workbench.files import project_root, scratch_folder
+from workbench.machine import core_count
 from workbench.run_folder import NOTEBOOKS, Terminated
 
+AHEAD = 2  # kernels that wait, each with 0.5 GB
 START_SECONDS = 600  # for a kernel to load its libraries, on a busy machine
 
 
@@ -67,10 +69,16 @@ class Kernel(AbstractContextManager["Kernel"]):
 
 
 class Kernels(AbstractContextManager["Kernels"]):
-    """The kernels of notebooks: one at work, and up to `ahead` that start meanwhile."""
+    """The kernels of notebooks: one at work, and those of the next that start meanwhile.
 
-    def __init__(self, numbers: Sequence[str], ahead: int) -> None:
-        self.numbers, self.ahead, self.started = list(numbers), ahead, dict[str, Kernel]()
+    None starts ahead where the work may not use all cores: others are at work there.
+    """
+
+    def __init__(self, numbers: Sequence[str]) -> None:
+        self.numbers, self.started = list(numbers), dict[str, Kernel]()
+        threads = os.environ.get("OMP_NUM_THREADS", "")
+        alone = not threads.isdecimal() or int(threads) >= core_count()
+        self.ahead = AHEAD if alone and core_count() > 1 else 0
 
     def take(self, number: str) -> Kernel:
         """The kernel of the notebook whose turn it is, while those of the next ones start."""
