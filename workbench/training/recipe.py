@@ -152,7 +152,7 @@ class Recipe(BaseModel):
         0, "mined look-alikes added for each text of a positive pair", ge=0, le=100
     )
     symmetric: bool = setting(False, "add each positive pair in the other order too")
-    dropout: bool = setting(True, "at the base's own rates; false: none, better in few passes")
+    dropout: bool = setting(True, "at the base's own rates; false: none")
     keep_model: Literal["best", "last"] = setting(
         "best", f"best on dev, if that has {MIN_DEV} pairs of each class; or last"
     )
