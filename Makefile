@@ -21,7 +21,7 @@ CUDA_PACKAGES := cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-
 .PHONY: help run lab lessons docs test check bench nightly fix lock clean
 
 help:
-	@echo "make run    run the five notebooks on the sample, as it is and repaired: three minutes"
+	@echo "make run    run the five notebooks on the sample, as it is and repaired: two minutes"
 	@echo "make lab    open the first notebook in JupyterLab"
 	@echo "make lessons  make exercises and solutions of the course from their sources"
 	@echo "make docs   build the pages: notebooks, lessons, glossary, reference (build/site/index.html)"
@@ -41,7 +41,7 @@ run: $(STAMP)
 	@set -o pipefail; name=quickstart-$$(date +%Y%m%d-%H%M%S); \
 	echo "Two runs on the shipped sample, side by side: the base model as it is, which cannot read the"; \
 	echo "texts and loses to counting characters, and repaired, with words that a dictionary explains."; \
-	echo "Then notebook 5 compares them. About three minutes on two cores, without network; nothing is"; \
+	echo "Then notebook 5 compares them. Some two minutes on two cores, without network; nothing is"; \
 	echo "opened. The reports say what may be claimed."; \
 	export OMP_WAIT_POLICY=passive OMP_NUM_THREADS=$$($(BIN)/python -c \
 	    'from workbench.machine import core_count; print(core_count())'); \
