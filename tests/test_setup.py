@@ -131,7 +131,7 @@ class TestMakefile:
         words = make("-n", "run").stdout.split()
         assert words.count(".venv/bin/workbench") == 2
         assert words[-5:-2] == [".venv/bin/python", "-m", "workbench.batch.execute"]
-        assert "About three minutes on two cores" in " ".join(words)
+        assert "Some two minutes on two cores" in " ".join(words)
         files = [word for word in words if word.endswith(".yaml")]
         assert [Path(file).stem for file in files] == ["quickstart", "quickstart_repaired"]
         assert all((ROOT / file).is_file() for file in files)
