@@ -23,7 +23,7 @@ from workbench.training.trainer import FastTrainer, ResumableTrainer, make_train
 
 FAST = Recipe(max_length=32, learning_rate=1e-3, batch_size=16, speed="fast", precision="float32")
 
-DRAWS = 100  # of dropout
+DRAWS = 400  # of dropout: so the spread is known to a tenth
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_with_dropout_gradients_have_the_mean_and_spread_of_the_librarys(model, 
         their_mean, their_variance = found["theirs"][key]
         assert variance == pytest.approx(their_variance.item(), rel=0.25), key
         apart = (mean - their_mean).square().sum()
-        assert apart < 3 * (variance + their_variance) / DRAWS, key
+        assert apart < 6 * (variance + their_variance) / DRAWS, key  # by chance 1 on average
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])

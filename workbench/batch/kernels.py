@@ -76,17 +76,16 @@ class Kernels(AbstractContextManager["Kernels"]):
 
     def __init__(self, numbers: Sequence[str]) -> None:
         self.numbers, self.started = list(numbers), dict[str, Kernel]()
-        threads = os.environ.get("OMP_NUM_THREADS", "")
-        alone = not threads.isdecimal() or int(threads) >= core_count()
-        self.ahead = AHEAD if alone and core_count() > 1 else 0
+        threads, cores = os.environ.get("OMP_NUM_THREADS", ""), core_count()
+        alone = not threads.isdecimal() or int(threads) >= cores
+        self.ahead = AHEAD if alone and cores > 1 else 0
 
     def take(self, number: str) -> Kernel:
         """The kernel of the notebook whose turn it is, while those of the next ones start."""
-        kernel = self.started.pop(number, None)
-        if kernel and not kernel.is_alive():  # it was ended while it waited, such as for memory
+        kernel = self.started.pop(number, None) or Kernel(notebook(number))
+        if not kernel.is_alive():  # it was ended while it waited, such as for memory
             with kernel:
-                kernel = None
-        kernel = kernel or Kernel(notebook(number))
+                kernel = Kernel(notebook(number))
         place = self.numbers.index(number) + 1
         for one in self.numbers[place : place + self.ahead]:
             if one not in self.started:
