@@ -28,7 +28,7 @@ from workbench.engine.packing import Block, EncodedPairs, IntArray, Pack, packs,
 from workbench.machine import in_threads, interrupts_held, torch_threads
 
 MAX_PADDING = 0.02  # of a block's tokens: lengths of many pairs, sorted, differ little
-BATCH_PADDING = 0.1  # the same in training: a batch has few pairs of one length
+BATCH_PADDING = 0.05  # the same in training: a batch has few pairs of one length
 PACK_TOKENS = 1920  # calls cost little, and activations stay in the cache
 MIN_TOKENS = 128  # for a thread; with fewer its products are no faster
 MIN_SHARE_TOKENS = 200  # each share makes a gradient of every weight, to be summed up
@@ -137,7 +137,12 @@ class Layer:
         """From (tokens, width) to the same, or with `first_only` to (pairs, width)."""
         after, output = self.module.attention.output, self.module.output
         joint = self.joint.product(x)
-        contexts = [self._attended(joint[one.tokens], one, drop, first_only) for one in pack.blocks]
+        sizes = [rows * length for rows, length in (block.shape for block in pack.blocks)]
+        *parts, _ = joint.split([*sizes, pack.filling])  # its gradient is one copy
+        contexts = [
+            self._attended(part, block, drop, first_only)
+            for part, block in zip(parts, pack.blocks, strict=True)
+        ]
         if first_only:
             x = x[torch.from_numpy(pack.firsts).to(x.device)]
         elif pack.filling:
@@ -161,7 +166,7 @@ class Layer:
         if drop and own.dropout.p:  # a softmax in bfloat16 would take four times as long
             query, key, value = query.float(), key.float(), value.float()
             scores = (query * own.attention_head_size**-0.5) @ key.transpose(2, 3)
-            scores = scores if mask is None else scores.masked_fill(~mask, -torch.inf)
+            scores = scores if mask is None else scores + torch.where(mask, 0.0, -torch.inf)
             context = drop(torch.softmax(scores, dim=-1), own.dropout.p) @ value
         else:
             context = scaled_dot_product_attention(query, key, value, attn_mask=mask)
@@ -254,10 +259,11 @@ def shares(pairs: EncodedPairs, most: int, rounded: bool) -> list[Pack]:
     order = pairs.longest_first()
     enough = int(pairs.lengths.sum()) // MIN_SHARE_TOKENS
     count = max(1, min(most, len(order), enough))
-    return [  # the pairs, sorted by length, are dealt out in turn
-        next(packs(pairs, sys.maxsize, order[number::count], BATCH_PADDING, rounded))
-        for number in range(count)
-    ]
+    lengths = pairs.lengths[order]
+    middles = np.cumsum(lengths) - lengths / 2
+    cuts = np.searchsorted(middles, lengths.sum() * np.arange(1, count) / count)
+    groups = [rows for rows in np.split(order, cuts) if len(rows)]  # like lengths together
+    return [next(packs(pairs, sys.maxsize, rows, BATCH_PADDING, rounded)) for rows in groups]
 
 
 class BertGradients:
