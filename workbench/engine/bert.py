@@ -31,6 +31,7 @@ MAX_PADDING = 0.02  # of a block's tokens: lengths of many pairs, sorted, differ
 BATCH_PADDING = 0.05  # the same in training: a batch has few pairs of one length
 PACK_TOKENS = 1920  # calls cost little, and activations stay in the cache
 MIN_TOKENS = 128  # for a thread; with fewer its products are no faster
+FUSED_TOKENS = 200  # of a pair: from here on attention in one call pays, in training
 MIN_SHARE_TOKENS = 200  # each share makes a gradient of every weight, to be summed up
 GPU_TOKENS = 2**16
 MAX_CACHED_BLOCK = 2**25 - 2**13  # bytes: the largest block that glibc learns from
@@ -163,7 +164,8 @@ class Layer:
         mask = None
         if block.mask is not None:
             mask = torch.from_numpy(block.mask).to(joint.device)[:, None, None]
-        if drop and own.dropout.p:  # a softmax in bfloat16 would take four times as long
+        # a softmax in bfloat16 would take four times as long
+        if drop and (own.dropout.p or block.shape[1] < FUSED_TOKENS):
             query, key, value = query.float(), key.float(), value.float()
             scores = (query * own.attention_head_size**-0.5) @ key.transpose(2, 3)
             scores = scores if mask is None else scores + torch.where(mask, 0.0, -torch.inf)
