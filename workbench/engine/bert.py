@@ -6,6 +6,7 @@ Each thread has its own packs: torch's splitting of small products leaves thread
 Gradients are taken of the same sums, each thread with a share of the batch if it is large.
 """
 
+import math
 import sys
 from collections.abc import Callable, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
@@ -138,7 +139,7 @@ class Layer:
         """From (tokens, width) to the same, or with `first_only` to (pairs, width)."""
         after, output = self.module.attention.output, self.module.output
         joint = self.joint.product(x)
-        sizes = [rows * length for rows, length in (block.shape for block in pack.blocks)]
+        sizes = [math.prod(block.shape) for block in pack.blocks]
         *parts, _ = joint.split([*sizes, pack.filling])  # its gradient is one copy
         contexts = [
             self._attended(part, block, drop, first_only)
@@ -164,8 +165,8 @@ class Layer:
         mask = None
         if block.mask is not None:
             mask = torch.from_numpy(block.mask).to(joint.device)[:, None, None]
-        # a softmax in bfloat16 would take four times as long
         if drop and (own.dropout.p or block.shape[1] < FUSED_TOKENS):
+            # a softmax in bfloat16 would take four times as long
             query, key, value = query.float(), key.float(), value.float()
             scores = (query * own.attention_head_size**-0.5) @ key.transpose(2, 3)
             scores = scores if mask is None else scores + torch.where(mask, 0.0, -torch.inf)
@@ -259,11 +260,11 @@ def shares(pairs: EncodedPairs, most: int, rounded: bool) -> list[Pack]:
     `rounded` leaves few different sizes: in bfloat16 torch keeps a kernel of 20 MB for each.
     """
     order = pairs.longest_first()
-    enough = int(pairs.lengths.sum()) // MIN_SHARE_TOKENS
-    count = max(1, min(most, len(order), enough))
     lengths = pairs.lengths[order]
+    total = int(lengths.sum())
+    count = max(1, min(most, len(order), total // MIN_SHARE_TOKENS))
     middles = np.cumsum(lengths) - lengths / 2
-    cuts = np.searchsorted(middles, lengths.sum() * np.arange(1, count) / count)
+    cuts = np.searchsorted(middles, total * np.arange(1, count) / count)
     groups = [rows for rows in np.split(order, cuts) if len(rows)]  # like lengths together
     return [next(packs(pairs, sys.maxsize, rows, BATCH_PADDING, rounded)) for rows in groups]
 
