@@ -102,6 +102,15 @@ def test_packs_hold_every_token_once_and_little_else(model, max_padding, rounded
     assert list(packs(pair_encoder(model).encode([]), 256)) == []
 
 
+def test_some_of_the_pairs_are_as_if_they_alone_had_been_encoded(model):
+    texts, rows = made_up(50), [7, 0, 49, 7, 3]
+    encoder = pair_encoder(model)
+    found = encoder.encode(texts).at(rows)
+    alone = encoder.encode([texts[row] for row in rows])
+    for name in ("ids", "types", "lengths"):
+        assert getattr(found, name).tolist() == getattr(alone, name).tolist()
+
+
 def shapes(lengths, max_tokens):
     flat = np.zeros(sum(lengths), dtype=np.int64)
     pairs = EncodedPairs(flat, flat, np.array(lengths), 0)

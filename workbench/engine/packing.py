@@ -36,6 +36,13 @@ class EncodedPairs:
         """The places of the pairs, sorted by falling length, shape (n,)."""
         return np.argsort(-self.lengths, kind="stable")
 
+    def at(self, rows: Sequence[int]) -> "EncodedPairs":
+        """The pairs at these places, in this order."""
+        lengths = self.lengths[rows]
+        ends = np.cumsum(lengths)
+        places = np.arange(ends[-1]) + np.repeat(self.starts[rows] + lengths - ends, lengths)
+        return EncodedPairs(self.ids[places], self.types[places], lengths, self.pad)
+
 
 class PairEncoder:
     """Encodes text pairs with a tokenizer; the longer text is truncated first.

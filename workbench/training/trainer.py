@@ -1,6 +1,7 @@
 """One phase of training: pairs and labels in, a changed model out, by the library's own trainer."""
 
 import copy
+import gc
 import math
 import os
 import platform
@@ -63,6 +64,8 @@ SAME_NAME = (  # parameters that are arguments of the library's trainer as they 
     "gradient_accumulation_steps",
 )
 LOGGED = ("loss", "learning_rate", "grad_norm", "eval_loss", "eval_ap", "eval_ndcg")
+
+gc.freeze()  # or each training begins with a search for garbage in all that the libraries hold
 
 
 class ResumableTrainer(CrossEncoderTrainer):
@@ -299,11 +302,12 @@ class FastTrainer(ResumableTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         cross_encoder: Any = self.model
-        self.encoder = pair_encoder(cross_encoder)
         dataset: Any = self.train_dataset
+        pairs = text_pairs(dataset[:])
+        self.encoded = pair_encoder(cross_encoder).encode(pairs)
+        self.place = {pair: number for number, pair in enumerate(pairs)}
         dtype = torch.bfloat16 if self.args.bf16 else torch.float32
-        occurring = np.unique(self.encoder.encode(text_pairs(dataset[:])).ids)
-        self.gradients = BertGradients(cross_encoder.model, occurring, dtype)
+        self.gradients = BertGradients(cross_encoder.model, np.unique(self.encoded.ids), dtype)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The library's, of those token embeddings that occur; updates go into the matrix."""
@@ -320,8 +324,9 @@ class FastTrainer(ResumableTrainer):
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """The loss of a batch; its gradients are set."""
-        model.train()
-        pairs = self.encoder.encode(text_pairs(inputs))
+        if not model.training:  # it would go through all its modules
+            model.train()
+        pairs = self.encoded.at([self.place[pair] for pair in text_pairs(inputs)])
         seed = self.args.seed, self.state.global_step
         return self._noted(self.gradients.step(pairs, inputs["label"], seed))
 
