@@ -480,10 +480,10 @@ def _uses(record: "RunRecord", folder: Path) -> bool:
 @click.option("--backend", default="auto", metavar="NAME", help="How to run the model (auto).")
 @max_length
 @click.option("--part-rows", type=int, default=10_000, metavar="N", help="Rows a part (10000).")
-@click.option("--workers", type=int, default=1, metavar="N", help="Processes (1).")
 @engine
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Actors of Ray (1).")
 @address
-def score(out: str, workers: int, engine: str, address: str, **asked: Any) -> None:
+def score(out: str, workers: int | None, engine: str, address: str, **asked: Any) -> None:
     """Score a file of any size with a model.
 
     RUN is a run folder or another model; IN holds pairs as CSV, TSV, JSONL or Parquet (or one in
@@ -501,9 +501,11 @@ def score(out: str, workers: int, engine: str, address: str, **asked: Any) -> No
         from workbench.batch.engines import check_cluster, run_on_ray
 
         check_cluster(address)
-        on_ray = partial(run_on_ray, address=address)
+        on_ray = partial(run_on_ray, workers=workers or 1, address=address)
+    elif workers:
+        raise RequestError("--workers is for --engine ray: here one process uses all cores")
     try:
-        done = score_file(ScoringRequest(**asked), out, workers, on_ray)
+        done = score_file(ScoringRequest(**asked), out, on_ray)
     except (CutShortError, KeyboardInterrupt) as error:
         error.add_note("the same command goes on")
         raise

@@ -95,7 +95,7 @@ def interrupts_held() -> Iterator[list[BaseException]]:
 
     A handler runs between any two instructions of the main thread. If it raises just after a lock
     was taken, the lock stays taken and other threads wait forever; what it raises in a finalizer is
-    lost. Pools of threads and processes are full of both. Handlers never run in other threads.
+    lost. Pools of threads are full of both. Handlers never run in other threads.
 
     Yields:
         What was raised so far: once it is not empty, the block should come to its end.

@@ -187,42 +187,12 @@ def started(arguments, out):
     return process, psutil.Process(process.pid).children(recursive=True)
 
 
-def test_workers_go_with_the_command_and_a_lost_one_is_told(quick_model, large, tmp_path):
-    """A worker is killed, then the command itself; then the rest is made."""
-    path, table = large
-    out = tmp_path / "out"
-    asked = command(quick_model, path, out, "--part-rows", 10, "--workers", 2)
-    process, children = started(asked, out)
-    workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-    assert len(workers) == 2
-    workers[0].kill()
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "a worker was killed" in error
-    assert "the same command goes on" in error
-    process, children = started(asked, out)
-    process.kill()
-    process.communicate()
-    _, alive = psutil.wait_procs(children, timeout=20)
-    assert not alive  # no worker stays behind
-    assert len(list(out.glob("part-*.parquet"))) < MANY // 10
-    assert not (out / "_done.json").exists()
-    done = score_file(request_for(quick_model, path, part_rows=10), out, workers=2)
-    assert (done["rows"], done["parts"]) == (MANY, MANY // 10)
-    assert right(out, table, quick_model)
-
-
-@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_sigterm_and_ctrl_c_end_it_cleanly(number, workers, quick_model, large, tmp_path):
+def test_sigterm_and_ctrl_c_end_it_cleanly(number, quick_model, large, tmp_path):
     """SIGTERM strikes the command alone, Ctrl-C all processes of its terminal."""
     path, table = large
     out = tmp_path / "out"
-    asked = command(quick_model, path, out, "--part-rows", 10, "--workers", workers)
-    process, children = started(asked, out)
-    assert len([child for child in children if "spawn_main" in " ".join(child.cmdline())]) == (
-        workers if workers > 1 else 0
-    )
+    process, children = started(command(quick_model, path, out, "--part-rows", 10), out)
     (os.kill if number == signal.SIGTERM else os.killpg)(process.pid, number)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -240,37 +210,6 @@ def test_sigterm_and_ctrl_c_end_it_cleanly(number, workers, quick_model, large, 
     assert right(out, table, quick_model)
     assert all((out / name).stat().st_mtime_ns == changed for name, changed in kept.items())
     assert not list(out.glob(".*.tmp"))
-
-
-STRUCK = """
-import os, signal
-from workbench.scoring.score_file import CutShortError, ScoringRequest, PartWriter, run_in_processes
-
-class Struck(PartWriter):
-    def __call__(self, number, rows):
-        return number
-
-if __name__ == "__main__":
-    try:
-        run_in_processes(Struck(ScoringRequest("", ""), "", ""), iter([(0, [])]), 1, print)
-    except CutShortError:
-        print("cut short")
-else:  # a worker, which is not ready yet
-    os.kill(os.getpid(), signal.SIGINT)
-"""
-
-
-def test_ctrl_c_is_quiet_in_a_worker_that_is_still_loading(tmp_path):
-    (tmp_path / "struck.py").write_text(STRUCK)
-    done = subprocess.run(
-        [sys.executable, tmp_path / "struck.py"],
-        cwd=ROOT,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        timeout=60,
-    )
-    assert (done.stdout, done.stderr, done.returncode) == ("cut short\n", "", 0)
 
 
 @pytest.mark.cluster
@@ -370,7 +309,8 @@ def test_a_file_that_changes_while_it_is_read_is_noticed(
         (["--backend", "onnx-int4"], "'onnx-int4' is none of auto"),
         (["--backend", "onnx-int8"], "has no onnx/model_qint8.onnx"),
         (["--sentence-0-column", "question"], "no column 'question'"),
-        (["--workers", "0"], "workers and part rows must be 1 or more"),
+        (["--part-rows", "0"], "part rows must be 1 or more"),
+        (["--workers", "2"], "--workers is for --engine ray: here one process uses all cores"),
         (["--max-length", "3"], "max-length is 3; it must be 8 or more"),
         (["--engine", "ray", "--address", "127.0.0.1:9"], "no cluster at '127.0.0.1:9'"),
         ({"IN": "-"}, "-: the name must end in one of .csv"),

@@ -173,8 +173,8 @@ class PartMaker:
 def run_on_ray(
     write: "PartWriter",
     missing: "Iterator[Part]",
-    workers: int,
     add: Callable[[int], None],
+    workers: int = 1,
     address: str = "",
 ) -> None:
     """Write the missing parts on a Ray cluster; `add` is called with the rows of each.

@@ -6,20 +6,14 @@ readers take the folder as one table.
 """
 
 import ctypes
-import itertools
 import json
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +36,6 @@ from workbench.data.readers import (
 )
 from workbench.data.texts import TextPair
 from workbench.files import display_path, project_path, sha256
-from workbench.machine import core_count, interrupts_held
 from workbench.models import MIN_LENGTH, PICKLED, find_model
 from workbench.run_folder import changes
 from workbench.scoring.backends import CHECK_PAIRS, EXPORTED, OnnxModel
@@ -244,69 +237,18 @@ def part_table(frame: pd.DataFrame, top_k: int = 0) -> pa.Table:
     return pa.Table.from_pandas(frame, schema, preserve_index=False)
 
 
-def run_in_processes(
-    write: PartWriter, missing: Iterator[Part], workers: int, add: Callable[[int], None]
-) -> None:
-    """Write parts in processes, at most two per process under way, so that memory is flat.
-
-    Raises:
-        CutShortError: one of the processes was killed.
-    """
-    write = replace(write, threads=max(1, core_count() // workers))
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (write,))
-    running: set[Future[int]] = set()
-    with interrupts_held() as interrupts:
-        try:
-            for part in itertools.chain(missing, [None]):
-                if part:  # a worker that this starts has Ctrl-C held back until `_start_worker`
-                    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-                    running.add(pool.submit(_write_part, *part))
-                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
-                while len(running) >= (2 * workers if part else 1) and not interrupts:
-                    done, running = wait(running, 0.1, FIRST_COMPLETED)
-                    for one in done:
-                        add(one.result())
-                if interrupts:
-                    raise interrupts[0]
-        except BrokenProcessPool as error:
-            raise CutShortError("a worker was killed (out of memory?)") from error
-        except BaseException:
-            for worker in active_children():
-                worker.terminate()
-            raise
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-            pool.shutdown(cancel_futures=True)
-
-
-def _start_worker(write: PartWriter) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker without a traceback
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    threading.Thread(target=_end_with, args=(parent_process(),), daemon=True).start()
-    _write_part.writer = write  # type: ignore[attr-defined]
-
-
-def _write_part(number: int, rows: list[Row]) -> int:
-    return int(_write_part.writer(number, rows))  # type: ignore[attr-defined]
-
-
-def _end_with(parent: Any) -> None:
-    parent.join()
-    os._exit(1)
-
-
-Runner = Callable[[PartWriter, Iterator[Part], int, Callable[[int], None]], None]
+Runner = Callable[[PartWriter, Iterator[Part], Callable[[int], None]], None]
 
 
 def score_file(
-    request: ScoringRequest, out: str | Path, workers: int = 1, run: Runner | None = None
+    request: ScoringRequest, out: str | Path, run: Runner | None = None
 ) -> dict[str, Any]:
     """Score every row of a file into `out/part-000000.parquet` and so on, or continue with that.
 
     The parts hold the rows in order: `line` (of the file), `sentence_0`, `sentence_1`, `score` (the
     logit, float32), with `top_k` `rank` (from 1), and `problem`: null, or why there is no score.
-    `workers` are processes, each with its own model and its share of the cores; `run` writes the
-    parts elsewhere, such as on a cluster.
+    They are written one after another, on all cores; `run` writes them elsewhere, such as on a
+    cluster.
 
     Returns:
         What `out/_done.json` holds: `rows`, `bad_rows` (with `bad_row_examples`), `parts`,
@@ -315,12 +257,13 @@ def score_file(
     Raises:
         ScoringError, PathError: the folder holds something else, is in use, or leads elsewhere.
         PairsError, ModelError, BackendError, ExportedError: file, model or backend cannot be used.
-        CutShortError, ChangedError: a worker was killed, or the file changed while it was read.
+        CutShortError: `run` could not write a part.
+        ChangedError: the file changed while it was read.
     """
     from filelock import FileLock, Timeout
 
-    if min(workers, request.part_rows) < 1 or request.top_k < 0:
-        raise ScoringError("workers and part rows must be 1 or more, top-k 0 or more")
+    if request.part_rows < 1 or request.top_k < 0:
+        raise ScoringError("part rows must be 1 or more, top-k 0 or more")
     if request.max_length is not None and request.max_length < MIN_LENGTH:
         raise ScoringError(f"max-length is {request.max_length}; it must be {MIN_LENGTH} or more")
     folder, shown, scorer = project_path(out), display_path(out), None
@@ -340,14 +283,14 @@ def score_file(
             if (_read_plan(folder) or plan) != plan:
                 raise ScoringError(f"{shown} has just been started by another process")
             files.write_json(folder / PLAN, plan)
-            return _score(write, plan, workers, run)
+            return _score(write, plan, run)
     except Timeout as error:
         raise ScoringError(f"{shown}: another process is writing there") from error
     except PermissionError as error:
         raise ScoringError(f"{shown} cannot be written to ({error})") from error
 
 
-def _score(write: PartWriter, plan: dict[str, Any], workers: int, run: Runner | None) -> Any:
+def _score(write: PartWriter, plan: dict[str, Any], run: Runner | None) -> Any:
     """Write the parts that are missing; returns the record of all of them."""
     from tqdm import tqdm
 
@@ -367,8 +310,8 @@ def _score(write: PartWriter, plan: dict[str, Any], workers: int, run: Runner | 
 
     every = 0.5 if sys.stderr.isatty() else 10.0
     with tqdm(total=plan["rows"], unit="rows", mininterval=every, delay=every, smoothing=0) as bar:
-        if run or workers > 1:
-            (run or run_in_processes)(write, missing(), workers, bar.update)
+        if run:
+            run(write, missing(), bar.update)
         else:
             for part in missing():
                 bar.update(write(*part))
