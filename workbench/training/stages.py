@@ -200,15 +200,13 @@ class Stage:
             log = TrainingLog(self.training.folder.path, LEXICAL)
             trainer = trainers.make_trainer(model, place, pairs, pairs.head(0), settings, log)
             trainer.train()
-            fast = isinstance(trainer, trainers.FastTrainer)
-            scorer = ModelScorer(model, backend="torch-float32" if fast else "predict")
             record = {
                 "pairs": len(pairs),
                 "steps": trainer.state.global_step,
                 "learning_rate": recipe.lexical_learning_rate,
                 "train_loss": trainer.mean_loss(),
                 "seconds": trainer.spent()["seconds"],
-                "agreement": agreement(scorer, pairs),
+                "agreement": agreement(ModelScorer(model, backend=trainer.backend), pairs),
             }
             save_model(model, place / "model", [record])
         saved = ModelLocation(LEXICAL, "folder", place / "model", "", "", LEXICAL)

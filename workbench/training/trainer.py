@@ -82,6 +82,7 @@ class ResumableTrainer(CrossEncoderTrainer):
     in_each_row: dict[str, dict[str, float]]  # values of log rows with `loss`, or any of `dev`
     made: dict[str, int]  # what the labelled pairs have become
     not_fast: str  # why `speed: fast` does not apply
+    backend: str  # that scores what is looked at during the training
     metric = "dev_ap"  # the column of the log by which a model is best
     keep_best = False  # whether the training ends with that model
     patience = 0  # dev scores in a row without a better one that end the training; 0: none do
@@ -452,6 +453,7 @@ def make_trainer(
         loss=loss,
     )
     trainer.training_log, trainer.made, trainer.not_fast = log, made, not_fast
+    trainer.backend = backend
     trainer.in_each_row = {
         "loss": {"constant_loss": constant_loss(train)} if plain else {},
         "dev": {"dev_pairs": len(dev), "dev_positives": positives},
