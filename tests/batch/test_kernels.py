@@ -1,12 +1,18 @@
 """Kernels are ready when their notebook's turn comes, and end with it, whatever happens."""
 
+import asyncio
+import gc
 import os
+import re
 import signal
+import time
 from importlib.util import find_spec
+from pathlib import Path
 
 import nbformat
 import psutil
 import pytest
+from jupyter_core.utils import ensure_event_loop
 
 from workbench.batch import kernels
 from workbench.batch.execute import execute
@@ -57,6 +63,39 @@ def test_an_interrupt_ends_all(notebooks):
     with pytest.raises(KeyboardInterrupt):
         work()
     assert not running()
+
+
+def test_nothing_goes_on_after_an_interrupt_or_complains_about_it(notebooks, caplog):
+    async def cell():  # of papermill: that it is cancelled means to it that its kernel has died
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise RuntimeError("the kernel died") from None
+
+    def work():
+        with Kernels(["01"]) as several, several.take("01"):
+            loop.create_task(cell())
+            loop.run_until_complete(asyncio.sleep(0))
+            raise KeyboardInterrupt
+
+    loop = ensure_event_loop()
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert not asyncio.all_tasks(loop)
+    gc.collect()
+    assert not caplog.text
+
+
+def test_ctrl_c_while_a_kernel_is_loaded_is_not_for_the_kernel(notebooks, capfd):
+    with Kernels(["01"]) as several, several.take("01") as kernel:
+        (own,) = running()
+        ignored = re.compile(r"SigIgn:\s*(\w+)")
+        while not int(ignored.search(Path(f"/proc/{own}/status").read_text())[1], 16) & 2:
+            time.sleep(0.001)
+        assert "zmq" not in Path(f"/proc/{own}/maps").read_text()  # ipykernel has hardly begun
+        os.kill(own, signal.SIGINT)
+        execute(notebooks / "01.ipynb", notebooks / "out.ipynb", {}, kernel)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_kernel_that_ended_while_it_waited_is_started_again(notebooks):

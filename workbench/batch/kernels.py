@@ -1,8 +1,10 @@
 """The kernels that notebooks run in, each with its own folder and ready when its turn comes."""
 
+import asyncio
 import json
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -15,6 +17,10 @@ from workbench.run_folder import NOTEBOOKS, Terminated
 
 AHEAD = 2  # kernels that wait, each with 0.5 GB
 START_SECONDS = 600  # for a kernel to load its libraries, on a busy machine
+LAUNCH = (  # ipykernel ignores Ctrl-C outside cells, but not while it is being loaded
+    "import runpy, signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    "runpy.run_module('ipykernel_launcher', run_name='__main__')"
+)
 
 
 def notebook(number: str) -> Path:
@@ -43,7 +49,8 @@ class Kernel(AbstractContextManager["Kernel"]):
             arguments += [f"--IPKernelApp.exec_lines={line}" for line in lines]
         with ExitStack() as stack:
             place = stack.enter_context(scratch_folder())
-            write_kernel_spec(f"{place}/kernels/python3")
+            argv = [sys.executable, "-c", LAUNCH, "-f", "{connection_file}"]
+            write_kernel_spec(f"{place}/kernels/python3", {"argv": argv})
             own = dict.fromkeys(("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_PATH"), place)
             self.manager = AsyncKernelManager(
                 kernel_name="python3",
@@ -64,6 +71,13 @@ class Kernel(AbstractContextManager["Kernel"]):
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         """Kill it; after an error, what is under way is interrupted first."""
+        from jupyter_core.utils import ensure_event_loop
+
+        loop = ensure_event_loop()
+        if not loop.is_running():  # else it is that of a notebook in which all this is called
+            for task in asyncio.all_tasks(loop):  # papermill's, if it was interrupted
+                task.add_done_callback(lambda one: one.cancelled() or one.exception())
+                task.cancel()
         with self._opened:
             self._end(now=kind is None)
 
