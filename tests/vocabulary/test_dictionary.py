@@ -11,15 +11,18 @@ from hypothesis import strategies as st
 
 from workbench.models import BUNDLED_MODEL, ModelError, find_model, load_tokenizer
 from workbench.vocabulary.dictionary import (
+    HAN,
     HAN_CHARACTER,
     HAN_RUN,
     MAX_RUN,
     gloss_rows,
+    letters_of,
     read_dictionary,
     segment,
     word_tokenizer,
     words_in,
 )
+from workbench.vocabulary.repair import repair_vocabulary
 
 CEDICT = """# CC-CEDICT
 #! entries=7
@@ -179,6 +182,43 @@ def test_a_long_run_without_spaces_has_no_unknown_token(reader):
     tokens = reader.encode("怎么开通会员" * 500, add_special_tokens=False).tokens
     assert "".join(token.removeprefix("##") for token in tokens) == "怎么开通会员" * 500
     assert "[UNK]" not in tokens
+
+
+JAPANESE = {"食べる": ["to eat"], "犬": ["dog"], "ご飯": ["meal"], "コーヒー": ["coffee"]}
+KOREAN = {"학교": ["school"], "선생님": ["teacher"], "말": ["word"], "중화인민공화국": ["China"]}
+
+
+@pytest.mark.parametrize(
+    ("words", "texts", "text", "tokens"),
+    [
+        (
+            JAPANESE,
+            ["犬がご飯を食べる", "コーヒーを飲む"],
+            "犬がご飯を食べる。ABC コーヒー",
+            ["犬", "##が", "##ご飯", "##を", "##食べる", "。", "abc", "コーヒー"],
+        ),
+        (
+            KOREAN,
+            ["학교에 선생님이 있다", "말", "중화인민공화국"],
+            "학교에 ABC선생님의 중화인민공화국",
+            ["학교", "##ᄋ", "##ᅦ", "abc", "선생님", "##ᄋ", "##ᅴ", "중화인민공화국"],
+        ),
+    ],
+)
+def test_kana_and_hangul_are_read_as_words_of_such_a_dictionary(base, words, texts, text, tokens):
+    """The base takes Hangul apart and marks off kana, so words and tokens are compared so."""
+    repair = repair_vocabulary(base, texts, "words", dictionary=words)
+    found = repair.tokenizer.encode(text, add_special_tokens=False).tokens
+    plain = repair.tokenizer.normalizer.normalize_str
+    assert found == [plain(token) for token in tokens]
+    for other in ("The iPhone 12, é!", "mañana"):
+        assert repair.tokenizer.encode(other).ids == base.encode(other).ids
+
+
+def test_a_few_words_of_another_script_leave_a_dictionary_chinese():
+    chinese = {chr(number): () for number in range(0x4E00, 0x4F00)}
+    assert letters_of(chinese | {"の": ()}) == HAN
+    assert letters_of(chinese | KOREAN) != HAN
 
 
 def test_another_kind_of_tokenizer_is_refused(base):

@@ -89,6 +89,20 @@ def test_the_length_of_a_pair_is_what_the_model_takes_in(sample, tokenizer):
     assert pair_tokens(head, tokenizer).tolist() == expected
 
 
+def test_examples_are_read_by_the_dictionary_that_is_asked_for(tokenizer, tmp_path):
+    file = tmp_path / "korean.tsv"
+    file.write_text("학교\tschool\n말\tword; speech\n", encoding="utf-8")
+    pairs = labelled(("학교 말", "말", 1), ("학교", "hi", 0))
+    found = inspect_pairs(pairs, tokenizer, dictionary=str(file))
+    assert {row["text"]: row["words"] for row in found["examples"]} == {
+        "학교 말": "학교 (school) · 말 (word)",
+        "말": "말 (word)",
+        "학교": "학교 (school)",
+        "hi": "",
+    }
+    assert found["repairs"]["words"]["unk_share"] == 0
+
+
 def test_examples_show_tokens_and_words_with_glosses(tokenizer):
     words = learn_repairs(tokenizer, ["谁", "开通", "hi"])["words"]
     assert reading_examples(tokenizer, ["谁hi", "hi"], words) == [

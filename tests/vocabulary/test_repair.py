@@ -1,6 +1,7 @@
 """Repairing a vocabulary: what was readable stays, what was not becomes so, anyone can load it."""
 
 import json
+import unicodedata
 
 import numpy as np
 import pandas as pd
@@ -262,6 +263,16 @@ def test_the_record_counts_the_new_tokens_with_a_gloss(tiny_model, tmp_path, how
     record = repair_model(model, tokenizer, ["谁说"], how, start, str(file))
     assert record.get("tokens_with_gloss") == glossed
     assert record.get("dictionary") == (str(file) if glossed else None)
+
+
+def test_new_words_of_another_language_start_from_their_glosses(tiny_model, tmp_path):
+    file, base = tmp_path / "korean.tsv", find_model(str(tiny_model))
+    file.write_text("학교\tschool\n말\tword; speech\n사람\tperson\n", encoding="utf-8")
+    model, tokenizer = load_cross_encoder(base, 32), load_tokenizer(base)
+    record = repair_model(model, tokenizer, ["학교에 말"], "words", "dictionary", str(file))
+    assert record["tokens_with_gloss"] == 4  # two words that occur, and their forms inside a run
+    first, *_ = model.tokenizer.tokenize("학교에")
+    assert unicodedata.normalize("NFC", first) == "학교"
 
 
 def test_whether_the_warm_up_has_taught_anything_is_measured_and_told():

@@ -32,7 +32,7 @@ DATA_PARAMETERS = (
     *("pairs", "sentence_0_column", "sentence_1_column", "label_column", "label_map"),
     "on_bad_rows",
     *("test_pairs", "max_pairs", "dev_share", "test_share", "base_model", "base_revision"),
-    *("fallback_model", "max_length", "candidates", "list_size", "seed"),
+    *("fallback_model", "max_length", "dictionary", "candidates", "list_size", "seed"),
 )
 INPUT_PARAMETERS = ("pairs", "test_pairs", "candidates", "dictionary")
 MAX_NAME_BYTES = 200

@@ -4,6 +4,7 @@
 register it there.
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import groupby, pairwise
@@ -239,14 +240,15 @@ def _base_dictionary(
 ) -> Scorer | None:
     from workbench.models import load_tokenizer
     from workbench.scoring.cross_encoder import ZeroShot, load_cross_encoder
-    from workbench.vocabulary.dictionary import HAN_CHARACTER
+    from workbench.vocabulary.dictionary import letters_of, read_dictionary
     from workbench.vocabulary.repair import repair_model
 
     if base is None:
         return None
     texts = [*texts_of(lists)]
-    if not any(HAN_CHARACTER.search(text) for text in texts):
-        raise ValueError("no text has Chinese characters, which the dictionary explains")
+    letters = re.compile(f"[{letters_of(read_dictionary(dictionary))}]")
+    if not any(map(letters.search, texts)):
+        raise ValueError("no text has a character of those in which the dictionary is written")
     if train is not None:
         texts += distinct_texts(train)
     texts, model = list(dict.fromkeys(texts)), load_cross_encoder(base, 512, seed)

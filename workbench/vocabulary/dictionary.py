@@ -32,6 +32,7 @@ ATTRIBUTION = "CC-CEDICT (https://www.mdbg.net/chinese/dictionary?page=cc-cedict
 SAMPLE_GLOSSES = "data/sample_pairs.gloss.tsv"
 MAX_SENSES = 6
 MAX_WORD = 8  # characters
+MAX_LETTERS = 24  # of a word where Hangul is taken apart: a syllable has two or three
 MAX_RUN = 100  # characters that WordPiece takes at once; a longer run is cut there
 # The characters that a BERT tokenizer takes for Chinese and splits one by one.
 HAN = (
@@ -39,6 +40,8 @@ HAN = (
     "\U0002b740-\U0002b81f\U0002b920-\U0002ceaf\U0002f800-\U0002fa1f"
 )
 HAN_CHARACTER, HAN_RUN = re.compile(f"[{HAN}]"), re.compile(f"[{HAN}]+")
+OTHER_SCRIPTS = ("\u3041-\u30ff\uff66-\uff9f", "\u1100-\u11ff\uac00-\ud7a3")  # kana; Hangul
+MIN_SHARE = 0.01  # of the words, from which a dictionary is one of such a script
 ENTRY = re.compile(r"(\S+) (\S+) \[([^\]]*)\] /(.*)/\s*$")
 NO_MEANING = re.compile(
     r"CL:|see |also written|used in|abbr\. for|(old |erhua |Japanese |archaic )?variant of"
@@ -151,39 +154,68 @@ def sample_glosses() -> dict[str, str]:
     return dict(line.split("\t", 1) for line in lines)
 
 
-def segment(run: str, words: Iterable[str] | Mapping[str, Any]) -> list[str]:
+def letters_of(dictionary: Dictionary) -> str:
+    """What its words are written in, for a class of a regular expression.
+
+    That is Chinese characters, and kana or Hangul if so are enough of the words.
+    """
+    found = [HAN]
+    for script in OTHER_SCRIPTS:
+        written = sum(bool(word) for word in map(re.compile(f"[{script}]").search, dictionary))
+        found += [script] * (written > MIN_SHARE * len(dictionary))
+    return "".join(found)
+
+
+def as_read(dictionary: Dictionary, tokenizer: "Tokenizer") -> Dictionary:
+    """The dictionary with its words as a tokenizer of words normalises them.
+
+    That takes Hangul apart and marks off kana; Chinese characters stay as they are.
+    """
+    if letters_of(dictionary) == HAN:
+        return dictionary
+    senses: dict[str, list[str]] = {}
+    for word, glosses in dictionary.items():
+        senses.setdefault(tokenizer.normalizer.normalize_str(word), []).extend(glosses)
+    return senses
+
+
+def segment(
+    run: str, words: Iterable[str] | Mapping[str, Any], longest: int = MAX_WORD
+) -> list[str]:
     """A run of characters cut into the longest words that fit, from the left."""
     known, pieces, start = words if isinstance(words, Mapping | set) else set(words), [], 0
     while start < len(run):
-        ends = range(min(len(run), start + MAX_WORD), start + 1, -1)
+        ends = range(min(len(run), start + longest), start + 1, -1)
         end = next((end for end in ends if run[start:end] in known), start + 1)
         pieces.append(run[start:end])
         start = end
     return pieces
 
 
-def words_in(texts: Iterable[str], dictionary: Dictionary) -> list[str]:
+def words_in(texts: Iterable[str], dictionary: Dictionary, letters: str = HAN) -> list[str]:
     """The dictionary's words of two characters and more in texts, the most frequent first.
 
-    The texts are normalised as the tokenizer does.
+    Texts and dictionary are normalised as the tokenizer does; words are runs of `letters`.
     """
     counts: Counter[str] = Counter()
+    runs, longest = re.compile(f"[{letters}]+"), MAX_WORD if letters == HAN else MAX_LETTERS
     for text in texts:
-        for run in HAN_RUN.findall(text):
-            counts.update(word for word in segment(run, dictionary) if len(word) > 1)
+        for run in runs.findall(text):
+            counts.update(word for word in segment(run, dictionary, longest) if len(word) > 1)
     return sorted(counts, key=lambda word: (-counts[word], word))
 
 
 def word_tokenizer(
-    tokenizer: "Tokenizer", words: Sequence[str], characters: Iterable[str]
+    tokenizer: "Tokenizer", words: Sequence[str], characters: Iterable[str], letters: str = HAN
 ) -> tuple["Tokenizer", list[str]]:
-    """A WordPiece tokenizer that reads runs of Chinese characters as words, and its new tokens.
+    """A WordPiece tokenizer that reads runs of letters as words, and its new tokens.
 
     Every word and character gets two tokens, for the beginning and for the inside of a run, and
     WordPiece's own longest match does the segmentation. Texts outside such runs are encoded as
     before. A character that is not known becomes one unknown token, its neighbours are read.
 
-    `characters` are to be known besides those of the words.
+    `characters` are to be known besides those of the words; runs are of `letters`, see
+    `letters_of`.
 
     Raises:
         ModelError: the tokenizer is not WordPiece with BERT's normalizer and pre-tokenizer.
@@ -196,7 +228,7 @@ def word_tokenizer(
         )
     vocabulary: dict[str, int] = state["model"]["vocab"]
     prefix = state["model"]["continuing_subword_prefix"]
-    own = [token for token in vocabulary if HAN_CHARACTER.fullmatch(token)]
+    own = [token for token in vocabulary if re.fullmatch(f"[{letters}]", token)]
     known = list(dict.fromkeys([*own, *characters, *"".join(words)]))
     tokens = [form for unit in (*words, *known) for form in (unit, prefix + unit)]
     added = [token for token in dict.fromkeys(tokens) if token not in vocabulary]
@@ -204,7 +236,7 @@ def word_tokenizer(
     vocabulary.update(zip(added, range(first, first + len(added)), strict=True))
     state["normalizer"]["handle_chinese_chars"] = False
     readable = "".join(map(re.escape, known))
-    runs = f"[{readable}]{{1,{MAX_RUN}}}|[{HAN}]" if known else f"[{HAN}]"
+    runs = f"[{readable}]{{1,{MAX_RUN}}}|[{letters}]" if known else f"[{letters}]"
     split = {"type": "Split", "pattern": {"Regex": runs}, "behavior": "Isolated", "invert": False}
     state["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, state["pre_tokenizer"]]}
     return type(tokenizer).from_str(json.dumps(state)), added

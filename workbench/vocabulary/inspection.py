@@ -1,5 +1,7 @@
 """Labelled pairs as a model sees them: by the tokenizer of one base, or of many."""
 
+import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ from workbench.files import first_line, write_json
 from workbench.models import ModelError, ModelLocation, find_model, is_hub_name, load_tokenizer
 from workbench.run_folder import RunFolder
 from workbench.vocabulary import coverage
-from workbench.vocabulary.dictionary import HAN_CHARACTER, Dictionary, read_dictionary
+from workbench.vocabulary.dictionary import Dictionary, as_read, letters_of, read_dictionary
 from workbench.vocabulary.repair import Repair
 from workbench.vocabulary.tokens import Token, count_tokens, tokenize
 
@@ -34,6 +36,7 @@ def inspect_pairs(
     train: pd.DataFrame | None = None,
     lists: Sequence[CandidateList] = (),
     seed: int = 42,
+    dictionary: str = "",
 ) -> dict[str, Any]:
     """Everything that notebook 1 shows, as plain values.
 
@@ -44,6 +47,7 @@ def inspect_pairs(
         train: the train split, from which a repair would learn; all `pairs` if None.
         lists: the ranking test, for its ceiling.
         seed: of the examples.
+        dictionary: of `vocabulary: words`, see `read_dictionary`.
 
     Returns:
         `labels`, `lengths.characters` and `lengths.tokens` (each `min`, `mean`, `median`, `p95`,
@@ -64,7 +68,7 @@ def inspect_pairs(
     own, pieces = counts.loc[texts.unique()], counts["pieces"].to_dict()
     tokens = pair_tokens(pairs, tokenizer, counts)
     learned = distinct_texts(pairs if train is None else train)
-    repairs = coverage.learn_repairs(tokenizer, learned, pieces)
+    repairs = coverage.learn_repairs(tokenizer, learned, pieces, dictionary)
     outlook = coverage.repair_outlook(pairs, tokenizer, repairs, lists, counts)
     labels, contradictory = pairs["label"], contradictory_rows(pairs)
     collapsed = own.groupby("sequence")["tokens"].transform("size") > 1
@@ -109,7 +113,7 @@ def inspect_pairs(
         "ceiling": outlook["keep"]["ceiling"],
         "repairs": outlook,
         "verdict": coverage.vocabulary_verdict(outlook),
-        "examples": reading_examples(tokenizer, shown, repairs["words"]),
+        "examples": reading_examples(tokenizer, shown, repairs["words"], dictionary),
     }
 
 
@@ -151,27 +155,29 @@ def sample_rows(pairs: pd.DataFrame, rows: int = 5, seed: int = 42) -> pd.DataFr
 
 
 def reading_examples(
-    tokenizer: "Tokenizer", texts: Sequence[str], words: Repair | str
+    tokenizer: "Tokenizer", texts: Sequence[str], words: Repair | str, dictionary: str = ""
 ) -> list[dict[str, Any]]:
     """Texts as a model sees them: `text`, `tokens`, the `unk_share` of these, and `words`.
 
     The latter are those that a model with `vocabulary: words` reads, each with its first gloss of
-    the package's dictionary; empty for a text without Chinese characters, or where `words`, the
-    repair, is a reason why there is none.
+    the dictionary; empty for a text without the letters of that, or where `words`, the repair, is a
+    reason why there is none.
     """
     glosses: Dictionary = {}
-    read: list[list[Token]] = [[] for _ in texts]
+    letters, read = "", list[list[Token]]([[]] * len(texts))
     if isinstance(words, Repair):
-        glosses, read = read_dictionary(), tokenize(words.tokenizer, texts)
+        letters = f"[{letters_of(read_dictionary(dictionary))}]"
+        glosses = as_read(read_dictionary(dictionary), words.tokenizer)
+        read = tokenize(words.tokenizer, texts)
     rows = []
     for text, tokens, parts in zip(texts, tokenize(tokenizer, texts), read, strict=True):
-        units = [part.token.removeprefix("##") for part in parts if HAN_CHARACTER.search(text)]
+        units = [part.token.removeprefix("##") for part in parts if re.search(letters, text)]
         glossed = (f"{u} ({glosses[u][0]})" if glosses.get(u) else u for u in units)
         row = {
             "text": text,
             "tokens": " ".join(token.token for token in tokens),
             "unk_share": sum(token.unknown for token in tokens) / max(1, len(tokens)),
-            "words": " · ".join(glossed),
+            "words": unicodedata.normalize("NFC", " · ".join(glossed)),
         }
         rows.append(row)
     return rows

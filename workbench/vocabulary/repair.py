@@ -13,10 +13,11 @@ from workbench.data.texts import Float32Array
 from workbench.models import ModelError, tokenizer_parts
 from workbench.vocabulary.dictionary import (
     ATTRIBUTION,
-    HAN_CHARACTER,
     Dictionary,
+    as_read,
     directions,
     gloss_rows,
+    letters_of,
     middle,
     read_dictionary,
     word_tokenizer,
@@ -185,9 +186,11 @@ def repair_vocabulary(
 
 def _with_words(tokenizer: "Tokenizer", texts: Sequence[str], dictionary: Dictionary) -> Repair:
     reader, _ = word_tokenizer(tokenizer, [], "")
+    letters, known = letters_of(dictionary), as_read(dictionary, reader)
     normal = [reader.normalizer.normalize_str(text) for text in texts]
-    characters = sorted({c for text in normal for c in text if HAN_CHARACTER.fullmatch(c)})
-    repaired, added = word_tokenizer(tokenizer, words_in(normal, dictionary), characters)
+    characters = sorted({*re.findall(f"[{letters}]", "".join(normal))})
+    words = words_in(normal, known, letters)
+    repaired, added = word_tokenizer(tokenizer, words, characters, letters)
     number = repaired.get_vocab()
     return Repair("words", repaired, tuple(added), tuple(number[token] for token in added), {})
 
@@ -228,6 +231,7 @@ def repair_model(
 
     glosses = _glosses(how, start, dictionary)
     made = repair_vocabulary(tokenizer, texts, how, dictionary=glosses)
+    glosses = as_read(glosses, made.tokenizer) if how == "words" else glosses
     body: Any = model[0].model
     matrix = body.get_input_embeddings().weight.numpy(force=True)
     units = [token.removeprefix("##") for token in made.added]
