@@ -310,6 +310,7 @@ def test_a_file_that_changes_while_it_is_read_is_noticed(
         (["--backend", "onnx-int8"], "has no onnx/model_qint8.onnx"),
         (["--sentence-0-column", "question"], "no column 'question'"),
         (["--part-rows", "0"], "part rows must be 1 or more"),
+        (["--workers", "0"], "0 is not in the range x>=1"),
         (["--workers", "2"], "--workers is for --engine ray: here one process uses all cores"),
         (["--max-length", "3"], "max-length is 3; it must be 8 or more"),
         (["--engine", "ray", "--address", "127.0.0.1:9"], "no cluster at '127.0.0.1:9'"),

@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 from workbench.models import BUNDLED_MODEL, ModelError, find_model, load_tokenizer
 from workbench.vocabulary.dictionary import (
     HAN,
-    HAN_CHARACTER,
-    HAN_RUN,
     MAX_RUN,
     gloss_rows,
     letters_of,
@@ -36,6 +34,7 @@ CEDICT = """# CC-CEDICT
 not an entry
 """
 WORDS = ["怎么", "开通", "开通会员", "会员", "手机", "㐀㐁", "會員"]
+HAN_CHARACTER, HAN_RUN = re.compile(f"[{HAN}]"), re.compile(f"[{HAN}]+")
 CHARACTERS = "我的坏了怎么开通会员手机界世\U00020000豈"
 TEXT = st.text(
     st.sampled_from(CHARACTERS + "会員龘𠀁")

@@ -174,7 +174,7 @@ def run_on_ray(
     write: "PartWriter",
     missing: "Iterator[Part]",
     add: Callable[[int], None],
-    workers: int = 1,
+    workers: int,
     address: str = "",
 ) -> None:
     """Write the missing parts on a Ray cluster; `add` is called with the rows of each.

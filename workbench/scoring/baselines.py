@@ -240,14 +240,14 @@ def _base_dictionary(
 ) -> Scorer | None:
     from workbench.models import load_tokenizer
     from workbench.scoring.cross_encoder import ZeroShot, load_cross_encoder
-    from workbench.vocabulary.dictionary import letters_of, read_dictionary
+    from workbench.vocabulary.dictionary import HAN, letters_of, read_dictionary
     from workbench.vocabulary.repair import repair_model
 
     if base is None:
         return None
     texts = [*texts_of(lists)]
-    letters = re.compile(f"[{letters_of(read_dictionary(dictionary))}]")
-    if not any(map(letters.search, texts)):
+    letters = letters_of(read_dictionary(dictionary)) if dictionary else HAN  # the package's
+    if not any(map(re.compile(f"[{letters}]").search, texts)):
         raise ValueError("no text has a character of those in which the dictionary is written")
     if train is not None:
         texts += distinct_texts(train)

@@ -39,7 +39,6 @@ HAN = (
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002b73f"
     "\U0002b740-\U0002b81f\U0002b920-\U0002ceaf\U0002f800-\U0002fa1f"
 )
-HAN_CHARACTER, HAN_RUN = re.compile(f"[{HAN}]"), re.compile(f"[{HAN}]+")
 OTHER_SCRIPTS = ("\u3041-\u30ff\uff66-\uff9f", "\u1100-\u11ff\uac00-\ud7a3")  # kana; Hangul
 MIN_SHARE = 0.01  # of the words, from which a dictionary is one of such a script
 ENTRY = re.compile(r"(\S+) (\S+) \[([^\]]*)\] /(.*)/\s*$")
@@ -171,8 +170,6 @@ def as_read(dictionary: Dictionary, tokenizer: "Tokenizer") -> Dictionary:
 
     That takes Hangul apart and marks off kana; Chinese characters stay as they are.
     """
-    if letters_of(dictionary) == HAN:
-        return dictionary
     senses: dict[str, list[str]] = {}
     for word, glosses in dictionary.items():
         senses.setdefault(tokenizer.normalizer.normalize_str(word), []).extend(glosses)
@@ -228,7 +225,7 @@ def word_tokenizer(
         )
     vocabulary: dict[str, int] = state["model"]["vocab"]
     prefix = state["model"]["continuing_subword_prefix"]
-    own = [token for token in vocabulary if re.fullmatch(f"[{letters}]", token)]
+    own = [*filter(re.compile(f"[{letters}]").fullmatch, vocabulary)]
     known = list(dict.fromkeys([*own, *characters, *"".join(words)]))
     tokens = [form for unit in (*words, *known) for form in (unit, prefix + unit)]
     added = [token for token in dict.fromkeys(tokens) if token not in vocabulary]

@@ -18,7 +18,7 @@ from workbench.files import first_line, write_json
 from workbench.models import ModelError, ModelLocation, find_model, is_hub_name, load_tokenizer
 from workbench.run_folder import RunFolder
 from workbench.vocabulary import coverage
-from workbench.vocabulary.dictionary import Dictionary, as_read, letters_of, read_dictionary
+from workbench.vocabulary.dictionary import Dictionary
 from workbench.vocabulary.repair import Repair
 from workbench.vocabulary.tokens import Token, count_tokens, tokenize
 
@@ -113,7 +113,7 @@ def inspect_pairs(
         "ceiling": outlook["keep"]["ceiling"],
         "repairs": outlook,
         "verdict": coverage.vocabulary_verdict(outlook),
-        "examples": reading_examples(tokenizer, shown, repairs["words"], dictionary),
+        "examples": reading_examples(tokenizer, shown, repairs["words"]),
     }
 
 
@@ -155,23 +155,23 @@ def sample_rows(pairs: pd.DataFrame, rows: int = 5, seed: int = 42) -> pd.DataFr
 
 
 def reading_examples(
-    tokenizer: "Tokenizer", texts: Sequence[str], words: Repair | str, dictionary: str = ""
+    tokenizer: "Tokenizer", texts: Sequence[str], words: Repair | str
 ) -> list[dict[str, Any]]:
     """Texts as a model sees them: `text`, `tokens`, the `unk_share` of these, and `words`.
 
     The latter are those that a model with `vocabulary: words` reads, each with its first gloss of
-    the dictionary; empty for a text without the letters of that, or where `words`, the repair, is a
+    its dictionary; empty for a text without the letters of that, or where `words`, the repair, is a
     reason why there is none.
     """
     glosses: Dictionary = {}
-    letters, read = "", list[list[Token]]([[]] * len(texts))
+    read: list[list[Token]] = [[] for _ in texts]
     if isinstance(words, Repair):
-        letters = f"[{letters_of(read_dictionary(dictionary))}]"
-        glosses = as_read(read_dictionary(dictionary), words.tokenizer)
-        read = tokenize(words.tokenizer, texts)
+        glosses, letters = words.glosses, re.compile(f"[{words.letters}]")
+        found = tokenize(words.tokenizer, texts)
+        read = [t if letters.search(text) else [] for text, t in zip(texts, found, strict=True)]
     rows = []
     for text, tokens, parts in zip(texts, tokenize(tokenizer, texts), read, strict=True):
-        units = [part.token.removeprefix("##") for part in parts if re.search(letters, text)]
+        units = [part.token.removeprefix("##") for part in parts]
         glossed = (f"{u} ({glosses[u][0]})" if glosses.get(u) else u for u in units)
         row = {
             "text": text,

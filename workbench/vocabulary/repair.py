@@ -4,7 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from workbench.data.texts import Float32Array
 from workbench.models import ModelError, tokenizer_parts
 from workbench.vocabulary.dictionary import (
     ATTRIBUTION,
+    HAN,
     Dictionary,
     as_read,
     directions,
@@ -116,6 +117,8 @@ class Repair:
     added: tuple[str, ...]  # the new tokens, the most frequent first
     ids: tuple[int, ...]  # their numbers, which are their rows in the embedding matrix
     left_out: dict[str, int]  # tokens for which there was no slot, with their counts
+    letters: str = ""  # of `words`: what they are written in, see `letters_of`
+    glosses: Dictionary = field(default_factory=dict)  # of `words`, as the tokenizer reads them
 
     def record(self) -> dict[str, Any]:
         """What lineage and model card keep."""
@@ -186,13 +189,15 @@ def repair_vocabulary(
 
 def _with_words(tokenizer: "Tokenizer", texts: Sequence[str], dictionary: Dictionary) -> Repair:
     reader, _ = word_tokenizer(tokenizer, [], "")
-    letters, known = letters_of(dictionary), as_read(dictionary, reader)
+    letters = letters_of(dictionary)
+    known = dictionary if letters == HAN else as_read(dictionary, reader)
     normal = [reader.normalizer.normalize_str(text) for text in texts]
     characters = sorted({*re.findall(f"[{letters}]", "".join(normal))})
     words = words_in(normal, known, letters)
     repaired, added = word_tokenizer(tokenizer, words, characters, letters)
     number = repaired.get_vocab()
-    return Repair("words", repaired, tuple(added), tuple(number[token] for token in added), {})
+    ids = tuple(number[token] for token in added)
+    return Repair("words", repaired, tuple(added), ids, {}, letters, known)
 
 
 def check_repair(tokenizer: "Tokenizer", how: str, start: str, dictionary: str = "") -> None:
@@ -231,7 +236,7 @@ def repair_model(
 
     glosses = _glosses(how, start, dictionary)
     made = repair_vocabulary(tokenizer, texts, how, dictionary=glosses)
-    glosses = as_read(glosses, made.tokenizer) if how == "words" else glosses
+    glosses = made.glosses if how == "words" else glosses
     body: Any = model[0].model
     matrix = body.get_input_embeddings().weight.numpy(force=True)
     units = [token.removeprefix("##") for token in made.added]
