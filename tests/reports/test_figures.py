@@ -56,8 +56,10 @@ def budget_runs(starts, budgets=(100, 300, 0), seeds=(1, 2), test="t"):
             Path("r"),
             parameters={**dict(zip(START, start, strict=True)), "max_pairs": asked, "seed": seed},
             data={"sides": {"train": {"pairs": (asked or 900) - seed}}},
-            metrics={"ndcg@10": estimate(values[place] + seed / 100)},
-            baseline={"ndcg@10": estimate(0.5 + place / 10 + seed / 100)},
+            scorers={
+                "model": {"ndcg@10": estimate(values[place] + seed / 100)},
+                "ngram_regression": {"ndcg@10": estimate(0.5 + place / 10 + seed / 100)},
+            },
             test=f"{test}{seed}",
         )
         for (start, values), (place, asked), seed in crossed
@@ -116,7 +118,7 @@ def test_labels_by_start_by_hand():
     others[0].parameters["epochs"] = 2
     assert "keep, epochs 2" in set(label_table(others)["start"])
     for record in others:  # without a measurement there is no point
-        record.metrics, record.baseline = {}, {}
+        record.scorers = {}
     assert label_table(others).empty
 
 

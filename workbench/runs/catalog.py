@@ -4,7 +4,6 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from workbench.training.log import log_rows
 SWEEP = "sweep.json"
 PROJECT = "reranker-workbench"  # the experiment in MLflow
 BASELINE = "ngram_regression"  # of the ladder, learns from the same labels without a base model
-LISTS = ("bad_rows", "bad_row_examples", "groups")  # in a manifest
 LOGGED = ("loss", "learning_rate", "grad_norm", "dev_loss", "dev_ap", "dev_ndcg")
 
 
@@ -37,10 +35,14 @@ class RunRecord:
     status: dict[str, Any] = field(default_factory=dict)
     parameters: dict[str, Any] = field(default_factory=dict)  # what was asked
     environment: dict[str, Any] = field(default_factory=dict)  # versions, commit, machine
-    data: dict[str, Any] = field(default_factory=dict)  # the manifest without its lists of rows
-    metrics: dict[str, dict[str, float]] = field(default_factory=dict)  # the model's, by name
-    baseline: dict[str, dict[str, float]] = field(default_factory=dict)  # of `BASELINE`, the same
+    data: dict[str, Any] = field(default_factory=dict)  # the manifest
+    scorers: dict[str, dict[str, Any]] = field(default_factory=dict)  # metrics of each, by name
     test: str = ""  # digest of the candidate lists; runs that share it ranked the same queries
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """The model's metrics, by name."""
+        return {n: v for n, v in self.scorers.get("model", {}).items() if isinstance(v, dict)}
 
     @property
     def seconds(self) -> float:
@@ -57,14 +59,12 @@ def read_run(folder: str | Path) -> RunRecord:
     """A run folder's records; damage in one of them leaves the others readable."""
     run = RunFolder(folder)
     record, problems = RunRecord(run.path.name, run.path), []
-    metrics = cache(partial(read_record, run.metrics))  # read once, for two of the fields
     readers: dict[str, Callable[[], Any]] = {
         "status": lambda: read_record(run.status),
         "parameters": lambda: {n: _plain(v) for n, v in read_settings(run.parameters).items()},
         "environment": lambda: read_record(run.environment),
-        "data": lambda: {n: v for n, v in read_record(run.manifest).items() if n not in LISTS},
-        "metrics": lambda: _of("model", metrics()),
-        "baseline": lambda: _of(BASELINE, metrics()),
+        "data": lambda: read_record(run.manifest),
+        "scorers": lambda: {one["scorer"]: one for one in read_record(run.metrics).get("rows", [])},
         "test": lambda: sha256(run.candidates) if run.candidates.is_file() else "",
     }
     for name, reader in readers.items():
@@ -83,11 +83,6 @@ def _plain(value: Any) -> str | int | float | None:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return value if isinstance(value, str | int | float | None) else str(value)
-
-
-def _of(scorer: str, metrics: dict[str, Any]) -> dict[str, dict[str, float]]:
-    rows = [row for row in metrics.get("rows", []) if row["scorer"] == scorer]
-    return {n: value for row in rows[-1:] for n, value in row.items() if isinstance(value, dict)}
 
 
 def _state(folder: Path, status: dict[str, Any]) -> str:

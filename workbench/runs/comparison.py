@@ -6,9 +6,9 @@ tables say so and give no p-value.
 
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -40,36 +40,34 @@ def find_runs(compare_runs: str, run_dir: str | Path) -> list[RunRecord]:
         >>> wb.find_runs("", "runs/none")
         []
     """
-    places = comma_separated(compare_runs)
-    found = [folder for place in places or [str(run_dir)] for folder in run_folders(place)]
-    records = [read_run(folder) for folder in dict.fromkeys(found)]
+    places = comma_separated(compare_runs) or [str(run_dir)]
+    records = [read_run(one) for one in dict.fromkeys(chain(*map(run_folders, places)))]
     counts = Counter(record.name for record in records)
-    return [
-        replace(one, name=f"{one.folder.parent.name}/{one.name}") if counts[one.name] > 1 else one
-        for one in records
-    ]
+    for record in records:
+        if counts[record.name] > 1:
+            record.name = f"{record.folder.parent.name}/{record.name}"
+    return records
 
 
 def differences(records: Sequence[RunRecord]) -> pd.DataFrame:
     """What is not the same in all runs: a row per fact, a column per run; empty if absent."""
     table = pd.DataFrame({one.name: pd.Series(_facts(one), dtype=object) for one in records})
     shown = table.map(lambda value: "" if value is None or value is np.nan else _text(value))
-    return shown[shown.nunique(axis=1) > 1] if len(table) else table
+    return shown[shown.nunique(axis=1) > 1]
 
 
 def _facts(record: RunRecord) -> dict[str, Any]:
     """All that a run records of how it was made, one value per name."""
-    environment, compared = record.environment, record.parameters.keys() - NOT_COMPARED
+    environment, asked = record.environment, record.parameters
     return {
-        **{f"parameters.{k}": v for k, v in record.parameters.items() if k in compared},
-        **{f"data.{k}": record.data[k] for k in ("source", "sha256", "rows") if k in record.data},
+        **{f"parameters.{k}": v for k, v in asked.items() if k not in NOT_COMPARED},
+        **{f"data.{k}": record.data.get(k) for k in ("source", "sha256", "rows")},
         "data.test lists": record.test[:12],
         "code.commit": environment.get("commit"),
         "code.digest": str(environment.get("code", ""))[:12],
         **{f"versions.{k}": v for k, v in environment.get("packages", {}).items()},
         "versions.python": environment.get("python"),
-        "machine.platform": environment.get("platform"),
-        "machine.cores": environment.get("cores"),
+        **{f"machine.{k}": environment.get(k) for k in ("platform", "cores")},
     }
 
 
@@ -146,8 +144,8 @@ def paired_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.Da
     measured = [one for one in records if one.value(metric) is not None]
     others = [one for one in measured if one is not best]
     tests = len({record.test for record in measured})
-    table = _tests([_gap(best, other, metric) for other in others], tests)
-    table = table.rename(columns={"mean": "difference"})
+    gaps = [_gap([(best, other)], metric) for other in others]
+    table = _tests(gaps, tests).rename(columns={"mean": "difference"})
     table["run"] = [record.name for record in others]
     whole = len(per_query(best, metric))
     lost, *damaged = (one.problem if one.state == "damaged" else "" for one in (best, *others))
@@ -181,7 +179,12 @@ def seed_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.Data
     if metric not in RANKING_METRICS:
         others = []
     tests = len({frozenset(record.test for record in runs) for _, runs in ordered})
-    found = _tests([_seed_gaps(best, other, metric) for _, other in others], tests)
+    gaps = []
+    for _, other in others:
+        by_seed = {record.parameters.get("seed"): record for record in other}
+        pairs = [(one, by_seed.get(one.parameters.get("seed"))) for one in best]
+        gaps.append(_gap(pairs, metric))
+    found = _tests(gaps, tests)
     found.index += 1  # the row of the best setting itself stays empty
     return table.join(found.rename(columns={"mean": "lead"}))
 
@@ -201,10 +204,11 @@ def label_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.Dat
         kept = asked.get("vocabulary") == "keep"
         parts = ["keep"] if kept else [str(asked.get(name)) for name in START]
         parts += [f"{n} {_text(v)}" for n, v in setting.items() if n not in ("max_pairs", *START)]
-        for start, found in ((", ".join(parts), record.metrics), (BASELINE, record.baseline)):
+        for start, scorer in ((", ".join(parts), "model"), (BASELINE, BASELINE)):
             point = {"start": start, "max_pairs": asked.get("max_pairs"), "seed": asked.get("seed")}
             point |= {"baseline": start == BASELINE, "labels": labels.get("pairs")}
-            rows.append(point | {"test": record.test, "mean": None} | found.get(metric, {}))
+            found = record.scorers.get(scorer, {}).get(metric) or {"mean": None}
+            rows.append(point | {"test": record.test} | found)
     names = ["start", "max_pairs", "seed", "baseline", "labels", "test", "mean", "low", "high"]
     table = pd.DataFrame(rows, columns=names).dropna(subset=["labels", "mean"])
     table = table.drop_duplicates([*names[:3], "mean"])  # the regression comes with every start
@@ -266,16 +270,10 @@ def per_query(record: RunRecord, metric: str) -> dict[CandidateList, float]:
     return dict(zip(lists, values, strict=True))
 
 
-def _gap(first: RunRecord, second: RunRecord, metric: str) -> Gap:
-    own, other = per_query(first, metric), per_query(second, metric)
-    common = tuple(one for one in own if one in other)
-    return common, np.array([own[one] - other[one] for one in common])
-
-
-def _seed_gaps(first: Sequence[RunRecord], second: Sequence[RunRecord], metric: str) -> Gap:
-    """The lists that two settings share with the same seed, and the lead of the first on each."""
-    by_seed = {record.parameters.get("seed"): record for record in second}
-    pairs = [(one, by_seed.get(one.parameters.get("seed"))) for one in first]
-    gaps = [_gap(one, other, metric) for one, other in pairs if other is not None]
-    lists = tuple(one for own, _ in gaps for one in own)
-    return lists, np.concatenate([np.empty(0), *(gap for _, gap in gaps)])
+def _gap(pairs: Iterable[tuple[RunRecord, RunRecord | None]], metric: str) -> Gap:
+    """The lists that two runs of a pair share, of all pairs, and the lead of the first on each."""
+    values = [(per_query(one, metric), per_query(two, metric)) for one, two in pairs if two]
+    leads = [
+        (of, first[of] - second[of]) for first, second in values for of in first if of in second
+    ]
+    return tuple(of for of, _ in leads), np.array([lead for _, lead in leads])
