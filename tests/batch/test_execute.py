@@ -23,7 +23,7 @@ from workbench.batch.execute import execute, run_chain
 from workbench.cli import csv_cell, main, show
 from workbench.files import remove_leftovers, write_json, write_text
 from workbench.run_folder import NOTEBOOKS, RunFolder, read_record, set_aside
-from workbench.runs.parameters import Parameters, load_parameters
+from workbench.runs.parameters import Parameters, check_parameters, read_settings
 
 
 @pytest.fixture
@@ -228,7 +228,7 @@ def test_a_clock_that_goes_backwards(quick, monkeypatch, tmp_path):
 
     monkeypatch.setattr("workbench.batch.execute.execute", prepared)
     monkeypatch.setattr("workbench.batch.execute.Kernels", MagicMock())
-    run_chain(load_parameters(quick.request), quick.runs / "x")
+    run_chain(check_parameters(read_settings(quick.request)), quick.runs / "x")
     status = quick.status("x")
     assert status["state"] == "done"
     assert status["finished"] < status["started"]

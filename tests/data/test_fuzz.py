@@ -15,9 +15,7 @@ from workbench.data.readers import COLUMNS, REASONS, PairsError, check_rows, fil
 from workbench.runs.parameters import (
     ParameterError,
     Parameters,
-    SettingsError,
     check_parameters,
-    load_parameters,
     read_settings,
 )
 
@@ -118,9 +116,9 @@ def test_reading_settings(tmp_path, content):
     path.write_bytes(content)
     try:
         assert all(isinstance(name, str) for name in read_settings(path))
-    except SettingsError as error:
+    except ParameterError as error:
         told(error, "settings.yaml")
-    for read in (load_parameters, read_plan):
+    for read in (lambda path: check_parameters(read_settings(path)), read_plan):
         try:
             read(path)
         except ParameterError as error:

@@ -17,7 +17,7 @@ from workbench.files import read_json, replacing, sha256, write_json
 from workbench.run_folder import NOTEBOOKS, RequestError
 from workbench.runs.catalog import in_use
 from workbench.runs.folder import changed_parameters, fresh_folder, fresh_name, holding
-from workbench.runs.parameters import check_parameters, load_parameters
+from workbench.runs.parameters import check_parameters, read_settings
 from workbench.scoring.baselines import BASELINES
 
 
@@ -186,8 +186,9 @@ def test_a_folder_that_another_process_makes_meanwhile_is_left_to_it(tmp_path, m
 
 
 def test_the_reference_is_the_card_and_has_no_fallback():
-    assert load_parameters("notebooks/parameters/quickstart.yaml").seed == 42
-    reference = load_parameters("notebooks/parameters/reference.yaml")
+    quickstart = check_parameters(read_settings("notebooks/parameters/quickstart.yaml"))
+    assert quickstart.seed == 42
+    reference = check_parameters(read_settings("notebooks/parameters/reference.yaml"))
     assert reference.base_model == "cross-encoder/ms-marco-MiniLM-L6-v2"
     assert (reference.batch_size, reference.learning_rate, reference.epochs) == (8, 5e-5, 1)
     assert (reference.max_length, reference.precision) == (512, "float32")

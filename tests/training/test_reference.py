@@ -9,14 +9,14 @@ import yaml
 from tests.conftest import ROOT
 from workbench.files import read_json
 from workbench.models import find_model
-from workbench.runs.parameters import load_parameters
+from workbench.runs.parameters import check_parameters, read_settings
 from workbench.scoring.cross_encoder import load_cross_encoder
 from workbench.training.log import TrainingLog, step_means
 from workbench.training.recipe import Recipe, read_stages
 from workbench.training.trainer import make_trainer
 
 CARD = read_json(ROOT / "data/reference_card.json")
-REFERENCE = load_parameters(ROOT / "notebooks/parameters/reference.yaml")
+REFERENCE = check_parameters(read_settings(ROOT / "notebooks/parameters/reference.yaml"))
 
 
 @pytest.fixture(scope="module")

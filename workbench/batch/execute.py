@@ -62,8 +62,8 @@ def run_chain(
 
     Example:
         >>> import workbench as wb
-        >>> from workbench.runs.parameters import load_parameters
-        >>> asked = load_parameters("notebooks/parameters/quickstart.yaml")
+        >>> from workbench.runs.parameters import check_parameters, read_settings
+        >>> asked = check_parameters(read_settings("notebooks/parameters/quickstart.yaml"))
         >>> wb.run_chain(asked, "runs/mine")  # doctest: +SKIP
     """
     run = RunFolder(run_dir)

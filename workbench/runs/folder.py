@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from workbench import files
 from workbench.models import ModelError, find_model, hub_state, is_hub_name
 from workbench.run_folder import RequestError, RunFolder, changes, read_record, set_aside
-from workbench.runs.parameters import Parameters, SettingsError, read_settings, shortened
+from workbench.runs.parameters import ParameterError, Parameters, read_settings, shortened
 
 RECORDED_PACKAGES = (
     *("torch", "sentence-transformers", "transformers", "datasets", "accelerate"),
@@ -86,16 +86,14 @@ def holding(folder: Path, patience: float = LOCK_SECONDS) -> Iterator[None]:
     """Hold the lock of the folder of a run or a sweep, which is made if absent.
 
     Raises:
-        RequestError: another process still holds it after `patience` seconds, a link in it leads
-            elsewhere, or it cannot be written.
+        RequestError: it cannot be written, or another process holds it after `patience` seconds.
+        PathError: a link in it leads elsewhere.
     """
     lock = FileLock(folder / ".lock", timeout=patience)
     try:
         files.refuse_links(folder)
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-    except files.PathError as error:
-        raise RequestError(str(error)) from None
     except Timeout:
         raise RequestError(f"{files.display_path(folder)} is in use by another process") from None
     except OSError as error:
@@ -136,7 +134,7 @@ def folder_problems(
             read_record(file)
         if resume and run.parameters.is_file():
             problems += changed_parameters(parameters, run_dir)
-    except (files.DamagedError, files.PathError, SettingsError) as error:
+    except (files.DamagedError, files.PathError, ParameterError) as error:
         problems.append(str(error))
     return problems
 

@@ -9,10 +9,10 @@ import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, ValidationError, ValidationInfo, field_validator
+from pydantic import ValidationError, ValidationInfo, field_validator
 from yaml.constructor import ConstructorError
 
 from workbench.data.readers import FORMATS, PairsError, read_label_map, suffix_of
@@ -29,16 +29,10 @@ PATHS |= PATH_LISTS
 
 
 class ParameterError(ValueError):
-    """The request is wrong; the message names every parameter at fault and what would be right."""
+    """The request is wrong.
 
-
-class SettingsError(ParameterError):
-    """A file of settings cannot be used; the message names file, line and column."""
-
-
-Names = Annotated[  # as text, separated by commas
-    list[str], BeforeValidator(lambda of: comma_separated(of) if isinstance(of, str) else of)
-]
+    The message names every parameter at fault and what would be right, or file, line and column.
+    """
 
 
 class Parameters(Recipe):
@@ -71,7 +65,7 @@ class Parameters(Recipe):
     license: str = setting("", "of the model, for the card, such as apache-2.0")
     dataset: str = setting("", "name of the data on the Hub, for the card")
     compare_runs: str = setting("", "other run folders, separated by commas")
-    zero_shot: Names = setting([], "untrained bases to rank too, such as [owner/name]")
+    zero_shot: list[str] = setting([], "untrained bases to rank too, such as [owner/name]")
     window: int = setting(5, "log lines in the moving average of the loss", ge=1)
     candidates: str = setting("", "JSONL, CSV, TSV, Parquet, or folder of TREC files; empty: built")
     list_size: int = setting(30, "candidates in a list built from the test split", ge=2)
@@ -98,18 +92,13 @@ class Parameters(Recipe):
             raise ValueError("holds a line break or another control character")
         if isinstance(value, str) and name == "label_map":
             read_label_map(value)
-        return value
+        return comma_separated(value) if isinstance(value, str) and name == "zero_shot" else value
 
     @property
     def columns(self) -> dict[str, str]:
         """The source's column names, as `read_pairs` takes them."""
         roles = ("sentence_0", "sentence_1", "label")
         return {role: getattr(self, f"{role}_column") for role in roles}
-
-
-def load_parameters(path: str | Path) -> Parameters:
-    """A YAML file of parameters, checked as by `check_parameters`."""
-    return check_parameters(given_parameters(path))
 
 
 def given_parameters(
@@ -184,49 +173,50 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The mapping in a YAML file (see `found_path`); empty for a file without any value.
 
     Raises:
-        SettingsError: the file cannot be read, or holds anything but plain settings.
+        ParameterError: the file cannot be read, or holds anything but plain settings.
     """
     file = found_path(path)
     text, shown = _text(file, str(path)), display_path(file.resolve())
     try:
         value = yaml.load(text, Loader=_PlainLoader)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        reason = error.problem or error.context
-        raise SettingsError(f"{shown}{where}: not readable YAML: {reason}") from error
+        mark: Any = error.problem_mark
+        where = f"{shown}, line {mark.line + 1}, column {mark.column + 1}"
+        raise ParameterError(f"{where}: not readable YAML: {error.problem}") from error
     except yaml.reader.ReaderError as error:
         line, character = text.count("\n", 0, error.position) + 1, ascii(chr(error.character))
         reason = f"not readable YAML: the character {character} is not allowed"
-        raise SettingsError(f"{shown}, line {line}: {reason}") from error
+        raise ParameterError(f"{shown}, line {line}: {reason}") from error
     except (ValueError, OverflowError) as error:  # a date or a number that Python cannot hold
-        raise SettingsError(f"{shown}: not readable YAML: {error}") from error
+        raise ParameterError(f"{shown}: not readable YAML: {error}") from error
     if not isinstance(value, dict | None):
         hint = "; give a file of pairs as -p pairs FILE" if suffix_of(file)[0] in FORMATS else ""
-        raise SettingsError(f"{shown}: must hold lines of `name: value`; it is {value!r:.80}{hint}")
+        raise ParameterError(
+            f"{shown}: must hold lines of `name: value`; it is {value!r:.80}{hint}"
+        )
     return value or {}
 
 
 def _text(file: Path, given: str) -> str:
     """The text of a file of settings, or why it cannot be one."""
     if file.is_symlink() and not file.exists():
-        raise SettingsError(f"{given}: is a link to {os.readlink(file)!r}, which is not there")
+        raise ParameterError(f"{given}: is a link to {os.readlink(file)!r}, which is not there")
     if not file.is_file():
         reason = "is a folder or a device, not a file" if file.exists() else "there is no such file"
         near = project_root().glob(f"notebooks/*/{glob.escape(file.name)}")
         hint = "".join(f"; did you mean {display_path(one)}?" for one in near)
-        raise SettingsError(f"{given}: {reason}{hint}")
+        raise ParameterError(f"{given}: {reason}{hint}")
     try:
         if file.stat().st_size > MAX_YAML_BYTES:
-            raise SettingsError(f"{given}: has more than {MAX_YAML_BYTES:,} bytes")
+            raise ParameterError(f"{given}: has more than {MAX_YAML_BYTES:,} bytes")
         return file.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise SettingsError(f"{given}: cannot be read ({error.strerror})") from error
+        raise ParameterError(f"{given}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         kind = "UTF-16" if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else "not UTF-8"
         message = f"{given}, line {line}: not readable YAML: the file is {kind}; save it as UTF-8"
-        raise SettingsError(message) from error
+        raise ParameterError(message) from error
 
 
 class _PlainLoader(yaml.SafeLoader):
