@@ -43,12 +43,16 @@ def test_only_finished_stages_are_listed_in_their_order(tmp_path):
 
 
 def test_what_is_replaced_goes_to_earlier(tmp_path):
-    assert set_aside(tmp_path, ["data"]) is None
+    set_aside(tmp_path, ["data"])
+    assert not RunFolder(tmp_path).earlier.exists()
     for number in range(2):
         (tmp_path / "data").mkdir()
-        target = set_aside(tmp_path, ["data", "model"])
-        assert [path.name for path in target.iterdir()] == ["data"]
-        assert len(list(RunFolder(tmp_path).earlier.iterdir())) == number + 1
+        set_aside(tmp_path, ["data", "model"])
+        assert not (tmp_path / "data").exists()
+        kept = list(RunFolder(tmp_path).earlier.iterdir())
+        assert [[path.name for path in place.iterdir()] for place in kept] == [["data"]] * (
+            number + 1
+        )
 
 
 def test_the_error_of_a_notebook_says_where_it_is():

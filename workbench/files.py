@@ -167,16 +167,14 @@ def read_json(path: str | os.PathLike[str], shape: Any = Any) -> Any:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-        TypeAdapter(shape).validate_python(value, strict=True)
-        return value
+        text = Path(path).read_text(encoding="utf-8")
+        TypeAdapter(shape).validate_json(text, strict=True)
+        return json.loads(text)
     except ValidationError as error:
         first = error.errors()[0]
         reason = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
     except ValueError as error:
         reason = str(error)
-    except RecursionError:
-        reason = "nested too deeply"
     raise DamagedError(f"{display_path(path)} is damaged ({reason[:200]})")
 
 

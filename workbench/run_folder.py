@@ -3,9 +3,9 @@
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from workbench.files import DamagedError, display_path, project_path, read_json
 
@@ -73,7 +73,7 @@ class _Entry(BaseModel, allow_inf_nan=False):  # a notebook in status.json, a ru
 
 
 class _Record(BaseModel, allow_inf_nan=False):
-    """What of status.json, sweep.json, environment.json and data/manifest.json is relied on."""
+    """What is relied on of the records that have few values, see `SHAPES`."""
 
     schema_: int = Field(SCHEMA, alias="schema")
     state: str = ""
@@ -91,6 +91,10 @@ class _Record(BaseModel, allow_inf_nan=False):
     sha256: str = ""
     sides: dict[str, dict[str, float | None]] = {}
     test_pairs: dict[str, Any] = {}
+    card_samples: int = 0
+    language: str = ""
+    license: str = ""
+    dataset: str = ""
 
 
 class _Base(BaseModel, extra="allow"):  # see `ModelLocation.record`
@@ -127,13 +131,6 @@ class WholeLineage(BaseModel):
     stages: list[_Stage] = Field(min_length=1)
 
 
-class _Card(BaseModel):
-    card_samples: int = 0
-    language: str = ""
-    license: str = ""
-    dataset: str = ""
-
-
 class _Estimate(BaseModel, allow_inf_nan=False):
     mean: float | None
     low: float | None = None
@@ -141,8 +138,7 @@ class _Estimate(BaseModel, allow_inf_nan=False):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        given = {"low", "high"} & self.model_fields_set
-        if len(given) == 1 or (self.low is None) != (self.high is None):
+        if (self.low is None) != (self.high is None):
             raise ValueError("an interval has low and high")
         return self
 
@@ -175,11 +171,6 @@ class _Candidate(BaseModel):
     rank: Any
 
 
-_Token = Annotated[  # as `vocabulary.tokens.Token`; JSON has lists in place of tuples
-    tuple[str, int, int, bool], BeforeValidator(lambda of: tuple(of) if type(of) is list else of)
-]
-
-
 class _Query(BaseModel):
     query: str
     other_name: str
@@ -188,13 +179,13 @@ class _Query(BaseModel):
     rank: Any  # printed as it is, escaped
     slices: list[str]
     orders: dict[str, list[_Candidate]]
-    tokens: dict[str, list[_Token]]
+    tokens: dict[str, list[tuple[str, int, int, bool]]]  # see `vocabulary.tokens.Token`
 
 
 SHAPES = {
-    **dict.fromkeys(("status.json", "sweep.json", "environment.json", "manifest.json"), _Record),
+    **dict.fromkeys(("status.json", "sweep.json", "environment.json"), _Record),
+    **dict.fromkeys(("manifest.json", "card.json"), _Record),
     "lineage.json": _Lineage,
-    "card.json": _Card,
     "metrics.json": _Metrics,
     "browser.json": list[_Query],
 }
@@ -218,19 +209,15 @@ def stage_folders(run_dir: str | Path) -> list[Path]:
     return sorted((file.parent for file in found), key=lambda folder: int(folder.name))
 
 
-def set_aside(run_dir: str | Path, names: Iterable[str]) -> Path | None:
-    """Move what a run folder holds under `names` to a new folder in `earlier/`, and return that.
-
-    None if there was nothing to move.
-    """
+def set_aside(run_dir: str | Path, names: Iterable[str]) -> None:
+    """Move what a run folder holds under `names` to a new folder in `earlier/`."""
     folder = RunFolder(run_dir)
-    present = [path for name in names if (path := folder.path / name).exists()]
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    target = folder.earlier / f"{stamp}-{len(list(folder.earlier.glob('*')))}"
-    for path in present:
-        target.mkdir(parents=True, exist_ok=True)
-        path.rename(target / path.name)
-    return target if present else None
+    count = len(list(folder.earlier.glob("*")))
+    target = folder.earlier / f"{time.strftime('%Y%m%d-%H%M%S')}-{count}"
+    for path in (folder.path / name for name in names):
+        if path.exists():
+            target.mkdir(parents=True, exist_ok=True)
+            path.rename(target / path.name)
 
 
 def changes(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
