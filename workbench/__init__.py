@@ -9,19 +9,14 @@ from workbench.files import lazy_names
 
 __version__ = "0.1.0"
 
+ROOMS = (
+    *("data", "vocabulary", "scoring", "ranking", "training", "runs", "reports", "batch"),
+    *("reports.figures", "reports.findings"),
+)
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "data": "",
-        "vocabulary": "",
-        "scoring": "",
-        "ranking": "",
-        "training": "",
-        "runs": "",
-        "reports": "",
-        "batch": "",
-        "reports.figures": "",
-        "reports.findings": "",
+        **dict.fromkeys(ROOMS, ""),
         "batch.execute": "run_chain",
         "data.build_lists": "build_test",
         "data.lists": "read_test",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
-from inspect import isfunction
+from inspect import getmembers, isfunction
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +35,17 @@ def lazy_names(
     public functions, and a module without any name is itself public.
     """
 
-    def public(module: str, names: str) -> list[str]:
-        if names != "*":
-            return names.split() or [module.split(".")[-1]]
-        loaded = import_module(f"{package}.{module}")
-        own = (n for n, one in vars(loaded).items() if isfunction(one) and n[0] != "_")
-        return [name for name in own if getattr(loaded, name).__module__ == loaded.__name__]
-
     @cache
     def homes() -> dict[str, str]:
-        return {name: module for module in modules for name in public(module, modules[module])}
+        found: dict[str, str] = {}
+        for module, names in modules.items():
+            public = names.split() or [module.split(".")[-1]]
+            if names == "*":
+                functions = getmembers(import_module(f"{package}.{module}"), isfunction)
+                here = [n for n, one in functions if one.__module__ == f"{package}.{module}"]
+                public = [name for name in here if not name.startswith("_")]
+            found |= dict.fromkeys(public, module)
+        return found
 
     def find(name: str) -> Any:
         # a module of functions is found by the import itself, which may be on its way here from it
@@ -120,12 +121,7 @@ def display_path(path: str | os.PathLike[str]) -> str:
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """A share of 1 for people.
-
-    Example:
-        >>> percent(0.123)
-        '12.3 %'
-    """
+    """A share of 1 for people: 0.123 is `12.3 %`."""
     return f"{100 * share:.{digits}f} %"
 
 
@@ -195,14 +191,12 @@ def refuse_links(folder: str | os.PathLike[str]) -> None:
         PathError: links in it, or the folder itself, lead elsewhere; the message has a line each.
     """
     top = Path(os.path.abspath(folder))
-    home = top.resolve()
-    inside = (Path(place, name) for place, dirs, files in os.walk(top) for name in (*dirs, *files))
-    links = [top] if top.is_symlink() else sorted(path for path in inside if path.is_symlink())
+    inside = [] if top.is_symlink() else sorted(top.rglob("*"))
     lines = [
         f"{display_path(path)} is a link that leads out of its folder ({os.readlink(path)}): "
         "remove it, or choose another folder"
-        for path in links
-        if path is top or not path.resolve().is_relative_to(home)
+        for path in filter(Path.is_symlink, [top, *inside])
+        if path is top or not path.resolve().is_relative_to(top.resolve())
     ]
     if lines:
         raise PathError("\n".join(lines))
@@ -210,12 +204,10 @@ def refuse_links(folder: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def scratch_folder() -> Iterator[str]:
-    """A private folder in `/tmp`, locked while it is in use.
-
-    It is there because the path of a kernel's socket may have only about 100 characters.
-    """
+    """A private folder, locked while it is in use."""
     from filelock import FileLock
 
+    # the path of a kernel's socket may have only about 100 characters
     near = "/tmp" if os.path.isdir("/tmp") else None
     with (
         tempfile.TemporaryDirectory(prefix=SCRATCH, dir=near, ignore_cleanup_errors=True) as place,
