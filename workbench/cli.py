@@ -260,12 +260,7 @@ def preflight(as_json: bool, **asked: Any) -> int:
 
 
 def _look(
-    file: str | None,
-    name: str | None,
-    overrides: Sequence[tuple[str, str]],
-    only: str,
-    resume: bool,
-    runs_dir: str,
+    file: str | None, name: str | None, overrides: Any, only: str, resume: bool, runs_dir: str
 ) -> tuple[list["Finding"], Any, Path, list[str]]:
     """The findings about what is asked for, its parameters, its folder, and its notebooks."""
     from workbench.batch.preflight import preflight
@@ -387,17 +382,11 @@ def show(rows: list[dict[str, Any]], form: str | None = None) -> None:
 
 
 def show_table(lines: Sequence[Sequence[Any]]) -> None:
-    """Print rows of cells in columns; numbers have four digits, None is empty."""
-    cells = [[_cell(value) for value in line] for line in lines]
+    """Print rows of cells in columns."""
+    cells = [[terminal_text(value) for value in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells:
         print("  ".join(map(str.ljust, line, widths)).rstrip())
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else terminal_text(value)
 
 
 def csv_cell(value: Any) -> Any:
@@ -406,8 +395,11 @@ def csv_cell(value: Any) -> Any:
 
 
 def terminal_text(value: Any) -> str:
-    """The value in one line, as `plain` shows it."""
-    return plain(str(value).replace("\n", " ").replace("\t", " "))
+    """The value in one line, as `plain` shows it; numbers have four digits, None is empty."""
+    if value is None:
+        return ""
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return plain(text.replace("\n", " ").replace("\t", " "))
 
 
 @runs.command(name="rm", epilog="Example: workbench runs rm mine vocabularies/keep_1a2b3c4d")
@@ -419,14 +411,13 @@ def remove(names: Sequence[str], yes: bool, runs_dir: str) -> None:
     from workbench.runs.catalog import in_use, read_run, run_folders, runs_elsewhere
 
     place = _existing(runs_dir)
-    found = (
+    folders = dict.fromkeys(
         place / name if os.path.lexists(place / name) else files.found_path(name) for name in names
     )
-    folders = list(dict.fromkeys(found))
     for folder in folders:
         shown = files.display_path(folder)
-        inside = place.resolve() in folder.resolve().parents and not folder.is_symlink()
-        if not inside or not RunFolder(folder).parameters.is_file():
+        elsewhere = place.resolve() not in folder.resolve().parents or folder.is_symlink()
+        if elsewhere or not RunFolder(folder).parameters.is_file():
             raise RequestError(f"{shown} is no run folder in {files.display_path(place)}")
         if in_use(folder):
             raise RequestError(f"{shown} is in use by another process")
@@ -457,11 +448,10 @@ def _uses(record: "RunRecord", folder: Path) -> bool:
     """Whether a parameter of a run names the folder of another run, or something in it."""
     from workbench.runs.parameters import PATHS
 
-    values = (record.parameters.get(name) or "" for name in (*PATHS, "teacher"))
-    for value in filter(None, map(str.strip, ",".join(map(str, values)).split(","))):
+    given = ",".join(str(record.parameters.get(name) or "") for name in (*PATHS, "teacher"))
+    for value in files.comma_separated(given):
         with suppress(ValueError):  # no path at all
-            place = files.project_path(value).resolve()
-            if folder.resolve() in (place, *place.parents):
+            if files.project_path(value).resolve().is_relative_to(folder.resolve()):
                 return True
     return False
 
@@ -554,11 +544,7 @@ def card(run: str, **given: Any) -> None:
     from workbench.reports.model_card import write_card
 
     settings = {name: one for name, one in given.items() if one is not None}
-    try:
-        path = write_card(files.found_name(run), **settings)
-    except FileNotFoundError as error:
-        raise RequestError(str(error)) from error
-    print(f"card: {files.display_path(path)}")
+    print(f"card: {files.display_path(write_card(files.found_name(run), **settings))}")
 
 
 @cli.command(epilog="Example: workbench publish runs/mine owner/my-reranker --dry-run")

@@ -21,7 +21,7 @@ from workbench.models import find_model, load_tokenizer
 from workbench.ranking.metrics import METRICS
 from workbench.ranking.uncertainty import REHEARSAL_GROUPS, format_estimate, group_count
 from workbench.reports.findings import Record, data, model_row, ranking, training
-from workbench.run_folder import RunFolder, WholeLineage, read_record
+from workbench.run_folder import RequestError, RunFolder, WholeLineage, read_record
 from workbench.training.log import STEPS, step_means
 from workbench.vocabulary.coverage import readability, vocabulary_verdict
 from workbench.vocabulary.dictionary import ATTRIBUTION
@@ -95,7 +95,7 @@ def write_card(run_dir: str | Path, **settings: Any) -> Path:
             given keeps its last value (`card.json` of the run), at first that of `SETTINGS`.
 
     Raises:
-        FileNotFoundError: the run has no model.
+        RequestError: the run has no model.
         PathError: a link in the run leads elsewhere.
         DamagedError: the run's records do not hold what the card says.
         TypeError: there is no such setting.
@@ -105,7 +105,7 @@ def write_card(run_dir: str | Path, **settings: Any) -> Path:
     """
     run = RunFolder(run_dir)
     if not run.lineage.is_file():
-        raise FileNotFoundError(f"{run_dir} has no model yet: run notebook 02_fine_tune first")
+        raise RequestError(f"{run_dir} has no model yet: run notebook 02_fine_tune first")
     if unknown := settings.keys() - SETTINGS.keys():
         raise TypeError(f"write_card: there is no setting {', '.join(sorted(unknown))}")
     files.refuse_links(run.path)

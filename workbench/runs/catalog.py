@@ -184,16 +184,15 @@ def _export_run(client: Any, experiment: str, record: RunRecord) -> None:
     metrics = [Metric(name, value, when, step) for name, value, step, when in _metrics(record)]
     for start in range(0, len(metrics), 1000):  # of one request
         client.log_batch(run, metrics=metrics[start : start + 1000])
-    tags = {
-        "key": _key(record),
-        "state": record.state,
-        "folder": str(record.folder),
-        "commit": str(record.environment.get("commit") or ""),
-        "data": str(record.data.get("sha256", "")),
-    }
+    tags = [
+        RunTag("workbench.key", _key(record)),
+        RunTag("workbench.state", record.state),
+        RunTag("workbench.folder", str(record.folder)),
+        RunTag("workbench.commit", str(record.environment.get("commit") or "")),
+        RunTag("workbench.data", str(record.data.get("sha256", ""))),
+    ]
     params = [Param(name, str(value)[:6000]) for name, value in record.parameters.items()]
-    marks = [RunTag(f"workbench.{name}", value) for name, value in tags.items()]
-    client.log_batch(run, params=params, tags=marks)
+    client.log_batch(run, params=params, tags=tags)
     files = RunFolder(record.folder)
     for file in (files.parameters, files.environment, files.metrics, files.report):
         if file.is_file():

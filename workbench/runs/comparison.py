@@ -207,7 +207,7 @@ def label_table(records: Sequence[RunRecord], metric: str = "ndcg@10") -> pd.Dat
         for start, scorer in ((", ".join(parts), "model"), (BASELINE, BASELINE)):
             point = {"start": start, "max_pairs": asked.get("max_pairs"), "seed": asked.get("seed")}
             point |= {"baseline": start == BASELINE, "labels": labels.get("pairs")}
-            found = record.scorers.get(scorer, {}).get(metric) or {"mean": None}
+            found = record.scorers.get(scorer, {}).get(metric) or {}
             rows.append(point | {"test": record.test} | found)
     names = ["start", "max_pairs", "seed", "baseline", "labels", "test", "mean", "low", "high"]
     table = pd.DataFrame(rows, columns=names).dropna(subset=["labels", "mean"])
