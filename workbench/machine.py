@@ -101,9 +101,9 @@ def interrupts_held() -> Iterator[list[BaseException]]:
         What was raised so far: once it is not empty, the block should come to its end.
     """
     raised = list[BaseException]()
-    if threading.current_thread() is not threading.main_thread():
-        yield raised
-        return
+    main = threading.current_thread() is threading.main_thread()  # others cannot set handlers
+    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {int(number): one for number, one in found.items() if main and callable(one)}
 
     def hold(number: int, frame: FrameType | None) -> None:
         try:
@@ -111,8 +111,6 @@ def interrupts_held() -> Iterator[list[BaseException]]:
         except BaseException as error:
             raised.append(error)
 
-    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    handlers = {int(number): handler for number, handler in found.items() if callable(handler)}
     try:
         for number in handlers:
             signal.signal(number, hold)
