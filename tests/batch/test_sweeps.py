@@ -17,7 +17,6 @@ from workbench.batch.sweep import Sweep
 from workbench.files import write_json, write_text
 from workbench.run_folder import RequestError
 from workbench.runs.folder import DATA_PARAMETERS
-from workbench.runs.parameters import ParameterError
 
 
 @pytest.fixture
@@ -129,7 +128,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("parts", "message"), WRONG)
 def test_a_plan_that_cannot_be_carried_out(plan_file, parts, message):
-    with pytest.raises(ParameterError) as error:
+    with pytest.raises(RequestError) as error:
         read_plan(plan_file(**parts))
     assert message in str(error.value)
 

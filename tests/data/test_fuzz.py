@@ -12,12 +12,8 @@ from hypothesis import strategies as st
 from workbench.batch.plan import SweepFile, read_plan
 from workbench.data.lists import read_test
 from workbench.data.readers import COLUMNS, REASONS, PairsError, check_rows, file_records
-from workbench.runs.parameters import (
-    ParameterError,
-    Parameters,
-    check_parameters,
-    read_settings,
-)
+from workbench.run_folder import RequestError
+from workbench.runs.parameters import Parameters, check_parameters, read_settings
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))
 fuzz = settings(
@@ -116,12 +112,12 @@ def test_reading_settings(tmp_path, content):
     path.write_bytes(content)
     try:
         assert all(isinstance(name, str) for name in read_settings(path))
-    except ParameterError as error:
+    except RequestError as error:
         told(error, "settings.yaml")
     for read in (lambda path: check_parameters(read_settings(path)), read_plan):
         try:
             read(path)
-        except ParameterError as error:
+        except RequestError as error:
             str(error).encode("utf-8")
 
 
@@ -134,7 +130,7 @@ ANY = st.recursive(VALUES, lambda inner: st.lists(inner, max_size=2), max_leaves
 def test_checking_parameters(given_values):
     try:
         found = check_parameters(given_values)
-    except ParameterError as error:
+    except RequestError as error:
         return told(error, "")
     assert set(given_values) <= set(Parameters.model_fields)
     assert found.dev_share + found.test_share < 1
@@ -157,7 +153,7 @@ def test_planning_sweeps(tmp_path, given_values):
         return
     try:
         plan = read_plan(path)
-    except ParameterError as error:
+    except RequestError as error:
         str(error).encode("utf-8")
         return
     assert len({run.identity for run in plan.runs}) == len(plan.runs)

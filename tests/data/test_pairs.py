@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tests.conftest import labelled, write_table
 from workbench.data.pairs import read_pairs
 from workbench.data.readers import COLUMNS, BadRow, PairsError, file_records, parse_label
-from workbench.runs.parameters import ParameterError, check_parameters
+from workbench.run_folder import RequestError
+from workbench.runs.parameters import check_parameters
 
 ROWS = [
     ("怎么开通", "如何开通", 1.0),
@@ -209,7 +210,7 @@ def test_a_label_map_that_cannot_be_meant_is_refused_by_what_was_given(tmp_path,
     assert f"label_map is {wrong!r}, but must name each label once" in str(error.value)
     assert "such as no=0,yes=1" in str(error.value)
     if isinstance(wrong, str):  # the same before a run starts, in place of a pattern
-        with pytest.raises(ParameterError) as error:
+        with pytest.raises(RequestError) as error:
             check_parameters({"label_map": wrong})
         assert f"label_map is {wrong!r}, but must name each label once" in str(error.value)
 

@@ -10,10 +10,9 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from workbench.run_folder import RunFolder
+from workbench.run_folder import RequestError, RunFolder
 from workbench.runs.folder import run_identity
 from workbench.runs.parameters import (
-    ParameterError,
     Parameters,
     given_parameters,
     read_settings,
@@ -95,18 +94,18 @@ def read_plan(path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Pl
     """Read a sweep file, lay overrides over the shared parameters, and list the runs, each once.
 
     Raises:
-        ParameterError: the file cannot be read, or names or values are wrong; all are listed.
+        RequestError: the file cannot be read, or names or values are wrong; all are listed.
     """
     try:
         asked = SweepFile(**read_settings(path))
     except ValidationError as error:
         lines = [f"{path}: {_reason(one)}" for one in error.errors()]
-        raise ParameterError("\n".join(lines)) from None
+        raise RequestError("\n".join(lines)) from None
     shared = given_parameters(asked.parameters or None) | asked.base | dict(overrides)
     asked = asked.model_copy(update={"parameters": "", "base": shared})
     if asked.search:  # its runs are not known yet, but both ends of each range can be checked
         if find_spec("optuna") is None:
-            raise ParameterError("search: install it with pip install 'optuna>=4'")
+            raise RequestError("search: install it with pip install 'optuna>=4'")
         space = asked.search.space.items()
         ends = [{name: end} for name, one in space for end in one.choices or (one.low, one.high)]
         planned_runs(shared, [{}, *ends])
@@ -114,7 +113,7 @@ def read_plan(path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Pl
     names = [*asked.grid, *["seed"] * bool(asked.seeds)]
     lists = [asked.runs or [{}], *asked.grid.values(), *[asked.seeds] * bool(asked.seeds)]
     if (count := math.prod(map(len, lists))) > MAX_RUNS:
-        raise ParameterError(f"{path}: {count:,} runs are asked for; at most {MAX_RUNS:,} may be")
+        raise RequestError(f"{path}: {count:,} runs are asked for; at most {MAX_RUNS:,} may be")
     crossed = itertools.product(*lists)
     settings = (one | dict(zip(names, values, strict=True)) for one, *values in crossed)
     return Plan(asked, planned_runs(shared, settings))
@@ -135,7 +134,7 @@ def planned_runs(
     """A run for each setting over the shared parameters; equal ones once.
 
     Raises:
-        ParameterError: with one line for everything that is wrong in any of them.
+        RequestError: with one line for everything that is wrong in any of them.
     """
     runs: dict[str, PlannedRun] = {}
     problems: dict[str, None] = {}
@@ -148,7 +147,7 @@ def planned_runs(
             name = _folder_name(values, identity)
             runs[identity] = PlannedRun(name, parameters, values, identity)
     if problems:
-        raise ParameterError("\n".join(problems))
+        raise RequestError("\n".join(problems))
     return list(runs.values())
 
 

@@ -46,7 +46,7 @@ def sweep(
     """Make the runs of a sweep, as `workbench sweep` asks for it; whether all of them are done.
 
     Raises:
-        RequestError, ParameterError: the request is wrong; nothing was started.
+        RequestError: the request is wrong; nothing was started.
         PathError: a link in the sweep's folder leads elsewhere; nothing was started.
         KeyboardInterrupt: after all runs were stopped and recorded.
     """

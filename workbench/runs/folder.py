@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from workbench import files
 from workbench.models import ModelError, find_model, hub_state, is_hub_name
 from workbench.run_folder import RequestError, RunFolder, changes, read_record, set_aside
-from workbench.runs.parameters import ParameterError, Parameters, read_settings, shortened
+from workbench.runs.parameters import Parameters, read_settings, shortened
 
 RECORDED_PACKAGES = (
     *("torch", "sentence-transformers", "transformers", "datasets", "accelerate"),
@@ -134,7 +134,7 @@ def folder_problems(
             read_record(file)
         if resume and run.parameters.is_file():
             problems += changed_parameters(parameters, run_dir)
-    except (files.DamagedError, files.PathError, ParameterError) as error:
+    except (files.DamagedError, files.PathError, RequestError) as error:
         problems.append(str(error))
     return problems
 

@@ -19,6 +19,7 @@ from workbench.data.readers import FORMATS, PairsError, read_label_map, suffix_o
 from workbench.files import comma_separated, display_path, found_name, found_path, project_root
 from workbench.models import BUNDLED_MODEL, REFERENCE_MODEL
 from workbench.ranking.metrics import METRICS
+from workbench.run_folder import RequestError
 from workbench.training.recipe import Recipe, setting
 
 MAX_YAML_BYTES = 1_000_000
@@ -26,13 +27,6 @@ MAX_YAML_DEPTH = 20  # lists and mappings inside one another
 PATH_LISTS = {"compare_runs", "zero_shot"}  # separated by commas, or a list
 PATHS = {"pairs", "test_pairs", "candidates", "base_model", "fallback_model", "dictionary"}
 PATHS |= PATH_LISTS
-
-
-class ParameterError(ValueError):
-    """The request is wrong.
-
-    The message names every parameter at fault and what would be right, or file, line and column.
-    """
 
 
 class Parameters(Recipe):
@@ -123,11 +117,11 @@ def check_parameters(given: Mapping[str, Any]) -> Parameters:
     """The parameters, if names, types and ranges are right.
 
     Raises:
-        ParameterError: with one line for each parameter at fault.
+        RequestError: with one line for each parameter at fault.
     """
     parameters, problems = sound_parameters(given)
     if problems:
-        raise ParameterError("\n".join(problems))
+        raise RequestError("\n".join(problems))
     return parameters
 
 
@@ -173,7 +167,7 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The mapping in a YAML file (see `found_path`); empty for a file without any value.
 
     Raises:
-        ParameterError: the file cannot be read, or holds anything but plain settings.
+        RequestError: the file cannot be read, or holds anything but plain settings.
     """
     file = found_path(path)
     text, shown = _text(file, str(path)), display_path(file.resolve())
@@ -182,41 +176,39 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark: Any = error.problem_mark
         where = f"{shown}, line {mark.line + 1}, column {mark.column + 1}"
-        raise ParameterError(f"{where}: not readable YAML: {error.problem}") from error
+        raise RequestError(f"{where}: not readable YAML: {error.problem}") from error
     except yaml.reader.ReaderError as error:
         line, character = text.count("\n", 0, error.position) + 1, ascii(chr(error.character))
         reason = f"not readable YAML: the character {character} is not allowed"
-        raise ParameterError(f"{shown}, line {line}: {reason}") from error
+        raise RequestError(f"{shown}, line {line}: {reason}") from error
     except (ValueError, OverflowError) as error:  # a date or a number that Python cannot hold
-        raise ParameterError(f"{shown}: not readable YAML: {error}") from error
+        raise RequestError(f"{shown}: not readable YAML: {error}") from error
     if not isinstance(value, dict | None):
         hint = "; give a file of pairs as -p pairs FILE" if suffix_of(file)[0] in FORMATS else ""
-        raise ParameterError(
-            f"{shown}: must hold lines of `name: value`; it is {value!r:.80}{hint}"
-        )
+        raise RequestError(f"{shown}: must hold lines of `name: value`; it is {value!r:.80}{hint}")
     return value or {}
 
 
 def _text(file: Path, given: str) -> str:
     """The text of a file of settings, or why it cannot be one."""
     if file.is_symlink() and not file.exists():
-        raise ParameterError(f"{given}: is a link to {os.readlink(file)!r}, which is not there")
+        raise RequestError(f"{given}: is a link to {os.readlink(file)!r}, which is not there")
     if not file.is_file():
         reason = "is a folder or a device, not a file" if file.exists() else "there is no such file"
         near = project_root().glob(f"notebooks/*/{glob.escape(file.name)}")
         hint = "".join(f"; did you mean {display_path(one)}?" for one in near)
-        raise ParameterError(f"{given}: {reason}{hint}")
+        raise RequestError(f"{given}: {reason}{hint}")
     try:
         if file.stat().st_size > MAX_YAML_BYTES:
-            raise ParameterError(f"{given}: has more than {MAX_YAML_BYTES:,} bytes")
+            raise RequestError(f"{given}: has more than {MAX_YAML_BYTES:,} bytes")
         return file.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise ParameterError(f"{given}: cannot be read ({error.strerror})") from error
+        raise RequestError(f"{given}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         kind = "UTF-16" if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else "not UTF-8"
         message = f"{given}, line {line}: not readable YAML: the file is {kind}; save it as UTF-8"
-        raise ParameterError(message) from error
+        raise RequestError(message) from error
 
 
 class _PlainLoader(yaml.SafeLoader):
