@@ -230,10 +230,7 @@ def changes(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> lis
 
 
 class RequestError(ValueError):
-    """The request cannot be carried out as it stands; nothing was started.
-
-    The message names each parameter at fault and what would be right, or file, line and column.
-    """
+    """The request cannot be carried out as it stands; nothing was started."""
 
 
 class NotebookError(RuntimeError):

@@ -40,11 +40,7 @@ LOCK_SECONDS = 0.5  # to wait for a lock: a process that only looks at a folder 
 
 
 def check_name(name: str | None) -> None:
-    """Refuse a name that no run or sweep can have; None is a name still to be found.
-
-    Raises:
-        RequestError: it is no plain folder name, too long, or holds a comma or control characters.
-    """
+    """Refuse (`RequestError`) what no run or sweep can be called; None is a name yet to come."""
     name, text = name or "", ""
     if Path(name).name != name or name.startswith((".", "-")) or name != name.strip():
         text = "must be a plain folder name"
@@ -64,11 +60,7 @@ def fresh_name(stem: str, runs_dir: str | Path = "runs") -> str:
 
 
 def fresh_folder(stem: str, runs_dir: str | Path = "runs") -> Path:
-    """A new folder with a fresh name; processes that ask at the same time get different ones.
-
-    Raises:
-        RequestError: no folder can be made there.
-    """
+    """A new folder, or a `RequestError`; processes that ask at the same time get different ones."""
     place = files.project_path(runs_dir)
     try:
         place.mkdir(parents=True, exist_ok=True)

@@ -114,11 +114,7 @@ def given_parameters(
 
 
 def check_parameters(given: Mapping[str, Any]) -> Parameters:
-    """The parameters, if names, types and ranges are right.
-
-    Raises:
-        RequestError: with one line for each parameter at fault.
-    """
+    """The parameters; a `RequestError` with a line for each wrong name, type or range."""
     parameters, problems = sound_parameters(given)
     if problems:
         raise RequestError("\n".join(problems))
