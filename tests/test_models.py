@@ -22,9 +22,9 @@ from workbench.models import (
     HubUnreachableError,
     ModelError,
     find_model,
-    hub_state,
     is_hub_name,
     load_tokenizer,
+    must_be_fetched,
     position_limit,
     read_lineage,
 )
@@ -173,10 +173,13 @@ def test_a_cached_hub_model_is_loaded_with_its_commit(tiny_model, tmp_path, monk
     found = find_model(REFERENCE_MODEL)
     assert (found.kind, found.revision) == ("hub", commit)
     assert "from the Hub" in str(found)
-    assert hub_state(REFERENCE_MODEL) == "cached"
-
-    (store / "snapshots" / commit / "model.safetensors").unlink()  # a table of bases was made
-    assert hub_state(REFERENCE_MODEL) == "unreachable"
+    weights = store / "snapshots" / commit / "model.safetensors"
+    with monkeypatch.context() as online:
+        online.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        online.setattr("huggingface_hub.HfApi.model_info", Mock())
+        assert not must_be_fetched(REFERENCE_MODEL)
+        weights.unlink()  # a table of bases was made
+        assert must_be_fetched(REFERENCE_MODEL)
     with pytest.raises(HubUnreachableError, match="no weights are in the local cache"):
         find_model(REFERENCE_MODEL)
     assert find_model(REFERENCE_MODEL, fallback=BUNDLED_MODEL).asked == REFERENCE_MODEL
@@ -271,15 +274,15 @@ def test_deep_lists_in_a_config_are_refused_and_no_crash(tiny_model, tmp_path):
 
 
 def test_what_is_known_of_a_hub_model_without_fetching_it(monkeypatch):
-    assert hub_state(REFERENCE_MODEL) == "unreachable"  # offline
+    assert not must_be_fetched(REFERENCE_MODEL)  # offline
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    for answer, state in (({}, "reachable"), ({"side_effect": OSError}, "unreachable")):
+    for answer, there in (({}, True), ({"side_effect": OSError}, False)):
         monkeypatch.setattr("huggingface_hub.HfApi.model_info", Mock(**answer))
-        assert hub_state(REFERENCE_MODEL) == state
+        assert must_be_fetched(REFERENCE_MODEL) == there
     absent = RepositoryNotFoundError("none", response=Mock())
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", Mock(side_effect=absent))
     with pytest.raises(ModelError, match="no such model at revision 'v1'"):
-        hub_state(REFERENCE_MODEL, "v1")
+        must_be_fetched(REFERENCE_MODEL, "v1")
     monkeypatch.setattr("huggingface_hub.snapshot_download", Mock(side_effect=absent))
     with pytest.raises(ModelError, match="no such model, or it is private"):
         find_model(REFERENCE_MODEL)

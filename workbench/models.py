@@ -155,7 +155,7 @@ def find_model(base_model: str, revision: str = "", fallback: str = "") -> Model
             if not weight_files(folder):  # where there are both, the pickle is not fetched
                 given["allow_patterns"] = [*FETCHED, PICKLED]
                 folder = Path(snapshot_download(base_model, revision=revision or None, **given))
-        if not weight_files(folder) and hub_state(base_model, revision) == "unreachable":
+        if not weight_files(folder) and not must_be_fetched(base_model, revision):
             lacks = "no weights are in the local cache, only smaller files"
             raise HubUnreachableError(f"{base_model}: {lacks}{UNREACHABLE}")
     except HubUnreachableError:
@@ -313,25 +313,25 @@ def read_lineage(location: ModelLocation) -> list[dict[str, Any]]:
     return list(read_record(location.path / "lineage.json").get("stages", []))
 
 
-def hub_state(name: str, revision: str = "") -> str:
-    """`cached`, `reachable` or `unreachable`: what is known of a Hub model without fetching it.
+def must_be_fetched(base_model: str, revision: str = "") -> bool:
+    """Whether a model is on the Hub, which is asked, and not on this machine.
 
     Raises:
         ModelError: the Hub answers that there is no such model or revision.
     """
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
 
-    config = try_to_load_from_cache(name, "config.json", revision=revision or None)
+    if constants.HF_HUB_OFFLINE or not is_hub_name(base_model):
+        return False
+    config = try_to_load_from_cache(base_model, "config.json", revision=revision or None)
     if isinstance(config, str) and weight_files(Path(config).parent):
-        return "cached"
-    if constants.HF_HUB_OFFLINE:
-        return "unreachable"
+        return False
     try:
-        with _hub_errors(name, revision):
-            HfApi().model_info(name, revision=revision or None, timeout=HUB_SECONDS)
+        with _hub_errors(base_model, revision):
+            HfApi().model_info(base_model, revision=revision or None, timeout=HUB_SECONDS)
     except HubUnreachableError:
-        return "unreachable"
-    return "reachable"
+        return False
+    return True
 
 
 def is_hub_name(base_model: str) -> bool:

@@ -256,7 +256,7 @@ def _look_at_candidates(parameters: Parameters, said: Findings) -> None:
 
 
 def _look_at_base(base: str, _: Findings) -> None:
-    if not (models.is_hub_name(base) and models.hub_state(base) == "reachable"):
+    if not models.must_be_fetched(base):
         models.find_model(base)
 
 
@@ -284,7 +284,7 @@ def _look_at_model(parameters: Parameters, said: Findings) -> models.ModelLocati
         revision = fallback = ""
     elif fallback and models.is_hub_name(fallback):
         raise models.ModelError(f"fallback_model {fallback!r} is on the Hub too, so it is none")
-    elif models.hub_state(name, revision) == "reachable":
+    elif models.must_be_fetched(name, revision):
         text = f"base_model: {name} will be fetched from the Hub when the run starts"
         said.append(Finding("note", text))
         return None

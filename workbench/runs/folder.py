@@ -18,7 +18,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from workbench import files
-from workbench.models import ModelError, find_model, hub_state, is_hub_name
+from workbench.models import ModelError, find_model, must_be_fetched
 from workbench.run_folder import RequestError, RunFolder, changes, read_record, set_aside
 from workbench.runs.parameters import Parameters, read_settings, shortened
 
@@ -233,6 +233,6 @@ def _file_digest(file: Path, _changed: int) -> str:
 def _base_digest(name: str, revision: str, fallback: str) -> str:
     """The digest of the weights; the name if they are still to be fetched."""
     with suppress(ModelError):
-        if not is_hub_name(name) or hub_state(name, revision) != "reachable":
+        if not must_be_fetched(name, revision):
             return find_model(name, revision, fallback).sha256
     return f"{name}@{revision}"
