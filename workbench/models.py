@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
+from pydantic import create_model
 
 from workbench.files import display_path, first_line, project_path, read_json, sha256
 from workbench.machine import quiet
@@ -53,25 +53,17 @@ LAYER = re.compile(r"(?:^|\.)(?:layer|layers|h)\.(\d+)\.")
 LATE_POSITIONS = re.compile(  # model types whose positions begin after that of padding
     r"camembert|data2vec-text|longformer|luke|mpnet|xmod|(xlm-)?roberta(-prelayernorm|-xl)?"
 )
-TOKENIZER_PARTS = ("model", "normalizer", "pre_tokenizer")
 BERT_PARTS = ["WordPiece", "BertNormalizer", "BertPreTokenizer"]
-HUB_SECONDS = 1.5  # for its answer
 MIN_LENGTH = 8  # tokens of a pair; three or four are special
 MISMATCH = "weights and config belong to different models"
 UNREACHABLE = f", and the Hub cannot be reached. Without network, use base_model {BUNDLED_MODEL!r}"
 OFFLINE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-
-
-class _Config(BaseModel):  # what of config.json is computed with
-    vocab_size: int | None = None
-    hidden_size: int | None = None
-    embedding_size: int | None = None
-    num_hidden_layers: int | None = None
-    n_layers: int | None = None
-    type_vocab_size: int | None = None
-    max_position_embeddings: int | None = None
-    n_positions: int | None = None
-    pad_token_id: int | None = None
+NUMBERS = (  # of config.json, with which we compute
+    *("vocab_size", "type_vocab_size", "num_hidden_layers", "n_layers"),
+    *("max_position_embeddings", "n_positions", "pad_token_id"),
+)
+FIELDS: Any = dict.fromkeys(NUMBERS, (int | None, None))
+CONFIG = create_model("CONFIG", **FIELDS)
 
 
 class ModelError(ValueError):
@@ -142,10 +134,8 @@ def find_model(base_model: str, revision: str = "", fallback: str = "") -> Model
         kind = "run" if (folder / run.lineage.name).is_file() else "folder"
         return _checked(display_path(folder), kind, folder)
     if not is_hub_name(base_model):
-        raise ModelError(
-            f"{base_model!r} is neither a folder, nor {BUNDLED_MODEL!r}, nor a Hub "
-            "name such as 'owner/name'"
-        )
+        known = f"neither a folder, nor {BUNDLED_MODEL!r}, nor a Hub name such as 'owner/name'"
+        raise ModelError(f"{base_model!r} is {known}")
     from huggingface_hub import snapshot_download
 
     try:
@@ -210,13 +200,13 @@ def load_tokenizer(location: ModelLocation) -> "Tokenizer":
 
 def tokenizer_parts(state: Mapping[str, Any]) -> list[str | None]:
     """The types of model, normalizer and pre-tokenizer in the JSON of a tokenizer."""
-    return [(state.get(part) or {}).get("type") for part in TOKENIZER_PARTS]
+    parts = ("model", "normalizer", "pre_tokenizer")
+    return [(state.get(part) or {}).get("type") for part in parts]
 
 
 def _options_agree(folder: Path, tokenizer: "Tokenizer") -> bool:
     """Whether the library reads `tokenizer.json` as it is, so that torch need not be imported."""
-    file = folder / "tokenizer_config.json"
-    options = read_json(file, dict[str, Any]) if file.is_file() else {}
+    options = read_record(folder / "tokenizer_config.json")
     kind, state = options.get("tokenizer_class"), json.loads(tokenizer.to_str())
     if kind in ("PreTrainedTokenizerFast", "TokenizersBackend"):
         return True  # a class without options: it is what its file says
@@ -238,9 +228,8 @@ def _check_vocabulary(location: ModelLocation, tokenizer: Any) -> None:
     highest = max(tokenizer.get_vocab().values(), default=0)
     if rows is not None and highest >= rows:
         raise ModelError(
-            f"{location.name}: tokenizer.json numbers its tokens up to {highest}, but the model "
-            f"has {rows} embeddings (config.json, vocab_size): this vocabulary belongs to another "
-            "model"
+            f"{location.name}: tokenizer.json has tokens up to number {highest}, but config.json "
+            f"says vocab_size {rows}: this vocabulary belongs to another model"
         )
 
 
@@ -269,27 +258,18 @@ def check_model(location: ModelLocation) -> None:
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(location.path), **OFFLINE)
         types = max(tokenizer("a", "b").get("token_type_ids", [0]))
-    for name, stored, wanted in found["mismatched_keys"]:
-        raise ModelError(f"{location.name}: {_other_size(name, stored, wanted)}")
-    body = [
-        name for name in found["missing_keys"] if name.startswith(f"{model.base_model_prefix}.")
-    ]
+    for name, *shapes in found["mismatched_keys"]:
+        stored, wanted = (" x ".join(map(str, shape)) for shape in shapes)
+        text = f"{name} is {stored}, but config.json says {wanted}: {MISMATCH}"
+        raise ModelError(f"{location.name}: {text}")
+    body = (n for n in found["missing_keys"] if n.startswith(f"{model.base_model_prefix}."))
     if missing := sorted(name for name in body if ".pooler." not in name):
-        raise ModelError(
-            f"{location.name}: {len(missing)} weights are missing, which would be random "
-            f"numbers ({', '.join(missing[:3])})"
-        )
+        text = f"{len(missing)} weights are missing, which would be random numbers"
+        raise ModelError(f"{location.name}: {text} ({', '.join(missing[:3])})")
     _check_vocabulary(location, tokenizer)
     if 0 < (rows := getattr(model.config, "type_vocab_size", None) or 0) <= types:
-        raise ModelError(
-            f"{location.name}: the tokenizer gives tokens of type {types}, but the model has "
-            f"{rows} (config.json, type_vocab_size): they belong to different models"
-        )
-
-
-def _other_size(name: str, stored: Any, wanted: Any) -> str:
-    sizes = [" x ".join(map(str, shape)) for shape in (stored, wanted)]
-    return f"{name} is {sizes[0]}, but config.json says {sizes[1]}: {MISMATCH}"
+        text = f"the tokenizer is another model's: it gives tokens of type {types}, but the model "
+        raise ModelError(f"{location.name}: {text}has {rows} (config.json, type_vocab_size)")
 
 
 def position_limit(config: Mapping[str, Any]) -> int:
@@ -328,7 +308,7 @@ def must_be_fetched(base_model: str, revision: str = "") -> bool:
         return False
     try:
         with _hub_errors(base_model, revision):
-            HfApi().model_info(base_model, revision=revision or None, timeout=HUB_SECONDS)
+            HfApi().model_info(base_model, revision=revision or None, timeout=1.5)
     except HubUnreachableError:
         return False
     return True
@@ -342,32 +322,26 @@ def is_hub_name(base_model: str) -> bool:
 
 
 def _bundled(name: str) -> ModelLocation:
-    install = f"install the package {BUNDLED_PACKAGE.replace('_', '-')}"
     if name != BUNDLED_MODEL:
         raise ModelError(f"{name!r}: the only bundled model is {BUNDLED_MODEL!r}")
+    install = f"install the package {BUNDLED_PACKAGE.replace('_', '-')}"
     package = importlib.util.find_spec(BUNDLED_PACKAGE)  # finds it without importing its code
     if package is None or package.origin is None:
         raise ModelError(f"{name}: {install}")
     location = _checked(name, "bundled", Path(package.origin).parent / "model")
     if location.sha256 != BUNDLED_SHA256:
-        raise ModelError(
-            f"{name}: model.safetensors has sha256 {location.sha256}, expected {BUNDLED_SHA256}; "
-            f"re{install}"
-        )
+        text = f"its weights have sha256 {location.sha256}, expected {BUNDLED_SHA256}"
+        raise ModelError(f"{name}: {text}; re{install}")
     return location
 
 
 @contextmanager
 def _hub_errors(name: str, revision: str) -> Iterator[None]:
-    from huggingface_hub import errors
+    from huggingface_hub import errors as hub
 
     try:
         yield
-    except (
-        errors.RepositoryNotFoundError,
-        errors.RevisionNotFoundError,
-        errors.HFValidationError,
-    ) as error:
+    except (hub.RepositoryNotFoundError, hub.RevisionNotFoundError, hub.HFValidationError) as error:
         at = f" at revision {revision!r}" if revision else ""
         raise ModelError(f"{name}: the Hub has no such model{at}, or it is private") from error
     except Exception as error:  # no network, a time-out, a failing server: each has its own kind
@@ -384,12 +358,12 @@ def _checked(name: str, kind: str, folder: Path, revision: str = "") -> ModelLoc
         others = [path.name for path in folder.glob("*.bin")]
         found = f" (of pickled ones, such as {others[0]}, only {PICKLED} is read)" if others else ""
         raise ModelError(f"{where} has no weights{found}: save the model as .safetensors")
-    irregular = (path for path in folder.rglob("*") if path.exists() and not path.is_dir())
-    if odd := next((path for path in irregular if not path.is_file()), None):
-        raise ModelError(f"{where} cannot be used: {odd.relative_to(folder)} is no regular file")
+    odd = [p for p in folder.rglob("*") if p.exists() and not (p.is_dir() or p.is_file())]
+    if odd:
+        raise ModelError(f"{where} cannot be used: {odd[0].relative_to(folder)} is no regular file")
     try:
         _refuse_code(folder)
-        config, shapes = read_json(folder / "config.json", _Config), _shapes(weights)
+        config, shapes = read_json(folder / "config.json", CONFIG), _shapes(weights)
         _refuse_misfit(shapes, config)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{where} cannot be used: {error}") from error
@@ -400,8 +374,7 @@ def _checked(name: str, kind: str, folder: Path, revision: str = "") -> ModelLoc
 
 def weight_files(folder: Path) -> list[Path]:
     """The files of a model's weights, by name; `PICKLED` only where there is no .safetensors."""
-    pickled = [file for file in [folder / PICKLED] if file.is_file()]
-    return sorted(folder.glob("*.safetensors")) or pickled
+    return sorted(folder.glob("*.safetensors")) or list(folder.glob(PICKLED))
 
 
 def _pickled_shapes(file: Path) -> dict[str, list[int]]:
@@ -412,12 +385,10 @@ def _pickled_shapes(file: Path) -> dict[str, list[int]]:
         with quiet():
             found = torch.load(file, "cpu", weights_only=True)
     except Exception as error:  # each kind of damage has its own
-        code = re.search(r"GLOBAL (\S+)", str(error))
-        what = "is damaged, or holds more than weights"
-        if code:
-            what = f"names {code[1]}, which would be imported and run as code"
-        text = f"{file.name} {what}, so it is not read: save the model as .safetensors"
-        raise ModelError(text) from error
+        text = f"{file.name} is damaged, or holds more than weights"
+        if code := re.search(r"GLOBAL (\S+)", str(error)):
+            text = f"{file.name} names {code[1]}, which would be imported and run as code"
+        raise ModelError(f"{text}, so it is not read: save the model as .safetensors") from error
     named = isinstance(found, dict) and all(isinstance(name, str) for name in found)
     if not named or not all(isinstance(value, torch.Tensor) for value in found.values()):
         raise ModelError(f"{file.name} holds something else than weights by name")
@@ -445,17 +416,12 @@ def _refuse_misfit(shapes: dict[str, list[int]], config: Mapping[str, Any]) -> N
     layers = {int(found[1]) for found in map(LAYER.search, shapes) if found}
     count = config.get("num_hidden_layers", config.get("n_layers"))
     if layers and isinstance(count, int) and layers != set(range(min(count, 10_000))):
-        held = f"the weights hold {len(layers)}: {MISMATCH}"
-        raise ModelError(f"config.json says {count:,} layers, but {held}")
-    wanted = [config.get("vocab_size"), config.get("embedding_size", config.get("hidden_size"))]
+        text = f"config.json says {count:,} layers, but the weights hold {len(layers)}"
+        raise ModelError(f"{text}: {MISMATCH}")
     for name, shape in shapes.items():
         if HEAD.fullmatch(name) and shape[0] != 1:
-            raise ModelError(
-                f"it has {shape[0]} labels ({name}), but a reranker gives one score per pair: "
-                "choose a model trained with one label"
-            )
-        if name.endswith("word_embeddings.weight") and None not in wanted and shape != wanted:
-            raise ModelError(_other_size(name, shape, wanted))
+            text = f"it has {shape[0]} labels ({name}), but a reranker gives one score per pair"
+            raise ModelError(f"{text}: choose a model trained with one label")
 
 
 def _refuse_code(folder: Path) -> None:
@@ -467,10 +433,9 @@ def _refuse_code(folder: Path) -> None:
             # what reads like the path of a Python object must be one that rerankers use
             kernel = "attn_implementation" in key and "/" in value
             if kernel or (DOTTED_NAME.fullmatch(value) and not CODE_ALLOWED.fullmatch(value)):
-                raise ModelError(
-                    f"{file.relative_to(folder)} names {value[:200]!r} as {key!r}, which would be "
-                    "imported and run as code; remove it, if you trust the rest of the folder"
-                )
+                text = f"{file.relative_to(folder)} names {value[:200]!r} as {key!r}"
+                fix = "remove it, if you trust the rest of the folder"
+                raise ModelError(f"{text}, which would be imported and run as code; {fix}")
 
 
 def texts_within(key: str, value: Any) -> Iterator[tuple[str, str]]:
