@@ -40,10 +40,6 @@ class LabelledPairs(NamedTuple):
         """Rows in the source, usable or not."""
         return len(self.frame) + len(self.bad_rows)
 
-    def bad_counts(self) -> dict[str, int]:
-        """Bad rows by reason, the most frequent first."""
-        return dict(Counter(row.reason for row in self.bad_rows).most_common())
-
 
 def read_pairs(
     source: str | Path,
@@ -95,8 +91,7 @@ def read_pairs(
 
 def pair_records(path: Path, names: Mapping[str, str]) -> Iterator[Record | BadRow]:
     """The rows of a file of pairs, unchecked; of candidate lists, a row for each candidate."""
-    lists = holds_lists(path)
-    yield from candidate_rows(path) if lists else readers.file_records(path, names)
+    return candidate_rows(path) if holds_lists(path) else readers.file_records(path, names)
 
 
 def split_pairs(
@@ -178,7 +173,10 @@ def prepare_data(
     source = read(pairs)
     separate = read(test_pairs) if test_pairs else None
     used, known = source.frame, source.frame.head(0)
-    settings: dict[str, Any] = {
+    manifest: dict[str, Any] = {
+        "schema": 1,
+        "source": source.source,
+        "sha256": source.sha256,
         "columns": dict(columns or {}),
         "label_map": label_map,
         "max_pairs": max_pairs,
@@ -192,10 +190,9 @@ def prepare_data(
         known = used[shared & (used["label"] >= POSITIVE)]
         used = used[~shared].reset_index(drop=True)
         if used.empty:
-            raise DataError(
-                f"{source.source}: every pair has a text that occurs in {separate.source}"
-            )
-        settings["test_pairs"] = {
+            text = f"every pair has a text that occurs in {separate.source}"
+            raise DataError(f"{source.source}: {text}")
+        manifest["test_pairs"] = {
             "source": separate.source,
             "sha256": separate.sha256,
             "rows": separate.rows_read,
@@ -206,7 +203,7 @@ def prepare_data(
     splits = split_pairs(used, dev_share, 0.0 if separate else test_share, seed)
     if separate:
         splits["test"] = separate.frame
-    manifest = _manifest(source, used, splits, settings)
+    manifest |= _counts(source, used, splits)
     folder = RunFolder(run_dir)
     same = read_record(folder.manifest) == manifest
     if not same:
@@ -257,21 +254,14 @@ def _prepared(file: Path) -> Path:
     return file
 
 
-def _manifest(
-    source: LabelledPairs,
-    used: pd.DataFrame,
-    splits: Mapping[str, pd.DataFrame],
-    settings: Mapping[str, Any],
+def _counts(
+    source: LabelledPairs, used: pd.DataFrame, splits: Mapping[str, pd.DataFrame]
 ) -> dict[str, Any]:
-    groups = np.bincount(text_groups(used))
+    groups, bad = np.bincount(text_groups(used)), source.bad_rows
     return {
-        "schema": 1,
-        "source": source.source,
-        "sha256": source.sha256,
-        **settings,
         "rows": {
             "read": source.rows_read,
-            "bad": len(source.bad_rows),
+            "bad": len(bad),
             "usable": len(source.frame),
             "used": len(used),
         },
@@ -279,11 +269,11 @@ def _manifest(
             reason: {
                 "count": count,
                 "meaning": REASONS[reason],
-                "lines": [r.line for r in source.bad_rows if r.reason == reason][:LINES_LISTED],
+                "lines": [row.line for row in bad if row.reason == reason][:LINES_LISTED],
             }
-            for reason, count in source.bad_counts().items()
+            for reason, count in Counter(row.reason for row in bad).most_common()
         },
-        "bad_row_examples": [row._asdict() for row in source.bad_rows[:EXAMPLES_LISTED]],
+        "bad_row_examples": [row._asdict() for row in bad[:EXAMPLES_LISTED]],
         "groups": {"count": len(groups), "largest_share": float(groups.max() / len(used))},
         "sides": {
             name: {
