@@ -6,13 +6,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.data import POSITIVE
-from workbench.data.lists import (
-    CandidateList,
-    RankingTest,
-    count_lists,
-    read_test,
-    texts_of,
-)
+from workbench.data.lists import CandidateList, RankingTest, count_lists, read_test, texts_of
 from workbench.data.readers import PairsError
 from workbench.data.texts import OverlapIndex, distinct_texts, meaning_groups, normalised
 

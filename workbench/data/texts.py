@@ -80,11 +80,10 @@ class OverlapIndex:
     def __init__(self, texts: Sequence[str]) -> None:
         from sklearn.feature_extraction.text import CountVectorizer
 
-        self.counter = CountVectorizer(analyzer=characters, binary=True, dtype=np.float32)
+        known = sorted({" "}.union(*texts))  # the space, because it must not be empty
+        self.counter = CountVectorizer(analyzer=characters, dtype=np.float32, vocabulary=known)
         self.size = np.array([len(characters(text)) for text in texts], dtype=np.float32)
-        self.lists = None
-        if self.size.any():
-            self.lists = self.counter.fit_transform(texts).T.tocsr()  # characters x texts
+        self.lists = self.counter.transform(texts).T.tocsr()  # characters x texts
 
     def overlaps(
         self, queries: Sequence[str]
@@ -92,9 +91,6 @@ class OverlapIndex:
         """For each query, the places of the texts that share a character, and their Jaccard."""
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             batch = queries[start : start + QUERIES_AT_ONCE]
-            if self.lists is None:
-                yield from ((np.empty(0, np.int64), np.empty(0, np.float32)) for _ in batch)
-                continue
             shared = (self.counter.transform(batch) @ self.lists).tocsr()
             for row, query in enumerate(batch):
                 part = slice(shared.indptr[row], shared.indptr[row + 1])
