@@ -16,7 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
-from itertools import count, repeat
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,10 +30,8 @@ MAX_PAGE = 2**27  # bytes of a Parquet page when decompressed, which bounds the 
 PARQUET_ROWS = 64  # decoded at once: a small file can repeat one long text very often
 TRUTH = {"true": 1.0, "false": 0.0}
 SAVE_AS_UTF8 = "save it as 'CSV UTF-8'"
-UTF16 = "UTF-16; convert it first: iconv -f UTF-16 -t UTF-8"
-NO_TEXT = {  # what a file is that begins with these bytes
-    b"\xff\xfe": UTF16,
-    b"\xfe\xff": UTF16,
+NO_TEXT: dict[bytes | tuple[bytes, ...], str] = {  # what a file is that begins with these bytes
+    (b"\xff\xfe", b"\xfe\xff"): "UTF-16; convert it first: iconv -f UTF-16 -t UTF-8",
     b"\x1f\x8b": "in gzip: its name must end in .gz",
     b"PK\x03\x04": f"a zip archive or a spreadsheet: unpack it, or {SAVE_AS_UTF8}",
     b"PAR1": "in Parquet: its name must end in .parquet",
@@ -158,11 +156,9 @@ def file_records(
     suffix = suffix_of(path)[0]
     if suffix not in FORMATS:
         known, packed = ", ".join(FORMATS), ", ".join(COMPRESSIONS)
-        hints = {".json": f": {REMEDIES['invalid_json']}, and call it .jsonl"}
-        sheets = (".xlsx", ".xls", ".ods", ".numbers")
-        hints |= dict.fromkeys(sheets, f". Is it a spreadsheet? Then {SAVE_AS_UTF8}")
-        text = f"the name must end in one of {known} (optionally + {packed})"
-        raise PairsError(f"{path.name}: {text}{hints.get(suffix, '')}")
+        text = f"the name must end in one of {known} (optionally + {packed}). Is it a spreadsheet? "
+        text += f"Then {SAVE_AS_UTF8}. Is it JSON? Then {REMEDIES['invalid_json']}"
+        raise PairsError(f"{path.name}: {text}")
     if not path.is_file():
         text = "there is no such file (a relative path starts at the project's root)"
         raise PairsError(f"{display_path(path)}: {text}")
@@ -178,12 +174,9 @@ class _Table:
         self.lines, self.delimiter = lines, delimiter
         self.taken, self.ahead = list[str](), deque[str]()
 
-    def line(self) -> str:
-        return self.ahead.popleft() if self.ahead else next(self.lines, "")
-
     def take(self) -> Iterator[str]:
         self.taken = []
-        while line := self.line():
+        while line := self.ahead.popleft() if self.ahead else next(self.lines, ""):
             self.taken.append(line)
             yield line
 
@@ -215,9 +208,9 @@ def _delimited(
     quoted = None if delimiter == "\t" and table.taken[0][0] != '"' else True
     while True:
         line, again = line + len(table.taken), bool(table.ahead)
-        if not (text := table.line()):
+        if not (text := next(table.take(), "")):
             return
-        table.taken, row = [text], text.rstrip("\r\n").split(delimiter)
+        row = text.rstrip("\r\n").split(delimiter)
         if quoted is None:
             texts = [cell for cell in row if isinstance(_number(cell), str)]
             quoted = all(cell[:1] == cell[-1:] == '"' for cell in texts)
@@ -297,14 +290,13 @@ def _once(items: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _parquet(file: Bytes, name: str, names: Names, optional: Sequence[str]) -> Iterator[Record]:
     with _parquet_file(file, name) as (table, largest_page):
-        header, columns, line = table.schema_arrow.names, (*names.values(), *optional), count(1)
+        header, columns = table.schema_arrow.names, (*names.values(), *optional)
         _check_columns(header, name, names, optional)
         known = [one for one in columns if one in header]
-        at_once = min(PARQUET_ROWS, MAX_PAGE // largest_page)
-        for batch in table.iter_batches(at_once, columns=known):
-            fields = [batch[one].to_pylist() if one in known else repeat(ABSENT) for one in columns]
-            for row in zip(*fields, strict=False):
-                yield next(line), *row
+        batches = table.iter_batches(min(PARQUET_ROWS, MAX_PAGE // largest_page), columns=known)
+        rows = chain.from_iterable(batch.to_pylist() for batch in batches)
+        for line, row in enumerate(rows, start=1):
+            yield line, *(row.get(column, ABSENT) for column in columns)
 
 
 def read_parquet(path: Path, columns: Sequence[str] = ()) -> Any:
