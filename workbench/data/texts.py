@@ -52,15 +52,12 @@ def text_groups(pairs: pd.DataFrame) -> np.ndarray:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    count = len(pairs)
-    if not count:
-        return np.empty(0, dtype=np.int64)
     both = pd.concat([pairs["sentence_0"], pairs["sentence_1"]]).astype(object)
     place, distinct = pd.factorize(both)
     plain = [normalised(one) if isinstance(one, str) else one for one in distinct]
     texts = pd.factorize(np.array(plain, dtype=object))[0][place]
-    edges = (texts[:count], texts[count:])
-    graph = coo_array((np.ones(count, dtype=np.int8), edges), shape=(texts.max() + 1,) * 2)
+    edges = np.split(texts, 2)  # the texts of `sentence_0`, and of `sentence_1`
+    graph = coo_array((np.ones(len(pairs), np.int8), edges), shape=(len(distinct),) * 2)
     _, component = connected_components(graph, directed=False)
     return component[edges[0]].astype(np.int64)
 
