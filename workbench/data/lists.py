@@ -19,18 +19,11 @@ from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, ValidationE
 from workbench.data import readers
 from workbench.files import display_path, project_path, sha256, write_text
 
-KINDS = {
-    "positive": "relevant by label",
-    "labelled": "labelled as not relevant",
-    "look_alike": "mined: shares many characters with the query",
-    "random": "drawn at random",
-    "unjudged": "not judged, so taken as not relevant",
-    "given": "from the file, which does not say where it comes from",
-}
+# `build_test` says what they are; `unjudged` is of TREC files, `given` of whoever wrote the lists
+KINDS = ("positive", "labelled", "look_alike", "random", "unjudged", "given")
 LIST_FIELDS = ("candidates", "positive", "negative")
 TREC_FILES = ("qrels", "run", "queries.tsv", "documents.tsv")
 PROBLEMS_SHOWN = 20  # kinds of bad row, each with its first row in full
-LIST_SHAPE = '{"query": "...", "positive": ["..."], "negative": ["..."]}'
 
 
 class CandidateList(NamedTuple):
@@ -40,7 +33,7 @@ class CandidateList(NamedTuple):
     candidates: tuple[str, ...]  # the texts, all different
     relevance: tuple[float, ...]  # of each candidate, 0 for not relevant, else above 0
     missed: tuple[float, ...] = ()  # of relevant texts that are not among the candidates
-    kinds: tuple[str, ...] = ()  # of each candidate a key of `KINDS`; empty if nothing is known
+    kinds: tuple[str, ...] = ()  # of each candidate one of `KINDS`; empty if nothing is known
 
     def pairs(self) -> list[tuple[str, str]]:
         """The (query, candidate) pairs, in list order."""
@@ -203,7 +196,7 @@ class _Object(BaseModel, strict=True):
     negative: list[Text]
     grades: list[Positive] | None = None
     missed: list[Positive] = []
-    kinds: list[Literal[tuple(KINDS)]] = []  # type: ignore[valid-type]
+    kinds: list[Literal[KINDS]] = []  # type: ignore[valid-type]
     order: list[int] | None = None
 
 
@@ -362,6 +355,7 @@ def _each_row(
         for rows in itertools.islice(problems.values(), PROBLEMS_SHOWN)
     ]
     if readers.holds_objects(file) and any(kind.startswith("missing_column") for kind in problems):
-        shown.append(f"each line must be like {LIST_SHAPE}")
+        shape = '{"query": "...", "positive": ["..."], "negative": ["..."]}'
+        shown.append(f"each line must be like {shape}")
     count, text = sum(map(len, problems.values())), "\n  ".join(shown)
     raise readers.PairsError(f"{display_path(file)}: {count:,} bad rows\n  {text}")
