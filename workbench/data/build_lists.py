@@ -65,10 +65,8 @@ def build_test(
         one = CandidateList(query, candidates, relevance, kinds=kinds)
         lists.append(one.shuffled(seed, len(lists)))
     if not lists:
-        raise PairsError(
-            f"none of these {len(pairs)} pairs is a positive, so no list can be built: use more "
-            "pairs (max_pairs), a larger test_share, or give a file of candidates"
-        )
+        why = f"none of these {len(pairs)} pairs is a positive, so no list can be built"
+        raise PairsError(f"{why}: use more pairs (max_pairs), a larger test_share, or candidates")
     recipe = {
         "source": "built from the test split",
         "size": size,

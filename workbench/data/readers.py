@@ -327,10 +327,9 @@ def _parquet_file(file: Bytes, name: str) -> Iterator[tuple[Any, int]]:
                 header = _page_header(file)  # 2: size when decompressed, 3: as stored
                 place, largest = file.tell() + header[3] // 2, max(largest, header[2] // 2)
                 if largest > MAX_PAGE:
-                    raise PairsError(
-                        f"{name}, column {chunk.path_in_schema!r}: a page has {largest:,} bytes "
-                        f"when decompressed, and {MAX_PAGE:,} are allowed; write smaller pages"
-                    )
+                    text = f"a page has {largest:,} bytes when decompressed, over {MAX_PAGE:,}"
+                    at = f"{name}, column {chunk.path_in_schema!r}"
+                    raise PairsError(f"{at}: {text}; write smaller pages")
         yield table, largest
     except PairsError:
         raise
