@@ -59,8 +59,8 @@ MISMATCH = "weights and config belong to different models"
 UNREACHABLE = f", and the Hub cannot be reached. Without network, use base_model {BUNDLED_MODEL!r}"
 OFFLINE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 NUMBERS = (  # of config.json, with which we compute
-    *("vocab_size", "type_vocab_size", "num_hidden_layers", "n_layers"),
-    *("max_position_embeddings", "n_positions", "pad_token_id"),
+    *("vocab_size", "type_vocab_size", "num_hidden_layers", "n_layers", "hidden_size"),
+    *("embedding_size", "max_position_embeddings", "n_positions", "pad_token_id"),
 )
 FIELDS: Any = dict.fromkeys(NUMBERS, (int | None, None))
 CONFIG = create_model("CONFIG", **FIELDS)
@@ -258,10 +258,8 @@ def check_model(location: ModelLocation) -> None:
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(location.path), **OFFLINE)
         types = max(tokenizer("a", "b").get("token_type_ids", [0]))
-    for name, *shapes in found["mismatched_keys"]:
-        stored, wanted = (" x ".join(map(str, shape)) for shape in shapes)
-        text = f"{name} is {stored}, but config.json says {wanted}: {MISMATCH}"
-        raise ModelError(f"{location.name}: {text}")
+    for name, stored, wanted in found["mismatched_keys"]:
+        raise ModelError(f"{location.name}: {_other_size(name, stored, wanted)}")
     body = (n for n in found["missing_keys"] if n.startswith(f"{model.base_model_prefix}."))
     if missing := sorted(name for name in body if ".pooler." not in name):
         text = f"{len(missing)} weights are missing, which would be random numbers"
@@ -270,6 +268,11 @@ def check_model(location: ModelLocation) -> None:
     if 0 < (rows := getattr(model.config, "type_vocab_size", None) or 0) <= types:
         text = f"the tokenizer is another model's: it gives tokens of type {types}, but the model "
         raise ModelError(f"{location.name}: {text}has {rows} (config.json, type_vocab_size)")
+
+
+def _other_size(name: str, stored: Any, wanted: Any) -> str:
+    sizes = [" x ".join(map(str, shape)) for shape in (stored, wanted)]
+    return f"{name} is {sizes[0]}, but config.json says {sizes[1]}: {MISMATCH}"
 
 
 def position_limit(config: Mapping[str, Any]) -> int:
@@ -418,10 +421,13 @@ def _refuse_misfit(shapes: dict[str, list[int]], config: Mapping[str, Any]) -> N
     if layers and isinstance(count, int) and layers != set(range(min(count, 10_000))):
         text = f"config.json says {count:,} layers, but the weights hold {len(layers)}"
         raise ModelError(f"{text}: {MISMATCH}")
+    wanted = [config.get("vocab_size"), config.get("embedding_size", config.get("hidden_size"))]
     for name, shape in shapes.items():
         if HEAD.fullmatch(name) and shape[0] != 1:
             text = f"it has {shape[0]} labels ({name}), but a reranker gives one score per pair"
             raise ModelError(f"{text}: choose a model trained with one label")
+        if name.endswith("word_embeddings.weight") and None not in wanted and shape != wanted:
+            raise ModelError(_other_size(name, shape, wanted))
 
 
 def _refuse_code(folder: Path) -> None:
