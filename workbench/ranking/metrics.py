@@ -12,7 +12,7 @@ A new ranking metric needs an entry in `RANKING_METRICS`; everything else derive
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -38,8 +38,6 @@ class Ranking(NamedTuple):
 
     def expected(self, values: FloatArray) -> FloatArray:
         """At each place the mean of `values`, shape (n,), over its tie block."""
-        if not len(values):
-            return values
         firsts = np.flatnonzero(self.start == np.arange(len(values)))
         sizes = self.size[firsts]
         return np.repeat(np.add.reduceat(values, firsts) / sizes, sizes)
@@ -67,15 +65,13 @@ def rank(
             n = int(np.argmin(good))
             raise ValueError(f"the {what} of candidate {n} is {values[n]}; it must be {rule}")
     order = np.lexsort((gain, -score))  # within a tie the irrelevant first: the worst order
-    changes = np.ones(len(order), dtype=bool)
-    if ties == "expected":
-        changes[1:] = np.diff(score[order]) != 0
-    return tie_blocks(gain[order], np.cumsum(changes), np.asarray(missed, dtype=float))
+    block = score[order] if ties == "expected" else np.arange(len(order))
+    return tie_blocks(gain[order], block, np.asarray(missed, dtype=float))
 
 
-def tie_blocks(gain: FloatArray, block: IntArray, missed: FloatArray) -> Ranking:
+def tie_blocks(gain: FloatArray, block: NDArray[Any], missed: FloatArray) -> Ranking:
     """A ranking from the relevance and a tie label at each place; equal labels are adjacent."""
-    first = np.flatnonzero(np.diff(block, prepend=block[:1] - 1)) if len(block) else block
+    first = np.flatnonzero(np.append(True, block[1:] != block[:-1]))
     sizes = np.diff(np.append(first, len(block)))
     return Ranking(gain, np.repeat(first, sizes), np.repeat(sizes, sizes), missed)
 
@@ -189,18 +185,16 @@ def pair_values(
     return [*ordered, *called, *likely]
 
 
-def pair_metrics(
-    scores: ArrayLike, labels: ArrayLike, threshold: float = POSITIVE, ties: str = "expected"
-) -> dict[str, float]:
-    """`roc_auc` and `ap` (average precision) of scores, shape (n,), over labelled pairs.
+def pair_metrics(scores: ArrayLike, labels: ArrayLike, ties: str = "expected") -> dict[str, float]:
+    """`roc_auc` and `ap` (average precision) of scores over labelled pairs, both of shape (n,).
 
-    Labels, shape (n,), at or above `threshold` are positive. NaN where there is only one class.
+    NaN where there is only one class, which `POSITIVE` divides.
 
     Example:
         >>> pair_metrics([0.9, 0.8, 0.1], [1, 0, 0])
         {'roc_auc': 1.0, 'ap': 1.0}
     """
-    score, positive = np.asarray(scores, dtype=float), np.asarray(labels, dtype=float) >= threshold
+    score, positive = np.asarray(scores, dtype=float), np.asarray(labels, dtype=float) >= POSITIVE
     found = pair_values(rank(score, positive, ties), score, positive)
     return dict(zip(PAIR_METRICS[:2], found, strict=False))
 
