@@ -10,6 +10,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
@@ -40,10 +41,9 @@ class Estimate(NamedTuple):
 
 def format_estimate(estimate: Mapping[str, float | None] | None) -> str:
     """`0.584 [0.555, 0.612]`, or "not defined" where there was nothing to average."""
-    mean, low = (None if estimate is None else estimate[name] for name in ("mean", "low"))
-    if estimate is None or mean is None or np.isnan(mean):
+    if estimate is None or pd.isna(estimate["mean"]):
         return "not defined"
-    interval = "" if low is None or np.isnan(low) else " [{low:.3f}, {high:.3f}]"
+    interval = "" if pd.isna(estimate["low"]) else " [{low:.3f}, {high:.3f}]"
     return ("{mean:.3f}" + interval).format(**estimate)
 
 
@@ -105,7 +105,8 @@ def randomisation_test(
     """
     sums, distance = _to_beat(differences, groups)
     rng, extreme = np.random.default_rng(seed), np.zeros(len(distance))
-    for rows in _chunks(resamples):
+    for start in range(0, resamples, CHUNK):
+        rows = min(CHUNK, resamples - start)
         signs = 2.0 * rng.integers(0, 2, (rows, len(sums)), dtype=np.int8) - 1.0
         extreme += (np.abs(signs @ sums) >= distance).sum(axis=0)
     return np.asarray((1 + extreme) / (1 + resamples), dtype=float)
@@ -166,15 +167,10 @@ def direction(low: float | None, high: float | None, p: float | None) -> int:
 
 
 class Claim(NamedTuple):
-    """What may be claimed of a model; other scorers by name, the highest nDCG@10 first."""
+    """What may be claimed of a model."""
 
-    # `nothing` to compare; too `few` groups of queries; `worse` than another; `tied`: no ranking in
-    # most queries; `coarse`: too few resamples for any p-value to count; `unclear`; `better` than
-    # all
-    state: str
-    others: list[str]  # all of them
-    ahead: list[str]  # those that rank better than the model
-    unclear: list[str]  # those not shown to rank better or worse
+    state: str  # the first of those in `claim` that holds
+    signs: dict[str, int]  # 1 if it ranks better than that scorer, -1 if worse, 0 if not shown
 
 
 def group_count(record: Mapping[str, Any]) -> int:
@@ -183,24 +179,26 @@ def group_count(record: Mapping[str, Any]) -> int:
 
 
 def claim(record: Mapping[str, Any]) -> Claim:
-    """What may be claimed of the scorer `model`, by the content of `metrics.json`."""
+    """What may be claimed of the scorer `model` beside each other, the highest nDCG@10 first.
+
+    `record` is the content of `metrics.json`.
+    """
     means = {row["scorer"]: row[metrics.MAIN_METRIC]["mean"] for row in record["rows"]}
     gaps = {name: gap for name, gap in record.get("model_minus", {}).items() if name in means}
-    if "model" not in means or not gaps:
-        return Claim("nothing", [], [], [])
-    others = sorted(gaps, key=lambda name: -means[name])
-    found = {n: direction(g["low"], g["high"], g.get("p_holm")) for n, g in gaps.items()}
-    ahead, unclear = ([n for n in others if found[n] == sign] for sign in (-1, 0))
+    ordered = sorted(gaps.items(), key=lambda item: -means[item[0]])
+    signs = {name: direction(g["low"], g["high"], g.get("p_holm")) for name, g in ordered}
+    unclear = 0 in signs.values()
     flips = record.get("flips", record.get("resamples", np.inf))
     states = {
+        "nothing": "model" not in means or not gaps,
         "few": group_count(record) < MIN_GROUPS,
-        "worse": ahead,
+        "worse": -1 in signs.values(),
         "tied": record.get("queries_all_tied", {}).get("model", 0) > MANY_TIED,
-        "coarse": unclear and len(gaps) >= SIGNIFICANT * (1 + flips),
+        "coarse": unclear and len(gaps) >= SIGNIFICANT * (1 + flips),  # no p-value could count
         "unclear": unclear,
         "better": True,
     }
-    return Claim(next(name for name, holds in states.items() if holds), others, ahead, unclear)
+    return Claim(next(name for name, holds in states.items() if holds), signs)
 
 
 def bootstrap_pairs(
@@ -221,8 +219,8 @@ def bootstrap_pairs(
     score, right = np.asarray(scores, dtype=float), np.asarray(positive, dtype=bool)
     ranking, order = metrics.rank(score, right, ties), np.lexsort((right, -score))
     whole, limits = np.arange(len(score)), np.resize(thresholds, 1 + resamples)
-    group = whole if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    draws = _row_counts(group, resamples if group.max() + 1 >= MIN_GROUPS else 0, seed)
+    group = whole if groups is None else groups
+    draws = _row_counts(group, resamples if len(np.unique(group)) >= MIN_GROUPS else 0, seed)
     values = []
     for counts, limit in zip(chain([np.ones_like(whole)], draws), limits, strict=False):
         times, drawn = counts[order], np.repeat(whole, counts)
@@ -269,7 +267,8 @@ def _to_beat(differences: ArrayLike, groups: ArrayLike | None) -> tuple[FloatArr
 def _group_counts(groups: int, resamples: int, seed: int) -> Iterator[FloatArray]:
     """How often each group is drawn in each resample: chunks of shape (rows, groups)."""
     rng = np.random.default_rng(seed)
-    for rows in _chunks(resamples):
+    for start in range(0, resamples, CHUNK):
+        rows = min(CHUNK, resamples - start)
         drawn = rng.integers(0, groups, (rows, groups)) + groups * np.arange(rows)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=rows * groups)
         yield counts.reshape(rows, groups).astype(float)
@@ -280,7 +279,3 @@ def _row_counts(groups: ArrayLike, resamples: int, seed: int) -> Iterator[IntArr
     place = np.unique(np.asarray(groups), return_inverse=True)[1]
     for chunk in _group_counts(place.max() + 1, resamples, seed):
         yield from chunk.astype(np.int64)[:, place]
-
-
-def _chunks(resamples: int) -> Iterator[int]:
-    yield from (min(CHUNK, resamples - start) for start in range(0, resamples, CHUNK))

@@ -80,14 +80,14 @@ def use(metrics: Record) -> str:
 
 def claimed(metrics: Record) -> tuple[str, str, str]:
     """What the evaluation allows to be claimed: its colour, the verdict, and what to do next."""
-    found = claim(metrics)
-    behind = [one for one in found.others if one not in {*found.ahead, *found.unclear}]
+    state, signs = claim(metrics)
+    better, worse, unclear = ([n for n, own in signs.items() if own == sign] for sign in (1, -1, 0))
     of = {
-        "ahead": names(found.ahead or [""]),
-        "unclear": names(found.unclear or [""]),
-        "behind": f" It ranks better than {names(behind)}." if behind else "",
+        "ahead": names(worse or [""]),
+        "unclear": names(unclear or [""]),
+        "behind": f" It ranks better than {names(better)}." if better else "",
     }
-    colour, said, advice = CLAIMS[found.state]
+    colour, said, advice = CLAIMS[state]
     return colour, said.format(**of), advice.format(**of)
 
 
@@ -97,7 +97,7 @@ def verdict(metrics: Record) -> str:
     if found.state == "nothing":
         return said
     means = {row["scorer"]: row[MAIN_METRIC]["mean"] for row in metrics["rows"]}
-    queries, best = metrics["queries"], found.others[0]
+    queries, best = metrics["queries"], next(iter(found.signs))
     independent = group_count(metrics)
     return sentences(
         f"Over {count(queries, 'query')} the model has nDCG@10 {means['model']:.3f}; the best of "
