@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,9 +20,7 @@ from workbench.files import replacing, write_json
 from workbench.ranking import uncertainty
 from workbench.ranking.metrics import MAIN_METRIC, RANKING_METRICS, FloatArray, rank_metrics
 from workbench.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    from workbench.scoring.baselines import Scorer
+from workbench.scoring.baselines import Scorer
 
 WORST = 200  # queries in `errors.parquet`
 PAIR_RESAMPLES = 1000  # the most draws for pair metrics, which no matrix product gives
@@ -37,7 +35,7 @@ class Evaluation:
     # `scorer`, `number`, `query`, `candidate`, `relevance`, `kind`, `score`, and `rank`, of which 1
     # is best; in a tie the irrelevant come first
     ranked: pd.DataFrame
-    pairs: pd.DataFrame  # of labelled test pairs: `scorer`, `positive`, `score`
+    pairs: pd.DataFrame  # of labelled test pairs: `scorer`, `score`, `positive`
     dev: pd.DataFrame  # the same of the dev pairs
 
     def table(self, part: str = "all") -> pd.DataFrame:
@@ -50,11 +48,9 @@ class Evaluation:
     def differences(self) -> pd.DataFrame:
         """nDCG@10 of the model minus that of each other scorer, the hardest to beat first."""
         gaps = sorted(self.metrics["model_minus"].items(), key=lambda item: item[1]["mean"])
-        rows = [
-            (name, uncertainty.format_estimate(gap), gap["p"], gap["p_holm"]) for name, gap in gaps
-        ]
-        columns = ["scorer", "model minus it", "p", "p (Holm)"]
-        return pd.DataFrame(rows, columns=columns).set_index("scorer")
+        rows = {n: (uncertainty.format_estimate(gap), gap["p"], gap["p_holm"]) for n, gap in gaps}
+        columns = ["model minus it", "p", "p (Holm)"]
+        return pd.DataFrame.from_dict(rows, "index", columns=columns).rename_axis("scorer")
 
     def best_other(self) -> str | None:
         """The scorer with the highest nDCG@10 that is not `model`; None if there is no other."""
@@ -75,7 +71,7 @@ class Evaluation:
         return pd.DataFrame({"positive": ranked["relevance"] > 0, "score": ranked["score"]})
 
 
-def score_lists(scorer: "Scorer", lists: Sequence[CandidateList]) -> list[np.ndarray]:
+def score_lists(scorer: Scorer, lists: Sequence[CandidateList]) -> list[np.ndarray]:
     """Scores of each list's candidates, float32 of shape (candidates,)."""
     return split_scores(scorer.score([pair for one in lists for pair in one.pairs()]), lists)
 
@@ -95,7 +91,7 @@ def rank_lists(
 
 
 def evaluate(
-    scorers: "Mapping[str, Scorer]",
+    scorers: Mapping[str, Scorer],
     lists: Sequence[CandidateList],
     pairs: pd.DataFrame,
     seed: int = 42,
@@ -135,28 +131,23 @@ def evaluate(
     groups, pair_groups, dev_groups = query_groups(lists), text_groups(pairs), text_groups(tuning)
     to_score = counts["candidates"] + len(pairs) + len(tuning)
     draws = min(resamples, PAIR_RESAMPLES)
-    listed, values, thresholds, pair_rows, scored = {}, {}, {}, [], []
+    listed, values, thresholds, pair_rows, tuned, tested = {}, {}, {}, [], {}, {}
     for name, scorer in _with_progress(scorers, to_score):
         if expect := getattr(scorer, "expect", None):
             expect(to_score)
         listed[name] = score_lists(scorer, lists)
         try:
             values[name] = rank_lists(listed[name], lists, ties)
+            tuned[name], tested[name] = _score_pairs(scorer, tuning), _score_pairs(scorer, pairs)
         except ValueError as error:
             raise ValueError(f"scorer {name!r}: {error}") from error
-        tuned, tested = (_score_pairs(name, scorer, frame) for frame in (tuning, pairs))
-        limits = uncertainty.threshold_draws(
-            tuned["score"], tuned["positive"], dev_groups, draws, seed + 1
-        )
+        score, positive = tuned[name].values()
+        limits = uncertainty.threshold_draws(score, positive, dev_groups, draws, seed + 1)
         thresholds[name] = None if np.isnan(limits[0]) else float(limits[0])
         how = (ties, limits, bool(getattr(scorer, "log_odds", False)), pair_groups, draws, seed)
-        measured = (
-            uncertainty.bootstrap_pairs(tested["score"], tested["positive"], *how)
-            if len(pairs)
-            else {}
-        )
+        score, positive = tested[name].values()
+        measured = uncertainty.bootstrap_pairs(score, positive, *how) if len(pairs) else {}
         pair_rows.append({metric: value.plain() for metric, value in measured.items()})
-        scored.append((tested, tuned))
     every = np.column_stack([of for found in values.values() for of in found.values()])
     means = iter(uncertainty.bootstrap_means(every, groups, resamples, seed))
     others = [name for name in values if name != "model" and "model" in values]
@@ -192,10 +183,9 @@ def evaluate(
         "model_minus": uncertainty.compare(others, lead, groups, resamples, seed),
     }
     queries = {"number": range(len(lists)), "query": [one.query for one in lists]}
-    rows = [pd.DataFrame({"scorer": name, **queries, **of}) for name, of in values.items()]
-    frames = (pd.concat(parts, ignore_index=True) for parts in (rows, *zip(*scored, strict=True)))
-    per_query, tested_pairs, dev_pairs = frames
-    return Evaluation(metrics, per_query, _ranked(listed, lists), tested_pairs, dev_pairs)
+    per_query = _by_scorer({name: {**queries, **of} for name, of in values.items()})
+    labelled = _by_scorer(tested), _by_scorer(tuned)
+    return Evaluation(metrics, per_query, _ranked(listed, lists), *labelled)
 
 
 def save_evaluation(
@@ -236,7 +226,7 @@ def worst_queries(evaluation: Evaluation, count: int = 20, scorer: str = "model"
 
 
 def rank_query(
-    scorers: "Mapping[str, Scorer]", query: str, candidates: Iterable[str]
+    scorers: Mapping[str, Scorer], query: str, candidates: Iterable[str]
 ) -> pd.DataFrame:
     """Scores of candidates for one query, a column per scorer, by the first from best to worst.
 
@@ -255,7 +245,7 @@ def rank_query(
     return table.sort_values(first, ascending=False, ignore_index=True)
 
 
-def _with_progress(scorers: "Mapping[str, Scorer]", pairs: int) -> "Iterator[tuple[str, Scorer]]":
+def _with_progress(scorers: Mapping[str, Scorer], pairs: int) -> Iterator[tuple[str, Scorer]]:
     """The scorers, with a line about each that guesses the time of models to come."""
     models = [name for name, scorer in scorers.items() if hasattr(scorer, "expect")]
     took = list[float]()
@@ -270,14 +260,14 @@ def _with_progress(scorers: "Mapping[str, Scorer]", pairs: int) -> "Iterator[tup
         print(f"{pairs:,} pairs in {seconds:.0f} s{left}", flush=True)
 
 
-def _score_pairs(name: str, scorer: "Scorer", frame: pd.DataFrame) -> pd.DataFrame:
+def _score_pairs(scorer: Scorer, frame: pd.DataFrame) -> dict[str, Any]:
+    """`score` and `positive` of labelled pairs."""
     pairs = text_pairs(frame)
     score = np.asarray(scorer.score(pairs) if pairs else [], dtype=float)
     for place in np.flatnonzero(~np.isfinite(score))[:1]:
-        pair = f"the score of the pair {pairs[place]} is {score[place]}"
-        raise ValueError(f"scorer {name!r}: {pair}; it must be finite")
-    positive = (frame["label"] >= POSITIVE).to_numpy(dtype=bool)
-    return pd.DataFrame({"scorer": name, "positive": positive, "score": score})
+        problem = f"the score of the pair {pairs[place]} is {score[place]}"
+        raise ValueError(f"{problem}; it must be finite")
+    return {"score": score, "positive": (frame["label"] >= POSITIVE).to_numpy(dtype=bool)}
 
 
 def _ranked(scores: Mapping[str, list[np.ndarray]], lists: Sequence[CandidateList]) -> pd.DataFrame:
@@ -288,10 +278,12 @@ def _ranked(scores: Mapping[str, list[np.ndarray]], lists: Sequence[CandidateLis
         for row in zip(one.candidates, one.relevance, one.kinds or repeat("given"), strict=False)
     ]
     listed = pd.DataFrame(rows, columns=["number", "query", "candidate", "relevance", "kind"])
-    parts = [
-        pd.DataFrame({"scorer": name, **listed, "score": np.concatenate(found)})
-        for name, found in scores.items()
-    ]
-    frame = pd.concat(parts, ignore_index=True)
+    frame = _by_scorer({n: {**listed, "score": np.concatenate(of)} for n, of in scores.items()})
     down = frame.sort_values(["number", "score", "relevance"], ascending=[True, False, True])
     return frame.assign(rank=down.groupby(["scorer", "number"]).cumcount() + 1)
+
+
+def _by_scorer(tables: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """The columns of every scorer as one table, with its name."""
+    parts = [pd.DataFrame({"scorer": name, **columns}) for name, columns in tables.items()]
+    return pd.concat(parts, ignore_index=True)
