@@ -19,12 +19,7 @@ from workbench.data.pairs import known_positives
 from workbench.files import DamagedError, read_json, write_json
 from workbench.models import ModelError
 from workbench.ranking.evaluation import evaluate
-from workbench.ranking.ladder import (
-    find_snapshots,
-    find_subject,
-    ladder_scorers,
-    snapshot_curve,
-)
+from workbench.ranking.ladder import find_subject, ladder_scorers, snapshot_curve
 from workbench.scoring.baselines import BASELINES, RandomScorer
 
 LISTS = [
@@ -170,7 +165,8 @@ def test_snapshots_are_kept_at_equal_steps_and_those_there_already_stay(tmp_path
     for step in range(1, 11):
         state.global_step, state.epoch = step, step / 10
         callback.on_step_end(None, state, None)
-    found = {f.name: sorted(p.name for p in f.iterdir()) for f in find_snapshots(tmp_path)}
+    folders = sorted((tmp_path / "snapshots").iterdir())
+    found = {f.name: sorted(p.name for p in f.iterdir()) for f in folders}
     assert list(found) == ["step-000002", "step-000005", "step-000008", "step-000010"]
     assert found.pop("step-000005") == []
     for files in found.values():
@@ -199,7 +195,7 @@ def test_a_folder_of_trec_files_may_be_given_and_a_missing_one_is_refused(
 
 def test_snapshots_make_a_learning_curve_that_ends_at_the_model(chain):
     """The last snapshot is the model, so its value is the model's; the first row is the base."""
-    folders = find_snapshots(chain)
+    folders = sorted((chain / "snapshots").iterdir())
     assert len(folders) == 3
     seen = [read_json(folder / "snapshot.json")["pairs"] for folder in folders]
     train = len(pd.read_parquet(chain / "data/train.parquet"))

@@ -18,13 +18,14 @@ import workbench
 from tests.benchmarks.tiny import KINDS, write_tiny_kind
 from tests.conftest import interrupted_at
 from workbench.data.build_lists import build_test
+from workbench.data.lists import CandidateList
 from workbench.data.pairs import DataError, prepare_data, read_split
 from workbench.data.texts import text_pairs
 from workbench.files import read_json
 from workbench.machine import _gain_of_bfloat16
 from workbench.models import ModelError, find_model, read_lineage
 from workbench.ranking.evaluation import rank_lists, score_lists
-from workbench.ranking.ladder import find_snapshots, find_subject, stage_models
+from workbench.ranking.ladder import find_subject, ladder_scorers
 from workbench.ranking.metrics import pair_metrics
 from workbench.reports import findings
 from workbench.reports.figures.training import log_values, loss_curve, running_step
@@ -253,12 +254,15 @@ def test_stages_follow_one_another_in_one_run(trained, tmp_path, tiny_model):
     assert lineage[0]["pairs_sha256"] != lineage[1]["pairs_sha256"] == lineage[2]["pairs_sha256"]
     assert lineage[-1] == json.loads(json.dumps(record))
     assert [folder.name for folder in stage_folders(run)] == ["1", "2"]
-    assert list(stage_models(run)) == ["stage 1", "stage 2"]
-    assert find_subject(run, "unused").base.name == str(tiny_model)
+    subject, lists = find_subject(run, "unused"), [CandidateList("a", ("b", "c"), (1.0, 0.0))]
+    assert subject.base.name == str(tiny_model)
+    scorers, _ = ladder_scorers(subject, lists, max_length=32)
+    assert [name for name in scorers if name.startswith("stage")] == ["stage 1", "stage 2"]
     log = read_training_log(run)
     assert log["stage"].unique().tolist() == ["stage 1", "stage 2", "stage 3"]
     assert log.groupby("stage")["learning_rate"].max().min() > 0.8e-3  # a fresh schedule each
-    steps = [read_json(folder / "snapshot.json")["step"] for folder in find_snapshots(run)]
+    snapshots = sorted((run / "snapshots").iterdir())
+    steps = [read_json(folder / "snapshot.json")["step"] for folder in snapshots]
     assert steps == sorted(set(steps))
     assert steps[-1] == sum(stage["steps"] for stage in lineage)
 

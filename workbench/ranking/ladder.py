@@ -74,11 +74,9 @@ def find_subject(run_dir: str | Path, base_model: str, base_revision: str = "") 
     else:
         try:  # a run of several stages is one training: its base is that of its first stage
             before = stages[-stages[-1].get("number", 1)]["base"]
-            asked = before["name"], before["revision"]
+            base = find_model(before["name"], before["revision"])
         except LookupError as error:
             raise DamagedError(f"{model.name}: its lineage.json has no base ({error!r})") from error
-        try:
-            base = find_model(*asked)
         except ModelError as error:
             left_out["base"] = f"it is no longer available ({error})"
     nothing = pd.DataFrame(columns=[*COLUMNS], dtype=str).astype({"label": float})
@@ -112,15 +110,9 @@ def ladder_scorers(
     """
     left_out = dict(subject.left_out)
     options: dict[str, Any] = {"max_length": max_length, "seed": seed, "backend": backend}
-
-    def load(location: ModelLocation) -> Scorer:
-        return ModelScorer.load(location, **options)
-
     base = subject.base or (None if subject.own else subject.model)
     record = (read_lineage(subject.model) or [{}])[-1]
-    dictionary = str(record.get("request", {}).get("dictionary", ""))
-    tokenizer = load_tokenizer(subject.model)
-    scorers: dict[str, Scorer] = {"model": load(subject.model)}
+    scorers: dict[str, Scorer] = {"model": ModelScorer.load(subject.model, **options)}
     if subject.base is not None and not subject.base.head:
         left_out["base"] = (
             "it has no ranking head yet: a new one ranks at random, and zero_shot: "
@@ -128,11 +120,12 @@ def ladder_scorers(
         )
     elif subject.base is not None:
         try:
-            scorers["base"] = load(subject.base)
+            scorers["base"] = ModelScorer.load(subject.base, **options)
         except BackendError as error:  # it was not exported, or is of another kind
             left_out["base"] = str(error)
-    given = {"train": subject.splits["train"], "lists": lists, "seed": seed}
-    given |= {"tokenizer": tokenizer, "base": base, "dictionary": dictionary}
+    given = {"train": subject.splits["train"], "lists": lists, "seed": seed, "base": base}
+    given["tokenizer"] = load_tokenizer(subject.model)
+    given["dictionary"] = str(record.get("request", {}).get("dictionary", ""))
     for name, build in BASELINES.items():
         try:
             if (scorer := build(**given)) is not None:
@@ -141,8 +134,9 @@ def ladder_scorers(
                 left_out[name] = "it cannot be built from these pairs and lists"
         except ValueError as error:
             left_out[name] = str(error)
-    if subject.own:
-        scorers |= {n: load(found) for n, found in stage_models(subject.model.path.parent).items()}
+    for folder in stage_folders(subject.model.path.parent) if subject.own else ():
+        stage = find_model(str(folder))
+        scorers[read_lineage(stage)[-1]["stage"]] = ModelScorer.load(stage, **options)
     for name, (parameter, model) in further_models(compare_runs, zero_shot, scorers).items():
         kind = ModelScorer if parameter == "compare_runs" else ZeroShot
         try:
@@ -170,17 +164,6 @@ def further_models(
     return found
 
 
-def stage_models(run_dir: str | Path) -> dict[str, ModelLocation]:
-    """The models of a run's finished stages but the last, by name; the last is the run's model."""
-    found = [find_model(str(folder)) for folder in stage_folders(run_dir)]
-    return {str(read_lineage(model)[-1]["stage"]): model for model in found}
-
-
-def find_snapshots(run_dir: str | Path) -> list[Path]:
-    """The folders of a run's snapshots, by step; empty where none were kept."""
-    return sorted(RunFolder(run_dir).snapshots.glob("step-*"))
-
-
 def snapshot_curve(
     run_dir: str | Path,
     lists: Sequence[CandidateList],
@@ -196,14 +179,12 @@ def snapshot_curve(
     """
     ties, resamples = evaluation.metrics["ties"], evaluation.metrics["resamples"]
     groups, curve = query_groups(lists), []
-    found = find_snapshots(run_dir)
+    found = sorted(RunFolder(run_dir).snapshots.glob("step-*"))
     if found and "base" in set(evaluation.per_query["scorer"]):
         curve.append(({"step": 0, "pairs": 0}, evaluation.values("base")))
     for folder in found:
         model = ModelScorer.load(find_model(str(folder)), max_length, seed=seed, backend=backend)
         values = rank_lists(score_lists(model, lists), lists, ties)[MAIN_METRIC]
         curve.append((read_json(folder / "snapshot.json", dict[str, int]), values))
-    rows = [
-        step | bootstrap_mean(values, resamples, seed, groups)._asdict() for step, values in curve
-    ]
+    rows = [step | bootstrap_mean(of, resamples, seed, groups)._asdict() for step, of in curve]
     return pd.DataFrame(rows, columns=["step", "pairs", "mean", "low", "high"])
