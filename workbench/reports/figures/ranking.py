@@ -11,7 +11,7 @@ from workbench.files import percent
 from workbench.ranking.metrics import MAIN_METRIC, reliability
 from workbench.reports.figures import style
 from workbench.reports.figures.style import BLUE, GREY, ORANGE, new_axes, spread, with_interval
-from workbench.reports.findings import Record, won_and_lost
+from workbench.reports.findings import Record, won_lost
 
 if TYPE_CHECKING:
     from workbench.ranking.evaluation import Evaluation
@@ -52,7 +52,7 @@ def model_against(
     ax.scatter(against + jitter[0], model + jitter[1], s=14, alpha=0.35, color=BLUE, linewidths=0)
     ax.set(xlabel=f"nDCG@10 of {other} per query", ylabel="nDCG@10 of the model per query")
     ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
-    won, lost = won_and_lost(model, against)
+    won, lost = won_lost(model, against)
     ax.set_title(f"Queries won by the model: {won:,}; by {other}: {lost:,}")
     return ax
 
@@ -90,19 +90,19 @@ def reliability_plot(scored: pd.DataFrame, bins: int = 10, ax: Axes | None = Non
     positive = scored["positive"].to_numpy(bool)
     sizes, predicted, found = reliability(expit(scored["score"]), positive, bins)
     ax.plot([0, 1], [0, 1], color=DARK, linewidth=1, label="perfectly calibrated")
-    area, used = 20 + 380 * sizes / sizes.max(), sizes > 0
-    ax.plot(predicted[used], found[used], color=BLUE, linewidth=1)
-    ax.scatter(
-        predicted[used], found[used], s=area[used], color=BLUE, alpha=0.6, label="pairs of a bin"
-    )
+    used = sizes > 0
+    sizes, predicted, found = sizes[used], predicted[used], found[used]
+    ax.plot(predicted, found, color=BLUE, linewidth=1)
+    area = 20 + 380 * sizes / sizes.max()
+    ax.scatter(predicted, found, s=area, color=BLUE, alpha=0.6, label="pairs of a bin")
     ax.set(xlabel="mean probability in the bin", ylabel="share of positives in the bin")
     ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
-    gap = np.nansum(sizes * (predicted - found)) / sizes.sum()
+    gap = np.average(predicted - found, weights=sizes)
     direction = "too high" if gap > 0 else "too low"
     ax.set_title(
         f"Probabilities are {100 * abs(gap):.1f} points {direction} on average"
-        if used.sum() > 1
-        else f"All pairs have a probability near {predicted[used][0]:.2f}: no two are told apart"
+        if len(sizes) > 1
+        else f"All pairs have a probability near {predicted[0]:.2f}: no two are told apart"
     )
     ax.legend(loc="upper left", markerscale=0.6)
     return ax
@@ -133,9 +133,7 @@ def slices_plot(slices: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def learning_curve(
-    curve: pd.DataFrame, other: str = "", level: float = float("nan"), ax: Axes | None = None
-) -> Axes:
+def learning_curve(curve: pd.DataFrame, other: str, level: float, ax: Axes | None = None) -> Axes:
     """Line with intervals: nDCG@10 against training pairs seen, and the level of another scorer.
 
     `curve` has `pairs`, `mean`, `low`, `high`, one row per snapshot.
@@ -143,8 +141,7 @@ def learning_curve(
     ax, error = new_axes(ax), spread(curve["mean"], curve["low"], curve["high"])
     look: dict[str, Any] = {"color": ORANGE, "marker": "o", "capsize": 3, "label": "model"}
     ax.errorbar(curve["pairs"], curve["mean"], yerr=error, **look)
-    if other:
-        ax.axhline(level, color=style.GREEN, linestyle="--", label=f"{other} ({level:.3f})")
+    ax.axhline(level, color=style.GREEN, linestyle="--", label=f"{other} ({level:.3f})")
     ax.set(xlabel="training pairs seen", ylabel=with_interval("nDCG@10"), ylim=(0, 1))
     first, last = curve.iloc[0], curve.iloc[-1]
     ax.set_title(

@@ -42,7 +42,7 @@ def model_row(metrics: Record) -> Record:
     return next((row for row in metrics.get("rows", ()) if row["scorer"] == "model"), {})
 
 
-def won_and_lost(model: Iterable[float], other: Iterable[float]) -> tuple[int, int]:
+def won_lost(model: Iterable[float], other: Iterable[float]) -> tuple[int, int]:
     """On how many queries the model is better, and on how many the other; values of each query."""
     gaps = [own - theirs for own, theirs in zip(model, other, strict=True)]
     return sum(gap > 1e-9 for gap in gaps), sum(gap < -1e-9 for gap in gaps)

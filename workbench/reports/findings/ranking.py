@@ -9,23 +9,13 @@ from workbench.files import percent
 from workbench.ranking import uncertainty
 from workbench.ranking.metrics import MAIN_METRIC
 from workbench.ranking.uncertainty import claim, direction, format_estimate, group_count
-from workbench.reports.findings import (
-    Record,
-    code,
-    count,
-    model_row,
-    names,
-    sentences,
-    won_and_lost,
-)
+from workbench.reports.findings import Record, code, count, model_row, names, sentences, won_lost
 
 if TYPE_CHECKING:
     from workbench.ranking.slices import Blend
 
 NOTHING = {"mean": None, "low": None, "high": None}
 MAX_CALIBRATION_ERROR = 0.05  # up to which probabilities can be trusted
-
-
 CLAIMS = {  # by state: colour, verdict and advice, with the names of scorers that it is about
     "nothing": (
         "amber",
@@ -51,8 +41,7 @@ CLAIMS = {  # by state: colour, verdict and advice, with the names of scorers th
     ),
     "coarse": (
         "amber",
-        "**Too few resamples to say anything**: no p-value can be low enough for so many "
-        "comparisons.",
+        "**Too few resamples**: no p-value can be low enough for so many comparisons.",
         "Evaluate again with more `resamples`.",
     ),
     "unclear": (
@@ -221,10 +210,7 @@ def ties(metrics: Record) -> str:
 def pairs(metrics: Record) -> str:
     """What the pair metrics say about the model, and which are not defined."""
     if not metrics["pairs"]:
-        return (
-            "There are no labelled test pairs, so there are no pair metrics; the scores above are "
-            "those of the candidates."
-        )
+        return "There are no labelled test pairs, so no pair metrics; the scores are of candidates."
     tested = count(metrics["pairs"], "test pair")
     row = model_row(metrics) or metrics["rows"][0]
     if row["roc_auc"]["mean"] is None:
@@ -331,7 +317,7 @@ def equal_overlap(orders: pd.DataFrame) -> str:
 
 def scatter(model: Sequence[float], other: Sequence[float], name: str) -> str:
     """How many queries the model wins and loses against the best baseline."""
-    won, lost = won_and_lost(model, other)
+    won, lost = won_lost(model, other)
     return sentences(
         f"Queries on which the model is better than {code(name)}: {won:,}; worse: {lost:,}; equal: "
         f"{len(model) - won - lost:,}.",
