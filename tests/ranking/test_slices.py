@@ -61,7 +61,7 @@ def test_features_by_hand(tiny_model):
 
 
 def test_slices_of_a_dimension_share_out_all_queries(evaluation, features, lists):
-    slices = slice_table(evaluation, features, lists, resamples=200)
+    slices = slice_table(evaluation, features, lists)
     assert (slices["other"] == "char_jaccard").all()
     for dimension in ("length", "overlap", "characters", "positives"):
         part = slices[slices["dimension"] == dimension]
@@ -117,19 +117,19 @@ def test_pairs_of_equal_overlap_by_hand():
 
 
 def test_findings_about_slices_and_negatives(evaluation, features, lists):
-    slices = slice_table(evaluation, features, lists, resamples=200)
+    slices = slice_table(evaluation, features, lists)
     whole = slices[~slices["small"]]
     said = findings.slices(slices)
     assert f"Of {len(whole)} slices" in said
     assert f"behind `char_jaccard` in {int((whole['gap_high'] < 0).sum())} and" in said
     assert "too small" in findings.slices(slices[slices["small"]])
-    orders = pairwise_orders(evaluation, lists, resamples=200)
+    orders = pairwise_orders(evaluation, lists)
     assert "Against" in findings.negatives(orders)
     assert "one kind" in findings.negatives(orders[orders["kind"] == "random"])
 
 
 def figures(evaluation, features, lists):
-    slices = slice_table(evaluation, features, lists, resamples=100)
+    slices = slice_table(evaluation, features, lists)
     curve = pd.DataFrame(
         {"pairs": [0, 500], "mean": [0.2, 0.5], "low": [0.1, 0.4], "high": [0.3, 0.6]}
     )
@@ -172,7 +172,7 @@ def test_a_figure_uses_the_axes_given_labels_them_and_says_what_it_shows(
 
 
 def test_small_slices_are_grey(evaluation, features, lists):
-    slices = slice_table(evaluation, features, lists, resamples=100)
+    slices = slice_table(evaluation, features, lists)
     ax = slices_plot(slices)
     colors = [label.get_color() for label in ax.get_yticklabels()]
     assert [color == "#9CA3AF" for color in colors] == slices["small"].tolist()[::-1]
@@ -186,7 +186,7 @@ def test_lists_with_nothing_to_compare_are_drawn_and_said_all_the_same():
     orders = pairwise_orders(result, lists)
     assert orders.empty
     assert "one kind of negative only" in findings.negatives(orders)
-    slices = slice_table(result, query_features(lists), lists, resamples=100)
+    slices = slice_table(result, query_features(lists), lists)
     assert slices_plot(slices).get_title(loc="left") == "Behind random in 0 of 0 slices"
     assert "too small" in findings.slices(slices)
     assert model_against(result, "random").get_title(loc="left")

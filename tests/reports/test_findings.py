@@ -116,7 +116,7 @@ def world(queries, groups, model, other="none", dev=0, ties="expected"):
     pairs["label"] = pairs["label"].astype(float)
     scorers = {"model": Fixed(model), "other": Fixed(other)}
     found = evaluate(scorers, lists, pairs, ties=ties, resamples=200, dev=pairs.head(dev))
-    metrics, orders = found.metrics, pairwise_orders(found, lists, resamples=200)
+    metrics, orders = found.metrics, pairwise_orders(found, lists)
     curve = pd.DataFrame([{"pairs": n} | metrics["rows"][0]["ndcg@10"] for n in (0, 10, 20)])
     gap = metrics["model_minus"]["other"] if model == other or groups < 10 else NO_GAP
     blend = Blend(means={n: {"mean": 0.5} for n in ("model", "blend")}, minus={"model": gap})
@@ -125,7 +125,7 @@ def world(queries, groups, model, other="none", dev=0, ties="expected"):
         "blend": findings.blend(blend),
         "calibration": findings.calibration(metrics),
         "curve": findings.curve(curve.astype(float)),
-        "equal_overlap": findings.equal_overlap(equal_overlap(found, lists, resamples=200)),
+        "equal_overlap": findings.equal_overlap(equal_overlap(found, lists)),
         "intervals": findings.intervals(metrics),
         "leak": findings.leak(0, queries, 0),
         "left_out": findings.left_out({}),

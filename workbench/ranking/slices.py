@@ -20,6 +20,7 @@ from workbench.vocabulary.tokens import count_tokens
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+RESAMPLES = 2000  # of slices and kinds of negatives, which are hints
 SMALL_SLICE = 30  # a slice of fewer independent queries says next to nothing
 LOOK_ALIKE = 0.1  # least character overlap at which a negative of unknown origin is a look-alike
 PARTS = ("model", "ngram_regression", "char_jaccard")  # of a blend
@@ -73,11 +74,7 @@ def query_features(
 
 
 def slice_table(
-    evaluation: Evaluation,
-    features: pd.DataFrame,
-    lists: Sequence[CandidateList],
-    seed: int = 42,
-    resamples: int = 2000,
+    evaluation: Evaluation, features: pd.DataFrame, lists: Sequence[CandidateList], seed: int = 42
 ) -> pd.DataFrame:
     """nDCG@10 of the model and of the best other scorer in each slice that has a query.
 
@@ -99,7 +96,7 @@ def slice_table(
         for name in place.cat.categories[place.cat.categories.isin(place)]:
             chosen = (place == name).to_numpy()
             small = len(np.unique(groups[chosen])) < SMALL_SLICE
-            found = bootstrap_means(values[chosen], groups[chosen], resamples, seed)
+            found = bootstrap_means(values[chosen], groups[chosen], RESAMPLES, seed)
             rows.append((dimension, name, int(chosen.sum()), small, other, *np.ravel(found)))
     columns = ["dimension", "slice", "queries", "small", "other"]
     for name, mean in (("model", "model"), ("other", "other_mean"), ("gap", "gap")):
@@ -108,7 +105,7 @@ def slice_table(
 
 
 def pairwise_orders(
-    evaluation: Evaluation, lists: Sequence[CandidateList], seed: int = 42, resamples: int = 2000
+    evaluation: Evaluation, lists: Sequence[CandidateList], seed: int = 42
 ) -> pd.DataFrame:
     """How often a positive is ranked above a negative, by the negative's kind; a tie counts half.
 
@@ -120,20 +117,19 @@ def pairwise_orders(
     both = _orders(evaluation)
     guessed = np.where(both["overlap_other"] >= LOOK_ALIKE, "look_alike", "random")
     both["kind"] = both["kind_other"].mask(both["kind_other"] == "given", guessed)
-    return _shares(both, lists, seed, resamples)
+    return _shares(both, lists, seed)
 
 
 def equal_overlap(
-    evaluation: Evaluation, lists: Sequence[CandidateList], seed: int = 42, resamples: int = 2000
+    evaluation: Evaluation, lists: Sequence[CandidateList], seed: int = 42
 ) -> pd.DataFrame:
     """`pairwise_orders` of pairs whose Jaccard with the query is equal (within 0.03), if any.
 
-    Plain Jaccard can only guess here; a scorer that weighs characters or reads their order need
-    not.
+    Plain Jaccard can only guess here, unlike a scorer that weighs characters or reads their order.
     """
     both = _orders(evaluation)
     near = both[(both["overlap"] - both["overlap_other"]).abs() <= EQUAL_OVERLAP]
-    return _shares(near.assign(kind="equal_overlap"), lists, seed, resamples)
+    return _shares(near.assign(kind="equal_overlap"), lists, seed)
 
 
 def _orders(evaluation: Evaluation) -> pd.DataFrame:
@@ -150,15 +146,13 @@ def _orders(evaluation: Evaluation) -> pd.DataFrame:
     return both.assign(won=(both["score"] > both["score_other"]) + tie * tied)
 
 
-def _shares(
-    both: pd.DataFrame, lists: Sequence[CandidateList], seed: int, resamples: int
-) -> pd.DataFrame:
+def _shares(both: pd.DataFrame, lists: Sequence[CandidateList], seed: int) -> pd.DataFrame:
     """The mean of `won` within each query, then over queries, for each scorer and kind."""
     groups, rows = query_groups(lists), []
     for scorer, orders in both.groupby("scorer", sort=False):
         for kind, part in orders.groupby("kind"):
             won = part.groupby("number")["won"].mean()
-            interval = bootstrap_mean(won, resamples, seed, groups[won.index])
+            interval = bootstrap_mean(won, RESAMPLES, seed, groups[won.index])
             rows.append((scorer, kind, len(won), len(part), *interval))
     columns = ["scorer", "kind", "queries", "orders", "mean", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
