@@ -138,16 +138,13 @@ def learning_curve(curve: pd.DataFrame, other: str, level: float, ax: Axes | Non
 
     `curve` has `pairs`, `mean`, `low`, `high`, one row per snapshot.
     """
-    ax, error = new_axes(ax), spread(curve["mean"], curve["low"], curve["high"])
-    look: dict[str, Any] = {"color": ORANGE, "marker": "o", "capsize": 3, "label": "model"}
-    ax.errorbar(curve["pairs"], curve["mean"], yerr=error, **look)
+    ax, pairs, mean = new_axes(ax), curve["pairs"], curve["mean"]
+    error = spread(mean, curve["low"], curve["high"])
+    ax.errorbar(pairs, mean, error, color=ORANGE, marker="o", capsize=3, label="model")
     ax.axhline(level, color=style.GREEN, linestyle="--", label=f"{other} ({level:.3f})")
     ax.set(xlabel="training pairs seen", ylabel=with_interval("nDCG@10"), ylim=(0, 1))
-    first, last = curve.iloc[0], curve.iloc[-1]
-    ax.set_title(
-        f"{last['mean'] - first['mean']:+.3f} nDCG@10 from {first['pairs']:,.0f} to "
-        f"{last['pairs']:,.0f} training pairs"
-    )
+    gain, span = mean.iloc[-1] - mean.iloc[0], f"{pairs.iloc[0]:,.0f} to {pairs.iloc[-1]:,.0f}"
+    ax.set_title(f"{gain:+.3f} nDCG@10 from {span} training pairs")
     ax.legend()
     return ax
 
