@@ -571,7 +571,7 @@ def start(folder, values):
     training = Training(folder, find_model(values.base_model), values, values.stages)
     for stage in training.stages():
         model = stage.start_model()
-        stage.run(stage.trainer(model, stage.loss(model)))
+        stage.run(stage.trainer(model))
 
 
 NUMBERS = range(int(os.environ.get("FUZZ_EXAMPLES", "12")))

@@ -265,7 +265,7 @@ def test_embeddings_norms_and_biases_do_not_decay(run, tiny_model):
         recipe = Recipe(**SHORT, weight_decay=decay, embedding_learning_rate=1e-3)
         stage = next(Training(run, find_model(str(tiny_model)), recipe).stages())
         model = stage.start_model()
-        return model, stage.trainer(model, stage.loss(model))
+        return model, stage.trainer(model)
 
     model, trainer = trained(0.1)
     decays = {

@@ -28,7 +28,7 @@ from workbench.training import trainer as trainers
 from workbench.training.checkpoints import ResumeError, SnapshotCallback, save_model
 from workbench.training.examples import check_training, lexical_pairs, origin_of, with_mined
 from workbench.training.log import TrainingLog
-from workbench.training.recipe import Recipe, make_loss, read_stages, stored_activation
+from workbench.training.recipe import Recipe, read_stages, stored_activation
 from workbench.training.trainer import CHECKPOINT_STEPS, ResumableTrainer
 from workbench.vocabulary.repair import check_repair, repair_model
 
@@ -56,8 +56,7 @@ def fine_tune(
     """
     training = Training(run_dir, base, recipe or Recipe(), **settings)
     for stage in training.stages():
-        model = stage.start_model()
-        stage.run(stage.trainer(model, stage.loss(model)))
+        stage.run(stage.trainer(stage.start_model()))
     return training.record()
 
 
@@ -189,6 +188,8 @@ class Stage:
             pairs = lexical_pairs(self.training.train, recipe.lexical_pairs, recipe.seed, teacher)
             factor = recipe.lexical_learning_rate / recipe.learning_rate
             changes = {
+                "loss": "bce",
+                "loss_parameters": {},
                 "epochs": 1.0,
                 "learning_rate": recipe.lexical_learning_rate,
                 "embedding_learning_rate": factor * recipe.embedding_learning_rate,
@@ -213,24 +214,22 @@ class Stage:
         self.facts["lexical_warm_up"] = read_lineage(saved)[-1]
         return load_cross_encoder(saved, recipe.max_length, recipe.seed)
 
-    def loss(self, model: CrossEncoder) -> torch.nn.Module:
-        """The library's loss that the recipe names, with its parameters."""
-        return make_loss(self.recipe.loss, model, **self.recipe.loss_parameters)
-
-    def trainer(self, model: CrossEncoder, loss: torch.nn.Module) -> ResumableTrainer:
+    def trainer(self, model: CrossEncoder, loss: torch.nn.Module | None = None) -> ResumableTrainer:
         """The library's trainer of the started model on the stage's pairs, made resumable.
+
+        The loss is one of the library; that of the recipe if None.
 
         Raises:
             DataError: the pairs do not have what the loss, one of the library, needs.
         """
         training, log, every = self.training, self.log, self.training.checkpoint_steps
         labelled = sample_pairs(training.train, training.sizes[self.number - 1], self.recipe.seed)
-        model.activation_fn = stored_activation(loss)
         with torch_threads(training.threads):
             pairs, added = with_mined(labelled, self.recipe)
             trainer = trainers.make_trainer(
                 model, self.checkpoints, pairs, training.dev, self.recipe, log, every, loss
             )
+        model.activation_fn = stored_activation(trainer.loss)
         if count := training.snapshots:
             folder = training.folder.snapshots
             trainer.add_callback(SnapshotCallback(model, folder, count, len(pairs), self.seen))

@@ -47,7 +47,7 @@ from workbench.scoring.cross_encoder import ModelScorer
 from workbench.training import checkpoints
 from workbench.training.examples import find_teacher, origin_of, training_rows
 from workbench.training.log import TrainingLog
-from workbench.training.recipe import LOSSES, MIN_DEV, TAUGHT, Recipe, needs
+from workbench.training.recipe import LOSSES, MIN_DEV, TAUGHT, Recipe, make_loss, needs
 
 PROGRESS = "progress.json"  # in a checkpoint: what the library does not keep
 KEPT = ("pending", "total", "count", "best", "before")  # there, of the trainer
@@ -399,10 +399,10 @@ def make_trainer(
     """A trainer of a model on labelled pairs: columns `sentence_0`, `sentence_1`, `label`.
 
     `train()` goes on from the last checkpoint in the folder and writes one every `checkpoint_steps`
-    steps. Dev pairs, if there are any, are scored whenever a log row is written. The loss is one of
-    the library; binary cross-entropy if None.
+    steps. Dev pairs, if there are any, are scored whenever a log row is written. The loss is that
+    of the recipe if None.
     """
-    loss = loss or BinaryCrossEntropyLoss(model)
+    loss = loss or make_loss(recipe.loss, model, **recipe.loss_parameters)
     plain, needed = _is_plain(loss), needs(loss)
     taught = bool(recipe.teacher) and type(loss).__name__ in {LOSSES[name][0] for name in TAUGHT}
     teacher = find_teacher(recipe, train, origin_of(log.path.parent)) if taught else None
