@@ -1,7 +1,6 @@
 """How to train: every setting of a recipe with its type, range, default and help, and the losses.
 
-The parameters of a run are built on `Recipe` (`runs/parameters.py`), and a test compares notebook 2
-with it. A loss of the library is added in `LOSSES`.
+A test compares notebook 2 with `Recipe`. A loss of the library is added in `LOSSES`.
 """
 
 import difflib
@@ -14,7 +13,7 @@ from importlib.util import find_spec
 from typing import Any, Literal, Self
 
 import pydantic
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from workbench.machine import on_gpu, quick_in_bfloat16
 from workbench.models import MIN_LENGTH
@@ -59,12 +58,8 @@ def setting(default: Any, description: str, **limits: Any) -> Any:
     return Field(default, description=description, **limits)
 
 
-def check_loss(name: str, parameters: Mapping[str, Any]) -> None:
-    """Make sure that the loss has these parameters and takes their values.
-
-    Raises:
-        ValueError: with the parameter, its value and what would be right.
-    """
+def _check_loss(name: str, parameters: Mapping[str, Any]) -> None:
+    """Refuse (`ValueError`) what are no parameters of the loss, or values it does not take."""
     from sentence_transformers.cross_encoder import losses
 
     start = getattr(losses, LOSSES[name][0]).__init__
@@ -73,17 +68,12 @@ def check_loss(name: str, parameters: Mapping[str, Any]) -> None:
     types = {n: hints[n] for n in inspect.signature(start).parameters if n not in hidden}
     _check_types(parameters, types, f"loss {name} has no parameter")
     for key, value in parameters.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if number and not 0 < value < math.inf:
+        if type(value) in (int, float) and not 0 < value < math.inf:
             raise ValueError(f"{key} must be above 0 and finite; it is {value!r}")
 
 
-def check_arguments(arguments: Mapping[str, Any]) -> None:
-    """Make sure that these are arguments of the library's trainer that no parameter of ours sets.
-
-    Raises:
-        ValueError: with the name at fault, or the library's own reason.
-    """
+def _check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuse what the library's trainer does not take, or a parameter of the workbench sets."""
     from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments as Arguments
 
     if own := arguments.keys() & {*OURS.split()}:
@@ -103,9 +93,7 @@ def _check_types(given: Mapping[str, Any], types: Mapping[str, Any], unknown: st
         if name not in types:
             near = difflib.get_close_matches(name, types, 3, 0.3) or [*types]
             raise ValueError(f"{unknown} {name!r}; did you mean {' or '.join(near)}?")
-        adapter = pydantic.TypeAdapter(
-            types[name], config=pydantic.ConfigDict(arbitrary_types_allowed=True)
-        )
+        adapter = TypeAdapter(types[name], config=ConfigDict(arbitrary_types_allowed=True))
         try:
             adapter.validate_python(value, strict=not isinstance(value, int | float))
         except ValidationError as error:
@@ -120,7 +108,7 @@ class Recipe(BaseModel):
         ValidationError: (a `ValueError`) a value has the wrong type or is out of range.
     """
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_length: int = setting(512, "tokens of a pair; longer ones are cut", ge=MIN_LENGTH)
     epochs: float = setting(1.0, "passes over the training pairs", gt=0, le=1000)
@@ -197,9 +185,9 @@ class Recipe(BaseModel):
         """What the library and the parameters above allow; the library is loaded only if needed."""
         before = info.data
         if value and info.field_name == "trainer_arguments":
-            check_arguments(value)
+            _check_arguments(value)
         elif value and info.field_name == "loss_parameters" and "loss" in before:
-            check_loss(before["loss"], value)
+            _check_loss(before["loss"], value)
         elif value and info.field_name == "teacher" and before.get("loss") not in TAUGHT:
             raise ValueError(f"only loss {' and '.join(TAUGHT)} learn the scores of a teacher")
         elif value and info.field_name == "lora_rank":
@@ -215,10 +203,9 @@ class Recipe(BaseModel):
         return cls(**{name: values[name] for name in cls.model_fields if name in values})
 
     def resolved_precision(self) -> str:
-        """`float32`, `bfloat16` or `float16`.
+        """`float32`, `bfloat16` or `float16`; `auto` is bfloat16 where the machine is faster in it.
 
-        `auto` is bfloat16 on a GPU that has it and, with `speed: fast`, on a processor that is
-        faster in it.
+        That is a GPU or, with `speed: fast`, a processor.
         """
         if self.precision != "auto":
             return self.precision
@@ -233,9 +220,7 @@ class Recipe(BaseModel):
 
 
 def read_stages(stages: str) -> tuple[int, ...]:
-    """The training pairs of each stage, 0 for all, from a text such as `2000,0,0`.
-
-    An empty text is one stage with all pairs.
+    """The training pairs of each stage, 0 for all, from a text such as `2000,0,0`; empty for `0`.
 
     Raises:
         ValueError: the text is not a list of whole numbers.
@@ -243,17 +228,14 @@ def read_stages(stages: str) -> tuple[int, ...]:
     parts = [part.strip() for part in (stages.strip() or "0").split(",")]
     if not all(part.isdecimal() and part.isascii() for part in parts):
         raise ValueError(
-            f"stages {stages!r}: must be whole numbers of training pairs, separated by commas, "
-            "one for each stage; 0 for all pairs"
+            f"stages {stages!r}: must be whole numbers of training pairs with commas between, one "
+            "for each stage; 0 for all pairs"
         )
     return tuple(map(int, parts))
 
 
 def make_loss(name: str, model: Any, **parameters: Any) -> Any:
-    """The library's loss of that name for a cross-encoder.
-
-    The parameters are those that `check_loss` allows: classes by name, `pos_weight` as a number.
-    """
+    """The library's loss of that name; classes among its parameters are given by name."""
     import torch
     from sentence_transformers.cross_encoder import losses
 
