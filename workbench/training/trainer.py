@@ -31,6 +31,7 @@ from sentence_transformers.cross_encoder import (
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from transformers import PrinterCallback, TrainerState
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
+from transformers.trainer_pt_utils import get_parameter_names
 
 from workbench.data import POSITIVE
 from workbench.data.build_lists import ranking_lists
@@ -147,16 +148,15 @@ class ResumableTrainer(CrossEncoderTrainer):
             # sentence-transformers' loader reads the size there
             self.args.per_device_train_batch_size = batch_size // max(1, self.args.n_gpu)
             if self.untried is None:
-                weights = {
-                    n: one.to("cpu", copy=True) for n, one in self.model.state_dict().items()
-                }
+                state = self.model.state_dict().items()
+                weights = {name: one.to("cpu", copy=True) for name, one in state}
                 kept = {name: copy.copy(getattr(self, name)) for name in KEPT}
                 self.untried = weights, kept, torch.get_rng_state()
             else:
                 print(f"memory is too small: batches of {batch_size} from here on", flush=True)
                 weights, kept, random = self.untried
                 self.model.load_state_dict(weights)
-                vars(self).update({name: copy.copy(one) for name, one in kept.items()})
+                vars(self).update(copy.deepcopy(kept))
                 torch.set_rng_state(random)
                 self.optimizer = self.lr_scheduler = None
                 start = kwargs.get("resume_from_checkpoint")
@@ -288,13 +288,8 @@ class ResumableTrainer(CrossEncoderTrainer):
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
         """The library's, which spares biases and norms, without embeddings."""
-        spared = {
-            f"{place}.{name}"
-            for place, module in model.named_modules()
-            if isinstance(module, torch.nn.Embedding)
-            for name, _ in module.named_parameters()
-        }
-        return [name for name in super().get_decay_parameter_names(model) if name not in spared]
+        others = get_parameter_names(model, [torch.nn.Embedding])
+        return [name for name in super().get_decay_parameter_names(model) if name in others]
 
 
 class FastTrainer(ResumableTrainer):
@@ -413,10 +408,6 @@ def make_trainer(
         remove_dropout(model)
     steps, precision = recipe.steps(len(rows)), recipe.resolved_precision()
     every, bfloat16 = logging_steps(steps), precision == "bfloat16"
-    others: dict[str, Any] = {"max_grad_norm": 1.0} | recipe.trainer_arguments
-    others |= {name: getattr(recipe, name) for name in SAME_NAME}
-    if recipe.gradient_checkpointing:
-        others["activation_checkpointing"] = True
     arguments = CrossEncoderTrainingArguments(
         output_dir=str(folder),
         num_train_epochs=recipe.epochs,
@@ -435,7 +426,9 @@ def make_trainer(
         save_strategy="steps",
         save_steps=checkpoint_steps,
         report_to="none",
-        **others,
+        activation_checkpointing=recipe.gradient_checkpointing or None,
+        **{name: getattr(recipe, name) for name in SAME_NAME},
+        **recipe.trainer_arguments,
     )
     not_fast = why_not_fast(model, loss, recipe) if recipe.speed == "fast" else ""
     fast = recipe.speed == "fast" and not not_fast
@@ -535,8 +528,7 @@ class DevScores(BaseEvaluator):
 def describe_training(trainer: ResumableTrainer) -> dict[str, Any]:
     """What lineage and model card keep: loss, hyperparameters, and versions.
 
-    `non_default` names the hyperparameters whose values are not the library's defaults, except
-    those that do not change the result, such as how often the trainer logs.
+    `non_default` names no hyperparameter that cannot change the result, such as `logging_steps`.
     """
     places = {"output_dir", "logging_dir", "hub_token", "run_name"}
     harmless = {"report_to", "logging_steps", "eval_strategy", "eval_steps", "do_eval"}
