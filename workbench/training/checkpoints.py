@@ -115,17 +115,15 @@ def _merged(model: CrossEncoder) -> CrossEncoder:
     return model
 
 
-def save_model(model: CrossEncoder, folder: Path, stages: list[dict[str, Any]]) -> None:
-    """Write a model folder with its lineage next to its final place; rename it once it is whole."""
-    _save_whole(model, folder, "lineage.json", {"schema": 1, "stages": stages})
-
-
-def _save_whole(model: CrossEncoder, folder: Path, name: str, content: dict[str, Any]) -> None:
+def save_model(
+    model: CrossEncoder, folder: Path, record: dict[str, Any], name: str = "lineage.json"
+) -> None:
+    """Write a model and its record next to their final place; rename that once it is whole."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.parent / f".{folder.name}.tmp"
     shutil.rmtree(unfinished, ignore_errors=True)
     _merged(model).save_pretrained(str(unfinished), create_model_card=False)
-    write_json(unfinished / name, content)
+    write_json(unfinished / name, record)
     for path in unfinished.rglob("*"):
         flush(path)
     unfinished.rename(folder)
@@ -133,10 +131,9 @@ def _save_whole(model: CrossEncoder, folder: Path, name: str, content: dict[str,
 
 
 class SnapshotCallback(TrainerCallback):
-    """Saves the model (weights and tokenizer, no optimizer) at equally spaced steps.
+    """Saves the model at `count` equally spaced steps, in a folder such as `step-000123/` each.
 
-    Each of the `count` is a folder `step-000123/`, which records how many pairs have been seen; the
-    last is the end of the training. Steps and pairs include those of earlier stages (`before`).
+    It records the steps made and the pairs seen, those of earlier stages (`before`) included.
     """
 
     def __init__(
@@ -153,4 +150,4 @@ class SnapshotCallback(TrainerCallback):
         target = self.folder / f"step-{step:06d}"
         if state.global_step in due and not target.exists():
             seen = self.before["pairs"] + round((state.epoch or 0.0) * self.pairs)
-            _save_whole(self.model, target, "snapshot.json", {"step": step, "pairs": seen})
+            save_model(self.model, target, {"step": step, "pairs": seen}, "snapshot.json")

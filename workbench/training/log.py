@@ -83,9 +83,7 @@ def read_training_log(run_dir: str | Path) -> pd.DataFrame:
     """
     path = RunFolder(run_dir).training_log
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{run_dir} has no {path.name} yet: run notebook 02_fine_tune first"
-        )
+        raise FileNotFoundError(f"{run_dir} has no {path.name}: run notebook 02_fine_tune first")
     return pd.DataFrame(log_rows(path), columns=LOG_COLUMNS)
 
 
@@ -95,10 +93,7 @@ def last_record(run_dir: str | Path) -> dict[str, Any]:
 
 
 def log_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a training log; none if there is no such file.
-
-    Left out are lines that are damaged, or half written, as the last one of a running training.
-    """
+    """The rows of a training log, but for damaged or half written ones; none without a file."""
     rows: list[dict[str, Any]] = []
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     for line in text.splitlines():
@@ -110,13 +105,10 @@ def log_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def step_means(log: pd.DataFrame, steps: int = STEPS) -> pd.DataFrame:
-    """The mean loss of every `steps` steps of each stage, as the card's log has it.
+    """The mean loss of every `steps` steps of each stage, without a rest, as on the card.
 
-    A row's loss, the mean since the row before it, counts for each of its steps. A rest at the end
-    of a stage is left out, as on the card.
-
-    Returns:
-        `stage`, `epoch`, `step` (the last of each mean) and `loss`; empty if no stage is so long.
+    A row's loss, the mean since the row before it, counts for each of its steps. The columns are
+    `stage`, `epoch`, `step` (the last of each mean) and `loss`.
     """
     parts = [log[["stage", "epoch", "step", "loss"]].head(0)]
     for stage, rows in log.dropna(subset=["loss"]).groupby("stage", sort=False):

@@ -209,7 +209,7 @@ class Stage:
                 "seconds": trainer.spent()["seconds"],
                 "agreement": agreement(ModelScorer(model, backend=trainer.backend), pairs),
             }
-            save_model(model, place / "model", [record])
+            save_model(model, place / "model", {"schema": 1, "stages": [record]})
         saved = ModelLocation(LEXICAL, "folder", place / "model", "", "", LEXICAL)
         self.facts["lexical_warm_up"] = read_lineage(saved)[-1]
         return load_cross_encoder(saved, recipe.max_length, recipe.seed)
@@ -278,7 +278,7 @@ class Stage:
             "log": self.log.rows(),
             "request": self.training.request,
         }
-        save_model(model, self.place, [*self.earlier, record])
+        save_model(model, self.place, {"schema": 1, "stages": [*self.earlier, record]})
 
 
 def agreement(scorer: ModelScorer, pairs: pd.DataFrame) -> float | None:
