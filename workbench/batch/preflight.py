@@ -36,7 +36,7 @@ from workbench.run_folder import NOTEBOOKS, RequestError, RunFolder
 from workbench.runs.folder import DATA_PARAMETERS, folder_problems
 from workbench.runs.parameters import Parameters
 from workbench.scoring.backends import EXPORTED
-from workbench.training.examples import NOWHERE, check_training
+from workbench.training.examples import check_training
 from workbench.training.recipe import KEPT_CHECKPOINTS, read_stages
 from workbench.vocabulary.coverage import learn_repairs, repair_outlook, vocabulary_verdict
 from workbench.vocabulary.repair import check_repair
@@ -154,7 +154,7 @@ def preflight(
             found.append(Finding("problem", text, fix + ", or give candidates" * (number == "04")))
     if data and "02" in numbers:
         known_file = parameters.pairs and not parameters.pairs.startswith("hub:")
-        origin = (parameters.pairs, parameters.columns) if known_file else NOWHERE
+        origin = (parameters.pairs, parameters.columns) if known_file else None
         train, sizes = data.splits["train"], read_stages(parameters.stages)
         tried("pairs", lambda _: check_training(train, parameters, sizes, origin))
     if data and "04" in numbers and not parameters.candidates:

@@ -1,8 +1,7 @@
 """What a model learns from: mined look-alikes, lists and triples of a query, a teacher's scores.
 
 Public sets of labelled pairs hold mostly easy negatives, a ranking test look-alikes: texts that
-share many characters with the query but differ in meaning. They are mined from the training texts
-alone. `check_training` is for the preflight too, so that both refuse the same.
+share many characters with the query but differ in meaning, mined from the training texts alone.
 """
 
 import math
@@ -38,8 +37,7 @@ MAX_PROBABILITY = 0.6  # of a positive, by the regression, that a hard negative 
 LIST_LENGTH = 32  # documents; those of a query that has more are dealt into several lists
 SAMPLE = 2000  # pairs that usually show that all can be learned from
 Judged = tuple[float, str, float]  # label, text and target of a candidate
-Origin = tuple[str, Mapping[str, str]]  # a file, and its column for each role
-NOWHERE: Origin = ("", {})
+Origin = tuple[str, Mapping[str, str]]  # a file of pairs, and its column for each role
 
 
 def mine_look_alikes(
@@ -47,14 +45,10 @@ def mine_look_alikes(
 ) -> pd.DataFrame:
     """For each query the `count` texts nearest to it by character overlap within `BAND`.
 
-    Of more than `POOL` texts, each block of queries searches another random sample of that size,
-    which keeps the work linear.
-
-    Returns:
-        Columns `sentence_0` (the query), `sentence_1`, `overlap` (character Jaccard).
+    They come as pairs with label 0. Of more than `POOL` texts, each block of queries searches
+    another random sample of that size, which keeps the work linear.
     """
-    rng = np.random.default_rng(seed)
-    rows: list[tuple[str, str, float]] = []
+    rng, rows = np.random.default_rng(seed), list[tuple[str, str]]()
     for start in range(0, len(queries), BLOCK):
         block, pool = queries[start : start + BLOCK], list(texts)
         if len(texts) > POOL:
@@ -62,9 +56,9 @@ def mine_look_alikes(
         for query, (near, overlap) in zip(block, OverlapIndex(pool).overlaps(block), strict=True):
             inside = (overlap >= BAND[0]) & (overlap <= BAND[1])
             near, overlap = near[inside], overlap[inside]
-            best = np.lexsort((near, -overlap))[:count]
-            rows += [(query, pool[near[one]], float(overlap[one])) for one in best]
-    return pd.DataFrame(rows, columns=[*COLUMNS[:2], "overlap"])
+            best = near[np.lexsort((near, -overlap))[:count]]
+            rows += [(query, pool[one]) for one in best]
+    return pd.DataFrame(rows, columns=COLUMNS[:2]).assign(label=0.0)
 
 
 def hard_negatives(train: pd.DataFrame, each: int, seed: int = 42) -> pd.DataFrame:
@@ -78,7 +72,7 @@ def hard_negatives(train: pd.DataFrame, each: int, seed: int = 42) -> pd.DataFra
         ValueError: all labels are of one class, so that no regression can be fitted.
     """
     positive, texts = train[train["label"] >= POSITIVE], distinct_texts(train)
-    mined = mine_look_alikes(distinct_texts(positive), texts, each, seed).assign(label=0.0)[COLUMNS]
+    mined = mine_look_alikes(distinct_texts(positive), texts, each, seed)
     group = dict(zip(texts, meaning_groups(texts, positive).tolist(), strict=True))
 
     def meanings(pair: tuple[str, str]) -> frozenset[int]:
@@ -206,16 +200,14 @@ def _triples(found: list[Judged]) -> Iterator[tuple[str, str, float]]:
 
 
 def check_training(
-    train: pd.DataFrame, recipe: Recipe, sizes: Sequence[int] = (0,), origin: Origin = NOWHERE
+    train: pd.DataFrame, recipe: Recipe, sizes: Sequence[int], origin: Origin | None
 ) -> None:
-    """Make sure that every stage has the pairs that the recipe learns from.
+    """Make sure that every stage has the pairs that the recipe learns from; for the preflight too.
 
-    `train` is the train split, or as much of it as is known; `sizes` are pairs of each stage, see
-    `read_stages`, and `origin` is that of the pairs, see `find_teacher`.
+    `train` is the train split, or as much of it as is known; `sizes` are pairs of each stage.
 
     Raises:
-        DataError: there is no pair, all labels are equal, or what the loss needs is neither there
-            nor can be mined.
+        DataError: there is no pair, all labels are equal, or the loss needs others.
         ValueError: the recipe cannot be carried out on this machine.
     """
     if recipe.precision == "float16" and not on_gpu():
@@ -258,26 +250,25 @@ def _of_some(make: Callable[[pd.DataFrame], Any], pairs: pd.DataFrame) -> Any:
         return make(pairs)
 
 
-def origin_of(run_dir: str | Path) -> Origin:
-    """The file that a run's pairs were read from, and its columns; `NOWHERE` for the Hub."""
+def origin_of(run_dir: str | Path) -> Origin | None:
+    """The file that a run's pairs were read from, and its columns; None for the Hub."""
     manifest = read_manifest(run_dir)
     source = str(manifest["source"])
-    return NOWHERE if source.startswith("hub:") else (source, manifest["columns"])
+    return None if source.startswith("hub:") else (source, manifest["columns"])
 
 
 def find_teacher(
-    recipe: Recipe, pairs: pd.DataFrame, origin: Origin = NOWHERE
+    recipe: Recipe, pairs: pd.DataFrame, origin: Origin | None = None
 ) -> Callable[[], np.ndarray]:
     """A function that gives what a loss learns in place of the labels, shape (pairs,).
 
     The recipe's `teacher` is a scorer of the ladder that is made from pairs alone and fitted on
-    these, such as `ngram_regression`; a column of the file; or a model or run. `origin` is the file
-    that the pairs were read from, with the names of its columns.
+    these, such as `ngram_regression`; a column of the file `origin`; or a model or run.
 
     Raises:
         DataError: there is no such teacher, or it has no score for a pair.
     """
-    (file, columns), teacher, asked = origin, recipe.teacher, text_pairs(pairs)
+    (file, columns), teacher, asked = origin or ("", {}), recipe.teacher, text_pairs(pairs)
     if teacher in BASELINES:
         texts = tuple(distinct_texts(pairs))
         lists = [CandidateList("", texts, (0.0,) * len(texts))]
