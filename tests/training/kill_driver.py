@@ -24,7 +24,7 @@ from transformers import modeling_utils
 
 from workbench.models import find_model
 from workbench.training import checkpoints, stages, trainer
-from workbench.training.checkpoints import last_checkpoint
+from workbench.training.checkpoints import MARK, last_checkpoint
 from workbench.training.log import TrainingLog
 from workbench.training.recipe import Recipe
 from workbench.training.stages import fine_tune
@@ -70,7 +70,7 @@ def instrument(killer, folder):
 
     around(torch, "save", "checkpoint", half_a_file)
     around(trainer, "save_model", "checkpoint", half_a_file)
-    around(checkpoints, "seal", "checkpoint", lambda p: (p / "complete.json").write_text('{"files'))
+    around(checkpoints, "seal", "checkpoint", lambda p: p.with_suffix(MARK).write_text("2cf2"))
     around(checkpoints, "prune", "checkpoint")
     around(shutil, "rmtree", "removal")
     around(stages, "save_model", "stage")

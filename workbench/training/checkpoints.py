@@ -10,10 +10,10 @@ from typing import Any
 from sentence_transformers.cross_encoder import CrossEncoder
 from transformers import TrainerCallback, TrainerState, set_seed
 
-from workbench.files import read_json, sha256, write_json
+from workbench.files import sha256, write_json, write_text
 from workbench.training.recipe import KEPT_CHECKPOINTS, Recipe
 
-MARK = "complete.json"  # written last; lists every file of the checkpoint with its SHA-256
+MARK = ".sha256"  # suffix of the file beside a checkpoint that is written last, with its digest
 
 
 class ResumeError(ValueError):
@@ -30,12 +30,10 @@ class DivergedError(RuntimeError):
 
 def seal(checkpoint: Path) -> None:
     """Flush every file of a checkpoint to the disk, then write the mark that makes it count."""
-    files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
-    for path in files:
+    for path in (*checkpoint.iterdir(), checkpoint):
         flush(path)
-    sums = {str(path.relative_to(checkpoint)): sha256(path) for path in files if path.name != MARK}
-    write_json(checkpoint / MARK, {"schema": 1, "files": sums})
-    flush(checkpoint)
+    write_text(checkpoint.with_suffix(MARK), sha256(checkpoint))
+    flush(checkpoint.parent)
 
 
 def flush(path: Path) -> None:
@@ -48,12 +46,9 @@ def flush(path: Path) -> None:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether the mark is there and every file has its recorded SHA-256."""
-    try:
-        files = read_json(checkpoint / MARK, dict[str, int | dict[str, str]])["files"]
-        return all(sha256(checkpoint / name) == value for name, value in files.items())
-    except (OSError, ValueError, LookupError, AttributeError):  # damaged
-        return False
+    """Whether the mark is there, and the files are those that it was made of."""
+    mark = checkpoint.with_suffix(MARK)
+    return mark.is_file() and mark.read_bytes() == sha256(checkpoint).encode()
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -68,10 +63,10 @@ def step_of(checkpoint: Path) -> int:
 
 def prune(folder: Path) -> None:
     """Remove all checkpoints but the newest `KEPT_CHECKPOINTS` that have their mark."""
-    marked = [path for path in _checkpoints(folder) if (path / MARK).is_file()]
+    marked = [path for path in _checkpoints(folder) if path.with_suffix(MARK).is_file()]
     for path in _checkpoints(folder):
         if path not in marked[-KEPT_CHECKPOINTS:]:
-            (path / MARK).unlink(missing_ok=True)  # first, or half a checkpoint would look whole
+            path.with_suffix(MARK).unlink(missing_ok=True)
             shutil.rmtree(path)
 
 
