@@ -118,8 +118,7 @@ class Training:
         else:
             set_aside(run_dir, MADE_BY_TRAINING)
         if before:  # what another machine or a measurement has decided then, holds now
-            decided = (THREADS, PRECISION) if recipe.precision == "auto" else (THREADS,)
-            request |= {name: before.get(name) for name in decided}
+            request |= {name: before.get(name) for name in (THREADS, PRECISION)}
             if changed := changes("training", before, request):
                 first = f"{run_dir} cannot be resumed, because this has changed:"
                 last = "Train without resume (old files are set aside), or undo the change."
@@ -215,9 +214,7 @@ class Stage:
         return load_cross_encoder(saved, recipe.max_length, recipe.seed)
 
     def trainer(self, model: CrossEncoder, loss: torch.nn.Module | None = None) -> ResumableTrainer:
-        """The library's trainer of the started model on the stage's pairs, made resumable.
-
-        The loss is one of the library; that of the recipe if None.
+        """A trainer of the started model on the stage's pairs; the recipe's loss if it is None.
 
         Raises:
             DataError: the pairs do not have what the loss, one of the library, needs.
@@ -282,10 +279,7 @@ class Stage:
 
 
 def agreement(scorer: ModelScorer, pairs: pd.DataFrame) -> float | None:
-    """Pearson correlation, in [-1, 1], of a model's probabilities with soft targets.
-
-    It is computed on at most 300 of the pairs; None where one of the two is constant.
-    """
+    """Pearson correlation of a model's probabilities with at most 300 soft targets, if defined."""
     some = pairs.sample(min(len(pairs), 300), random_state=0)
     probabilities = expit(scorer.score(text_pairs(some)))
     target = some["label"].to_numpy(dtype=float)

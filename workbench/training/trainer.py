@@ -89,6 +89,7 @@ class ResumableTrainer(CrossEncoderTrainer):
     patience = 0  # dev scores in a row without a better one that end the training; 0: none do
     stopping = False
     untried: Any = None  # what each batch size of `auto_find_batch_size` has
+    take_step = CrossEncoderTrainer.training_step
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -103,10 +104,7 @@ class ResumableTrainer(CrossEncoderTrainer):
         """Nothing: a run has another card, and this one's statistics need each text alone."""
 
     def train(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
-        """Train to the end, from the last whole checkpoint or else from the beginning.
-
-        The errors are those of `Stage.run`.
-        """
+        """Train to the end, from the last whole checkpoint or else from the beginning."""
         if checkpoint := checkpoints.last_checkpoint(self.folder):
             progress, loss = read_json(checkpoint / PROGRESS), describe_loss(self.loss)
             if progress["loss"] != loss:
@@ -221,11 +219,8 @@ class ResumableTrainer(CrossEncoderTrainer):
         return math.fsum([self.total, *self.pending]) / max(1, self.count + len(self.pending))
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The library's; the loss is kept until it is logged."""
-        return self._noted(super().training_step(*args, **kwargs))
-
-    def _noted(self, loss: torch.Tensor) -> torch.Tensor:
-        """The loss of a step, kept until it is logged; if it is not finite, the training ends."""
+        """The library's; the loss is kept until it is logged. It ends if that is not finite."""
+        loss = self.take_step(*args, **kwargs)
         value = float(loss.detach()) * self.current_gradient_accumulation_steps
         if not math.isfinite(value):
             raise self._diverged(f"the loss is {value}")
@@ -316,15 +311,13 @@ class FastTrainer(ResumableTrainer):
         optimizer.register_step_post_hook(lambda *_: self.gradients.write_back())
         return optimizer
 
-    def training_step(
-        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
-    ) -> torch.Tensor:
+    def take_step(self, model: Any, inputs: dict[str, Any], *_: Any) -> torch.Tensor:
         """The loss of a batch; its gradients are set."""
         if not model.training:  # it would go through all its modules
             model.train()
         pairs = self.encoded.at([self.place[pair] for pair in text_pairs(inputs)])
         seed = self.args.seed, self.state.global_step
-        return self._noted(self.gradients.step(pairs, inputs["label"], seed))
+        return self.gradients.step(pairs, inputs["label"], seed)
 
     def _clip_grad_norm(self, model: Any) -> torch.Tensor:
         return torch.nn.utils.clip_grad_norm_(self.gradients.learned, self.args.max_grad_norm)
@@ -466,10 +459,9 @@ def make_trainer(
 def remove_dropout(model: torch.nn.Module) -> None:
     """Set all dropout rates of a model to 0: of its modules, and those kept as numbers."""
     for module in model.modules():
-        rates = {name for name in vars(module) if "dropout" in name}
-        rates |= {"p"} if isinstance(module, torch.nn.Dropout) else set()
-        for name in rates:
-            if isinstance(getattr(module, name), float):
+        plain = isinstance(module, torch.nn.Dropout)
+        for name, value in list(vars(module).items()):
+            if isinstance(value, float) and ("dropout" in name or (plain and name == "p")):
                 setattr(module, name, 0.0)
 
 
