@@ -36,7 +36,6 @@ LEXICAL = "lexical warm-up"  # its name in the training log
 REQUEST = "asked.json"  # in the folder of checkpoints: what decides the result of the training
 PRECISION, THREADS = "precision used", "threads"  # decided by the machine; threads order the sums
 DEV_PAIRS = 1000  # the most dev pairs scored each time during training
-Seen = dict[str, int]  # steps and pairs of the stages before
 
 
 def fine_tune(
@@ -98,9 +97,8 @@ class Training:
         except DataError as error:
             raise DataError(f"{run_dir}: {error}") from error
         if recipe.vocabulary != "keep":  # raises ModelError before anything is set aside
-            check_repair(
-                load_tokenizer(base), recipe.vocabulary, recipe.new_embeddings, recipe.dictionary
-            )
+            how = recipe.vocabulary, recipe.new_embeddings, recipe.dictionary
+            check_repair(load_tokenizer(base), *how)
         request = {  # all that decides the result: the same request gives the same model
             "base_model (sha256 of its weights)": base.sha256,
             "pairs (sha256 of the training side)": pairs_sha256(self.train),
@@ -130,19 +128,17 @@ class Training:
 
     def stages(self) -> Iterator["Stage"]:
         """The stages that are not finished; each starts from the saved model of the one before."""
-        base, seen, folder = self.base, {"steps": 0, "pairs": 0}, self.folder
+        base, folder = self.base, self.folder
         numbers = range(1, len(self.sizes) + 1)
         for number in [] if folder.lineage.is_file() else numbers:
             place = folder.model if number == numbers[-1] else folder.stages / str(number)
-            stage = Stage(self, number, base, place, seen)
+            stage = Stage(self, number, base, place)
             if not (place / "lineage.json").is_file():
                 yield stage
             if not (place / "lineage.json").is_file():
                 raise RuntimeError(f"stage {number} was not run: call `stage.run(trainer)`")
             shutil.rmtree(stage.checkpoints, ignore_errors=True)
             base = find_model(display_path(place))
-            record = read_lineage(base)[-1]
-            seen = {key: seen[key] + record[key] for key in seen}
         shutil.rmtree(folder.checkpoints, ignore_errors=True)
 
     def record(self) -> dict[str, Any]:
@@ -153,10 +149,8 @@ class Training:
 class Stage:
     """One stage of a training: its model, a trainer for it, and the run that saves the result."""
 
-    def __init__(
-        self, training: Training, number: int, base: ModelLocation, place: Path, seen: Seen
-    ) -> None:
-        self.training, self.number, self.place, self.seen = training, number, place, seen
+    def __init__(self, training: Training, number: int, base: ModelLocation, place: Path) -> None:
+        self.training, self.number, self.place = training, number, place
         self.base, self.earlier = base, read_lineage(base)
         self.checkpoints = training.folder.checkpoints / f"stage-{number}"
         self.log = TrainingLog(training.folder.path, f"stage {len(self.earlier) + 1}")
@@ -228,8 +222,10 @@ class Stage:
             )
         model.activation_fn = stored_activation(trainer.loss)
         if count := training.snapshots:
+            of_run = self.earlier[len(self.earlier) + 1 - self.number :]
+            seen = {name: sum(stage[name] for stage in of_run) for name in ("steps", "pairs")}
             folder = training.folder.snapshots
-            trainer.add_callback(SnapshotCallback(model, folder, count, len(pairs), self.seen))
+            trainer.add_callback(SnapshotCallback(model, folder, count, len(pairs), seen))
         self.facts |= {
             "pairs": len(pairs),
             "pairs_sha256": pairs_sha256(pairs),

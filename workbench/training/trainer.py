@@ -113,7 +113,8 @@ class ResumableTrainer(CrossEncoderTrainer):
             for name in KEPT:
                 setattr(self, name, progress[name])
             kwargs["resume_from_checkpoint"] = str(checkpoint)
-        self.training_log.rewind(checkpoints.step_of(checkpoint) if checkpoint else 0)
+        self.first_step = checkpoints.step_of(checkpoint) if checkpoint else 0
+        self.training_log.rewind(self.first_step)
         self.started = time.monotonic(), time.process_time()
         main_thread = threading.current_thread() is threading.main_thread()
         if main_thread:  # only there can a signal be received
@@ -157,8 +158,7 @@ class ResumableTrainer(CrossEncoderTrainer):
                 vars(self).update(copy.deepcopy(kept))
                 torch.set_rng_state(random)
                 self.optimizer = self.lr_scheduler = None
-                start = kwargs.get("resume_from_checkpoint")
-                self.training_log.rewind(checkpoints.step_of(Path(start)) if start else 0)
+                self.training_log.rewind(self.first_step)
         return super()._inner_training_loop(batch_size, **kwargs)
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
@@ -302,13 +302,10 @@ class FastTrainer(ResumableTrainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The library's, of those token embeddings that occur; updates go into the matrix."""
-        optimizer = super().create_optimizer(model)
+        optimizer, own = super().create_optimizer(model), self.gradients
         for group in optimizer.param_groups:
-            group["params"] = [
-                self.gradients.tokens if one is self.gradients.matrix else one
-                for one in group["params"]
-            ]
-        optimizer.register_step_post_hook(lambda *_: self.gradients.write_back())
+            group["params"] = [own.tokens if one is own.matrix else one for one in group["params"]]
+        optimizer.register_step_post_hook(lambda *_: own.write_back())
         return optimizer
 
     def take_step(self, model: Any, inputs: dict[str, Any], *_: Any) -> torch.Tensor:
