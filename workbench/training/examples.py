@@ -146,7 +146,7 @@ def training_rows(
 
     Args:
         pairs: columns `sentence_0` (the query), `sentence_1`, `label`.
-        kind: see `needs`. A list is a query with its candidates, the best first; a triple has the
+        kind: of `LOSSES`. A list is a query with its candidates, the best first; a triple has the
             difference of the targets. Positives get a negative each if at least half of their
             queries have one, else they are pairs, and other queries' texts are the negatives.
         targets: what pairs and triples learn, shape (pairs,); the labels if None.

@@ -246,11 +246,6 @@ def make_loss(name: str, model: Any, **parameters: Any) -> Any:
     return getattr(losses, LOSSES[name][0])(model, **made)
 
 
-def needs(loss: Any) -> str:
-    """`pairs`, `triples`, `positives` or `lists`; `pairs` for a class that is not in `LOSSES`."""
-    return dict(LOSSES.values()).get(type(loss).__name__, "pairs")
-
-
 def stored_activation(loss: Any) -> Any:
     """What `predict` applies to the logit: a sigmoid where that is the probability it learned."""
     import torch

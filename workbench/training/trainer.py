@@ -48,7 +48,7 @@ from workbench.scoring.cross_encoder import ModelScorer
 from workbench.training import checkpoints
 from workbench.training.examples import find_teacher, origin_of, training_rows
 from workbench.training.log import TrainingLog
-from workbench.training.recipe import LOSSES, MIN_DEV, TAUGHT, Recipe, make_loss, needs
+from workbench.training.recipe import LOSSES, MIN_DEV, TAUGHT, Recipe, make_loss
 
 PROGRESS = "progress.json"  # in a checkpoint: what the library does not keep
 KEPT = ("pending", "total", "count", "best", "before")  # there, of the trainer
@@ -388,7 +388,8 @@ def make_trainer(
     of the recipe if None.
     """
     loss = loss or make_loss(recipe.loss, model, **recipe.loss_parameters)
-    plain, needed = _is_plain(loss), needs(loss)
+    needed = dict(LOSSES.values()).get(type(loss).__name__, "pairs")
+    plain = _is_plain(loss)
     taught = bool(recipe.teacher) and type(loss).__name__ in {LOSSES[name][0] for name in TAUGHT}
     teacher = find_teacher(recipe, train, origin_of(log.path.parent)) if taught else None
     rows, made = training_rows(train, needed, teacher and teacher())
@@ -497,10 +498,7 @@ class DevScores(BaseEvaluator):
         self.dev, self.lists, self.backend, self.loss = dev, lists, backend, loss
 
     def __call__(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """`ap` of the pairs, `ndcg` of the lists, and the binary cross-entropy as `loss`.
-
-        What is not defined is left out, such as `ap` where no pair is positive.
-        """
+        """`ap` of the pairs, `ndcg` of the lists, cross-entropy as `loss`, where defined."""
         labels = self.dev["label"].to_numpy(dtype=float)
         pairs = [*text_pairs(self.dev), *(pair for one in self.lists for pair in one.pairs())]
         scores = ModelScorer(model, backend=self.backend).score(pairs).astype(float)
