@@ -30,7 +30,9 @@ from workbench.vocabulary.tokens import count_tokens
 SETTINGS = {"card_samples": 3, "language": "", "license": "", "dataset": ""}
 MAX_LOG_ROWS = 60  # of a stage; a longer log is printed as means of 500 steps
 MAX_CHARACTERS = 200  # of a text on the card
-PLAIN = " .,-/%+=?"  # characters that neither Markdown nor HTML gives a meaning
+MEANING = re.compile(  # in Markdown or HTML; within a word _ and : have none
+    r"(?<![a-zA-Z0-9])[_:]|[_:](?![a-zA-Z0-9])|[!-$&-*;<>@[-^`{-~]"
+)
 LOCAL_PATH = re.compile(
     r"""(?<![\w:/.<+])/(?:[^\s`|<>()"'/]+/)+[^\s`|<>()"',;]*|\b[A-Z]:\\[^\s`|<>"]+"""
 )
@@ -43,23 +45,16 @@ class Markdown(str):
 def safe_text(text: object, length: int = MAX_CHARACTERS) -> str:
     """A text that cannot leave its cell, cut to `length` characters.
 
-    Each ASCII character with a meaning in Markdown or HTML becomes a numeric entity, a line break
-    becomes `<br>`, and what cannot be shown (control characters, bidi controls, lone surrogates)
-    becomes U+FFFD.
+    What has a meaning in Markdown or HTML becomes a numeric entity, a line break `<br>`, and what
+    cannot be shown (control characters, bidi controls, lone surrogates) U+FFFD.
     """
     given = str(text)
     cut = given if len(given) <= length else given[: length - 1] + "…"
-    safe = "<br>".join("".join(map(_safe_character, line)) for line in cut.splitlines())
-    within = r"(?<=[a-zA-Z0-9])&#(95|58);(?=[a-zA-Z0-9])"  # a word _ and : are plain
-    safe = re.sub(within, lambda found: chr(int(found[1])), safe)
-    return safe.replace("www.", "www&#46;")  # or it would become a link
-
-
-def _safe_character(character: str) -> str:
-    if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Cn", "Co"):
-        return " " if character == "\t" else "\ufffd"
-    plain = not character.isascii() or character.isalnum() or character in PLAIN
-    return character if plain else f"&#{ord(character)};"
+    lines = "\n".join(cut.replace("\t", " ").splitlines())
+    hidden = {ord(one) for one in lines if unicodedata.category(one)[0] == "C"} - {ord("\n")}
+    shown = lines.translate(dict.fromkeys(hidden, "\ufffd"))
+    safe = MEANING.sub(lambda found: f"&#{ord(found[0])};", shown)
+    return safe.replace("www.", "www&#46;").replace("\n", "<br>")  # or it would become a link
 
 
 def code(text: object) -> Markdown:
@@ -142,7 +137,7 @@ def _facts(run: RunFolder, settings: dict[str, Any]) -> dict[str, Any]:
     last, cpu = stages[-1], [stage.get("processor_seconds") or 0 for stage in stages]
     given, changed = last["hyperparameters"], [*last["non_default"]]
     changed += ["eval_strategy", "eval_steps"] if given.get("eval_strategy", "no") != "no" else []
-    readable, colour = _vocabulary(run, stages)
+    readable, colour = vocabulary(run, stages)
     return {
         "head": _head(run.path.name, stages, metrics, settings),
         "name": run.path.name,
@@ -157,7 +152,7 @@ def _facts(run: RunFolder, settings: dict[str, Any]) -> dict[str, Any]:
         "results": [name for name in METRICS if metrics and name in metrics["rows"][0]],
         "groups": group_count(metrics) if metrics else 0,
         "few_groups": REHEARSAL_GROUPS,
-        "advice": _advice(stages, metrics, colour),
+        "advice": recommendations(stages, metrics, colour),
         "repair": repair_record(stages),
         "attribution": ATTRIBUTION,
         "non_default": {name: given[name] for name in changed if name in given},
@@ -229,24 +224,15 @@ def _head(name: str, stages: Sequence[Record], metrics: Record, settings: Record
         library_name="sentence-transformers",
         license=settings["license"] or None,
         pipeline_tag="text-ranking",
-        tags=list(dict.fromkeys(tags)),
+        tags=tags,
         model_name=name,
         eval_results=results or None,
     )
     return Markdown(head.to_yaml())
 
 
-def recommendations(run_dir: str | Path) -> list[str]:
-    """What to do next with a run's model, in sentences of Markdown; none if records are damaged."""
-    run = RunFolder(run_dir)
-    try:
-        stages, metrics = read_record(run.lineage).get("stages", []), read_record(run.metrics)
-        return _advice(stages, metrics, _vocabulary(run, stages)[1]) if stages or metrics else []
-    except (ValueError, LookupError, OSError):
-        return []
-
-
-def _advice(stages: Sequence[Record], metrics: Record, colour: str) -> list[str]:
+def recommendations(stages: Sequence[Record], metrics: Record, colour: str) -> list[str]:
+    """What to do next with a model, in sentences of Markdown; `colour` is of its vocabulary."""
     base = "hoose a base made for the language of the texts"
     repair = (
         f"C{base}: the repaired vocabulary still lacks much."
@@ -261,7 +247,7 @@ def _advice(stages: Sequence[Record], metrics: Record, colour: str) -> list[str]
     ]
 
 
-def _vocabulary(run: RunFolder, stages: Sequence[Record]) -> tuple[str, str]:
+def vocabulary(run: RunFolder, stages: Sequence[Record]) -> tuple[str, str]:
     """How much of the texts the model can read with its own tokenizer, and the verdict's colour."""
     texts, inspection = run.split("train"), read_record(run.inspection)
     if (run.model / "tokenizer.json").is_file() and texts.is_file():
@@ -291,15 +277,15 @@ def script_language(texts: Iterable[str]) -> str:
 
 def _log(stage: Record) -> Markdown:
     """The log of a stage; of a long one the means of 500 steps."""
-    columns = {"loss": "Training Loss", "dev_loss": "Dev Loss", "dev_ap": "Dev AP"}
-    log = pd.DataFrame(stage.get("log"), columns=["epoch", "step", *columns]).assign(stage="")
+    titles = {"epoch": "Epoch", "step": "Step", "loss": "Training Loss"}
+    titles |= {"dev_loss": "Dev Loss", "dev_ap": "Dev AP"}
+    log = pd.DataFrame(stage.get("log"), columns=[*titles]).assign(stage="")
     if log.empty:
         return Markdown("")
     if len(log) > MAX_LOG_ROWS:
-        log, columns = step_means(log), {"loss": f"Training Loss (mean of {STEPS} steps)"}
+        log, titles["loss"] = step_means(log), f"Training Loss (mean of {STEPS} steps)"
     log = log.groupby("step").first().dropna(axis="columns", how="all").reset_index()
-    shown = log.reindex(columns=["epoch", "step", *(name for name in columns if name in log)])
+    shown = log[[name for name in titles if name in log]].astype({"step": object})
     for name in shown.columns.drop("step"):
         shown[name] = shown[name].map("{:.4f}".format).replace("nan", "-")
-    titles = [columns.get(name, name.title()) for name in shown]
-    return table(titles, zip(*(shown[name].tolist() for name in shown), strict=True))
+    return table([titles[name] for name in shown], shown.to_numpy().tolist())

@@ -6,6 +6,7 @@ import html
 import io
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ from typing import Any
 import bleach
 import nbformat
 from markupsafe import Markup
+from nbformat.v4 import new_markdown_cell, new_output
 
 from workbench.files import write_text
 from workbench.reports.browser import LISTED, TEMPLATES, query_html
 from workbench.reports.figures import style
+from workbench.reports.findings import count
 from workbench.reports.findings.ranking import claimed, verdict
-from workbench.reports.model_card import model_length, recommendations, repair_record
+from workbench.reports.model_card import model_length, recommendations, repair_record, vocabulary
 from workbench.run_folder import RunFolder, read_record
 from workbench.runs.parameters import read_settings
 
@@ -50,7 +53,7 @@ def write_report(run_dir: str | Path) -> Path:
     """
     from nbconvert.filters import markdown2html
 
-    run, damaged = RunFolder(run_dir), list[str]()
+    run, damaged, notebooks = RunFolder(run_dir), list[str](), list[tuple[Any, ...]]()
 
     def read(reader: Callable[[Path], Any], file: Path) -> Any:
         try:
@@ -62,13 +65,15 @@ def write_report(run_dir: str | Path) -> Path:
     names = ("status", "environment", "manifest", "lineage", "metrics", "browser")
     records = {name: read(read_record, getattr(run, name)) for name in names}
     metrics, stages = records["metrics"], records["lineage"].get("stages", [])
-    files = sorted(run.notebooks.glob("*.ipynb"))
-    executed = {file.stem: read(partial(nbformat.read, as_version=4), file) for file in files}
-    whole = ((name, notebook) for name, notebook in executed.items() if notebook)
-    notebooks = [_section(*one, number) for number, one in enumerate(whole, 1)]
-    parameters = read(read_settings, run.parameters)
+    for file in sorted(run.notebooks.glob("*.ipynb")):
+        if notebook := read(partial(nbformat.read, as_version=4), file):
+            notebooks.append(_section(file.stem, notebook, len(notebooks) + 1))
     found, entries = verdict(metrics) if metrics else "", records["status"].get("notebooks", {})
     texts = [found, str(records["browser"]), *(body for _, _, body, _ in notebooks)]
+    advice = list[str]()
+    if metrics or stages:
+        with suppress(ValueError, LookupError, OSError):  # the vocabulary needs more records
+            advice = recommendations(stages, metrics, vocabulary(run, stages)[1])
     links = {"model/": "model", "model/README.md": "model card", "evaluation/": "evaluation"}
     text = TEMPLATES.get_template("page.html").render(
         **records,
@@ -77,16 +82,16 @@ def write_report(run_dir: str | Path) -> Path:
         name=run.path.name,
         script=SCRIPT,
         script_hash=SCRIPT_HASH,
-        font=_font_face("".join(texts)),
+        font=_chinese_font("".join(texts)),
         verdict=_clean(markdown2html(found)),
         colour=claimed(metrics)[0] if metrics else "",
-        advice=[_clean(markdown2html(one)) for one in recommendations(run.path)],
+        advice=[_clean(markdown2html(one)) for one in advice],
         stages=stages,
         repair=repair_record(stages),
         length=read(lambda _: model_length(run, stages[-1]), run.lineage) if stages else 0,
         seconds={name: one["seconds"] for name, one in entries.items() if "seconds" in one},
         files={file: label for file, label in links.items() if (run.path / file).exists()},
-        parameters=parameters,
+        parameters=read(read_settings, run.parameters),
         notebooks=notebooks,
         listed=LISTED,
         unfolded=min(MAX_UNFOLDED, len(records["browser"])),
@@ -103,54 +108,45 @@ def _section(name: str, notebook: Any, number: int) -> tuple[str, str, Markup, l
     notebook.metadata.pop("widgets", None)
     notebook.cells = _for_readers(notebook.cells)
     prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    titles = re.findall(r"^# (.*)", prose, re.MULTILINE)
+    title = re.search(r"^# (.*)", prose, re.MULTILINE)
     exporter = HTMLExporter(template_name="basic", exclude_input=True, sanitize_html=True)
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
     exporter.register_filter("clean_html", _clean)
     body = re.sub(r' id="cell-id=[^"]*"', "", exporter.from_notebook_node(notebook)[0])
     body = re.sub(r'(<h[1-4] id=")', rf"\1part-{number}-", body)
     parts = re.findall(r'<h2 id="([^"]*)">(.*?)<a class="anchor-link"', body)
-    shown = [(anchor, Markup(re.sub(r"<.*?>", "", title))) for anchor, title in parts]
-    return name, titles[0] if titles else name, Markup(body), shown
+    shown = [(anchor, Markup(re.sub(r"<.*?>", "", heading))) for anchor, heading in parts]
+    return name, title[1] if title else name, Markup(body), shown
 
 
 def _for_readers(cells: Sequence[Any]) -> list[Any]:
-    """Cells as the page shows them: without those for an editor, cut where a part begins."""
+    """Cells as the page shows them: without those for an editor, cut where a part begins.
+
+    A part that found nothing is one line.
+    """
     from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
-    parts, coalesce = [list[Any]()], CoalesceStreamsPreprocessor().preprocess_cell
+    shown, coalesce = [new_markdown_cell()], CoalesceStreamsPreprocessor().preprocess_cell
     for cell in cells:
         if cell.cell_type == "markdown":
-            for text in re.split(r"^(?=## )", cell.source, flags=re.MULTILINE):
-                if text.startswith("## "):
-                    parts.append([])
-                parts[-1].append(nbformat.v4.new_markdown_cell(text))
+            parts = re.split(r"^(?=## )", cell.source, flags=re.MULTILINE)
+            shown += map(new_markdown_cell, parts)
             continue
-        failed = any(output.output_type == "error" for output in cell.get("outputs", []))
+        before, outputs = shown[-1], coalesce(cell, {}, 0)[0].get("outputs", [])
+        failed = any(output.output_type == "error" for output in outputs)
         tags = EDITORS & set(cell.metadata.get("tags", []))
         if not failed and (tags or NEEDLESS.search(cell.source)):
-            if parts[-1] and parts[-1][-1].cell_type == "markdown":  # its introduction goes as well
-                before = parts[-1][-1]
+            if before.cell_type == "markdown":  # its introduction goes as well
                 before.source = "".join(re.findall(r"^#.*\n?", before.source, re.MULTILINE))
             continue
-        coalesce(cell, {}, 0)
-        cell.outputs = [_shown(output) for output in cell.get("outputs", [])]
-        parts[-1].append(cell)
-    return [cell for part in parts for cell in _without_nothing(part)]
-
-
-def _without_nothing(part: list[Any]) -> list[Any]:
-    """A part of a notebook; one line of it if what it found is that there is nothing."""
-    said = [
-        output.data["text/markdown"]
-        for cell in part
-        for output in cell.get("outputs", [])
-        if "text/markdown" in output.get("data", {})
-    ]
-    if not (said and NOTHING.match(said[0]) and part[0].source.startswith("## ")):
-        return part
-    title = part[0].source.splitlines()[0].removeprefix("## ")
-    return [nbformat.v4.new_markdown_cell(f"**{title}** {said[0]}")]
+        said = [output.get("data", {}).get("text/markdown", "") for output in outputs]
+        found = "".join(said)
+        if NOTHING.match(found) and before.source.startswith("## "):
+            before.source = f"**{before.source[3:].splitlines()[0]}** {found}"
+            continue
+        cell.outputs = [*map(_shown, outputs)]
+        shown.append(cell)
+    return shown
 
 
 def _shown(output: Any) -> Any:
@@ -168,9 +164,9 @@ def _shown(output: Any) -> Any:
         text = strip_ansi(output.text).strip()
         lines = text.count("\n") + 1
         if output.name == "stderr" or lines > MAX_LINES:
-            title = "1 line of output" if lines == 1 else f"{lines} lines of output"
-            text = f"<details><summary>{title}</summary><pre>{html.escape(text)}</pre></details>"
-            return nbformat.v4.new_output("display_data", {"text/html": text})
+            title = f"<summary>{count(lines, 'line')} of output</summary>"
+            text = f"<details>{title}<pre>{html.escape(text)}</pre></details>"
+            return new_output("display_data", {"text/html": text})
     return output
 
 
@@ -179,22 +175,17 @@ def _clean(text: str) -> Markup:
     return Markup(bleach.clean(text, tags=TAGS.split(), attributes=ATTRIBUTES, strip=True))
 
 
-def _font_face(text: str) -> Markup:
-    """A style rule with the Chinese characters of `text`, so that the page shows them anywhere."""
+def _chinese_font(text: str) -> str:
+    """A font in base64 with the Chinese characters of `text`, so that they show anywhere."""
     from fontTools import subset
 
     characters = {ord(character) for character in text if character > "\u2e7f"}
     if not characters:
-        return Markup("")
-    options = subset.Options(layout_features=[], notdef_outline=True, ignore_missing_unicodes=True)
-    packed = io.BytesIO()
+        return ""
+    options = subset.Options(layout_features=[], notdef_outline=True)
+    subsetter, packed = subset.Subsetter(options), io.BytesIO()
+    subsetter.populate(unicodes=characters)
     with subset.load_font(str(style.packaged_font()), options) as font:
-        subsetter = subset.Subsetter(options)
-        subsetter.populate(unicodes=characters)
         subsetter.subset(font)
         font.save(packed)
-    return Markup(
-        "@font-face{{font-family:report-chinese;font-display:block;"
-        "src:url(data:font/ttf;base64,{});"
-        "unicode-range:U+2E80-A4CF,U+F900-FAFF,U+FE30-FE4F,U+FF00-FFEF,U+20000-3FFFF}}"
-    ).format(base64.b64encode(packed.getvalue()).decode("ascii"))
+    return base64.b64encode(packed.getvalue()).decode("ascii")
