@@ -68,14 +68,10 @@ def table_html(table: pd.DataFrame) -> str:
     Long words break, so that no table is wider than its page; an absent value is an empty cell.
     """
 
-    def shown(column: pd.Series) -> pd.Series:
-        whole = pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all()
-        return (column.astype("Int64") if whole else column).astype(object)
-
     def number(value: float) -> str:
         return f"{value:.3f}" if abs(value) >= 0.001 or not value else f"{value:.2g}"
 
-    cells = table.apply(shown).where(table.notna(), "")
+    cells = table.convert_dtypes().astype(object).where(table.notna(), "")  # 3.0 becomes 3
     html = cells.to_html(border=0, justify="left", float_format=number)
     look = 'style="text-align: left; overflow-wrap: anywhere"'
     return html.replace("<td>", f"<td {look}>").replace("<th>", f"<th {look}>")
@@ -128,12 +124,10 @@ def packaged_font() -> Path:
     """The Noto Sans SC that the package zhplot ships, for Chinese text; its code is not imported.
 
     Raises:
-        FileNotFoundError: the package is not installed as it should be.
+        PackageNotFoundError: zhplot is not installed.
     """
-    for file in metadata.files("zhplot") or []:
-        if file.name == "NotoSansSC-Regular.ttf":
-            return Path(str(file.locate()))
-    raise FileNotFoundError("no font with Chinese characters: install the package zhplot")
+    font = metadata.distribution("zhplot").locate_file("zhplot/fonts/NotoSansSC-Regular.ttf")
+    return Path(str(font))
 
 
 def _png(figure: Figure) -> bytes:
