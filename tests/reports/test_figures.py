@@ -27,6 +27,7 @@ from workbench.reports.figures.training import (
 from workbench.run_folder import RunFolder
 from workbench.runs.catalog import RunRecord
 from workbench.runs.comparison import START, find_runs, label_table
+from workbench.training.log import LOG_COLUMNS
 
 matplotlib.use("Agg")
 LABELS = {"labels": {"pairs": 4, "positive": 1, "negative": 3}}
@@ -39,7 +40,8 @@ LOG = pd.DataFrame(
         "loss": [0.5, 0.4, None],
         "dev_loss": [None, None, 0.6],
         "learning_rate": [1e-5, 0, None],
-    }
+    },
+    columns=LOG_COLUMNS,
 )
 
 

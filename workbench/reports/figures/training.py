@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from workbench.files import percent
 from workbench.reports.figures.style import BLUE, CYCLE, GREY, ORANGE, RED, new_axes
 from workbench.reports.findings import Record
-from workbench.training.log import LOG_COLUMNS
 
 
 def label_balance(inspection: Record, ax: Axes | None = None) -> Axes:
@@ -61,7 +60,7 @@ def loss_curve(logs: Mapping[str, pd.DataFrame], window: int = 5, ax: Axes | Non
         if dev.any():
             look: dict[str, Any] = {"linestyle": "--", "marker": "o", "markersize": 3}
             ax.plot(step[dev], log.loc[dev, "dev_loss"], color=color, label=f"{name}: dev", **look)
-    first = _first(logs)
+    first = next(iter(logs.values()))
     base = first.dropna(subset=["constant_loss"])
     for place, (_, rows) in enumerate(base.groupby("stage", sort=False)):
         ends = running_step(first)[rows.index]
@@ -83,7 +82,7 @@ def log_values(
     for (name, log), color in zip(logs.items(), cycle(CYCLE), strict=False):
         values = log[column].dropna()
         ax.plot(running_step(log)[values.index], values, color=color, marker=".", label=name)
-    guesses = _first(logs).dropna(subset=["dev_pairs"])
+    guesses = next(iter(logs.values())).dropna(subset=["dev_pairs"])
     if column == "dev_ap" and len(guesses):
         share = guesses["dev_positives"].iloc[-1] / guesses["dev_pairs"].iloc[-1]
         ax.axhline(share, color=GREY, label="guessing")
@@ -93,7 +92,7 @@ def log_values(
 def _finished(ax: Axes, logs: Mapping[str, pd.DataFrame], label: str, title: str) -> Axes:
     """The axes labelled; if the first run has several stages, a named line where each starts."""
     ax.set(xlabel="step", ylabel=label, ylim=(0, None))
-    starts = _stage_starts(_first(logs))
+    starts = _stage_starts(next(iter(logs.values())))
     ax.set_title(title, pad=26 if len(starts) > 1 else None)
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize="small", ncols=2)
@@ -120,9 +119,3 @@ def _stage_starts(log: pd.DataFrame) -> pd.Series:
 def running_step(log: pd.DataFrame) -> pd.Series:
     """Steps counted through all stages: each stage starts where the one before it ended."""
     return log["step"] + log["stage"].map(_stage_starts(log)).astype(float)
-
-
-def _first(logs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """The log of the first run, with all columns."""
-    log = next(iter(logs.values()))
-    return log.reindex(columns=log.columns.union(LOG_COLUMNS, sort=False))
