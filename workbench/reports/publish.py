@@ -18,8 +18,6 @@ from workbench.reports.model_card import LOCAL_PATH, public_stages
 from workbench.run_folder import RequestError, RunFolder, read_record
 from workbench.runs.parameters import read_settings
 
-REFUSED = ("worse", "tied")  # states of a claim
-
 
 class PublishError(RuntimeError):
     """The Hub has not taken the model; the message says why, as far as it is known."""
@@ -37,19 +35,20 @@ def published_files(run_dir: str | Path) -> list[CommitOperationAdd]:
     if not run.lineage.is_file() or not run.card.is_file():
         raise RequestError(f"{display_path(run.path)} has no model with a card to publish")
     lineage = read_record(run.lineage)
+    inside = sorted(file for file in run.model.rglob("*") if file.is_file())
+    contents: dict[str, Any] = {
+        file.relative_to(run.model).as_posix(): str(file) for file in inside
+    }
     public = json.dumps(lineage | {"stages": public_stages(lineage["stages"])})
-    texts = {run.lineage: public.encode()}
+    contents[run.lineage.name] = public.encode()
     if run.report.is_file():
         page = run.report.read_text("utf-8", "replace")
         asked = read_settings(run.parameters) if run.parameters.is_file() else {}
         values = {value for _, value in texts_within("", [lineage, asked])}
         for path in sorted(filter(os.path.isabs, values), key=len, reverse=True):
             page = page.replace(html.escape(path), html.escape(Path(path).name))
-        texts[run.report] = page.encode()
-    inside = sorted(file for file in run.model.rglob("*") if file.is_file())
-    names = {file: file.relative_to(run.model).as_posix() for file in inside}
-    names |= {run.report: run.report.name} if run.report in texts else {}
-    return [CommitOperationAdd(name, texts.get(file, str(file))) for file, name in names.items()]
+        contents[run.report.name] = page.encode()
+    return [CommitOperationAdd(name, content) for name, content in contents.items()]
 
 
 def publish_problems(run_dir: str | Path, published: Sequence[CommitOperationAdd]) -> list[str]:
@@ -58,7 +57,7 @@ def publish_problems(run_dir: str | Path, published: Sequence[CommitOperationAdd
     metrics, text = read_record(run.metrics), run.card.read_text("utf-8", "replace")
     if not metrics:
         problems.append("The model was not evaluated: run notebook 04 first.")
-    elif claim(metrics).state in REFUSED:
+    elif claim(metrics).state in ("worse", "tied"):
         problems.append(re.sub(r"[*`]", "", verdict(metrics)))
     try:
         if not ModelCard(text).data.get("license"):
