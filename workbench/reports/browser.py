@@ -117,10 +117,10 @@ def query_html(record: Mapping[str, Any]) -> Markup:
         shared = characters(record["query"]) if text != record["query"] else frozenset()
         pieces = record["tokens"].get(text, [])
         unknown = {place for _, start, end, lost in pieces if lost for place in range(start, end)}
-        looks = ((one in shared, place in unknown) for place, one in enumerate(text))
+        looks = [(one in shared, place in unknown) for place, one in enumerate(text)]
         html = Markup()
-        for (common, lost), run in groupby(zip(looks, text, strict=True), lambda at: at[0]):
-            part = escape("".join(one for _, one in run))
+        for (common, lost), places in groupby(range(len(text)), looks.__getitem__):
+            part = escape("".join(text[place] for place in places))
             part = Markup('<span class="wb-unk">{}</span>').format(part) if lost else part
             html += Markup("<mark>{}</mark>").format(part) if common else part
         for more in (sample_glosses().get(text), " ".join(piece[0] for piece in pieces)):
