@@ -14,6 +14,7 @@ from workbench.ranking.slices import (
     slice_table,
 )
 from workbench.reports import figures, findings
+from workbench.training.log import LOG_COLUMNS
 
 
 @pytest.fixture
@@ -213,8 +214,7 @@ def test_a_model_that_is_right_may_be_praised():
     assert metrics["query_groups"] == 60
 
 
-LOGGED = ["stage", "epoch", "step", "steps", "loss", "dev_loss", "dev_ap", "grad_norm"]
-EMPTY = pd.DataFrame([("stage 1", 0.1, 1, 9)], columns=LOGGED[:4]).reindex(columns=LOGGED)
+EMPTY = pd.DataFrame([{"stage": "stage 1", "step": 1, "steps": 9}], columns=LOG_COLUMNS)
 RUNS = pd.DataFrame({"state": ["failed", "done"]})
 LEADS = {"runs": [2, 2], "mean": [0.7, 0.6], "sd": [0.1, 0.1], "queries": [None, 60]}
 

@@ -1,15 +1,10 @@
 """Findings of notebooks 2 and 3: what a training did, and what its loss can and cannot tell."""
 
-from typing import TYPE_CHECKING
-
 import pandas as pd
 
 from workbench.files import percent
 from workbench.reports.findings import Record, code, count, sentences
-from workbench.training.recipe import MIN_DEV
-
-if TYPE_CHECKING:
-    from workbench.training.recipe import Recipe
+from workbench.training.recipe import MIN_DEV, Recipe
 
 RISE = 1.02  # of the dev loss above its lowest value, that is worth a word
 MIN_DEV_PAIRS = 200  # a rise on fewer may be chance
@@ -22,18 +17,17 @@ def loss(log: pd.DataFrame) -> str:
     rows = _newest(log).dropna(subset=["dev_loss"])
     if len(rows) > 1:
         least, last = rows.loc[rows["dev_loss"].idxmin()], rows.iloc[-1]
-        now = f" and is {last['dev_loss']:.4f} now; "
+        lowest = f"The dev loss was lowest at step {int(least['step']):,} ({least['dev_loss']:.4f})"
+        now = f"{lowest} and is {last['dev_loss']:.4f} now;"
         if last["dev_loss"] <= RISE * least["dev_loss"]:
-            trend = "."
+            parts.append(f"{lowest}.")
         elif last["epoch"] <= 1:
-            trend = f"{now}no pair has been seen twice so far."
+            parts.append(f"{now} no pair has been seen twice so far.")
         elif last["dev_pairs"] < MIN_DEV_PAIRS:
             pairs = count(int(last["dev_pairs"]), "dev pair")
-            trend = f"{now}{pairs} are too few to say why."
+            parts.append(f"{now} {pairs} are too few to say why.")
         else:
-            trend = " and rose after it: the model has begun to memorise."
-        lowest = f"at step {int(least['step']):,} ({least['dev_loss']:.4f})"
-        parts.append(f"The dev loss was lowest {lowest}{trend}")
+            parts.append(f"{lowest} and rose after it: the model has begun to memorise.")
     return sentences(
         *parts,
         "**What this curve cannot tell:** whether the model ranks better than counting shared "
@@ -49,21 +43,21 @@ def _newest(log: pd.DataFrame) -> pd.DataFrame:
 
 def _level(stage: str, rows: pd.DataFrame) -> str:
     """Where the loss is in the second half of a stage, beside that of a constant answer."""
-    done, steps, every = (int(v) for v in (*rows[["step", "steps"]].iloc[-1], rows["step"].iloc[0]))
-    half, constant = rows["loss"].iloc[len(rows) // 2 :], rows["constant_loss"].iloc[-1]
-    text = f"In {stage} the mean loss of the second half is {half.mean():.4f}"
-    text += f" (running: step {done:,} of {steps:,})" if done + every <= steps else ""
-    text += f"; its {count(len(half), 'log row')} lie in {half.min():.4f} to {half.max():.4f}."
+    last, every = rows.iloc[-1], rows["step"].iloc[0]
+    half, constant = rows["loss"].iloc[len(rows) // 2 :], last["constant_loss"]
+    running = f" (running: step {last['step']:,.0f} of {last['steps']:,.0f})"
+    text = (
+        f"In {stage} the mean loss of the second half is {half.mean():.4f}"
+        f"{running if last['step'] + every <= last['steps'] else ''}; its "
+        f"{count(len(half), 'log row')} lie in {half.min():.4f} to {half.max():.4f}."
+    )
     if pd.isna(constant) or len(half) < 2:
         return text
-    noise = 2 * half.std() / len(half) ** 0.5
-    if abs(half.mean() - constant) <= noise:
+    place = f"is {'below' if half.mean() < constant else 'above'}"
+    if abs(half.mean() - constant) <= 2 * half.std() / len(half) ** 0.5:
         place = "cannot be told apart, within the noise of these rows, from"
-    else:
-        place = f"is {'below' if half.mean() < constant else 'above'}"
     return (
-        f"{text} That {place} the {constant:.4f} of a model that gives every pair the same answer, "
-        "the mean label."
+        f"{text} That {place} the {constant:.4f} of a model that gives every pair the mean label."
     )
 
 
@@ -72,16 +66,15 @@ def dev(log: pd.DataFrame, record: Record) -> str:
 
     `record` is that of the newest finished stage; empty if there is none.
     """
-    newest = _newest(log)
-    rows = newest.dropna(subset=["dev_ap"])
-    scored = newest.reindex(columns=["dev_pairs", "dev_positives"]).dropna()
+    scored = _newest(log).dropna(subset=["dev_pairs"])
+    rows = scored.dropna(subset=["dev_ap"])
     if rows.empty and scored["dev_positives"].isin([0, *scored["dev_pairs"]]).any():
         return "All dev pairs are of one class, where average precision says nothing."
     if rows.empty:
         return "No average precision on dev is logged: there is no dev split, or not yet."
     last = rows.iloc[-1]
     return sentences(
-        f"At step {int(last['step']):,} average precision on dev is {last['dev_ap']:.3f}; guessing "
+        f"At step {last['step']:,} average precision on dev is {last['dev_ap']:.3f}; guessing "
         f"has {last['dev_positives'] / last['dev_pairs']:.3f}, the share of positives among the "
         f"{count(int(last['dev_pairs']), 'dev pair')}. {_best(rows, 'dev_ap')}",
         kept(record),
@@ -110,14 +103,13 @@ def kept(record: Record) -> str:
     """Which of a stage's models was saved, and why; `record` as in `model/lineage.json`."""
     if "kept" not in record:
         return ""
-    found, dev = record["kept"], record["dev"]
-    pairs, positives = dev["dev_pairs"], dev["dev_positives"]
-    steps = f"step {record['steps']:,}"
+    found, dev, steps = record["kept"], record["dev"], f"step {record['steps']:,}"
     if record["steps"] < record["planned_steps"]:
         early = "it ended early, because no dev score had been better"
         steps += f" (of {record['planned_steps']:,}: {early})"
     if found["model"] == "best":
-        score = f"average precision on {count(pairs, 'dev pair')} ({found.get('dev_ap', 0):.3f})"
+        pairs = count(dev["dev_pairs"], "dev pair")
+        score = f"average precision on {pairs} ({found.get('dev_ap', 0):.3f})"
         if "dev_ndcg" in found:
             score = f"nDCG@10 on {count(dev['dev_lists'], 'dev list')} ({found['dev_ndcg']:.3f})"
         return (
@@ -126,9 +118,10 @@ def kept(record: Record) -> str:
         )
     if record["recipe"].get("keep_model") != "best":
         return f"Saved is the last model, of {steps}, as `keep_model: last` asks."
+    positives = dev["dev_positives"]
     return (
         f"Saved is the last model, of {steps}: to choose the best takes {MIN_DEV} dev pairs of "
-        f"each class, and there are {positives:,} positive and {pairs - positives:,} other ones."
+        f"each class, not {positives:,} positive and {dev['dev_pairs'] - positives:,} other ones."
     )
 
 
@@ -136,12 +129,13 @@ def scores(record: Record) -> str:
     """What `predict` of the saved model gives, and how to get the other; empty if not recorded."""
     if "activation" not in record:
         return ""
-    gives, other, function = (
-        ("probabilities: the sigmoid of the model's logit", "logits", "Identity")
-        if record["activation"] == "Sigmoid"
-        else ("logits, which are not probabilities", "numbers from 0 to 1", "Sigmoid")
-        if record["activation"] == "Identity"
-        else (f"the `{record['activation']}` of the model's logit", "logits", "Identity")
+    known = {
+        "Identity": ("logits, which are not probabilities", "numbers from 0 to 1", "Sigmoid"),
+        "Sigmoid": ("probabilities: the sigmoid of the model's logit", "logits", "Identity"),
+    }
+    name = record["activation"]
+    gives, other, function = known.get(
+        name, (f"the `{name}` of the model's logit", "logits", "Identity")
     )
     return (
         f"`predict` gives {gives}. For {other}, give it `activation_fn=torch.nn.{function}()`: the "
@@ -162,7 +156,7 @@ def gradient(log: pd.DataFrame, limit: float = 1.0) -> str:
     )
 
 
-def recipe(asked: "Recipe") -> str:
+def recipe(asked: Recipe) -> str:
     """What a recipe asks for beyond the reference card."""
     repaired, mined = asked.vocabulary != "keep", asked.hard_negatives
     rate, plural = asked.embedding_learning_rate, "s" * (asked.epochs != 1)
@@ -207,7 +201,6 @@ def outcome(record: Record) -> str:
     repaired, warmed, seen = (
         record[name] for name in ("vocabulary", "lexical_warm_up", "pairs_seen")
     )
-    reason = f" ({record['not_fast']})" if record.get("not_fast") else ""
     added = (f", {n:,} {name.replace('_', ' ')}" for name, n in seen.items() if name != "labelled")
     return sentences(
         "The vocabulary was kept as it is."
@@ -220,10 +213,9 @@ def outcome(record: Record) -> str:
         f"{count(warmed['pairs'], 'pair')} with soft targets (mean loss "
         f"{warmed['train_loss']:.3f}; it cannot reach 0).",
         bool(warmed) and "agreement" in warmed and warm_up(warmed["agreement"]),
-        record["recipe"].get("speed") == "fast"
-        and record.get("speed") == "exact"
+        bool(record.get("not_fast"))
         and "`speed: fast` is for a BERT with the plain loss on a CPU; here, on "
-        f"{record.get('device', 'this machine')}, the library's own trainer was used{reason}.",
+        f"{record['device']}, the library's own trainer was used ({record['not_fast']}).",
         f"Trained on {count(seen['labelled'], 'labelled pair')}{''.join(added)}.",
         kept(record),
         scores(record),
