@@ -98,10 +98,20 @@ def test_stages_are_labelled_where_they_begin_and_not_joined():
     both = pd.concat([LOG, LOG.assign(stage="stage 2", loss=[0.3, 0.2, None])], ignore_index=True)
     ax = loss_curve({"a": both}, 2)
     assert [text.get_text().strip() for text in ax.texts] == ["stage 1", "stage 2"]
-    assert [text.xy[0] for text in ax.texts] == [0, 2]
+    assert [text.get_position()[0] for text in ax.texts] == [0, 2]
     raw = [line.get_ydata().tolist() for line in ax.lines if line.get_marker() == "."]
     assert raw == [[0.5, 0.4], [0.3, 0.2]]
     assert not loss_curve({"a": LOG}).texts
+
+
+def test_names_of_stages_do_not_lie_on_the_title(tmp_path):
+    ax = loss_curve({"a": pd.concat([LOG, LOG.assign(stage="stage 2")], ignore_index=True)}, 2)
+    show(ax, run_dir=tmp_path, name="loss")
+    title = next(
+        one for one in ax.get_children() if getattr(one, "get_text", str)() == "Loss by step"
+    )
+    names = [text.get_window_extent().y1 for text in ax.texts]
+    assert max(names) <= title.get_window_extent().y0
 
 
 def test_labels_by_start_by_hand():

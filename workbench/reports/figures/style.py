@@ -132,8 +132,9 @@ def packaged_font() -> Path:
 
 def _png(figure: Figure) -> bytes:
     for ax in figure.axes:  # a long title goes on in a second line, before the right edge
-        title = ax.get_title(loc="left")
-        ax.set_title("\n".join(wrap(title, int(MAX_TITLE * figure.get_figwidth()))))
+        lines = wrap(ax.get_title(loc="left"), int(MAX_TITLE * figure.get_figwidth()))
+        if len(lines) > 1:  # a new title loses the distance that it was given
+            ax.set_title("\n".join(lines))
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=150)
     return file.getvalue()

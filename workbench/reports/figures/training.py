@@ -29,9 +29,8 @@ def length_histogram(values: Any, unit: str, limit: int = 0, ax: Axes | None = N
     """Histogram of lengths in `unit`, on a logarithmic count axis; a line at `limit` if reached."""
     ax, lengths = new_axes(ax), np.asarray(values)
     width = max(1, int(np.ceil((lengths.max() - lengths.min() + 1) / 50)))
-    ax.hist(
-        lengths, np.arange(lengths.min(), lengths.max() + width + 1, width).tolist(), color=BLUE
-    )
+    bins = np.arange(lengths.min(), lengths.max() + width + 1, width).tolist()
+    ax.hist(lengths, bins, color=BLUE)
     ax.axvline(lengths.mean(), color=ORANGE, linewidth=2, label=f"mean {lengths.mean():.1f}")
     if 0 < limit <= lengths.max():
         ax.axvline(limit, color=RED, linestyle="--", label=f"cut at {limit}")
@@ -61,11 +60,11 @@ def loss_curve(logs: Mapping[str, pd.DataFrame], window: int = 5, ax: Axes | Non
             look: dict[str, Any] = {"linestyle": "--", "marker": "o", "markersize": 3}
             ax.plot(step[dev], log.loc[dev, "dev_loss"], color=color, label=f"{name}: dev", **look)
     first = next(iter(logs.values()))
-    base = first.dropna(subset=["constant_loss"])
-    for place, (_, rows) in enumerate(base.groupby("stage", sort=False)):
-        ends = running_step(first)[rows.index]
-        start, level = ends.iloc[0] - rows["step"].iloc[0], rows["constant_loss"].iloc[0]
-        ax.hlines(level, start, ends.iloc[-1], GREY, label="" if place else "always the mean label")
+    base, starts = first.dropna(subset=["constant_loss"]), _stage_starts(first)
+    for place, (stage, rows) in enumerate(base.groupby("stage", sort=False)):
+        start, level = starts[stage], rows["constant_loss"].iloc[0]
+        end, label = start + rows["step"].iloc[-1], "" if place else "always the mean label"
+        ax.hlines(level, start, end, GREY, label=label)
     unit = "binary cross-entropy (nats)" if len(base) else "loss"
     return _finished(ax, logs, unit, "Loss by step")
 
@@ -79,9 +78,9 @@ def log_values(
     is for the vertical axis and the title.
     """
     ax = new_axes(ax, (7.5, 2.6))
-    for (name, log), color in zip(logs.items(), cycle(CYCLE), strict=False):
+    for name, log in logs.items():
         values = log[column].dropna()
-        ax.plot(running_step(log)[values.index], values, color=color, marker=".", label=name)
+        ax.plot(running_step(log)[values.index], values, marker=".", label=name)
     guesses = next(iter(logs.values())).dropna(subset=["dev_pairs"])
     if column == "dev_ap" and len(guesses):
         share = guesses["dev_positives"].iloc[-1] / guesses["dev_pairs"].iloc[-1]
@@ -98,16 +97,9 @@ def _finished(ax: Axes, logs: Mapping[str, pd.DataFrame], label: str, title: str
         ax.legend(fontsize="small", ncols=2)
     for number, (stage, start) in enumerate(starts.items() if len(starts) > 1 else ()):
         ax.axvline(start, color=GREY, linestyle=":", linewidth=1)
-        ax.annotate(
-            f" {stage}",
-            (start, 1),
-            xycoords=("data", "axes fraction"),
-            va="bottom",
-            xytext=(0, 9 * (number % 2)),  # names may be wider than their stages
-            textcoords="offset points",
-            fontsize="x-small",
-            color=GREY,
-        )
+        look: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "color": GREY}
+        height = 1.01 + 0.06 * (number % 2)  # names may be wider than their stages
+        ax.text(start, height, f" {stage}", fontsize="x-small", **look)
     return ax
 
 
