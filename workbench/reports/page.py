@@ -38,9 +38,8 @@ EDITORS = {"parameters", "injected-parameters"}  # tags of cells that are for an
 NEEDLESS = re.compile(r"wb\.environment\(|\blive_ranking\(")  # on the page once, or not possible
 NOTHING = re.compile(r"(There is no|This training kept no) ")  # what a part found
 SCRIPT = TEMPLATES.get_template("page.js").render()
-SCRIPT_HASH = (  # as a content security policy names it
-    f"'sha256-{base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode('ascii')}'"
-)
+DIGEST = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode("ascii")
+SCRIPT_HASH = f"'sha256-{DIGEST}'"  # as a content security policy names it
 
 
 def write_report(run_dir: str | Path) -> Path:
@@ -120,10 +119,7 @@ def _section(name: str, notebook: Any, number: int) -> tuple[str, str, Markup, l
 
 
 def _for_readers(cells: Sequence[Any]) -> list[Any]:
-    """Cells as the page shows them: without those for an editor, cut where a part begins.
-
-    A part that found nothing is one line.
-    """
+    """Cells as the page shows them: none for an editor, a part that found nothing as one line."""
     from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
     shown, coalesce = [new_markdown_cell()], CoalesceStreamsPreprocessor().preprocess_cell
@@ -139,8 +135,7 @@ def _for_readers(cells: Sequence[Any]) -> list[Any]:
             if before.cell_type == "markdown":  # its introduction goes as well
                 before.source = "".join(re.findall(r"^#.*\n?", before.source, re.MULTILINE))
             continue
-        said = [output.get("data", {}).get("text/markdown", "") for output in outputs]
-        found = "".join(said)
+        found = "".join(one.get("data", {}).get("text/markdown", "") for one in outputs)
         if NOTHING.match(found) and before.source.startswith("## "):
             before.source = f"**{before.source[3:].splitlines()[0]}** {found}"
             continue
