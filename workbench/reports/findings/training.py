@@ -31,8 +31,8 @@ def loss(log: pd.DataFrame) -> str:
     return sentences(
         *parts,
         "**What this curve cannot tell:** whether the model ranks better than counting shared "
-        "characters. With few positives the loss falls as soon as the model learns how rare they "
-        "are, and easy random negatives make it fall further. Only notebook 4 answers that.",
+        "characters. The loss falls once the model learns how rare positives are, and further "
+        "with easy random negatives. Only notebook 4 answers that.",
     )
 
 
@@ -129,14 +129,12 @@ def scores(record: Record) -> str:
     """What `predict` of the saved model gives, and how to get the other; empty if not recorded."""
     if "activation" not in record:
         return ""
-    known = {
-        "Identity": ("logits, which are not probabilities", "numbers from 0 to 1", "Sigmoid"),
-        "Sigmoid": ("probabilities: the sigmoid of the model's logit", "logits", "Identity"),
-    }
-    name = record["activation"]
-    gives, other, function = known.get(
-        name, (f"the `{name}` of the model's logit", "logits", "Identity")
-    )
+    name, other, function = record["activation"], "logits", "Identity"
+    gives = f"the `{name}` of the model's logit"
+    if name == "Sigmoid":
+        gives = "probabilities: the sigmoid of the model's logit"
+    if name == "Identity":
+        gives, other, function = "logits, not probabilities", "numbers from 0 to 1", "Sigmoid"
     return (
         f"`predict` gives {gives}. For {other}, give it `activation_fn=torch.nn.{function}()`: the "
         "order of the candidates stays the same."
@@ -198,9 +196,7 @@ def warm_up(agreement: float | None) -> str:
 
 def outcome(record: Record) -> str:
     """What a training did to the vocabulary, and what it learned from."""
-    repaired, warmed, seen = (
-        record[name] for name in ("vocabulary", "lexical_warm_up", "pairs_seen")
-    )
+    repaired, warmed, seen = record["vocabulary"], record["lexical_warm_up"], record["pairs_seen"]
     added = (f", {n:,} {name.replace('_', ' ')}" for name, n in seen.items() if name != "labelled")
     return sentences(
         "The vocabulary was kept as it is."
