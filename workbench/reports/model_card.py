@@ -233,13 +233,13 @@ def _head(name: str, stages: Sequence[Record], metrics: Record, settings: Record
 
 def recommendations(stages: Sequence[Record], metrics: Record, colour: str) -> list[str]:
     """What to do next with a model, in sentences of Markdown; `colour` is of its vocabulary."""
-    base = "hoose a base made for the language of the texts"
+    base = "choose a base made for the language of the texts"
     repair = (
-        f"C{base}: the repaired vocabulary still lacks much."
-        if repair_record(stages)
-        else "Give the base a vocabulary that covers the data (`vocabulary: words` with a "
-        f"dictionary, or `extend`) and train again, or c{base}."
+        "Give the base a vocabulary that covers the data (`vocabulary: words` with a dictionary, "
+        f"or `extend`) and train again, or {base}."
     )
+    if repair_record(stages):
+        repair = f"The repaired vocabulary still lacks much: {base}."
     return [
         *([] if colour == "green" else [repair]),
         ranking.claimed(metrics)[2] if metrics else "Evaluate it: `04_evaluate_ranking`.",
