@@ -92,7 +92,7 @@ def browser_records(
                 "rank": min(positives, default=None),
                 "slices": [f"{name}: {own}" for name, own in slices.iloc[number].dropna().items()],
                 "orders": rows,
-                "tokens": {text: [list(one) for one in tokens[text]] for text in texts if tokens},
+                "tokens": {text: tokens[text] for text in texts if tokens},
             }
         )
     return sorted(records, key=SORT_KEYS["worst for the model"])
