@@ -97,9 +97,9 @@ def _finished(ax: Axes, logs: Mapping[str, pd.DataFrame], label: str, title: str
         ax.legend(fontsize="small", ncols=2)
     for number, (stage, start) in enumerate(starts.items() if len(starts) > 1 else ()):
         ax.axvline(start, color=GREY, linestyle=":", linewidth=1)
-        look: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "color": GREY}
         height = 1.01 + 0.06 * (number % 2)  # names may be wider than their stages
-        ax.text(start, height, f" {stage}", fontsize="x-small", **look)
+        upon = ax.get_xaxis_transform()
+        ax.text(start, height, f" {stage}", transform=upon, color=GREY, fontsize="x-small")
     return ax
 
 
