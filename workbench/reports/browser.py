@@ -60,8 +60,7 @@ def browser_records(
 
     Returns:
         Records of `number`, `query`, `model` and `other` (their nDCG@10), `other_name`, `rank` (of
-        the model's first positive), `slices`, the candidates of both `orders`, and by text its
-        `tokens` (`[token, start, end, unknown]`).
+        the model's first positive), `slices`, candidates of both `orders`, and `tokens` by text.
     """
     from workbench.ranking.slices import BINS
 
@@ -107,10 +106,7 @@ def save_browser(run_dir: str | Path, records: Sequence[Mapping[str, Any]]) -> P
 
 
 def query_html(record: Mapping[str, Any]) -> Markup:
-    """One query as HTML: its text and both orders; nothing in it can run.
-
-    Characters of the query are marked, unknown ones underlined.
-    """
+    """One query and both orders as HTML in which nothing can run; shared characters are marked."""
 
     def marked(text: str) -> Markup:
         """The text, its meaning where that is known, and its tokens."""

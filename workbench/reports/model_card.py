@@ -163,10 +163,7 @@ def _facts(run: RunFolder, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def public_stages(stages: Sequence[Record]) -> list[Any]:
-    """Stages as others may read them: of each path of this machine in them, its last name.
-
-    A base in a folder is named as such, for its name could be taken for one on the Hub.
-    """
+    """Stages as others may read them: each path is its last name, a base in a folder says so."""
     bases = [stage.get("base", {}) for stage in stages]
     local = {base.get("name") for base in bases if base.get("kind") in ("folder", "run")}
 
@@ -177,7 +174,7 @@ def public_stages(stages: Sequence[Record]) -> list[Any]:
             return [*map(shown, value)]
         if not isinstance(value, str):
             return value
-        if value in local:
+        if value in local:  # its name could be taken for one on the Hub
             return f"{Path(value).name} (a local folder)"
         if os.path.isabs(os.path.expanduser(value)):
             return Path(value).name

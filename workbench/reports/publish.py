@@ -68,8 +68,8 @@ def publish_problems(run_dir: str | Path, published: Sequence[CommitOperationAdd
     page = contents.get(run.report.name, b"")  # its pictures hold what looks like paths
     here = [place for place in (str(project_root()), str(Path.home())) if place.encode() in page]
     for file, paths in ((run.card, LOCAL_PATH.findall(text)), (run.report, here)):
-        shown = ", ".join(dict.fromkeys(paths))
-        problems += [f"{file.name} names paths of this machine: {shown}"] * bool(paths)
+        if shown := ", ".join(dict.fromkeys(paths)):
+            problems.append(f"{file.name} names paths of this machine: {shown}")
     return problems
 
 
