@@ -33,7 +33,7 @@ STARTS = 3  # of a cluster here; on a busy machine Ray can take longer than it a
 RETRIES = 3  # of a task or a call whose process was lost; a run that failed is not tried again
 
 
-class Worker:
+class Worker(subprocess.Popen[bytes]):
     """A process of `workbench run`, whose input stays open for as long as this one lives.
 
     It has its own session, so that a Ctrl-C at the terminal reaches only the sweep.
@@ -43,7 +43,7 @@ class Worker:
         log.parent.mkdir(parents=True, exist_ok=True)
         limits = dict.fromkeys(("OMP_NUM_THREADS", "RAYON_NUM_THREADS"), str(cores))
         with log.open("a", encoding="utf-8") as output:
-            self.process = subprocess.Popen(
+            super().__init__(
                 [sys.executable, "-m", "workbench", "run", "--supervised", *arguments],
                 stdin=subprocess.PIPE,
                 stdout=output,
@@ -53,14 +53,10 @@ class Worker:
                 start_new_session=True,
             )
 
-    def poll(self) -> int | None:
-        """The exit code; None while it runs."""
-        return self.process.poll()
-
     def stop(self) -> None:
         """Close its input, at which it stops."""
-        if self.process.stdin:
-            self.process.stdin.close()
+        if self.stdin:
+            self.stdin.close()
 
 
 def stop_with_input() -> None:
@@ -119,10 +115,9 @@ def connected(address: str, slots: int) -> Iterator[Any]:
             break
         except Exception as error:  # many kinds: no cluster, another version, no room in /tmp
             ray.shutdown()
-            if address:
-                raise RequestError(f"--engine ray: no cluster at {address!r} ({error})") from error
-            if attempt == STARTS or "timed out" not in str(error):
-                raise RequestError(f"--engine ray: no cluster can be started ({error})") from error
+            what = f"no cluster at {address!r}" if address else "no cluster can be started"
+            if address or attempt == STARTS or "timed out" not in str(error):
+                raise RequestError(f"--engine ray: {what} ({error})") from error
     try:
         yield ray
     finally:
@@ -131,15 +126,12 @@ def connected(address: str, slots: int) -> Iterator[Any]:
 
 def run_task(arguments: list[str], log: Path, root: Path) -> int:
     """One task: a worker process in the project's folder, waited for."""
-    worker = Worker(arguments, log, 1, root)
-    try:
-        return worker.process.wait()
-    finally:
-        worker.stop()
+    with Worker(arguments, log, 1, root) as worker:
+        return worker.wait()
 
 
 class Task:
-    """A run as a Ray task, with the interface of `Worker`."""
+    """A run as a Ray task, with `poll` and `stop` as a `Worker` has them."""
 
     def __init__(self, ray: Any, arguments: list[str], log: Path) -> None:
         # tried again only if the process or its machine is lost: an exit code is a result
@@ -147,7 +139,7 @@ class Task:
         self.ray, self.result = ray, remote.remote(arguments, log, project_root())
 
     def poll(self) -> int | None:
-        """See `Worker`."""
+        """The exit code; None while it runs."""
         ready, _ = self.ray.wait([self.result], timeout=0)
         try:
             return int(self.ray.get(self.result)) if ready else None
