@@ -28,8 +28,7 @@ ENDED = ("done", "kept", "failed")
 POLL_SECONDS = 0.2
 STOP_SECONDS = 80  # a worker that does not stop in its time has ended itself by then
 
-Start = Callable[[list[str], Path], Any]
-"""Starts `workbench run` with these arguments and a log: a `Worker`, or with its `poll`, `stop`."""
+Start = Callable[[list[str], Path], Any]  # with arguments and a log; gives a `Worker` or a `Task`
 
 
 def sweep(
@@ -134,20 +133,15 @@ class Sweep:
             self.search = OptunaSearch(plan.asked.search, plan.asked.base, folder, slots)
             before = read_record(folder / "sweep.json").get("jobs", {}).items()
             self.entries = {name: entry for name, entry in before if entry.get("state") in ENDED}
-        self.record: dict[str, Any] = {
-            "schema": SCHEMA,
-            "state": "running",
-            "started": folders.now(),
-        }
-        self.record["jobs"] = self.entries
+        begun = {"schema": SCHEMA, "state": "running", "started": folders.now()}
+        self.record: dict[str, Any] = {**begun, "jobs": self.entries}
         self.begin = time.monotonic()
-        self.known: dict[str, Path] = {}  # runs that were done before, by identity
+        self.known = done_runs(folder.parent)  # runs that were done before, by identity
         self.running: dict[str, Any] = {}  # workers, by the name of their run
         self.made: dict[str, asyncio.Task[bool]] = {}  # by the name of the run
 
     def run(self) -> dict[str, Any]:
         """Make all runs and return the record, which is also in `sweep.json`."""
-        self.known = done_runs(self.folder.parent)
         try:
             asyncio.run(self._fill_slots())
             done = all(e["state"] in ("done", "kept") for e in self.entries.values())
@@ -190,36 +184,36 @@ class Sweep:
             news = {} if found == folder else {"same_as": display_path(found)}
             if made.environment.get("code") != folders.code_digest():
                 news["note"] = "made by other code"
-            self._note(run, state="kept", seconds=made.seconds, **news)
+            shown = news.get("same_as") or news.get("note", "")
+            self._note(run, "kept", shown, seconds=made.seconds, **news)
             return True
         if not (folder / "parameters.yaml").is_file():  # as if it had been interrupted at once
             values = run.parameters.model_copy(update={"run_dir": display_path(folder)})
             folders.record_request(values, folder, run.identity)
-        self._note(run, state="running")
+        self._note(run, "running")
         arguments = ["--runs-dir", str(folder.parent), "--name", run.name, "--resume"]
         log = self.folder / "logs" / f"{run.name}.log"
         self.running[run.name] = worker = self.start(arguments, log)
         while (code := worker.poll()) is None:
             await asyncio.sleep(POLL_SECONDS)
         del self.running[run.name]
-        made, error = read_run(folder), {}
+        made = read_run(folder)
         if code:
-            error["error"] = _why(made.status, log, code)
-        self._note(run, state="failed" if code else "done", seconds=made.seconds, **error)
+            why = _why(made.status, log, code)
+            self._note(run, "failed", why, seconds=made.seconds, error=why)
+        else:
+            value = made.value("ndcg@10")
+            shown = "" if value is None else f"nDCG@10 {value:.3f}"
+            self._note(run, "done", shown, seconds=made.seconds)
         return not code
 
-    def _note(self, run: PlannedRun, **news: Any) -> None:
+    def _note(self, run: PlannedRun, state: str, shown: str = "", **news: Any) -> None:
         """Record and print the new state of a run."""
-        entry = self.entries.setdefault(run.name, _entry(run))
-        entry.update(news)
+        self.entries.setdefault(run.name, _entry(run)).update(state=state, **news)
         self._save()
         minutes, seconds = divmod(int(time.monotonic() - self.begin), 60)
-        more = entry.get("error") or entry.get("same_as") or entry.get("note") or ""
-        if entry["state"] == "done":
-            value = read_run(self.folder / run.name).value("ndcg@10")
-            more = "" if value is None else f"nDCG@10 {value:.3f}"
-        line = f"{minutes:>3}:{seconds:02d}  {entry['state']:8} {run.name}"
-        print(line + (f"  ({more})" if more else ""), flush=True)
+        line = f"{minutes:>3}:{seconds:02d}  {state:8} {run.name}"
+        print(f"{line}  ({shown})" if shown else line, flush=True)
 
     def _save(self) -> None:
         write_json(self.folder / "sweep.json", self.record)
