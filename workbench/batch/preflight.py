@@ -5,7 +5,6 @@ as notebook 1 will do it; of a larger one only the first rows are read, and the 
 """
 
 import inspect
-import itertools
 import math
 import shutil
 import tempfile
@@ -17,10 +16,11 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from workbench import models
-from workbench.data import POSITIVE, readers
+from workbench.data import POSITIVE
 from workbench.data.build_lists import build_test
 from workbench.data.lists import read_test
-from workbench.data.pairs import SPLITS, LabelledPairs, pair_records, prepare_data, read_split
+from workbench.data.pairs import SPLITS, LabelledPairs, prepare_data, read_pairs, read_split
+from workbench.data.readers import PairsError, remedy
 from workbench.data.texts import distinct_texts
 from workbench.files import (
     comma_separated,
@@ -183,8 +183,8 @@ def _look_at_pairs(parameters: Parameters, read: bool, said: Findings) -> Data |
     test, _ = _read(parameters, "test_pairs", read, said)
     if pairs is None or any_problem(said):
         return None
-    names = inspect.signature(prepare_data).parameters.keys() & Parameters.model_fields.keys()
-    given = {name: getattr(parameters, name) for name in names - {"run_dir"}}
+    names = set(inspect.signature(prepare_data).parameters) - {"run_dir"}
+    given = parameters.model_dump(include=names)
     given |= {"pairs": pairs, "columns": parameters.columns, "test_pairs": test or ""}
     given["test_share"] *= not parameters.test_pairs  # they may be on the Hub, and not read
     with scratch_folder() as place:
@@ -207,43 +207,27 @@ def _read(
     elif value and not ((path := project_path(value)).is_file() or path.is_dir()):
         said.append(Finding("problem", f"{name}: {NO_FILE.format(value[:200])}"))
     elif value and read:
-        names = dict(zip(readers.COLUMNS, readers.COLUMNS, strict=True)) | parameters.columns
-        rows = itertools.islice(pair_records(path, names), ROWS_READ)
-        good, bad = readers.check_rows(rows, parameters.label_map)
-        count = seen = len(good) + len(bad)
+        options = parameters.columns, parameters.on_bad_rows, parameters.label_map
+        try:
+            pairs = read_pairs(path, *options, limit=ROWS_READ)
+        except PairsError as error:
+            said.append(Finding("problem", f"{name}: {error}"))
+            return None, 0
+        count = seen = pairs.rows_read
         if seen == ROWS_READ:
-            mean = sum(len(f"{row[1]}{row[2]}".encode()) + 8 for row in good) / max(1, len(good))
-            count = max(count, round(path.stat().st_size / max(1.0, mean)))
-        said.append(_describe_rows(parameters, name, good, bad, count))
-        frame = pd.DataFrame(good, columns=["line", *readers.COLUMNS])[[*readers.COLUMNS, "line"]]
-        return LabelledPairs(frame, tuple(bad), display_path(path), ""), count
+            texts = pairs.frame["sentence_0"] + pairs.frame["sentence_1"]
+            mean = 8 + texts.str.encode("utf-8").str.len().mean()
+            count = max(seen, round(path.stat().st_size / mean))
+        extent = f"all {seen:,}" if seen == count else f"the first {seen:,} of about {count:,}"
+        if bad := pairs.bad_rows:
+            text = f"{name}: {len(bad):,} of {extent} rows of {pairs.source} cannot be used, first "
+            text += "; ".join(map(str, bad[:BAD_ROWS_SHOWN]))
+            said.append(Finding("warning", text, remedy(bad)))
+        else:
+            text = f"{name}: {extent} rows of {pairs.source} can be used"
+            said.append(Finding("note", text + "; the rest was not read" * (seen < count)))
+        return pairs, count
     return None, 0
-
-
-def _describe_rows(
-    parameters: Parameters,
-    name: str,
-    good: list[readers.GoodRow],
-    bad: list[readers.BadRow],
-    count: int,
-) -> Finding:
-    """How many of about `count` rows can be used, and what to do about the others."""
-    shown, seen = display_path(project_path(getattr(parameters, name))), len(good) + len(bad)
-    extent = f"all {seen:,}" if seen == count else f"the first {seen:,} of about {count:,}"
-    if not seen:
-        return Finding("problem", f"{name}: {shown} has no row", "give a file with pairs")
-    if scale := readers.other_scale(good, bad):
-        return Finding("problem", f"{name}: {shown}: {scale}")
-    if not bad:
-        text = f"{name}: {extent} rows of {shown} can be used"
-        return Finding("note", text + "; the rest was not read" * (seen < count))
-    text = f"{name}: {len(bad):,} of {extent} rows of {shown} cannot be used, first "
-    text += "; ".join(map(str, bad[:BAD_ROWS_SHOWN]))
-    if not good:
-        return Finding("problem", text, readers.remedy(bad) or "correct them")
-    if parameters.on_bad_rows == "fail":
-        return Finding("problem", text, "correct them, or set on_bad_rows: report")
-    return Finding("warning", text, readers.remedy(bad))
 
 
 def _look_at_candidates(parameters: Parameters, said: Findings) -> None:

@@ -4,7 +4,8 @@ Two texts are the same here if they are equal once normalised (case, width, punc
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import pandas as pd
 
 from workbench.data import POSITIVE, readers
 from workbench.data.lists import candidate_rows, holds_lists
-from workbench.data.readers import COLUMNS, REASONS, BadRow, PairsError, Record, read_parquet
+from workbench.data.readers import COLUMNS, REASONS, BadRow, PairsError, read_parquet
 from workbench.data.texts import distinct_texts, normalised, text_groups
 from workbench.files import display_path, project_path, replacing, sha256, write_json
 from workbench.run_folder import MADE_BY_TRAINING, RunFolder, read_record, set_aside
@@ -46,6 +47,7 @@ def read_pairs(
     columns: Mapping[str, str] | None = None,
     on_bad_rows: str = "report",
     label_map: str = "",
+    limit: int | None = None,
 ) -> LabelledPairs:
     """Labelled pairs from CSV, TSV, JSONL or Parquet (each also as `.gz`) or from the Hub.
 
@@ -58,6 +60,7 @@ def read_pairs(
             `label` (the relevance), where they differ.
         on_bad_rows: `report` returns bad rows with the good ones, `fail` raises on the first.
         label_map: the value in [0, 1] of each label, such as `-1=0,1=1`; empty for such labels.
+        limit: rows to read of a file, of which no digest is made then; all if absent.
 
     Raises:
         PairsError: the source cannot be read, lacks a column, or has no usable row; its labels are
@@ -75,23 +78,20 @@ def read_pairs(
         good, bad = readers.check_rows(readers.hub_records(shown, names), label_map)
     else:
         path = project_path(source)
-        good, bad = readers.check_rows(pair_records(path, names), label_map)
-        shown, digest = display_path(path), sha256(path)
+        records = candidate_rows(path) if holds_lists(path) else readers.file_records(path, names)
+        good, bad = readers.check_rows(islice(records, limit), label_map)
+        shown, digest = display_path(path), sha256(path) if limit is None else ""
     if scale := readers.other_scale(good, bad):
         raise PairsError(f"{shown}: {scale}")
-    if bad and on_bad_rows == "fail":
-        raise PairsError(f"{shown}: {len(bad)} bad rows, the first at {bad[0]}")
     if not good:
         first = f"; the first problem is at {bad[0]}" if bad else ""
         advice = f" -> {remedy}" if (remedy := readers.remedy(bad)) else ""
         raise PairsError(f"{shown}: no usable pair in it{first}{advice}")
+    if bad and on_bad_rows == "fail":
+        advice = "correct them, or set on_bad_rows: report"
+        raise PairsError(f"{shown}: {len(bad)} bad rows, the first at {bad[0]} -> {advice}")
     frame = pd.DataFrame(good, columns=["line", *COLUMNS])[[*COLUMNS, "line"]]
     return LabelledPairs(frame, tuple(bad), shown, digest)
-
-
-def pair_records(path: Path, names: Mapping[str, str]) -> Iterator[Record | BadRow]:
-    """The rows of a file of pairs, unchecked; of candidate lists, a row for each candidate."""
-    return candidate_rows(path) if holds_lists(path) else readers.file_records(path, names)
 
 
 def split_pairs(
