@@ -7,13 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from workbench.batch.kernels import (
-    START_SECONDS,
-    Kernel,
-    Kernels,
-    notebook,
-    sigterm_for_kernels,
-)
+from workbench.batch.kernels import Kernel, Kernels, notebook, sigterm_for_kernels
 from workbench.batch.preflight import preflight, refuse_problems
 from workbench.files import display_path, project_root, write_json
 from workbench.run_folder import (
@@ -28,6 +22,7 @@ from workbench.run_folder import (
 from workbench.runs import folder as folders
 from workbench.runs.parameters import Parameters
 
+START_SECONDS = 600  # for a kernel to load its libraries, on a busy machine
 NOTHING_TO_RANK = (
     "the test split has no positive pair, so notebook 04 would have nothing to rank: raise "
     "test_share, or give candidates"

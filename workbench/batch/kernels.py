@@ -11,12 +11,13 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from workbench.files import project_root, scratch_folder
 from workbench.machine import core_count
 from workbench.run_folder import NOTEBOOKS, Terminated
 
 AHEAD = 2  # kernels that wait, each with 0.5 GB
-START_SECONDS = 600  # for a kernel to load its libraries, on a busy machine
 LAUNCH = (  # ipykernel ignores Ctrl-C outside cells, but not while it is being loaded
     "import runpy, signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
     "runpy.run_module('ipykernel_launcher', run_name='__main__')"
@@ -35,7 +36,6 @@ class Kernel(AbstractContextManager["Kernel"]):
     """
 
     def __init__(self, source: Path) -> None:
-        from ipykernel.kernelspec import write_kernel_spec
         from jupyter_client.kernelspec import KernelSpecManager
         from jupyter_client.manager import AsyncKernelManager
         from jupyter_core.utils import run_sync
@@ -49,17 +49,17 @@ class Kernel(AbstractContextManager["Kernel"]):
             arguments += [f"--IPKernelApp.exec_lines={line}" for line in lines]
         with ExitStack() as stack:
             place = stack.enter_context(scratch_folder())
-            argv = [sys.executable, "-c", LAUNCH, "-f", "{connection_file}"]
-            write_kernel_spec(f"{place}/kernels/python3", {"argv": argv})
             own = dict.fromkeys(("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_PATH"), place)
             self.manager = AsyncKernelManager(
                 kernel_name="python3",
-                kernel_spec_manager=KernelSpecManager(kernel_dirs=[f"{place}/kernels"]),
+                kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
                 connection_file=f"{place}/kernel.json",
                 # Files instead of TCP ports: two kernels that start at once can get the same port.
                 transport="ipc",
                 ip=f"{place}/socket",
             )
+            argv = [sys.executable, "-c", LAUNCH, "-f", "{connection_file}"]
+            self.manager.kernel_spec.argv = argv  # type: ignore[union-attr]
             self.is_alive = run_sync(self.manager.is_alive)
             start = run_sync(self.manager.start_kernel)
             start(extra_arguments=arguments, cwd=str(source.parent), env=os.environ | own)
@@ -123,8 +123,6 @@ def sigterm_for_kernels() -> Iterator[None]:
     handed_on = []
 
     def hand_on(*_: Any) -> None:
-        import psutil
-
         handed_on.extend(psutil.Process().children())
         for child in handed_on:
             child.terminate()
