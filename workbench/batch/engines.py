@@ -18,13 +18,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from workbench.files import project_root
 from workbench.run_folder import RequestError
-
-if TYPE_CHECKING:
-    from workbench.scoring.score_file import Part, PartWriter, Row
+from workbench.scoring.score_file import CutShortError, Part, PartWriter, Row
 
 STOP_SECONDS = 60.0  # for a run to stop cleanly
 RELEASE_SECONDS = 60.0  # for the process of an earlier attempt to release the folder
@@ -154,17 +152,17 @@ class Task:
 class PartMaker:
     """An actor that writes parts; one written twice, after a lost process, is the same file."""
 
-    def __init__(self, write: "PartWriter") -> None:
+    def __init__(self, write: PartWriter) -> None:
         self.write = write
 
-    def part(self, number: int, rows: "list[Row]") -> int:
+    def part(self, number: int, rows: list[Row]) -> int:
         """The rows written."""
         return self.write(number, rows)
 
 
 def run_on_ray(
-    write: "PartWriter",
-    missing: "Iterator[Part]",
+    write: PartWriter,
+    missing: Iterator[Part],
     add: Callable[[int], None],
     workers: int,
     address: str = "",
@@ -178,8 +176,6 @@ def run_on_ray(
         RequestError: there is no Ray, or no such cluster.
         CutShortError: a part could not be written, or its processes were lost again and again.
     """
-    from workbench.scoring.score_file import CutShortError
-
     with connected(address, workers) as ray:
         from ray.util import ActorPool
 
