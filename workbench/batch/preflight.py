@@ -153,8 +153,8 @@ def preflight(
             fix = f"run notebook {before} as well (--only {before},{number})"
             found.append(Finding("problem", text, fix + ", or give candidates" * (number == "04")))
     if data and "02" in numbers:
-        known_file = parameters.pairs and not parameters.pairs.startswith("hub:")
-        origin = (parameters.pairs, parameters.columns) if known_file else None
+        on_hub = parameters.pairs.startswith("hub:")
+        origin = None if on_hub else (parameters.pairs, parameters.columns)
         train, sizes = data.splits["train"], read_stages(parameters.stages)
         tried("pairs", lambda _: check_training(train, parameters, sizes, origin))
     if data and "04" in numbers and not parameters.candidates:
@@ -163,7 +163,8 @@ def preflight(
         asked = parameters.vocabulary, parameters.new_embeddings, parameters.dictionary
         tried("base_model", lambda _: check_repair(models.load_tokenizer(location), *asked))
     if location and not any_problem(found):  # with torch it takes seconds, so it comes last
-        tried("base_model", partial(_look_at_weights, parameters, location), "weights", *key)
+        look = partial(_look_at_weights, parameters, location)
+        tried("base_model", look, "weights", parameters.backend, *key)
     if "04" in numbers and "02" not in numbers and folder.model.is_dir():
         tried("model", lambda _: models.check_model(models.find_model(str(folder.path))))
     if data and location and not prepared and not any_problem(found):
@@ -191,7 +192,7 @@ def _look_at_pairs(parameters: Parameters, read: bool, said: Findings) -> Data |
         prepare_data(place, **given)
         splits = {name: read_split(place, name) for name in SPLITS}
     used = min(count, parameters.max_pairs or count)
-    return Data(splits, used / min(pairs.rows_read, parameters.max_pairs or pairs.rows_read))
+    return Data(splits, max(1.0, used / pairs.rows_read))
 
 
 def _read(
@@ -264,16 +265,14 @@ def _look_at_model(parameters: Parameters, said: Findings) -> models.ModelLocati
     """Where the base model is, if it is on this machine."""
     name, revision = parameters.base_model, parameters.base_revision
     fallback = parameters.fallback_model
-    if not models.is_hub_name(name):
-        revision = fallback = ""
-    elif fallback and models.is_hub_name(fallback):
+    if fallback and models.is_hub_name(name) and models.is_hub_name(fallback):
         raise models.ModelError(f"fallback_model {fallback!r} is on the Hub too, so it is none")
-    elif models.must_be_fetched(name, revision):
+    if models.must_be_fetched(name, revision):
         text = f"base_model: {name} will be fetched from the Hub when the run starts"
         said.append(Finding("note", text))
         return None
     location = models.find_model(name, revision, fallback)
-    if location.asked != location.name and models.is_hub_name(name):
+    if location.asked != location.name:
         said.append(Finding("warning", f"base_model: {location}"))
     return location
 
