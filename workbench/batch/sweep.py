@@ -7,8 +7,8 @@ for each run, `logs/` (what the runs printed) and `study.log` (the trials of a s
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,9 +63,11 @@ def sweep(
         _describe(plan, folder)
         return True
     try:
-        with _engine(engine, jobs, address) as start:
+        with nullcontext() if engine == "local" else connected(address, jobs) as ray:
             import matplotlib.font_manager  # noqa: F401  # fills its cache, before many do at once
 
+            here = partial(Worker, cores=max(1, core_count() // jobs), root=project_root())
+            start: Start = partial(Task, ray) if ray else here
             folder = folder if name else folders.fresh_folder(stem, runs_dir)
             with folders.holding(folder):
                 _check_folder(folder, resume)  # another process may have been here since
@@ -110,16 +112,6 @@ def _describe(plan: Plan, folder: Path) -> None:
         made = f"  done: {display_path(known[run.identity])}" if run.identity in known else ""
         print(f"  {run.name}  {values}{made}")
     print("nothing was started")
-
-
-@contextmanager
-def _engine(name: str, slots: int, address: str) -> Iterator[Start]:
-    """What starts runs: `local`, or `ray` on a running cluster or one started here."""
-    if name == "local":
-        yield partial(Worker, root=project_root(), cores=max(1, core_count() // slots))
-    else:
-        with connected(address, slots) as ray:
-            yield partial(Task, ray)
 
 
 class Sweep:
