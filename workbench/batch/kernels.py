@@ -130,10 +130,7 @@ def sigterm_for_kernels() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, hand_on)
     try:
         yield
-    except Exception:
-        if not handed_on:
-            raise
     finally:
         signal.signal(signal.SIGTERM, before)
-    if handed_on:
-        raise Terminated
+        if handed_on:  # in place of what the end of the kernel is to papermill
+            raise Terminated
