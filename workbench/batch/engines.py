@@ -58,11 +58,7 @@ class Worker(subprocess.Popen[bytes]):
 
 
 def stop_with_input() -> None:
-    """Have this process stop as by Ctrl-C when its standard input ends.
-
-    Whoever started it is then gone or wants it to end: nothing goes on training unseen, and a
-    resumed sweep finds the folder free.
-    """
+    """Have this process stop as by Ctrl-C when its input ends: nobody waits for it any more."""
 
     def wait_for_the_end() -> None:
         sys.stdin.read()

@@ -103,8 +103,7 @@ def _check_runs(plan: Plan, folder: Path, resume: bool) -> None:
 
 
 def _describe(plan: Plan, folder: Path) -> None:
-    known = done_runs(folder.parent) if folder.parent.is_dir() else {}
-    search = plan.asked.search
+    known, search = done_runs(folder.parent), plan.asked.search
     trials = f", {search.trials} trials by {search.method}" if search else ""
     print(f"{display_path(folder)}: {len(plan.runs)} runs{trials}")
     for run in plan.runs:
