@@ -204,9 +204,12 @@ KOREAN = {"학교": ["school"], "선생님": ["teacher"], "말": ["word"], "중�
         ),
     ],
 )
-def test_kana_and_hangul_are_read_as_words_of_such_a_dictionary(base, words, texts, text, tokens):
+def test_kana_and_hangul_are_read_as_words_of_such_a_dictionary(
+    base, words, texts, text, tokens, tmp_path
+):
     """The base takes Hangul apart and marks off kana, so words and tokens are compared so."""
-    repair = repair_vocabulary(base, texts, "words", dictionary=words)
+    rows = "".join(f"{word}\t{glosses[0]}\n" for word, glosses in words.items())
+    repair = repair_vocabulary(base, texts, "words", write(tmp_path / "own.tsv", rows))
     found = repair.tokenizer.encode(text, add_special_tokens=False).tokens
     plain = repair.tokenizer.normalizer.normalize_str
     assert found == [plain(token) for token in tokens]

@@ -25,12 +25,13 @@ from workbench.vocabulary.coverage import (
     vocabulary_verdict,
 )
 from workbench.vocabulary.repair import (
+    missing_tokens,
     random_rows,
     repair_model,
     repair_vocabulary,
     spectral_rows,
 )
-from workbench.vocabulary.tokens import missing_tokens, tokenize, unknown_pieces
+from workbench.vocabulary.tokens import count_tokens, tokenize
 
 TEXTS = ["谁说你可爱了", "谁说你可怜了", "ﾊﾛｰ world", "Ｑ币怎么充值", "hello"]
 ENGLISH = ["Hello, World! Don't panic.", "naïve café 3.14", "unbelievably tokenization", "你是我"]
@@ -75,8 +76,8 @@ def test_only_texts_given_are_learned_from(tokenizer):
 
 
 def test_a_word_of_unknown_characters_gets_continuing_tokens(tokenizer):
-    assert unknown_pieces(tokenizer, ["ﾊﾛｰ", "hello"]) == {"ﾊﾛｰ": ("ﾊﾛｰ",)}
-    assert set(missing_tokens(tokenizer, {"ﾊﾛｰ": 1})) == {"ﾊ", "##ﾛ", "##ｰ"}
+    assert count_tokens(tokenizer, ["ﾊﾛｰ", "hello"])["pieces"].tolist() == [("ﾊﾛｰ",), ()]
+    assert missing_tokens(tokenizer, ["ﾊﾛｰ"]) == {"ﾊ": 1, "##ﾛ": 1, "##ｰ": 1}
 
 
 def test_other_tokenizers_are_refused_with_a_reason(tokenizer):
@@ -117,7 +118,7 @@ def test_missing_characters_by_hand(tokenizer):
         ("谁说", "谁", 1.0), ("谁谁", "hi", 0.0), ("hi", "yo", 0.0), ("ﾊﾛｰ", "yo", 1.0)
     )
     found = missing_characters(
-        pairs, unknown_pieces(tokenizer, [*pairs["sentence_0"], *pairs["sentence_1"]])
+        pairs, count_tokens(tokenizer, [*pairs["sentence_0"], *pairs["sentence_1"]])
     )
     assert found["distinct"] == 5
     assert found["pairs"] == 3

@@ -314,7 +314,7 @@ def _look_at_vocabulary(
     if sampled:
         pairs = train = pairs.sample(min(SAMPLE_PAIRS, len(pairs)), random_state=0)
     tokenizer = models.load_tokenizer(location)
-    repairs = learn_repairs(tokenizer, distinct_texts(train), None, parameters.dictionary)
+    repairs = learn_repairs(tokenizer, distinct_texts(train), parameters.dictionary)
     outlook = repair_outlook(pairs, tokenizer, repairs)
     part = f" (on a sample of {len(pairs):,} pairs; notebook 1 judges all of them)" * sampled
     if how == "keep":

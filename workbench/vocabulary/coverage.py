@@ -1,6 +1,7 @@
 """What a vocabulary does not cover, what that costs, and what each repair would bring back."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from workbench.data.readers import COLUMNS
 from workbench.data.texts import distinct_texts, normalised
 from workbench.files import percent
 from workbench.models import ModelError
-from workbench.vocabulary.dictionary import read_dictionary
 from workbench.vocabulary.repair import REPAIRS, Repair, repair_vocabulary
 from workbench.vocabulary.tokens import count_tokens
 
@@ -99,19 +99,20 @@ def ceilings(
     }
 
 
-def missing_characters(pairs: pd.DataFrame, pieces: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """The characters behind the unknown tokens (see `unknown_pieces`), by frequency and block.
+def missing_characters(pairs: pd.DataFrame, counts: pd.DataFrame) -> dict[str, Any]:
+    """The characters behind the unknown tokens, by frequency and Unicode block.
+
+    `counts` is what `count_tokens` gave for the texts of `pairs`.
 
     Returns:
         `distinct`; `pairs`, the number of pairs with any of them; the most frequent `characters`,
-        and Unicode `blocks`, each with its `occurrences` (in distinct texts) and its `pairs`.
+        and `blocks`, each with its `occurrences` (in distinct texts) and its `pairs`.
     """
     from fontTools import unicodedata as unicode
 
-    rows = [(text, c) for text in distinct_texts(pairs) for c in "".join(pieces.get(text, ()))]
-    found = pd.DataFrame(rows, columns=["text", "character"])
-    block = {character: str(unicode.block(character)) for character in found["character"].unique()}
-    found["block"] = found["character"].map(block)
+    missing = counts["pieces"].reindex(distinct_texts(pairs)).map("".join).map(list)
+    found = missing.explode().dropna().rename_axis("text").reset_index(name="character")
+    found["block"] = found["character"].map(cache(unicode.block))
     used = pd.concat([pairs["sentence_0"], pairs["sentence_1"]]).to_frame("text")
     used["pair"] = [*range(len(pairs))] * 2
     used = used.merge(found.drop_duplicates(), on="text")
@@ -164,18 +165,14 @@ def readability(
 def learn_repairs(
     tokenizer: "Tokenizer",
     texts: Sequence[str],
-    pieces: Mapping[str, Sequence[str]] | None = None,
     dictionary: str = "",
+    counts: pd.DataFrame | None = None,
 ) -> dict[str, Repair | str]:
-    """Each repair of the vocabulary by its name, learned from training texts, or why there is none.
-
-    Arguments are as for `repair_vocabulary`, `dictionary` as for `read_dictionary`.
-    """
+    """Each repair of the vocabulary by its name, or why there is none; see `repair_vocabulary`."""
     found: dict[str, Repair | str] = {}
     for how in REPAIRS:
         try:
-            words = read_dictionary(dictionary) if how == "words" else None
-            found[how] = repair_vocabulary(tokenizer, texts, how, pieces, words)
+            found[how] = repair_vocabulary(tokenizer, texts, how, dictionary, counts)
         except ModelError as error:
             found[how] = str(error)
     return found

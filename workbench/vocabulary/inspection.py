@@ -65,10 +65,9 @@ def inspect_pairs(
     """
     texts = pd.concat([pairs["sentence_0"], pairs["sentence_1"]], ignore_index=True)
     counts = count_tokens(tokenizer, [*texts.tolist(), *texts_of(lists)])
-    own, pieces = counts.loc[texts.unique()], counts["pieces"].to_dict()
-    tokens = pair_tokens(pairs, tokenizer, counts)
+    own, tokens = counts.loc[texts.unique()], pair_tokens(pairs, tokenizer, counts)
     learned = distinct_texts(pairs if train is None else train)
-    repairs = coverage.learn_repairs(tokenizer, learned, pieces, dictionary)
+    repairs = coverage.learn_repairs(tokenizer, learned, dictionary, counts)
     outlook = coverage.repair_outlook(pairs, tokenizer, repairs, lists, counts)
     labels, contradictory = pairs["label"], contradictory_rows(pairs)
     collapsed = own.groupby("sequence")["tokens"].transform("size") > 1
@@ -109,7 +108,7 @@ def inspect_pairs(
             "collapsed_share": float(collapsed.mean()),
             "largest_collapsed": [{"size": len(g), "examples": list(g[:5])} for g in same[:5]],
         },
-        "missing": coverage.missing_characters(pairs, pieces),
+        "missing": coverage.missing_characters(pairs, counts),
         "ceiling": outlook["keep"]["ceiling"],
         "repairs": outlook,
         "verdict": coverage.vocabulary_verdict(outlook),

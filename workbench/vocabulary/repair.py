@@ -3,11 +3,12 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from workbench.data.texts import Float32Array
 from workbench.models import ModelError, tokenizer_parts
@@ -24,7 +25,7 @@ from workbench.vocabulary.dictionary import (
     word_tokenizer,
     words_in,
 )
-from workbench.vocabulary.tokens import chunks, missing_tokens, unknown_pieces
+from workbench.vocabulary.tokens import chunks, count_tokens
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -134,8 +135,8 @@ def repair_vocabulary(
     tokenizer: "Tokenizer",
     texts: Iterable[str],
     how: str,
-    pieces: Mapping[str, Sequence[str]] | None = None,
-    dictionary: Dictionary | None = None,
+    dictionary: str = "",
+    counts: pd.DataFrame | None = None,
 ) -> Repair:
     """A tokenizer with tokens for what the texts need and the vocabulary lacks.
 
@@ -149,8 +150,8 @@ def repair_vocabulary(
         how: `unused` renames the `[unused###]` tokens, so that the model keeps its size and shape,
             and takes the most frequent tokens if there are too few of them; `extend` appends;
             `words` appends the dictionary's words in the texts as well (see `word_tokenizer`).
-        pieces: what `unknown_pieces` gave for these texts, if known.
-        dictionary: which words there are, for `words`; that of the package if None.
+        dictionary: for `words`, see `read_dictionary`.
+        counts: what `count_tokens` gave for these texts, if known.
 
     Raises:
         ModelError: the tokenizer is not WordPiece, there is no dictionary for `words`, or `how` is
@@ -158,9 +159,9 @@ def repair_vocabulary(
     """
     if how not in REPAIRS:
         raise ModelError(f"vocabulary {how!r} is none of keep, {', '.join(REPAIRS)}")
+    texts = list(dict.fromkeys(texts))
     if how == "words":
-        dictionary = read_dictionary() if dictionary is None else dictionary
-        return _with_words(tokenizer, list(dict.fromkeys(texts)), dictionary)
+        return _with_words(tokenizer, texts, read_dictionary(dictionary))
     state = json.loads(tokenizer.to_str())
     if (kind := tokenizer_parts(state)[0]) != "WordPiece":
         raise ModelError(
@@ -168,10 +169,8 @@ def repair_vocabulary(
             "vocabulary can be repaired by adding characters; use vocabulary 'keep', or another "
             "base model"
         )
-    distinct = dict.fromkeys(texts)
-    pieces = unknown_pieces(tokenizer, distinct) if pieces is None else pieces
-    needed = Counter(piece for text in distinct for piece in pieces.get(text, ()))
-    wanted = missing_tokens(tokenizer, needed)
+    counts = count_tokens(tokenizer, texts) if counts is None else counts
+    wanted = missing_tokens(tokenizer, counts["pieces"].reindex(texts).explode().dropna())
     tokens = sorted(wanted, key=lambda token: (-wanted[token], token))
     vocabulary: dict[str, int] = state["model"]["vocab"]
     if how == "unused":
@@ -185,6 +184,22 @@ def repair_vocabulary(
     repaired = type(tokenizer).from_str(json.dumps(state))
     left = {token: wanted[token] for token in left_out}
     return Repair(how, repaired, tuple(added), tuple(ids), left)
+
+
+def missing_tokens(tokenizer: "Tokenizer", pieces: Iterable[str]) -> Counter[str]:
+    """The WordPiece tokens of one character that would make every piece readable, with counts.
+
+    Inside a piece, a character needs the token that continues a word (`##` before it). A Chinese
+    character is always a whole piece.
+    """
+    known = tokenizer.get_vocab()
+    missing: Counter[str] = Counter()
+    for piece, count in Counter(pieces).items():
+        for place, character in enumerate(piece):
+            token = character if place == 0 else f"##{character}"
+            if token not in known:
+                missing[token] += count
+    return missing
 
 
 def _with_words(tokenizer: "Tokenizer", texts: Sequence[str], dictionary: Dictionary) -> Repair:
@@ -202,11 +217,9 @@ def _with_words(tokenizer: "Tokenizer", texts: Sequence[str], dictionary: Dictio
 
 def check_repair(tokenizer: "Tokenizer", how: str, start: str, dictionary: str = "") -> None:
     """Raise the `ModelError` that `repair_model` would raise with these arguments."""
-    repair_vocabulary(tokenizer, [], how, dictionary=_glosses(how, start, dictionary))
-
-
-def _glosses(how: str, start: str, dictionary: str) -> Dictionary:
-    return read_dictionary(dictionary) if how == "words" or start == "dictionary" else {}
+    repair_vocabulary(tokenizer, [], how, dictionary)
+    if start == "dictionary":
+        read_dictionary(dictionary)
 
 
 def repair_model(
@@ -234,9 +247,10 @@ def repair_model(
     """
     import torch
 
-    glosses = _glosses(how, start, dictionary)
-    made = repair_vocabulary(tokenizer, texts, how, dictionary=glosses)
-    glosses = made.glosses if how == "words" else glosses
+    made = repair_vocabulary(tokenizer, texts, how, dictionary)
+    glosses = made.glosses
+    if start == "dictionary" and how != "words":
+        glosses = read_dictionary(dictionary)
     body: Any = model[0].model
     matrix = body.get_input_embeddings().weight.numpy(force=True)
     units = [token.removeprefix("##") for token in made.added]

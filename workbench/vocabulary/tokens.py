@@ -2,8 +2,7 @@
 
 import json
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
@@ -93,28 +92,6 @@ def count_tokens(tokenizer: "Tokenizer", texts: Iterable[str]) -> pd.DataFrame:
             rows.append((text, len(ids), len(pieces), *kinds, pieces, sequence))
     columns = ["text", "tokens", "unknown", "bytes", "blank", "pieces", "sequence"]
     return pd.DataFrame(rows, columns=columns).set_index("text")
-
-
-def unknown_pieces(tokenizer: "Tokenizer", texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """The `pieces` of `count_tokens` of each distinct text that has any."""
-    pieces = count_tokens(tokenizer, texts)["pieces"]
-    return pieces[pieces.astype(bool)].to_dict()
-
-
-def missing_tokens(tokenizer: "Tokenizer", pieces: Mapping[str, int]) -> Counter[str]:
-    """The WordPiece tokens of one character that would make every piece readable, with counts.
-
-    Inside a piece, a character needs the token that continues a word (`##` before it). A Chinese
-    character is always a whole piece.
-    """
-    known = tokenizer.get_vocab()
-    missing: Counter[str] = Counter()
-    for piece, count in pieces.items():
-        for place, character in enumerate(piece):
-            token = character if place == 0 else f"##{character}"
-            if token not in known:
-                missing[token] += count
-    return missing
 
 
 def chunks(texts: Iterable[str]) -> Iterator[list[str]]:
