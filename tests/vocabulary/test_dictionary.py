@@ -13,14 +13,13 @@ from workbench.models import BUNDLED_MODEL, ModelError, find_model, load_tokeniz
 from workbench.vocabulary.dictionary import (
     HAN,
     MAX_RUN,
-    gloss_rows,
     letters_of,
     read_dictionary,
     segment,
     word_tokenizer,
     words_in,
 )
-from workbench.vocabulary.repair import repair_vocabulary
+from workbench.vocabulary.repair import gloss_rows, repair_vocabulary
 
 CEDICT = """# CC-CEDICT
 #! entries=7

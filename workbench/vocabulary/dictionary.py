@@ -1,23 +1,16 @@
-"""A dictionary that lends meaning to new tokens: words, their glosses in the base's language.
-
-Embeddings of new tokens start from the base's embeddings of the words that explain them, in the
-family of WECHSEL (Minixhofer et al., NAACL 2022) and trans-tokenization (Remy et al., 2024).
-"""
+"""A dictionary: words that a tokenizer can read, and their glosses in the base's language."""
 
 import importlib.util
 import io
 import json
 import re
 from collections import Counter, UserDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from workbench.data.readers import PairsError, opened
-from workbench.data.texts import Float32Array
 from workbench.files import project_path, project_root
 from workbench.models import BERT_PARTS, ModelError, tokenizer_parts
 
@@ -45,10 +38,6 @@ ENTRY = re.compile(r"(\S+) (\S+) \[([^\]]*)\] /(.*)/\s*$")
 NO_MEANING = re.compile(
     r"CL:|see |also written|used in|abbr\. for|(old |erhua |Japanese |archaic )?variant of"
     r"|Kangxi radical|surname "
-)
-STOP_WORD = re.compile(
-    "a|an|the|to|of|in|on|at|by|for|with|from|and|or|be|is|as|one|s|oneself|sb|sth|esp|etc|used"
-    "|also|lit|fig|fml|coll|abbr"
 )
 
 
@@ -165,25 +154,12 @@ def letters_of(dictionary: Dictionary) -> str:
     return "".join(found)
 
 
-def as_read(dictionary: Dictionary, tokenizer: "Tokenizer") -> Dictionary:
-    """The dictionary with its words as a tokenizer of words normalises them.
-
-    That takes Hangul apart and marks off kana; Chinese characters stay as they are.
-    """
-    senses: dict[str, list[str]] = {}
-    for word, glosses in dictionary.items():
-        senses.setdefault(tokenizer.normalizer.normalize_str(word), []).extend(glosses)
-    return senses
-
-
-def segment(
-    run: str, words: Iterable[str] | Mapping[str, Any], longest: int = MAX_WORD
-) -> list[str]:
+def segment(run: str, words: Container[str], longest: int = MAX_WORD) -> list[str]:
     """A run of characters cut into the longest words that fit, from the left."""
-    known, pieces, start = words if isinstance(words, Mapping | set) else set(words), [], 0
+    pieces, start = [], 0
     while start < len(run):
         ends = range(min(len(run), start + longest), start + 1, -1)
-        end = next((end for end in ends if run[start:end] in known), start + 1)
+        end = next((end for end in ends if run[start:end] in words), start + 1)
         pieces.append(run[start:end])
         start = end
     return pieces
@@ -237,59 +213,3 @@ def word_tokenizer(
     split = {"type": "Split", "pattern": {"Regex": runs}, "behavior": "Isolated", "invert": False}
     state["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, state["pre_tokenizer"]]}
     return type(tokenizer).from_str(json.dumps(state)), added
-
-
-def middle(matrix: Float32Array) -> tuple[Float32Array, float]:
-    """The mean row, and the mean distance of rows from it."""
-    centre = matrix.mean(axis=0)
-    return centre, float(np.linalg.norm(matrix - centre, axis=1).mean())
-
-
-def directions(count: int, width: int, seed: int) -> np.ndarray:
-    """Random vectors of length one, shape (count, width)."""
-    drawn = np.random.default_rng(seed).standard_normal((count, width))
-    return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
-
-
-def gloss_rows(
-    matrix: Float32Array,
-    tokenizer: "Tokenizer",
-    units: Sequence[str],
-    dictionary: Dictionary,
-    seed: int = 42,
-    own_share: float = 0.5,
-) -> Float32Array:
-    """Embeddings of words and characters from the base's embeddings of their glosses.
-
-    A sense is the mean of its tokens without stop words, a word the mean of its senses, the n-th
-    with weight 1/n. To that comes a random direction for each character, so that words with common
-    characters stay alike and different words with one gloss stay apart. A word without a gloss
-    starts at the mean of the matrix, with the direction of its characters alone.
-
-    `matrix` has the old embeddings, shape (tokens, width), and the result shape (units, width).
-    `own_share` is the length of that direction in mean distances of the old rows from their mean.
-    """
-    centre, distance = middle(matrix)
-    characters = sorted({character for unit in units for character in unit})
-    drawn = directions(len(characters), matrix.shape[1], seed)
-    direction = dict(zip(characters, drawn, strict=True))
-    rows = np.empty((len(units), matrix.shape[1]), dtype=np.float32)
-    for place, unit in enumerate(units):
-        own = np.mean([direction[character] for character in unit], axis=0)
-        own *= distance / np.linalg.norm(own)
-        meaning = _meaning(matrix, tokenizer, dictionary.get(unit, ()))
-        rows[place] = centre + own if meaning is None else meaning + own_share * own
-    return rows
-
-
-def _meaning(
-    matrix: Float32Array, tokenizer: "Tokenizer", senses: Sequence[str]
-) -> Float32Array | None:
-    vectors, weights = [], []
-    for rank, sense in enumerate(senses, 1):
-        words = [word for word in sense.split() if not STOP_WORD.fullmatch(word.lower())]
-        ids = tokenizer.encode(" ".join(words) or sense, add_special_tokens=False).ids
-        if ids:
-            vectors.append(matrix[ids].mean(axis=0))
-            weights.append(1 / rank)
-    return np.average(vectors, axis=0, weights=weights) if vectors else None

@@ -4,7 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,11 +16,7 @@ from workbench.vocabulary.dictionary import (
     ATTRIBUTION,
     HAN,
     Dictionary,
-    as_read,
-    directions,
-    gloss_rows,
     letters_of,
-    middle,
     read_dictionary,
     word_tokenizer,
     words_in,
@@ -34,6 +30,22 @@ if TYPE_CHECKING:
 REPAIRS = ("unused", "extend", "words")
 UNUSED = re.compile(r"\[unused\d+\]")
 WINDOW = 4  # tokens on each side that count as company
+STOP_WORD = re.compile(
+    "a|an|the|to|of|in|on|at|by|for|with|from|and|or|be|is|as|one|s|oneself|sb|sth|esp|etc|used"
+    "|also|lit|fig|fml|coll|abbr"
+)
+
+
+def middle(matrix: Float32Array) -> tuple[Float32Array, float]:
+    """The mean row, and the mean distance of rows from it."""
+    centre = matrix.mean(axis=0)
+    return centre, float(np.linalg.norm(matrix - centre, axis=1).mean())
+
+
+def directions(count: int, width: int, seed: int) -> np.ndarray:
+    """Random vectors of length one, shape (count, width)."""
+    drawn = np.random.default_rng(seed).standard_normal((count, width))
+    return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 
 
 def random_rows(matrix: Float32Array, count: int, seed: int = 42) -> Float32Array:
@@ -109,26 +121,61 @@ def _company(
     return used, vectors
 
 
+def gloss_rows(
+    matrix: Float32Array,
+    tokenizer: "Tokenizer",
+    units: Sequence[str],
+    dictionary: Dictionary,
+    seed: int = 42,
+    own_share: float = 0.5,
+) -> Float32Array:
+    """Vectors of words and characters from the base's embeddings of their glosses.
+
+    A sense is the mean of its tokens without stop words, a word the mean of its senses, the n-th
+    with weight 1/n. To that comes a random direction for each character, so that words with common
+    characters stay alike and different words with one gloss stay apart. A word without a gloss
+    starts at the mean of the matrix, with the direction of its characters alone. This is in the
+    family of WECHSEL (Minixhofer et al., NAACL 2022) and trans-tokenization (Remy et al., 2024).
+
+    `matrix` has the old embeddings, shape (tokens, width), and the result shape (units, width).
+    `own_share` is the length of that direction in mean distances of the old rows from their mean.
+    """
+    centre, distance = middle(matrix)
+    characters = sorted({character for unit in units for character in unit})
+    drawn = directions(len(characters), matrix.shape[1], seed)
+    direction = dict(zip(characters, drawn, strict=True))
+    rows = np.empty((len(units), matrix.shape[1]), dtype=np.float32)
+    for place, unit in enumerate(units):
+        own = np.mean([direction[character] for character in unit], axis=0)
+        own *= distance / np.linalg.norm(own)
+        meaning = _meaning(matrix, tokenizer, dictionary.get(unit, ()))
+        rows[place] = centre + own if meaning is None else meaning + own_share * own
+    return rows
+
+
+def _meaning(
+    matrix: Float32Array, tokenizer: "Tokenizer", senses: Sequence[str]
+) -> Float32Array | None:
+    vectors, weights = [], []
+    for rank, sense in enumerate(senses, 1):
+        words = [word for word in sense.split() if not STOP_WORD.fullmatch(word.lower())]
+        ids = tokenizer.encode(" ".join(words) or sense, add_special_tokens=False).ids
+        if ids:
+            vectors.append(matrix[ids].mean(axis=0))
+            weights.append(1 / rank)
+    return np.average(vectors, axis=0, weights=weights) if vectors else None
+
+
 @dataclass(frozen=True)
 class Repair:
     """A tokenizer that can read what the base model's could not, see `repair_vocabulary`."""
 
-    how: str  # `unused`, `extend` or `words`
     tokenizer: "Tokenizer"
     added: tuple[str, ...]  # the new tokens, the most frequent first
     ids: tuple[int, ...]  # their numbers, which are their rows in the embedding matrix
     left_out: dict[str, int]  # tokens for which there was no slot, with their counts
-    letters: str = ""  # of `words`: what they are written in, see `letters_of`
-    glosses: Dictionary = field(default_factory=dict)  # of `words`, as the tokenizer reads them
-
-    def record(self) -> dict[str, Any]:
-        """What lineage and model card keep."""
-        return {
-            "vocabulary": self.how,
-            "added_tokens": len(self.added),
-            "left_out_tokens": len(self.left_out),
-            "left_out_occurrences": sum(self.left_out.values()),
-        }
+    letters: str  # what the words of `words` are written in, see `letters_of`
+    glosses: Dictionary  # of these, as the tokenizer reads them
 
 
 def repair_vocabulary(
@@ -175,15 +222,15 @@ def repair_vocabulary(
     vocabulary: dict[str, int] = state["model"]["vocab"]
     if how == "unused":
         slots = sorted(filter(UNUSED.fullmatch, vocabulary), key=vocabulary.__getitem__)
-        added, left_out = tokens[: len(slots)], tokens[len(slots) :]
-        ids = [vocabulary.pop(slot) for slot in slots[: len(added)]]
+        ids = [vocabulary.pop(slot) for slot in slots[: len(tokens)]]
     else:
         start = max(vocabulary.values()) + 1
-        added, left_out, ids = tokens, [], list(range(start, start + len(tokens)))
+        ids = list(range(start, start + len(tokens)))
+    added = tokens[: len(ids)]
     vocabulary.update(zip(added, ids, strict=True))
     repaired = type(tokenizer).from_str(json.dumps(state))
-    left = {token: wanted[token] for token in left_out}
-    return Repair(how, repaired, tuple(added), tuple(ids), left)
+    left_out = {token: wanted[token] for token in tokens[len(ids) :]}
+    return Repair(repaired, tuple(added), tuple(ids), left_out, "", {})
 
 
 def missing_tokens(tokenizer: "Tokenizer", pieces: Iterable[str]) -> Counter[str]:
@@ -203,16 +250,20 @@ def missing_tokens(tokenizer: "Tokenizer", pieces: Iterable[str]) -> Counter[str
 
 
 def _with_words(tokenizer: "Tokenizer", texts: Sequence[str], dictionary: Dictionary) -> Repair:
-    reader, _ = word_tokenizer(tokenizer, [], "")
+    normalize = word_tokenizer(tokenizer, [], "")[0].normalizer.normalize_str
     letters = letters_of(dictionary)
-    known = dictionary if letters == HAN else as_read(dictionary, reader)
-    normal = [reader.normalizer.normalize_str(text) for text in texts]
+    known: Any = dictionary
+    if letters != HAN:  # takes Hangul apart and marks off kana; Chinese characters stay as they are
+        known = {}
+        for word, glosses in dictionary.items():
+            known.setdefault(normalize(word), []).extend(glosses)
+    normal = [normalize(text) for text in texts]
     characters = sorted({*re.findall(f"[{letters}]", "".join(normal))})
     words = words_in(normal, known, letters)
     repaired, added = word_tokenizer(tokenizer, words, characters, letters)
     number = repaired.get_vocab()
     ids = tuple(number[token] for token in added)
-    return Repair("words", repaired, tuple(added), ids, {}, letters, known)
+    return Repair(repaired, tuple(added), ids, {}, letters, known)
 
 
 def check_repair(tokenizer: "Tokenizer", how: str, start: str, dictionary: str = "") -> None:
@@ -231,19 +282,10 @@ def repair_model(
     dictionary: str = "",
     seed: int = 42,
 ) -> dict[str, Any]:
-    """Repair a model's vocabulary in place; what lineage and model card keep of it is returned.
+    """Repair the vocabulary of a model, in place; what lineage and model card keep is returned.
 
-    Args:
-        model: as loaded from the base.
-        tokenizer: the base model's.
-        texts: training texts.
-        how: see `repair_vocabulary`.
-        start: of the new embeddings: `spectral`, `random` or `dictionary`.
-        dictionary: see `read_dictionary`; read if `how` or `start` need it.
-        seed: of the embeddings.
-
-    Raises:
-        ModelError: the vocabulary cannot be repaired, or there is no dictionary.
+    New embeddings start `spectral`, `random` or by the `dictionary`. Other arguments, and errors,
+    are as for `repair_vocabulary`.
     """
     import torch
 
@@ -254,7 +296,13 @@ def repair_model(
     body: Any = model[0].model
     matrix = body.get_input_embeddings().weight.numpy(force=True)
     units = [token.removeprefix("##") for token in made.added]
-    record = made.record() | {"new_embeddings": start}
+    record = {
+        "vocabulary": how,
+        "added_tokens": len(made.added),
+        "left_out_tokens": len(made.left_out),
+        "left_out_occurrences": sum(made.left_out.values()),
+        "new_embeddings": start,
+    }
     if glosses:
         record["dictionary"] = dictionary or ATTRIBUTION
         record["tokens_with_gloss"] = sum(bool(glosses.get(unit)) for unit in units)
