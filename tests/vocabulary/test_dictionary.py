@@ -12,14 +12,12 @@ from hypothesis import strategies as st
 from workbench.models import BUNDLED_MODEL, ModelError, find_model, load_tokenizer
 from workbench.vocabulary.dictionary import (
     HAN,
-    MAX_RUN,
     letters_of,
     read_dictionary,
     segment,
-    word_tokenizer,
     words_in,
 )
-from workbench.vocabulary.repair import gloss_rows, repair_vocabulary
+from workbench.vocabulary.repair import MAX_RUN, gloss_rows, repair_vocabulary
 
 CEDICT = """# CC-CEDICT
 #! entries=7
@@ -49,8 +47,10 @@ def base():
 
 
 @pytest.fixture(scope="module")
-def reader(base):
-    return word_tokenizer(base, WORDS, CHARACTERS)[0]
+def reader(base, tmp_path_factory):
+    rows = "".join(f"{word}\tmeaning\n" for word in WORDS)
+    file = write(tmp_path_factory.mktemp("words") / "own.tsv", rows)
+    return repair_vocabulary(base, [*WORDS, CHARACTERS], "words", file).tokenizer
 
 
 def write(path, text):
@@ -222,11 +222,16 @@ def test_a_few_words_of_another_script_leave_a_dictionary_chinese():
     assert letters_of(chinese | KOREAN) != HAN
 
 
-def test_another_kind_of_tokenizer_is_refused(base):
+def test_another_kind_of_tokenizer_is_refused(reader):
     from tokenizers import Tokenizer, models
 
-    with pytest.raises(ModelError, match="'words': this base model's tokenizer is BPE"):
-        word_tokenizer(Tokenizer(models.BPE()), ["怎么"], "")
+    wrong = "'words': this base model's tokenizer is BPE with None .* with BERT's normalizer"
+    with pytest.raises(ModelError, match=wrong):
+        repair_vocabulary(Tokenizer(models.BPE()), ["怎么"], "words")
+    extended = repair_vocabulary(reader, ["囧"], "extend")
+    assert extended.added == ("囧",)
+    with pytest.raises(ModelError, match="WordPiece with BertNormalizer with Sequence"):
+        repair_vocabulary(reader, ["怎么"], "words")
 
 
 def test_rows_are_the_mean_of_glosses_and_a_direction_of_the_characters(base):

@@ -2,7 +2,6 @@
 
 import importlib.util
 import io
-import json
 import re
 from collections import Counter, UserDict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -12,11 +11,10 @@ from typing import TYPE_CHECKING
 
 from workbench.data.readers import PairsError, opened
 from workbench.files import project_path, project_root
-from workbench.models import BERT_PARTS, ModelError, tokenizer_parts
+from workbench.models import ModelError
 
 if TYPE_CHECKING:
     import pandas as pd
-    from tokenizers import Tokenizer
 
 Dictionary = Mapping[str, Sequence[str]]  # word -> glosses, the most common sense first
 
@@ -26,7 +24,6 @@ SAMPLE_GLOSSES = "data/sample_pairs.gloss.tsv"
 MAX_SENSES = 6
 MAX_WORD = 8  # characters
 MAX_LETTERS = 24  # of a word where Hangul is taken apart: a syllable has two or three
-MAX_RUN = 100  # characters that WordPiece takes at once; a longer run is cut there
 # The characters that a BERT tokenizer takes for Chinese and splits one by one.
 HAN = (
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002b73f"
@@ -118,10 +115,9 @@ def _senses(gloss: str) -> list[str]:
 
 
 def with_gloss(table: "pd.DataFrame", *columns: str) -> "pd.DataFrame":
-    """A table with what its texts mean in English, in a column after each of `columns`.
+    """A table with what texts of the sample mean in English, in a column after each of `columns`.
 
-    The texts of the sample are known, by `data/sample_pairs.gloss.tsv`. A column without a known
-    text gets none beside it.
+    A column without such a text gets none beside it.
 
     Example:
         >>> with_gloss(pd.DataFrame({"query": ["你好"]}), "query").to_dict("records")
@@ -145,7 +141,7 @@ def sample_glosses() -> dict[str, str]:
 def letters_of(dictionary: Dictionary) -> str:
     """What its words are written in, for a class of a regular expression.
 
-    That is Chinese characters, and kana or Hangul if so are enough of the words.
+    That is Chinese characters, and kana or Hangul if enough of the words have such.
     """
     found = [HAN]
     for script in OTHER_SCRIPTS:
@@ -176,40 +172,3 @@ def words_in(texts: Iterable[str], dictionary: Dictionary, letters: str = HAN) -
         for run in runs.findall(text):
             counts.update(word for word in segment(run, dictionary, longest) if len(word) > 1)
     return sorted(counts, key=lambda word: (-counts[word], word))
-
-
-def word_tokenizer(
-    tokenizer: "Tokenizer", words: Sequence[str], characters: Iterable[str], letters: str = HAN
-) -> tuple["Tokenizer", list[str]]:
-    """A WordPiece tokenizer that reads runs of letters as words, and its new tokens.
-
-    Every word and character gets two tokens, for the beginning and for the inside of a run, and
-    WordPiece's own longest match does the segmentation. Texts outside such runs are encoded as
-    before. A character that is not known becomes one unknown token, its neighbours are read.
-
-    `characters` are to be known besides those of the words; runs are of `letters`, see
-    `letters_of`.
-
-    Raises:
-        ModelError: the tokenizer is not WordPiece with BERT's normalizer and pre-tokenizer.
-    """
-    state = json.loads(tokenizer.to_str())
-    if (kinds := tokenizer_parts(state)) != BERT_PARTS:
-        raise ModelError(
-            f"vocabulary 'words': this base model's tokenizer is {kinds[0]} with {kinds[1]} and "
-            f"{kinds[2]}; words need WordPiece with BERT's normalizer and pre-tokenizer"
-        )
-    vocabulary: dict[str, int] = state["model"]["vocab"]
-    prefix = state["model"]["continuing_subword_prefix"]
-    own = [*filter(re.compile(f"[{letters}]").fullmatch, vocabulary)]
-    known = list(dict.fromkeys([*own, *characters, *"".join(words)]))
-    tokens = [form for unit in (*words, *known) for form in (unit, prefix + unit)]
-    added = [token for token in dict.fromkeys(tokens) if token not in vocabulary]
-    first = max(vocabulary.values()) + 1
-    vocabulary.update(zip(added, range(first, first + len(added)), strict=True))
-    state["normalizer"]["handle_chinese_chars"] = False
-    readable = "".join(map(re.escape, known))
-    runs = f"[{readable}]{{1,{MAX_RUN}}}|[{letters}]" if known else f"[{letters}]"
-    split = {"type": "Split", "pattern": {"Regex": runs}, "behavior": "Isolated", "invert": False}
-    state["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, state["pre_tokenizer"]]}
-    return type(tokenizer).from_str(json.dumps(state)), added

@@ -11,14 +11,13 @@ import numpy as np
 import pandas as pd
 
 from workbench.data.texts import Float32Array
-from workbench.models import ModelError, tokenizer_parts
+from workbench.models import BERT_PARTS, ModelError, tokenizer_parts
 from workbench.vocabulary.dictionary import (
     ATTRIBUTION,
     HAN,
     Dictionary,
     letters_of,
     read_dictionary,
-    word_tokenizer,
     words_in,
 )
 from workbench.vocabulary.tokens import chunks, count_tokens
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
 REPAIRS = ("unused", "extend", "words")
 UNUSED = re.compile(r"\[unused\d+\]")
+MAX_RUN = 100  # characters that WordPiece takes at once; a longer run is cut there
 WINDOW = 4  # tokens on each side that count as company
 STOP_WORD = re.compile(
     "a|an|the|to|of|in|on|at|by|for|with|from|and|or|be|is|as|one|s|oneself|sb|sth|esp|etc|used"
@@ -71,19 +71,19 @@ def spectral_rows(
     token that the texts do not hold starts at random.
 
     `matrix` has the old embeddings, shape (tokens, width); its rows with the numbers `ids` of new
-    tokens of the repaired tokenizer are ignored. The result has shape (ids, width).
+    tokens of the repaired tokenizer, in ascending order, are ignored. The result has shape (ids,
+    width).
     """
     rows = random_rows(matrix, len(ids), seed)
     used, vectors = _company(tokenizer, texts, matrix.shape[1], seed)
-    new = {number: place for place, number in enumerate(ids)}
-    is_new = np.array([number in new for number in used], dtype=bool)
+    is_new = np.isin(used, ids)
     known = ~is_new & (used < len(matrix))
     if not known.any() or not is_new.any():
         return rows
     centre, distance = middle(matrix)
     left, _, right = np.linalg.svd(vectors[known].T @ (matrix[used[known]] - centre))
     turned = vectors[is_new] @ (left @ right)[:, : matrix.shape[1]]
-    rows[[new[number] for number in used[is_new]]] = centre + distance * turned
+    rows[np.searchsorted(ids, used[is_new])] = centre + distance * turned
     return rows
 
 
@@ -196,7 +196,7 @@ def repair_vocabulary(
         texts: training texts only; distinct ones are counted once.
         how: `unused` renames the `[unused###]` tokens, so that the model keeps its size and shape,
             and takes the most frequent tokens if there are too few of them; `extend` appends;
-            `words` appends the dictionary's words in the texts as well (see `word_tokenizer`).
+            `words` appends the dictionary's words in the texts, and their characters.
         dictionary: for `words`, see `read_dictionary`.
         counts: what `count_tokens` gave for these texts, if known.
 
@@ -206,31 +206,37 @@ def repair_vocabulary(
     """
     if how not in REPAIRS:
         raise ModelError(f"vocabulary {how!r} is none of keep, {', '.join(REPAIRS)}")
-    texts = list(dict.fromkeys(texts))
+    texts, state = list(dict.fromkeys(texts)), json.loads(tokenizer.to_str())
+    needed, more = BERT_PARTS[:1], ""
     if how == "words":
-        return _with_words(tokenizer, texts, read_dictionary(dictionary))
-    state = json.loads(tokenizer.to_str())
-    if (kind := tokenizer_parts(state)[0]) != "WordPiece":
+        needed, more = BERT_PARTS, " with BERT's normalizer and pre-tokenizer"
+    kinds = tokenizer_parts(state)[: len(needed)]
+    if kinds != needed:
         raise ModelError(
-            f"vocabulary {how!r}: this base model's tokenizer is {kind}, and only a WordPiece "
-            "vocabulary can be repaired by adding characters; use vocabulary 'keep', or another "
-            "base model"
+            f"vocabulary {how!r}: this base model's tokenizer is {' with '.join(map(str, kinds))}, "
+            f"and only a WordPiece vocabulary{more} can be repaired; use vocabulary 'keep', or "
+            "another base model"
         )
-    counts = count_tokens(tokenizer, texts) if counts is None else counts
-    wanted = missing_tokens(tokenizer, counts["pieces"].reindex(texts).explode().dropna())
-    tokens = sorted(wanted, key=lambda token: (-wanted[token], token))
     vocabulary: dict[str, int] = state["model"]["vocab"]
+    missing: Counter[str] = Counter()
+    if how == "words":
+        tokens, letters, glosses = _read_words(state, texts, read_dictionary(dictionary))
+    else:
+        counts = count_tokens(tokenizer, texts) if counts is None else counts
+        missing = missing_tokens(tokenizer, counts["pieces"].reindex(texts).explode().dropna())
+        tokens = sorted(missing, key=lambda token: (-missing[token], token))
+        letters, glosses = "", {}
     if how == "unused":
         slots = sorted(filter(UNUSED.fullmatch, vocabulary), key=vocabulary.__getitem__)
         ids = [vocabulary.pop(slot) for slot in slots[: len(tokens)]]
     else:
-        start = max(vocabulary.values()) + 1
-        ids = list(range(start, start + len(tokens)))
-    added = tokens[: len(ids)]
+        first = max(vocabulary.values()) + 1
+        ids = list(range(first, first + len(tokens)))
+    added, left_out = tokens[: len(ids)], tokens[len(ids) :]
     vocabulary.update(zip(added, ids, strict=True))
     repaired = type(tokenizer).from_str(json.dumps(state))
-    left_out = {token: wanted[token] for token in tokens[len(ids) :]}
-    return Repair(repaired, tuple(added), tuple(ids), left_out, "", {})
+    left = {token: missing[token] for token in left_out}
+    return Repair(repaired, tuple(added), tuple(ids), left, letters, glosses)
 
 
 def missing_tokens(tokenizer: "Tokenizer", pieces: Iterable[str]) -> Counter[str]:
@@ -249,21 +255,37 @@ def missing_tokens(tokenizer: "Tokenizer", pieces: Iterable[str]) -> Counter[str
     return missing
 
 
-def _with_words(tokenizer: "Tokenizer", texts: Sequence[str], dictionary: Dictionary) -> Repair:
-    normalize = word_tokenizer(tokenizer, [], "")[0].normalizer.normalize_str
-    letters = letters_of(dictionary)
-    known: Any = dictionary
-    if letters != HAN:  # takes Hangul apart and marks off kana; Chinese characters stay as they are
-        known = {}
-        for word, glosses in dictionary.items():
-            known.setdefault(normalize(word), []).extend(glosses)
-    normal = [normalize(text) for text in texts]
-    characters = sorted({*re.findall(f"[{letters}]", "".join(normal))})
-    words = words_in(normal, known, letters)
-    repaired, added = word_tokenizer(tokenizer, words, characters, letters)
-    number = repaired.get_vocab()
-    ids = tuple(number[token] for token in added)
-    return Repair(repaired, tuple(added), ids, {}, letters, known)
+def _read_words(
+    state: dict[str, Any], texts: Sequence[str], dictionary: Dictionary
+) -> tuple[list[str], str, Dictionary]:
+    """Tokens for the dictionary's words in texts, their letters, and glosses; changes `state`.
+
+    A tokenizer with that state reads runs of letters as words: every word and character gets two
+    tokens, for the beginning and for the inside of a run, and WordPiece's own longest match does
+    the segmentation. Texts outside such runs are encoded as before. A character that is not known
+    becomes one unknown token, its neighbours are read.
+    """
+    from tokenizers import Tokenizer
+
+    state["normalizer"]["handle_chinese_chars"] = False
+    normalize = Tokenizer.from_str(json.dumps(state)).normalizer.normalize_str
+    letters, glosses = letters_of(dictionary), dictionary
+    if letters != HAN:  # the normalizer takes Hangul apart, but leaves Chinese characters
+        read = dict[str, list[str]]()
+        for word, senses in dictionary.items():
+            read.setdefault(normalize(word), []).extend(senses)
+        glosses = read
+    letter, normal = f"[{letters}]", [normalize(text) for text in texts]
+    words = words_in(normal, glosses, letters)
+    vocabulary, prefix = state["model"]["vocab"], state["model"]["continuing_subword_prefix"]
+    own = filter(re.compile(letter).fullmatch, vocabulary)
+    known = list(dict.fromkeys([*own, *sorted(set(re.findall(letter, "".join(normal))))]))
+    tokens = dict.fromkeys(form for unit in (*words, *known) for form in (unit, prefix + unit))
+    readable = "".join(map(re.escape, known))
+    runs = f"[{readable}]{{1,{MAX_RUN}}}|{letter}" if known else letter
+    split = {"type": "Split", "pattern": {"Regex": runs}, "behavior": "Isolated", "invert": False}
+    state["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, state["pre_tokenizer"]]}
+    return [token for token in tokens if token not in vocabulary], letters, glosses
 
 
 def check_repair(tokenizer: "Tokenizer", how: str, start: str, dictionary: str = "") -> None:
