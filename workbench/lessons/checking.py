@@ -74,11 +74,10 @@ def examine(number: str, answer: Function, seed: int | None = None) -> Verdict:
     failed = [n for n, f in enumerate(found) if not _equal(f, wanted[n], asked.tolerance)]
     if not failed:
         return Verdict(True, f"right, on {len(trials)} random inputs.")
-    order = failed + [n for n in range(len(trials)) if n not in failed]
-    slack = [asked.tolerance] * len(failed) + [2 * asked.tolerance] * (len(trials) - len(failed))
+    # where the answer is right, a misconception may be right on the other side of it
+    slack = [asked.tolerance * (1 if n in failed else 2) for n in range(len(trials))]
     for hint, function in asked.wrong.items():
-        theirs = (asked.outcome(function, trials[n]) for n in order)
-        if all(map(_equal, (found[n] for n in order), theirs, slack)):
+        if all(map(_equal, found, (asked.outcome(function, trial) for trial in trials), slack)):
             return Verdict(False, hint)
     least = min(failed, key=lambda n: len(_shown(trials[n])))
     return Verdict(False, _difference(asked, trials[least], wanted[least], found[least]))
@@ -115,10 +114,8 @@ def exercise(number: str, draw: Function, right: Function, wrong: Any, **options
 
 def _equal(first: Any, second: Any, tolerance: float) -> bool:
     """Whether two outcomes are the same; an error of arithmetic counts as an infinite number."""
-    first, second = (
-        math.nan if isinstance(one, ArithmeticError | ValueError) else one
-        for one in (first, second)
-    )
+    infinite = ArithmeticError, ValueError
+    first, second = (math.nan if isinstance(v, infinite) else v for v in (first, second))
     try:
         if isinstance(first, str) or isinstance(second, str):
             return bool(first == second)
