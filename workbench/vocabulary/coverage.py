@@ -24,19 +24,16 @@ CHARACTERS_LISTED = 50
 # The shares from which the verdict turns: unknown tokens, or the characters behind them; distinct
 # texts that become equal to another text; bytes among the tokens, which hide nothing.
 AMBER = {"unknown": 0.01, "lost": 0.005, "bytes": 0.2}
-RED = {"unknown": 0.20, "lost": 0.05, "bytes": float("inf")}
+RED = {"unknown": 0.20, "lost": 0.05}
 CHOOSE, BASES = "Choose a base model", " (`workbench bases` lists some)"
 
 
 def best_binary(classes: ArrayLike, positive: ArrayLike) -> dict[str, float]:
     """The best `accuracy` and `roc_auc` (NaN where only one label is present) of any model.
 
-    Every class gets its more frequent label. The best order of the classes is by falling share of
-    positives (the likelihood ratio order of Neyman and Pearson, 1933).
-
-    Args:
-        classes: shape (n,); items with equal values look the same to the model.
-        positive: bool, shape (n,).
+    Items with equal `classes`, shape (n,), look the same to it, and get their more frequent label.
+    The best order of the classes is by falling share of `positive` items, bool of shape (n,) (the
+    likelihood ratio order of Neyman and Pearson, 1933).
     """
     from sklearn.metrics import roc_auc_score
 
@@ -70,15 +67,10 @@ def ceilings(
 ) -> dict[str, Any]:
     """The best values that any model reaches behind a tokenizer; None where one is not defined.
 
-    Args:
-        counts: what `count_tokens` gave for all these texts.
-        pairs: columns `sentence_0`, `sentence_1`, `label`.
-        lists: the ranking test.
-
-    Returns:
-        `accuracy` and `roc_auc` on the pairs, and `conflicting_pairs`, the number of those that
-        look to the model like a pair of other texts with the other label; the mean `ndcg@10` on the
-        lists, an upper bound where the *queries* of two lists look the same as well.
+    They are `accuracy` and `roc_auc` on labelled pairs, and `conflicting_pairs`, the number of
+    those that look to the model like a pair of other texts with the other label; the mean `ndcg@10`
+    on the lists, an upper bound where the *queries* of two lists look the same as well. `counts` is
+    what `count_tokens` gave for all these texts.
     """
     sequence, positive = counts["sequence"], pairs["label"] >= POSITIVE
     left, right = (sequence.reindex(pairs[name]).to_numpy() for name in COLUMNS[:2])
@@ -188,8 +180,7 @@ def repair_outlook(
     """What each choice of the parameter `vocabulary` would give, by its name.
 
     That is `readability`, with `added` and `left_out` tokens; or `refused`, why there is no such
-    repair. `repairs` are those that `learn_repairs` gave; `counts` is what `count_tokens` gave for
-    the texts of pairs and lists, if known.
+    repair. `repairs` is what `learn_repairs` gave; `counts`, if known, what `count_tokens` gave.
     """
     texts = [*distinct_texts(pairs), *texts_of(lists)]
     counts = count_tokens(tokenizer, texts) if counts is None else counts
@@ -204,10 +195,7 @@ def repair_outlook(
 
 
 def vocabulary_verdict(outlook: Mapping[str, Any]) -> dict[str, str]:
-    """`colour` (green, amber or red: see `RED` and `AMBER`), `why` and `action`, a sentence each.
-
-    They follow from what `repair_outlook` gave.
-    """
+    """`colour` (see `RED` and `AMBER`), `why` and `action`, from what `repair_outlook` gave."""
     own = outlook["keep"]
     found = {
         "unknown": max(own["unk_share"], own["unread_share"]),
@@ -217,8 +205,8 @@ def vocabulary_verdict(outlook: Mapping[str, Any]) -> dict[str, str]:
     colour = "green"
     for name, limits in (("amber", AMBER), ("red", RED)):
         colour = name if any(found[what] >= limits[what] for what in limits) else colour
-    possible = [how for how in ("extend", "unused") if "unk_share" in outlook.get(how, {})]
-    best = min(possible, key=lambda how: outlook[how]["unk_share"], default="keep")
+    # `unused` is possible wherever `extend` is, and leaves as much unknown or more
+    best = "extend" if "unk_share" in outlook.get("extend", {}) else "keep"
     folded = outlook[best]["folded_share"]  # what stays even if every character gets a token
     why = (
         f"{percent(own['unk_share'])} of the tokens are unknown to the base model, and "

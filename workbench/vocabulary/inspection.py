@@ -18,9 +18,8 @@ from workbench.files import first_line, write_json
 from workbench.models import ModelError, ModelLocation, find_model, is_hub_name, load_tokenizer
 from workbench.run_folder import RunFolder
 from workbench.vocabulary import coverage
-from workbench.vocabulary.dictionary import Dictionary
 from workbench.vocabulary.repair import Repair
-from workbench.vocabulary.tokens import Token, count_tokens, tokenize
+from workbench.vocabulary.tokens import count_tokens, tokenize
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -38,7 +37,11 @@ def inspect_pairs(
     seed: int = 42,
     dictionary: str = "",
 ) -> dict[str, Any]:
-    """Everything that notebook 1 shows, as plain values.
+    """Everything that notebook 1 shows, as plain values; every share is in [0, 1].
+
+    `lengths` are characters of a text, and tokens of a pair; `missing` is what `missing_characters`
+    gives, `repairs` `repair_outlook`, `ceiling` `ceilings` of the tokenizer as it is, `verdict`
+    `vocabulary_verdict`, and `examples` `reading_examples`.
 
     Args:
         pairs: columns `sentence_0`, `sentence_1`, `label`; n rows, at least one.
@@ -48,13 +51,6 @@ def inspect_pairs(
         lists: the ranking test, for its ceiling.
         seed: of the examples.
         dictionary: of `vocabulary: words`, see `read_dictionary`.
-
-    Returns:
-        `labels`, `lengths.characters` and `lengths.tokens` (each `min`, `mean`, `median`, `p95`,
-        `max`; characters of a text, tokens of a pair), `truncation`, `contradictions`, `reuse`,
-        `tokens` and `texts`; every share is in [0, 1]. Then what the vocabulary costs: `missing`
-        (see `missing_characters`), `repairs` (see `repair_outlook`), `ceiling` (of the tokenizer
-        as it is), `verdict` (see `vocabulary_verdict`) and `examples` (see `reading_examples`).
 
     Example:
         >>> import workbench as wb
@@ -117,7 +113,7 @@ def inspect_pairs(
 
 
 def save_inspection(run_dir: str | Path, inspection: dict[str, Any]) -> Path:
-    """The file `inspection.json` in the run folder, written."""
+    """Write `inspection.json` in the run folder."""
     path = RunFolder(run_dir).inspection
     write_json(path, inspection)
     return path
@@ -158,35 +154,33 @@ def reading_examples(
 ) -> list[dict[str, Any]]:
     """Texts as a model sees them: `text`, `tokens`, the `unk_share` of these, and `words`.
 
-    The latter are those that a model with `vocabulary: words` reads, each with its first gloss of
-    its dictionary; empty for a text without the letters of that, or where `words`, the repair, is a
-    reason why there is none.
+    The latter are what a model with that repair reads, each with its first gloss; empty for a text
+    without letters of the dictionary, or where `words` says why there is no such repair.
     """
-    glosses: Dictionary = {}
-    read: list[list[Token]] = [[] for _ in texts]
-    if isinstance(words, Repair):
-        glosses, letters = words.glosses, re.compile(f"[{words.letters}]")
-        found = tokenize(words.tokenizer, texts)
-        read = [t if letters.search(text) else [] for text, t in zip(texts, found, strict=True)]
-    rows = []
-    for text, tokens, parts in zip(texts, tokenize(tokenizer, texts), read, strict=True):
-        units = [part.token.removeprefix("##") for part in parts]
-        glossed = (f"{u} ({glosses[u][0]})" if glosses.get(u) else u for u in units)
-        row = {
+
+    def glossed(text: str) -> str:
+        if isinstance(words, str) or not re.search(f"[{words.letters}]", text):
+            return ""
+        tokens = words.tokenizer.encode(text, add_special_tokens=False).tokens
+        units = (token.removeprefix("##") for token in tokens)
+        shown = (f"{u} ({words.glosses[u][0]})" if words.glosses.get(u) else u for u in units)
+        return unicodedata.normalize("NFC", " · ".join(shown))
+
+    return [
+        {
             "text": text,
             "tokens": " ".join(token.token for token in tokens),
             "unk_share": sum(token.unknown for token in tokens) / max(1, len(tokens)),
-            "words": unicodedata.normalize("NFC", " · ".join(glossed)),
+            "words": glossed(text),
         }
-        rows.append(row)
-    return rows
+        for text, tokens in zip(texts, tokenize(tokenizer, texts), strict=True)
+    ]
 
 
 def _summary(values: Any) -> dict[str, float]:
-    found = pd.Series(values)
-    middle = {"mean": found.mean(), "median": found.median(), "p95": found.quantile(0.95)}
-    floats = {name: float(value) for name, value in middle.items()}
-    return {"min": int(found.min()), **floats, "max": int(found.max())}
+    low, middle, p95, high = np.percentile(values, [0, 50, 95, 100]).tolist()
+    mean = float(np.mean(values))
+    return {"min": int(low), "mean": mean, "median": middle, "p95": p95, "max": int(high)}
 
 
 def known_bases() -> pd.DataFrame:
