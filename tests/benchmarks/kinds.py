@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from tests.benchmarks.tiny import KINDS, write_tiny_kind, write_tiny_reranker
+from workbench.data.texts import distinct_texts
 from workbench.engine.bert import unsupported
 from workbench.models import find_model, load_tokenizer
 from workbench.scoring.cross_encoder import ModelScorer, load_cross_encoder
@@ -22,6 +23,7 @@ from workbench.training.recipe import Recipe
 from workbench.training.trainer import make_trainer
 from workbench.vocabulary.coverage import repair_outlook
 from workbench.vocabulary.repair import repair_model
+from workbench.vocabulary.tokens import count_tokens
 
 PAIRS = pd.DataFrame(
     {
@@ -33,7 +35,8 @@ PAIRS = pd.DataFrame(
 
 
 def audit(location, model):
-    outlook = repair_outlook(PAIRS, load_tokenizer(location), {})
+    counts = count_tokens(load_tokenizer(location), distinct_texts(PAIRS))
+    outlook = repair_outlook(counts, PAIRS, {})
     assert 0 <= outlook["keep"]["unk_share"] <= 1
 
 

@@ -43,7 +43,9 @@ def tokenizer():
 
 
 def outlook_of(pairs, tokenizer):
-    return repair_outlook(pairs, tokenizer, learn_repairs(tokenizer, distinct_texts(pairs)))
+    texts = distinct_texts(pairs)
+    repairs = learn_repairs(tokenizer, texts)
+    return repair_outlook(count_tokens(tokenizer, texts), pairs, repairs)
 
 
 @pytest.mark.parametrize("how", ["unused", "extend"])

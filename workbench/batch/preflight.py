@@ -40,6 +40,7 @@ from workbench.training.examples import check_training
 from workbench.training.recipe import KEPT_CHECKPOINTS, read_stages
 from workbench.vocabulary.coverage import learn_repairs, repair_outlook, vocabulary_verdict
 from workbench.vocabulary.repair import check_repair
+from workbench.vocabulary.tokens import count_tokens
 
 ROWS_READ = 200_000  # in less than a second
 BAD_ROWS_SHOWN = 3
@@ -314,8 +315,9 @@ def _look_at_vocabulary(
     if sampled:
         pairs = train = pairs.sample(min(SAMPLE_PAIRS, len(pairs)), random_state=0)
     tokenizer = models.load_tokenizer(location)
-    repairs = learn_repairs(tokenizer, distinct_texts(train), parameters.dictionary)
-    outlook = repair_outlook(pairs, tokenizer, repairs)
+    counts = count_tokens(tokenizer, distinct_texts(pairs))
+    repairs = learn_repairs(tokenizer, distinct_texts(train), parameters.dictionary, counts)
+    outlook = repair_outlook(counts, pairs, repairs)
     part = f" (on a sample of {len(pairs):,} pairs; notebook 1 judges all of them)" * sampled
     if how == "keep":
         verdict = vocabulary_verdict(outlook)

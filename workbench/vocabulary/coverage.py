@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from workbench.data import POSITIVE
-from workbench.data.lists import CandidateList, texts_of
+from workbench.data.lists import CandidateList
 from workbench.data.readers import COLUMNS
 from workbench.data.texts import distinct_texts, normalised
 from workbench.files import percent
@@ -171,25 +171,23 @@ def learn_repairs(
 
 
 def repair_outlook(
+    counts: pd.DataFrame,
     pairs: pd.DataFrame,
-    tokenizer: "Tokenizer",
     repairs: Mapping[str, Repair | str],
     lists: Sequence[CandidateList] = (),
-    counts: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
     """What each choice of the parameter `vocabulary` would give, by its name.
 
     That is `readability`, with `added` and `left_out` tokens; or `refused`, why there is no such
-    repair. `repairs` is what `learn_repairs` gave; `counts`, if known, what `count_tokens` gave.
+    repair. `repairs` is what `learn_repairs` gave; the other arguments are as for `ceilings`.
     """
-    texts = [*distinct_texts(pairs), *texts_of(lists)]
-    counts = count_tokens(tokenizer, texts) if counts is None else counts
     outlook = {"keep": readability(counts, pairs, lists) | {"added": 0, "left_out": 0}}
     for how, repair in repairs.items():
         if isinstance(repair, str):
             outlook[how] = {"refused": repair}
         else:
-            outlook[how] = readability(count_tokens(repair.tokenizer, texts), pairs, lists)
+            mended = count_tokens(repair.tokenizer, counts.index)
+            outlook[how] = readability(mended, pairs, lists)
             outlook[how] |= {"added": len(repair.added), "left_out": len(repair.left_out)}
     return outlook
 

@@ -64,7 +64,7 @@ def inspect_pairs(
     own, tokens = counts.loc[texts.unique()], pair_tokens(pairs, tokenizer, counts)
     learned = distinct_texts(pairs if train is None else train)
     repairs = coverage.learn_repairs(tokenizer, learned, dictionary, counts)
-    outlook = coverage.repair_outlook(pairs, tokenizer, repairs, lists, counts)
+    outlook = coverage.repair_outlook(counts, pairs, repairs, lists)
     labels, contradictory = pairs["label"], contradictory_rows(pairs)
     collapsed = own.groupby("sequence")["tokens"].transform("size") > 1
     same = sorted(own[collapsed].groupby("sequence").groups.values(), key=len, reverse=True)
