@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from workbench.data import POSITIVE
 from workbench.data.lists import CandidateList, texts_of
@@ -60,7 +59,7 @@ def inspect_pairs(
         'red'
     """
     texts = pd.concat([pairs["sentence_0"], pairs["sentence_1"]], ignore_index=True)
-    counts = count_tokens(tokenizer, [*texts.tolist(), *texts_of(lists)])
+    counts = count_tokens(tokenizer, [*texts, *texts_of(lists)])
     own, tokens = counts.loc[texts.unique()], pair_tokens(pairs, tokenizer, counts)
     learned = distinct_texts(pairs if train is None else train)
     repairs = coverage.learn_repairs(tokenizer, learned, dictionary, counts)
@@ -184,17 +183,18 @@ def _summary(values: Any) -> dict[str, float]:
 
 
 def known_bases() -> pd.DataFrame:
-    """A row for each base, indexed by its name on the Hub; what is not known is empty.
+    """A row for each base, indexed by its name on the Hub, as its page was in November 2026.
 
-    The columns are `parameters`, `languages`, `licence`, `tokenizer`, `positions` (tokens of a
-    pair), `weights`, `note`, `unverified` (facts that are not on its page) and `source`.
+    The columns are `parameters` (with embeddings), `languages`, `licence`, `tokenizer`, `positions`
+    (tokens of a pair), `weights` (of the main revision: `safetensors`, or `pytorch` for a pickle
+    alone), `note` (before use), `unverified` (facts that are not on its page) and `source`.
 
     Example:
         >>> known_bases().loc["BAAI/bge-reranker-base", "licence"]
         'mit'
     """
-    text = Path(__file__).with_name("bases.yaml").read_text(encoding="utf-8")
-    return pd.DataFrame.from_dict(yaml.safe_load(text), orient="index")
+    file = Path(__file__).with_name("bases.csv")
+    return pd.read_csv(file, index_col="name", keep_default_na=False)
 
 
 def read_by_bases(
