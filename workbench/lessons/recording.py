@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 SAMPLE = "data/sample_pairs.csv"
 MADE_FROM = ("sha256", "dev_share", "test_share", "seed")  # as the manifest of a run has them
 RECIPES = ("quickstart", "quickstart_characters")  # of the two runs, in notebooks/parameters
-MODEL = BUNDLED_MODEL  # what was fine-tuned, and whose tokenizer the lessons read
 PACKAGES = ("torch", "transformers", "sentence_transformers", "jupyterlab", "matplotlib")
 TIMED_STEPS = 5
 
@@ -72,7 +71,7 @@ def recording() -> Path:
 @cache
 def tokenizer() -> "Tokenizer":
     """The tokenizer of the bundled model: `encode(text, add_special_tokens=False).tokens`."""
-    return wb.load_tokenizer(wb.find_model(MODEL))
+    return wb.load_tokenizer(wb.find_model(BUNDLED_MODEL))
 
 
 @cache
@@ -142,7 +141,7 @@ def doctor() -> bool:
         (free > 1, f"{free:.0f} GB free on the disk (1 is enough)"),
     ]
     if not absent:
-        lines.append((True, f"bundled model: weights {wb.find_model(MODEL).sha256[:12]}"))
+        lines.append((True, f"bundled model: weights {wb.find_model(BUNDLED_MODEL).sha256[:12]}"))
         lines.append((True, f"a full training here: {_minutes():.0f} min (no lesson needs it)"))
     for good, text in lines:
         print(f"[{'OK' if good else 'FAIL'}] {text}")
@@ -155,7 +154,7 @@ def _minutes() -> float:
 
     from workbench.scoring.cross_encoder import load_cross_encoder
 
-    model: Any = load_cross_encoder(wb.find_model(MODEL), 128)
+    model: Any = load_cross_encoder(wb.find_model(BUNDLED_MODEL), 128)
     run = recorded()
     batch = text_pairs(run.train.head(run.batch))
     encoded = model.tokenizer(batch, padding=True, truncation=True, return_tensors="pt")
