@@ -50,7 +50,7 @@ def best_ndcg(
 
     Each place of a tied block has the block's mean gain in expectation, so the best order is by
     falling mean gain (rearrangement inequality). A list without a relevant candidate has 0.
-    Arguments are as for `best_binary`; `missed` is the relevance of texts not among the candidates.
+    `classes` are as for `best_binary`; `missed` is the relevance of texts that are no candidates.
     """
     gain = np.asarray(relevance, dtype=float)
     if not gain.any():

@@ -201,8 +201,7 @@ def repair_vocabulary(
         counts: what `count_tokens` gave for these texts, if known.
 
     Raises:
-        ModelError: the tokenizer is not WordPiece, there is no dictionary for `words`, or `how` is
-            none of the three.
+        ModelError: the tokenizer is none that can be repaired, or there is no dictionary for it.
     """
     if how not in REPAIRS:
         raise ModelError(f"vocabulary {how!r} is none of keep, {', '.join(REPAIRS)}")
@@ -232,11 +231,10 @@ def repair_vocabulary(
     else:
         first = max(vocabulary.values()) + 1
         ids = list(range(first, first + len(tokens)))
-    added, left_out = tokens[: len(ids)], tokens[len(ids) :]
+    added, left_out = tokens[: len(ids)], {token: missing[token] for token in tokens[len(ids) :]}
     vocabulary.update(zip(added, ids, strict=True))
     repaired = type(tokenizer).from_str(json.dumps(state))
-    left = {token: missing[token] for token in left_out}
-    return Repair(repaired, tuple(added), tuple(ids), left, letters, glosses)
+    return Repair(repaired, tuple(added), tuple(ids), left_out, letters, glosses)
 
 
 def missing_tokens(tokenizer: "Tokenizer", pieces: Iterable[str]) -> Counter[str]:
@@ -261,9 +259,9 @@ def _read_words(
     """Tokens for the dictionary's words in texts, their letters, and glosses; changes `state`.
 
     A tokenizer with that state reads runs of letters as words: every word and character gets two
-    tokens, for the beginning and for the inside of a run, and WordPiece's own longest match does
-    the segmentation. Texts outside such runs are encoded as before. A character that is not known
-    becomes one unknown token, its neighbours are read.
+    tokens, for the beginning and for the inside of a run, and WordPiece takes the longest that
+    fits. Texts outside such runs are encoded as before. A character that is not known becomes one
+    unknown token, its neighbours are read.
     """
     from tokenizers import Tokenizer
 
