@@ -10,7 +10,6 @@ import math
 import sys
 from collections.abc import Callable, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -314,7 +313,7 @@ class BertGradients:
             leaf.refresh()
 
         def gradients(number: int, pack: Pack) -> tuple[Tensor, tuple[Tensor, ...]]:
-            pack = replace(pack, ids=self.places[pack.ids])
+            pack = pack._replace(ids=self.places[pack.ids])
             loss = binary_cross_entropy_with_logits(
                 self.weights.logits(pack, Dropout([*seed, number])),
                 labels[pack.rows].float(),

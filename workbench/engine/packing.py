@@ -1,5 +1,6 @@
 """Text pairs as rows of tokens for a model: pairs of like length together, with little padding."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -94,8 +95,7 @@ class Block(NamedTuple):
     mask: NDArray[np.bool_] | None  # False for padding, of that shape; None without padding
 
 
-@dataclass(frozen=True)
-class Pack:
+class Pack(NamedTuple):
     """Pairs as one row of tokens: the blocks one after another, then filling up to a round number.
 
     `ids`, `types` and `positions`, of shape (tokens,), are 0 where they fill up.
@@ -105,13 +105,9 @@ class Pack:
     ids: IntArray
     types: IntArray
     positions: IntArray
-    blocks: list[Block]
     firsts: IntArray  # the first token of each pair, shape (m,)
-
-    @property
-    def filling(self) -> int:
-        """Tokens after the last block."""
-        return len(self.ids) - self.blocks[-1].tokens.stop
+    blocks: list[Block]
+    filling: int  # tokens after the last block
 
 
 def packs(
@@ -130,39 +126,39 @@ def packs(
     order = pairs.longest_first() if rows is None else rows
     lengths = pairs.lengths[order]
     while len(order):
-        ends, left = [0], max_tokens
-        while ends[-1] < len(order) and (lengths[ends[-1]] <= left or ends == [0]):
-            length = int(lengths[ends[-1]])
-            fitting = lengths[ends[-1] :][: max(1, left // length)]
+        shapes, count, left = list[tuple[int, int]](), 0, max_tokens
+        while count < len(order) and (lengths[count] <= left or not shapes):
+            length = int(lengths[count])
+            fitting = lengths[count:][: max(1, left // length)]
             used = np.cumsum(fitting) >= (1 - max_padding) * length * (1 + np.arange(len(fitting)))
-            ends.append(ends[-1] + int(np.count_nonzero(used)))  # once it is false, it stays so
-            left -= (ends[-1] - ends[-2]) * length
-        groups = np.split(order[: ends[-1]], ends[1:-1])
-        yield _pack(pairs, groups, rounded)
-        order, lengths = order[ends[-1] :], lengths[ends[-1] :]
+            shapes.append((int(np.count_nonzero(used)), length))  # once it is false, it stays so
+            count, left = count + shapes[-1][0], left - math.prod(shapes[-1])
+        yield _pack(pairs, order[:count], shapes, rounded)
+        order, lengths = order[count:], lengths[count:]
 
 
-def _pack(pairs: EncodedPairs, groups: list[IntArray], rounded: bool) -> Pack:
-    """The pack whose blocks are these groups of pairs."""
-    blocks, columns, firsts = list[Block](), list[list[IntArray]](), list[IntArray]()
-    first_pair = first_token = 0
-    for rows in groups:
-        length = int(pairs.lengths[rows[0]])
-        positions = np.tile(np.arange(length), (len(rows), 1))
-        mask = positions < pairs.lengths[rows, None]
-        source = np.where(mask, pairs.starts[rows, None] + positions, 0)
-        ids = np.where(mask, pairs.ids[source], pairs.pad or 0)
-        types = np.where(mask, pairs.types[source], 0)
-        columns.append([values.ravel() for values in (ids, types, positions)])
-        own_pairs = slice(first_pair, first_pair := first_pair + len(rows))
-        firsts.append(first_token + length * np.arange(len(rows)))
-        own_tokens = slice(first_token, first_token := first_token + mask.size)
+def _pack(
+    pairs: EncodedPairs, rows: IntArray, shapes: list[tuple[int, int]], rounded: bool
+) -> Pack:
+    """The pack of these pairs, in blocks of these shapes."""
+    padded = np.repeat([length for _, length in shapes], [count for count, _ in shapes])
+    total = int(padded.sum())
+    firsts = np.cumsum(padded) - padded
+    positions = np.arange(total) - np.repeat(firsts, padded)
+    own = positions < np.repeat(pairs.lengths[rows], padded)  # False for padding
+    source = np.where(own, np.repeat(pairs.starts[rows], padded) + positions, 0)
+    ids = np.where(own, pairs.ids[source], pairs.pad or 0)
+    types = np.where(own, pairs.types[source], 0)
+    blocks, pair, token = list[Block](), 0, 0
+    for count, length in shapes:
+        own_pairs, own_tokens = slice(pair, pair + count), slice(token, token + count * length)
+        mask = own[own_tokens].reshape(count, length)
         blocks.append(Block(own_pairs, own_tokens, mask.shape, None if mask.all() else mask))
-    filling = np.zeros(round_up(first_token) - first_token if rounded else 0, dtype=np.int64)
-    ids, types, positions = (
-        np.concatenate([*parts, filling]) for parts in zip(*columns, strict=True)
-    )
-    return Pack(np.concatenate(groups), ids, types, positions, blocks, np.concatenate(firsts))
+        pair, token = own_pairs.stop, own_tokens.stop
+    columns = np.zeros((3, round_up(total) if rounded else total), dtype=np.int64)
+    columns[:, :total] = ids, types, positions
+    ids, types, positions = columns
+    return Pack(rows, ids, types, positions, firsts, blocks, len(ids) - total)
 
 
 def round_up(count: int) -> int:
