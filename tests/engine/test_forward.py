@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.scoring.test_cross_encoder import made_up
-from workbench.engine.bert import FastBert, Weights
+from workbench.engine.bert import FastBert
 from workbench.machine import torch_threads
 from workbench.models import find_model
 from workbench.scoring.backends import pair_encoder
@@ -23,13 +23,13 @@ def model(sharp_model):
 
 def noted(monkeypatch, note):
     """Call `note` with each pack before it is scored."""
-    logits = Weights.logits
+    logits = FastBert.logits
 
     def noting(self, pack, drop=None):
         note(pack)
         return logits(self, pack, drop)
 
-    monkeypatch.setattr(Weights, "logits", noting)
+    monkeypatch.setattr(FastBert, "logits", noting)
 
 
 def test_few_pairs_are_shared_among_the_threads(model, monkeypatch):

@@ -123,9 +123,9 @@ def test_a_pair_longer_than_a_pack_has_one_to_itself():
 
 
 def test_float32_weights_are_shared_with_the_model_and_others_copied(model):
-    from workbench.engine.bert import Weights
+    from workbench.engine.bert import FastBert
 
     for dtype, shared in ((torch.float32, True), (torch.bfloat16, False)):
-        weight = Weights(model.model, dtype).layers[0].up.weight.value
+        weight = FastBert(model.model, dtype).layers[0].up.weight.value
         own = model.model.bert.encoder.layer[0].intermediate.dense.weight
         assert (weight.data_ptr() == own.data_ptr()) is shared

@@ -16,13 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import (
-    binary_cross_entropy_with_logits,
-    embedding,
-    layer_norm,
-    linear,
-    scaled_dot_product_attention,
-)
+from torch.nn import functional
 
 from workbench.engine.packing import Block, EncodedPairs, IntArray, Pack, packs, round_up
 from workbench.machine import in_threads, interrupts_held, torch_threads
@@ -34,7 +28,9 @@ MIN_TOKENS = 128  # for a thread; with fewer its products are no faster
 FUSED_TOKENS = 200  # of a pair: from here on attention in one call pays, in training
 MIN_SHARE_TOKENS = 200  # each share makes a gradient of every weight, to be summed up
 GPU_TOKENS = 2**16
-MAX_CACHED_BLOCK = 2**25 - 2**13  # bytes: the largest block that glibc learns from
+# Bytes. Once such a block was freed, glibc keeps smaller ones at hand in place of giving them back
+# at once; it learns from none that is larger.
+KEPT_BLOCK = 2**25 - 2**13
 RANDOM_VALUES = 2**16  # of a random number for dropout
 
 Drop = Callable[[Tensor, float], Tensor]
@@ -68,55 +64,11 @@ class Affine(NamedTuple):
 
     def product(self, x: Tensor) -> Tensor:
         """`x @ weight.T + bias`, in the dtype of the weights."""
-        return linear(x.to(self.weight.value.dtype), self.weight.value, self.bias.value)
+        return functional.linear(x.to(self.weight.value.dtype), self.weight.value, self.bias.value)
 
     def normalised(self, x: Tensor, eps: float) -> Tensor:
         """Layer normalisation of `x`, of shape (..., width)."""
-        return layer_norm(x, x.shape[-1:], self.weight.value, self.bias.value, eps)
-
-
-class Weights:
-    """All weights of a BERT with one output, as `leaves`; those of products have the `dtype`.
-
-    Ids of packs are places in `tokens`, if these are not the model's own embeddings.
-    """
-
-    def __init__(self, model: Any, dtype: torch.dtype, tokens: Tensor | None = None) -> None:
-        self.leaves: list[Leaf] = []
-        self.model, self.dtype, exact = model, dtype, torch.float32
-        own = self.embeddings = model.bert.embeddings
-        tables = own.token_type_embeddings.weight, own.position_embeddings.weight
-        self.tables = [
-            self._leaf([table], exact)
-            for table in (own.word_embeddings.weight if tokens is None else tokens, *tables)
-        ]
-        self.norm = self._affine([own.LayerNorm], exact)
-        self.layers = [Layer(one, self._affine, dtype) for one in model.bert.encoder.layer]
-        self.pooler = self._affine([model.bert.pooler.dense], exact)
-        self.head = self._affine([model.classifier], exact)
-
-    def _affine(self, modules: Sequence[Any], dtype: torch.dtype) -> Affine:
-        weight = self._leaf([module.weight for module in modules], dtype)
-        return Affine(weight, self._leaf([module.bias for module in modules], dtype))
-
-    def _leaf(self, masters: Sequence[Tensor], dtype: torch.dtype) -> Leaf:
-        self.leaves.append(Leaf(masters, dtype))
-        return self.leaves[-1]
-
-    def logits(self, pack: Pack, drop: Drop | None = None) -> Tensor:
-        """The logits of a pack's pairs, float32 of shape (m,); `drop` is dropout, in training."""
-        device = self.tables[0].value.device
-        columns = zip((pack.ids, pack.types, pack.positions), self.tables, strict=True)
-        tokens, types, positions = (
-            embedding(torch.from_numpy(places).to(device), table.value) for places, table in columns
-        )
-        x = self.norm.normalised(tokens + types + positions, self.embeddings.LayerNorm.eps)
-        x = drop(x, self.embeddings.dropout.p) if drop else x
-        for layer in self.layers[:-1]:
-            x = layer(x, pack, drop)
-        x = torch.tanh(self.pooler.product(self.layers[-1](x, pack, drop, first_only=True)))
-        x = drop(x, getattr(self.model.dropout, "p", 0.0)) if drop else x
-        return self.head.product(x)[:, 0]
+        return functional.layer_norm(x, x.shape[-1:], self.weight.value, self.bias.value, eps)
 
 
 class Layer:
@@ -171,7 +123,7 @@ class Layer:
             scores = scores if mask is None else scores + torch.where(mask, 0.0, -torch.inf)
             context = drop(torch.softmax(scores, dim=-1), own.dropout.p) @ value
         else:
-            context = scaled_dot_product_attention(query, key, value, attn_mask=mask)
+            context = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return context.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
@@ -193,20 +145,54 @@ def unsupported(model: nn.Module) -> str:
 
 
 class FastBert:
-    """Scores encoded pairs with the weights that a BERT has now.
+    """A BERT with one output, run on packs of encoded pairs.
 
-    They are shared or copied, for products of the `dtype` float32 or bfloat16: after a step of
-    training, make another.
+    Its weights, as `leaves`, are the model's own where the dtype is the same, and copies else;
+    those of products have the `dtype`, float32 or bfloat16. Ids of packs are places in `tokens`, if
+    these are not the model's own embeddings.
 
     Raises:
         ValueError: the model is `unsupported`.
     """
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, model: Any, dtype: torch.dtype, tokens: Tensor | None = None) -> None:
         if reason := unsupported(model):
             raise ValueError(f"{reason}; use 'predict'")
-        self.weights = Weights(model, dtype)
-        self.device = self.weights.tables[0].value.device
+        self.leaves: list[Leaf] = []
+        self.model, self.dtype, exact = model, dtype, torch.float32
+        own = self.embeddings = model.bert.embeddings
+        words = own.word_embeddings.weight if tokens is None else tokens
+        tables = words, own.token_type_embeddings.weight, own.position_embeddings.weight
+        self.tables = [self._leaf([table], exact) for table in tables]
+        self.device = words.device
+        self.norm = self._affine([own.LayerNorm], exact)
+        self.layers = [Layer(one, self._affine, dtype) for one in model.bert.encoder.layer]
+        self.pooler = self._affine([model.bert.pooler.dense], exact)
+        self.head = self._affine([model.classifier], exact)
+        torch.empty(KEPT_BLOCK, dtype=torch.uint8)  # freed at once, see there
+
+    def _affine(self, modules: Sequence[Any], dtype: torch.dtype) -> Affine:
+        weight = self._leaf([module.weight for module in modules], dtype)
+        return Affine(weight, self._leaf([module.bias for module in modules], dtype))
+
+    def _leaf(self, masters: Sequence[Tensor], dtype: torch.dtype) -> Leaf:
+        self.leaves.append(Leaf(masters, dtype))
+        return self.leaves[-1]
+
+    def logits(self, pack: Pack, drop: Drop | None = None) -> Tensor:
+        """The logits of a pack's pairs, float32 of shape (m,); `drop` is dropout, in training."""
+        columns = zip((pack.ids, pack.types, pack.positions), self.tables, strict=True)
+        tokens, types, positions = (
+            functional.embedding(torch.from_numpy(places).to(table.value.device), table.value)
+            for places, table in columns
+        )
+        x = self.norm.normalised(tokens + types + positions, self.embeddings.LayerNorm.eps)
+        x = drop(x, self.embeddings.dropout.p) if drop else x
+        for layer in self.layers[:-1]:
+            x = layer(x, pack, drop)
+        x = torch.tanh(self.pooler.product(self.layers[-1](x, pack, drop, first_only=True)))
+        x = drop(x, getattr(self.model.dropout, "p", 0.0)) if drop else x
+        return self.head.product(x)[:, 0]
 
     def score(self, pairs: EncodedPairs) -> NDArray[np.float32]:
         """The logits of all pairs, float32 of shape (n,), on as many threads as torch may use."""
@@ -214,9 +200,8 @@ class FastBert:
 
         def score_pack(pack: Pack, _: Sized) -> None:
             with torch.inference_mode():
-                scores[pack.rows] = self.weights.logits(pack).cpu().numpy()
+                scores[pack.rows] = self.logits(pack).cpu().numpy()
 
-        keep_freed_memory()
         with torch_threads(1 if self.device.type == "cpu" else None) as threads:
             share = round_up(max(MIN_TOKENS, int(pairs.lengths.sum()) // threads))
             size = min(PACK_TOKENS, share)
@@ -224,14 +209,6 @@ class FastBert:
                 threads, size = 1, GPU_TOKENS
             in_threads(threads, score_pack, packs(pairs, size, None, MAX_PADDING, rounded=True))
         return scores
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep freed memory at hand in place of giving large blocks back at once.
-
-    It adapts to the largest block freed so far, up to 32 MiB.
-    """
-    torch.empty(MAX_CACHED_BLOCK, dtype=torch.uint8)
 
 
 class Dropout:
@@ -282,14 +259,13 @@ class BertGradients:
     """
 
     def __init__(self, model: Any, token_ids: IntArray, dtype: torch.dtype) -> None:
-        keep_freed_memory()
         self.matrix: Tensor = model.bert.embeddings.word_embeddings.weight
         self.token_ids = torch.from_numpy(token_ids)
         self.places = np.zeros(len(self.matrix), dtype=np.int64)
         self.places[token_ids] = np.arange(len(token_ids))
         self.tokens = nn.Parameter(self.matrix.detach()[self.token_ids])
-        self.weights = Weights(model, dtype, self.tokens)
-        self.learned = [master for leaf in self.weights.leaves for master in leaf.masters]
+        self.bert = FastBert(model, dtype, self.tokens)
+        self.learned = [master for leaf in self.bert.leaves for master in leaf.masters]
         self.threads = torch.get_num_threads()
         self.pool = ThreadPoolExecutor(self.threads)
 
@@ -308,21 +284,21 @@ class BertGradients:
 
         The same seed of the dropout, with as many threads, gives the same gradients again.
         """
-        leaves = self.weights.leaves
+        leaves = self.bert.leaves
         for leaf in leaves:
             leaf.refresh()
 
         def gradients(number: int, pack: Pack) -> tuple[Tensor, tuple[Tensor, ...]]:
             pack = pack._replace(ids=self.places[pack.ids])
-            loss = binary_cross_entropy_with_logits(
-                self.weights.logits(pack, Dropout([*seed, number])),
+            loss = functional.binary_cross_entropy_with_logits(
+                self.bert.logits(pack, Dropout([*seed, number])),
                 labels[pack.rows].float(),
                 reduction="sum",
             )
             loss = loss / len(labels)
             return loss.detach(), torch.autograd.grad(loss, [leaf.value for leaf in leaves])
 
-        own = shares(pairs, self.threads, rounded=self.weights.dtype == torch.bfloat16)
+        own = shares(pairs, self.threads, rounded=self.bert.dtype == torch.bfloat16)
         several = len(own) > 1  # one alone leaves the threads to torch
         run = self.pool.map if several else map
         with torch_threads(1 if several else None), interrupts_held():
