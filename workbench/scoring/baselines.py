@@ -123,11 +123,8 @@ class Bm25:
 
     def score(self, pairs: Sequence[TextPair]) -> Float32Array:
         """Scores of shape (n,), 0 or more; 0 where query and candidate share no character."""
-        texts, index = self.collection, self.index
-        known = set(texts)
-        if added := dict.fromkeys(text for _, text in pairs if text not in known):
-            texts = (*texts, *added)
-            index = _bm25_index(texts)
+        texts = tuple(dict.fromkeys([*self.collection, *(text for _, text in pairs)]))
+        index = self.index if texts == self.collection else _bm25_index(texts)
         place = {text: number for number, text in enumerate(texts)}
         scores = np.zeros(len(pairs), dtype=np.float32)
         rows: dict[str, list[int]] = {}
@@ -153,10 +150,10 @@ class TfidfCosine:
         """Scores of shape (n,) in [0, 1]; n-grams never seen in training count for nothing."""
         if not pairs:
             return np.empty(0, dtype=np.float32)
-        texts, *columns = text_places(pairs)
+        texts, first, second = text_places(pairs)
         vectors = self.vectorizer.transform(texts)
-        first, second = (vectors[column] for column in columns)
-        return np.asarray(first.multiply(second).sum(axis=1), dtype=np.float32).ravel()
+        products = vectors[first].multiply(vectors[second])
+        return np.asarray(products.sum(axis=1), dtype=np.float32).ravel()
 
 
 class CharacterJaccard:
