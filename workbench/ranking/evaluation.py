@@ -123,8 +123,6 @@ def evaluate(
         >>> scorers = {"model": wb.scoring.CharacterJaccard()}  # doctest: +SKIP
         >>> wb.evaluate(scorers, lists, test_pairs).table()  # doctest: +SKIP
     """
-    from workbench.scoring.cross_encoder import backends_used
-
     if not lists:
         raise ValueError("there is no candidate list to rank")
     tuning, counts = pairs.iloc[:0] if dev is None else dev, count_lists(lists)
@@ -174,7 +172,11 @@ def evaluate(
             name: float(np.mean([len(one) > 1 and np.ptp(one) == 0 for one in found]))
             for name, found in listed.items()
         },
-        "backends": backends_used(scorers),
+        "backends": {
+            name: scorer.backend_record
+            for name, scorer in scorers.items()
+            if hasattr(scorer, "backend_record")
+        },
         **stated,
         "rows": [
             {"scorer": name, **{metric: next(means).plain() for metric in RANKING_METRICS}, **pair}

@@ -1,19 +1,13 @@
 """Cross-encoders as scorers: a model, and a base as it is before any training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from workbench.data.texts import Float32Array, TextPair
-from workbench.models import (
-    MIN_LENGTH,
-    ModelLocation,
-    check_model,
-    library_errors,
-    position_limit,
-)
+from workbench.models import MIN_LENGTH, ModelLocation, check_model, library_errors, position_limit
 from workbench.scoring import backends
 from workbench.scoring.baselines import text_places
 
@@ -81,11 +75,9 @@ def _check_next_token(model: "CrossEncoder") -> None:
 class ModelScorer:
     """A cross-encoder as a scorer; the score is the logit, before any sigmoid.
 
-    Args:
-        model: the cross-encoder; once it is trained further, make a new scorer.
-        backend: one of `BACKENDS`, or `auto`: `predict` for up to `MIN_PAIRS_TO_CHECK` distinct
-            pairs at once or announced by `expect`, else the fastest that ranks as float32 does.
-        folder: of the model, for what has been exported there.
+    The backend is one of `BACKENDS`, or `auto`: `predict` for up to `MIN_PAIRS_TO_CHECK` distinct
+    pairs at once or announced by `expect`, else the fastest that ranks as float32 does, of those
+    exported into the model's `folder` too. Once the model is trained further, make a new scorer.
     """
 
     log_odds = True  # the score has a probability, so calibration can be measured
@@ -134,23 +126,13 @@ class ModelScorer:
         return self._run(once)[[place[pair] for pair in pairs]]
 
 
-def backends_used(scorers: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The backend record of each model among the scorers."""
-    found = {name: getattr(scorer, "backend_record", None) for name, scorer in scorers.items()}
-    return {name: dict(record) for name, record in found.items() if record}
-
-
 class ZeroShot:
     """A base model as it is: its own score, or for a base without a head the cosine of two texts.
 
     A text's vector is the weighted mean of its tokens' last hidden states. A token in a share p of
     the texts has weight `RARITY / (RARITY + p)`: smooth inverse frequency (Arora et al.,
     ICLR 2017), so that the words of every question do not decide. Without texts all weigh the same.
-
-    Args:
-        model: the base as loaded, with a repaired vocabulary perhaps.
-        head: whether it came with a trained head; see `ModelLocation`.
-        texts: to count tokens in, such as those of the training pairs.
+    `head` says whether the base came with a trained one; see `ModelLocation`.
     """
 
     def __init__(self, model: "CrossEncoder", head: bool, texts: Sequence[str] = ()) -> None:
@@ -178,23 +160,16 @@ class ZeroShot:
         """Logits or cosines, float32 of shape (n,)."""
         if self.head:
             return ModelScorer(self.model).score(pairs)
-        texts, first, second = text_places(pairs)
-        vectors = self._vectors(texts)
-        return np.einsum("ij,ij->i", vectors[first], vectors[second]).astype(np.float32)
-
-    def _vectors(self, texts: Sequence[str]) -> Float32Array:
-        """Vectors of length one, shape (texts, width)."""
+        if not pairs:
+            return np.empty(0, dtype=np.float32)
         import torch
 
-        body: Any = self.model[0].model
-        body = body.base_model
-        found = np.empty((len(texts), body.config.hidden_size), dtype=np.float32)
-        if not texts:
-            return found
-        tokenizer = self.model.tokenizer
-        encoded = tokenizer([*texts], truncation=True)
-        weights, was_training = torch.from_numpy(self.weights).to(body.device), body.training
-        body.eval()
+        texts, first, second = text_places(pairs)
+        model: Any = self.model
+        body, tokenizer = model[0].model.base_model.eval(), model.tokenizer
+        weights = torch.from_numpy(self.weights).to(body.device)
+        encoded = tokenizer(texts, truncation=True)
+        vectors = np.empty((len(texts), body.config.hidden_size), dtype=np.float32)  # of length one
         with torch.inference_mode():
             for rows in backends.batches([len(ids) for ids in encoded["input_ids"]]):
                 some = {name: [of[row] for row in rows] for name, of in encoded.items()}
@@ -202,6 +177,5 @@ class ZeroShot:
                 states = body(**batch).last_hidden_state.float()
                 weight = weights[batch["input_ids"]] * batch["attention_mask"]
                 mean = (states * weight.unsqueeze(-1)).sum(1)
-                found[rows] = torch.nn.functional.normalize(mean, dim=-1).numpy(force=True)
-        body.train(was_training)
-        return found
+                vectors[rows] = torch.nn.functional.normalize(mean, dim=-1).numpy(force=True)
+        return np.einsum("ij,ij->i", vectors[first], vectors[second]).astype(np.float32)
