@@ -97,7 +97,6 @@ def backend(options):
     from workbench.scoring.backends import (
         EXPORTED,
         BackendError,
-        ExportedError,
         choose_backend,
         open_backend,
     )
@@ -118,7 +117,7 @@ def backend(options):
                 answer["chosen"] = record["backend"]
             else:
                 score = open_backend(name, model, folder=folder)
-    except (BackendError, ExportedError) as error:
+    except BackendError as error:
         raise NotHereError(str(error)) from error
     return lambda: answer | answered(options, len(pairs), detail, score(pairs).tolist())
 

@@ -13,7 +13,6 @@ from workbench.models import find_model
 from workbench.scoring.backends import (
     EXPORTED,
     BackendError,
-    ExportedError,
     OnnxModel,
     choose_backend,
     open_backend,
@@ -67,7 +66,7 @@ def test_an_exported_model_is_cut_where_the_model_was_trained_to_cut(
         found = open_scorer(ScoringRequest(str(folder), "", max_length=length), "onnx").score(pairs)
         assert found == pytest.approx(exact, abs=1e-4)
     (folder / EXPORTED["onnx"]).write_bytes(b"short")
-    with pytest.raises(ExportedError, match="is damaged"):
+    with pytest.raises(BackendError, match="is damaged"):
         OnnxModel(folder)
 
 
@@ -121,7 +120,7 @@ print(json.dumps(logits[:, 0].tolist()))
 
 
 def test_what_is_missing_is_said(tiny_model, tmp_path, monkeypatch, capsys):
-    with pytest.raises(ExportedError, match=r"has no onnx/model\.onnx; write it: workbench export"):
+    with pytest.raises(BackendError, match=r"has no onnx/model\.onnx; write it: workbench export"):
         OnnxModel(tiny_model)
     with pytest.raises(BackendError, match=r"backend 'onnx-int8': .* write it: workbench export"):
         ModelScorer.load(find_model(str(tiny_model)), backend="onnx-int8")
@@ -132,8 +131,8 @@ def test_what_is_missing_is_said(tiny_model, tmp_path, monkeypatch, capsys):
     assert main(["export", str(tmp_path / "nothing")]) == 2
     assert "nothing" in capsys.readouterr().err
     monkeypatch.undo()
-    with pytest.raises(ExportedError, match="not in a folder of yours"):
+    with pytest.raises(BackendError, match="not in a folder of yours"):
         export_model(find_model("bundled:all-MiniLM-L6-v2"))
-    with pytest.raises(ExportedError, match="'pickle' is none of onnx, onnx-int8"):
+    with pytest.raises(BackendError, match="'pickle' is none of onnx, onnx-int8"):
         export_model(find_model(str(tiny_model)), "pickle")
     assert all(not (tiny_model / name).exists() for name in EXPORTED.values())

@@ -3,10 +3,9 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -39,15 +38,10 @@ MAX_SHIFT = 0.02  # of a probability
 
 
 class BackendError(ValueError):
-    """The backend does not exist or cannot run this model here; the message says why."""
+    """There is no such backend, or it cannot run this model here, or the model not be exported."""
 
 
-class ExportedError(BackendError):
-    """A model cannot be exported, or run from what was exported; the message says why."""
-
-
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """How a backend compares with the library's own float32 on the same pairs."""
 
     backend: str
@@ -80,13 +74,13 @@ def check(name: str, exact: Float32Array, run: Run, pairs: Sequence[TextPair]) -
     run(pairs)  # some kernels are compiled the first time a shape occurs
     start = time.process_time()
     found = run(pairs)
-    seconds = max(time.process_time() - start, 1e-9)
+    rate = len(pairs) / max(time.process_time() - start, 1e-9)
     finite = bool(np.isfinite(found).all())
     found = np.nan_to_num(found, posinf=0.0, neginf=0.0)  # JSON has no NaN
     shifted = float(np.abs(expit(found) - expit(exact)).max())
     inverted, furthest = inverted_share(exact, found), float(np.abs(found - exact).max())
     passed = finite and inverted <= MAX_INVERTED and shifted <= MAX_SHIFT
-    return Check(name, passed, inverted, shifted, furthest, len(pairs) / seconds)
+    return Check(name, passed, inverted, shifted, furthest, rate)
 
 
 def pair_encoder(model: "CrossEncoder") -> PairEncoder:
@@ -168,57 +162,52 @@ def choose_backend(
 ) -> tuple[Run, dict[str, Any]]:
     """The fastest backend that ranks `pairs` as float32 does, and the record of the choice.
 
-    The record has `backend`, `asked`, `pairs`, one of `checks` for each backend that can run the
-    model, and in `left_out` why the others cannot.
+    It has `backend`, `asked`, `pairs`, `checks`, and in `left_out` why other backends cannot.
     """
-    runs = {"predict": open_backend("predict", model)}
     record: dict[str, Any] = {"backend": "predict", "asked": "auto", "pairs": len(pairs)}
-    exact = runs["predict"](pairs)
+    predict = open_backend("predict", model)
+    exact = predict(pairs)
     if not np.isfinite(exact).all():  # no reference; the caller reports such scores
-        return runs["predict"], record | {"checks": []}
-    checks, left_out = [check("predict", exact, runs["predict"], pairs)], dict[str, str]()
-    for name in BACKENDS[1:]:
+        return predict, record | {"checks": []}
+    runs, checks, left_out = dict[str, Run](), list[Check](), dict[str, str]()
+    for name in BACKENDS:
         try:
             runs[name] = open_backend(name, model, folder)
+            checks.append(check(name, exact, runs[name], pairs))
         except BackendError as error:
             left_out[name] = str(error)
-            continue
-        checks.append(check(name, exact, runs[name], pairs))
-    best = max((one for one in checks if one.passed), key=lambda one: one.pairs_per_second)
-    record |= {"checks": [asdict(one) for one in checks], "left_out": left_out}
-    return runs[best.backend], record | {"backend": best.backend}
+    best = max((one for one in checks if one.passed), key=lambda one: one.pairs_per_second).backend
+    record |= {"checks": [one._asdict() for one in checks], "left_out": left_out, "backend": best}
+    return runs[best], record
 
 
 @contextmanager
 def onnx_installed() -> Iterator[None]:
-    """Within the block, say how to install what cannot be imported (`ExportedError`)."""
+    """Within the block, say how to install what cannot be imported (`BackendError`)."""
     try:
         yield
     except ImportError as error:
         install = "pip install '.[onnx]' in the project's folder"
-        raise ExportedError(f"ONNX needs {error.name}: {install}") from error
+        raise BackendError(f"ONNX needs {error.name}: {install}") from error
 
 
 def refuse_language_model(config: Mapping[str, Any]) -> None:
-    """Refuse (`ExportedError`) what needs more than an ONNX file."""
+    """Refuse (`BackendError`) what needs more than an ONNX file."""
     if is_language_model(config):
-        raise ExportedError(
+        raise BackendError(
             "a language model reads pairs through its chat template, which an ONNX file has not; "
             "use 'predict'"
         )
 
 
 class OnnxModel:
-    """A cross-encoder run by ONNX Runtime, without torch.
+    """A cross-encoder run by ONNX Runtime, without torch, from what its folder (if any) has.
 
-    Args:
-        folder: the model's folder; None if it has none.
-        name: `onnx` or `onnx-int8`.
-        max_length: tokens of a pair, at most the model's own, which None stands for.
-        threads: how many packs are scored at a time; 0 for one a core.
+    Pairs are cut at `max_length` tokens, at most the model's own number (None); `threads` packs are
+    scored at a time, 0 for one a core.
 
     Raises:
-        ExportedError: the model has not been exported as it is now, or there is no ONNX Runtime.
+        BackendError: the model has not been exported as it is now, or there is no ONNX Runtime.
     """
 
     def __init__(
@@ -229,40 +218,37 @@ class OnnxModel:
         threads: int = 0,
     ) -> None:
         if folder is None:
-            raise ExportedError("this model is in no folder")
+            raise BackendError("this model is in no folder")
         file, shown = folder / EXPORTED[name], display_path(folder)
         again = f"write it: workbench export {shown} --to {name}"
         if not file.is_file():
             config = folder / "config.json"
             refuse_language_model(read_json(config) if config.is_file() else {})
-            raise ExportedError(f"{shown} has no {EXPORTED[name]}; {again}")
+            raise BackendError(f"{shown} has no {EXPORTED[name]}; {again}")
         with onnx_installed():
             import onnxruntime
         from tokenizers import Tokenizer
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
+        own, exported = folder / TOKENIZER, file.with_name(TOKENIZER)
         try:
             providers = ["CPUExecutionProvider"]
             self.session = onnxruntime.InferenceSession(str(file), options, providers=providers)
             note: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
-            own = int(note.get("max_length", 512))
-        except Exception as error:  # the runtime has many kinds
-            reason = f"{shown}: {EXPORTED[name]} is damaged ({str(error)[:200]}); {again}"
-            raise ExportedError(reason) from error
+            longest = int(note.get("max_length", 512))
+            tokens = Tokenizer.from_file(str(exported if exported.is_file() else own))
+        except Exception as error:  # the libraries have many kinds
+            reason = f"{EXPORTED[name]} or {TOKENIZER} is damaged ({str(error)[:200]})"
+            raise BackendError(f"{shown}: {reason}; {again}") from error
         self.names = [put.name for put in self.session.get_inputs()]
         if unknown := [name for name in self.names if name not in INPUTS]:
-            raise ExportedError(f"{shown}: {EXPORTED[name]} takes {unknown[0]!r}; {again}")
-        tokenizer = folder / TOKENIZER
-        if note.get("tokenizer", "") not in ("", tokenizer.is_file() and sha256(tokenizer)):
-            raise ExportedError(f"{shown}: {TOKENIZER} has changed since the export; {again}")
-        self.threads, self.max_length = threads or core_count(), min(own, max_length or own)
-        typed, read = "token_type_ids" in self.names, file.with_name(TOKENIZER)
-        try:
-            tokens = Tokenizer.from_file(str(read if read.is_file() else tokenizer))
-        except Exception as error:  # of no kind that the library names
-            raise ExportedError(f"{shown}: {TOKENIZER} cannot be read: {error}") from error
-        self.encoder = PairEncoder(tokens, self.max_length, typed, note.get("side", "right"))
+            raise BackendError(f"{shown}: {EXPORTED[name]} takes {unknown[0]!r}; {again}")
+        if note.get("tokenizer", "") not in ("", own.is_file() and sha256(own)):
+            raise BackendError(f"{shown}: {TOKENIZER} has changed since the export; {again}")
+        self.threads, self.max_length = threads or core_count(), min(longest, max_length or longest)
+        typed, side = "token_type_ids" in self.names, note.get("side", "right")
+        self.encoder = PairEncoder(tokens, self.max_length, typed, side)
 
     def score(self, pairs: Sequence[TextPair]) -> Float32Array:
         """The logits, float32 of shape (n,)."""

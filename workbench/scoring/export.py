@@ -12,7 +12,7 @@ from workbench.files import first_line, refuse_links, replacing, sha256, write_t
 from workbench.machine import quiet
 from workbench.models import ModelLocation, load_tokenizer, position_limit
 from workbench.scoring import backends
-from workbench.scoring.backends import EXPORTED, TOKENIZER, Check, ExportedError, open_backend
+from workbench.scoring.backends import CHECK_PAIRS, EXPORTED, TOKENIZER, BackendError, open_backend
 from workbench.scoring.cross_encoder import load_cross_encoder
 
 if TYPE_CHECKING:
@@ -25,18 +25,16 @@ class LogitsDifferError(RuntimeError):
     """The exported model computes something else than the original; it has been removed."""
 
 
-def write_onnx(model: "CrossEncoder", folder: Path, int8: bool = False) -> Path:
+def write_onnx(model: "CrossEncoder", folder: Path, int8: bool = False) -> None:
     """Write a cross-encoder in float32 to `folder/onnx/model.onnx`, for batches of any shape.
 
     With `int8` also `model_qint8.onnx`: the weights of products in 8 bits, one scale a column; the
-    activations are rounded as they come. The tokenizer as the library reads it is written beside
-    the files, of which the last is returned.
+    activations are rounded as they come. The tokenizer as the library reads it is written beside.
 
     Raises:
-        ExportedError: the extra `onnx` is missing, or the exporter cannot trace the model.
+        BackendError: the extra `onnx` is missing, or the exporter cannot trace the model.
     """
     with backends.onnx_installed():
-        import onnx
         import onnxscript  # noqa: F401
         from onnxruntime.quantization import QuantType, quantize_dynamic
     import torch
@@ -44,44 +42,31 @@ def write_onnx(model: "CrossEncoder", folder: Path, int8: bool = False) -> Path:
     plain: Any = model.model
     names = [name for name in backends.INPUTS if name in model.tokenizer.model_input_names]
     backends.refuse_language_model(config := plain.config.to_dict())
-
-    class Logits(torch.nn.Module):
-        """The model with its inputs in order and its logits alone as output."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = plain.eval().cpu()
-
-        def forward(self, *values: torch.Tensor) -> Any:
-            return self.inner(**dict(zip(names, values, strict=True))).logits
-
     encoder = backends.pair_encoder(model)
     rows, length = torch.export.Dim("rows"), torch.export.Dim("length", max=position_limit(config))
-    file, rounded = folder / EXPORTED["onnx"], folder / EXPORTED["onnx-int8"]
-    note = {"max_length": str(model.tokenizer.model_max_length)}
+    file = folder / EXPORTED["onnx"]
     known = sha256(folder / TOKENIZER) if (folder / TOKENIZER).is_file() else ""
-    note |= {"tokenizer": known, "side": encoder.side}
     with quiet(), replacing(file) as temporary:
         try:
             program: Any = torch.onnx.export(
-                Logits(),
-                tuple(torch.ones(2, 8, dtype=torch.long) for _ in names),
+                plain.eval().cpu(),
+                kwargs={name: torch.ones(2, 8, dtype=torch.long) for name in names},
                 input_names=names,
                 output_names=["logits"],
-                dynamic_shapes={"values": tuple({0: rows, 1: length} for _ in names)},
+                dynamic_shapes={name: {0: rows, 1: length} for name in names},
                 dynamo=True,
                 verbose=False,
             )
         except Exception as error:  # the exporter has many kinds
             what = f"{type(plain).__name__} cannot be written as ONNX"
-            raise ExportedError(f"{what}: {first_line(error)}") from error
-        proto = program.model_proto  # another copy each time
-        onnx.helper.set_model_props(proto, note)
-        onnx.save(proto, str(temporary))
+            raise BackendError(f"{what}: {first_line(error)}") from error
+        note = {"max_length": str(model.tokenizer.model_max_length), "tokenizer": known}
+        program.model.metadata_props.update(note | {"side": encoder.side})
+        program.save(temporary, external_data=False)
     write_text(file.with_name(TOKENIZER), encoder.tokenizer.to_str())
     if not int8:
-        return file
-    with quiet(), replacing(rounded) as temporary:
+        return
+    with quiet(), replacing(folder / EXPORTED["onnx-int8"]) as temporary:
         quantize_dynamic(
             file,
             temporary,
@@ -90,12 +75,11 @@ def write_onnx(model: "CrossEncoder", folder: Path, int8: bool = False) -> Path:
             weight_type=QuantType.QInt8,
             reduce_range=True,  # 7 bits: sums of 8-bit products saturate without VNNI
         )
-    return rounded
 
 
 def export_model(
     location: ModelLocation, to: str = "onnx", max_length: int | None = None
-) -> tuple[Path, Check]:
+) -> tuple[Path, backends.Check]:
     """Write a model in ONNX beside its weights: the file, and its comparison with the original.
 
     `to` is `onnx`, or `onnx-int8` for 8-bit weights (the other file is written too); `max_length`,
@@ -103,21 +87,21 @@ def export_model(
     on pairs of the run that made the model, or else on made-up pairs.
 
     Raises:
-        ExportedError: `to` is something else, the folder is not the user's, the extra `onnx` is
+        BackendError: `to` is something else, the folder is not the user's, the extra `onnx` is
             missing, or the model, its `tokenizer.json` or this torch cannot do it.
         PathError: a link in the folder leads elsewhere.
         LogitsDifferError: the exported model computes something else than the original.
     """
     if to not in EXPORTED:
-        raise ExportedError(f"--to {to!r} is none of {', '.join(EXPORTED)}")
+        raise BackendError(f"--to {to!r} is none of {', '.join(EXPORTED)}")
     if location.kind not in ("run", "folder"):
-        raise ExportedError(
+        raise BackendError(
             f"{location.name} is not in a folder of yours; copy {location.path} and export that"
         )
     refuse_links(location.path)
     model, pairs = load_cross_encoder(location, max_length), _pairs(location)
     exact = open_backend("predict", model)(pairs)
-    file = write_onnx(model, location.path, int8=to == "onnx-int8")
+    write_onnx(model, location.path, int8=to == "onnx-int8")
     plain = open_backend("onnx", model, folder=location.path)(pairs)
     change = float(np.abs(plain - exact).max())
     if not change <= MAX_LOGIT_CHANGE * max(1.0, float(np.abs(exact).max())):
@@ -126,7 +110,8 @@ def export_model(
         raise LogitsDifferError(
             f"{location.name}: the exported model's logits are off by up to {change:.4f}"
         )
-    return file, backends.check(to, exact, open_backend(to, model, folder=location.path), pairs)
+    run = open_backend(to, model, folder=location.path)
+    return location.path / EXPORTED[to], backends.check(to, exact, run, pairs)
 
 
 def _pairs(location: ModelLocation) -> list[TextPair]:
@@ -135,7 +120,7 @@ def _pairs(location: ModelLocation) -> list[TextPair]:
         with suppress(DataError):
             frame = read_split(location.path.parent, split)
             if pairs := list(dict.fromkeys(text_pairs(frame))):
-                return pairs[: backends.CHECK_PAIRS]
+                return pairs[:CHECK_PAIRS]
     words, rng = sorted(load_tokenizer(location).get_vocab()), np.random.default_rng(0)
-    texts = ["".join(rng.choice(words, 8)) for _ in range(2 * backends.CHECK_PAIRS)]
-    return list(zip(texts[: backends.CHECK_PAIRS], texts[backends.CHECK_PAIRS :], strict=True))
+    texts = ["".join(rng.choice(words, 8)) for _ in range(2 * CHECK_PAIRS)]
+    return list(zip(texts[:CHECK_PAIRS], texts[CHECK_PAIRS:], strict=True))
