@@ -24,13 +24,13 @@ from workbench.cli import main
 from workbench.data.readers import PairsError
 from workbench.files import read_json
 from workbench.models import find_model
+from workbench.run_folder import RequestError
 from workbench.scoring.cross_encoder import ModelScorer
 from workbench.scoring.score_file import (
     NOTE,
     ChangedError,
     PartWriter,
     Row,
-    ScoringError,
     ScoringRequest,
     open_scorer,
     part_table,
@@ -251,18 +251,18 @@ def test_a_folder_of_another_request_is_refused_by_name(quick_model, source, tmp
     shutil.copy(source, pairs)
     score_file(request_for(model, pairs), out)
     changed = "another request; .*\npart_rows: the folder .* 80, not 50\ntop_k: the folder .* not 1"
-    with pytest.raises(ScoringError, match=changed):
+    with pytest.raises(RequestError, match=changed):
         score_file(request_for(model, pairs, part_rows=50, top_k=1), out)
     shutil.move(pairs, tmp_path / "moved.csv")  # the same bytes under another name
     assert score_file(request_for(model, tmp_path / "moved.csv"), out)["rows"] == ROWS
     tokenizer = model / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     changed = r"\nsha256 of the model's tokenizer\.json: the folder was started with '\w+'"
-    with pytest.raises(ScoringError, match=changed):
+    with pytest.raises(RequestError, match=changed):
         score_file(request_for(model, tmp_path / "moved.csv"), out)
     with (tmp_path / "moved.csv").open("a") as file:
         file.write("one,more\n")
-    with pytest.raises(ScoringError, match="sha256 of the source: the folder was"):
+    with pytest.raises(RequestError, match="sha256 of the source: the folder was"):
         score_file(request_for(quick_model, tmp_path / "moved.csv"), out)
 
 
@@ -383,8 +383,7 @@ def test_a_score_that_is_no_number_is_a_problem_of_its_row(quick_model, source, 
 
     request = request_for(quick_model, source, part_rows=1000)
     (rows,) = request.parts()
-    write = PartWriter(request, "onnx", str(tmp_path))
-    write.scorer = Broken()
+    write = PartWriter(request, "onnx", str(tmp_path), scorer=Broken())
     write(0, rows)
     assert write.note(0) == {"part": 0, "rows": ROWS, "bad_rows": 1}
     found = pd.read_parquet(tmp_path)

@@ -176,7 +176,7 @@ def run_on_ray(
         from ray.util import ActorPool
 
         actor = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=RETRIES)(PartMaker)
-        single = replace(write, threads=1)
+        single = replace(write, threads=1, scorer=None)
         pool = ActorPool([actor.remote(single) for _ in range(workers)])
         try:
             for part in missing:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,20 +23,13 @@ import pyarrow.parquet as pq
 from typing_extensions import TypedDict
 
 from workbench import files
+from workbench.data import readers
 from workbench.data.lists import LIST_FIELDS, holds_lists
-from workbench.data.readers import (
-    ABSENT,
-    BadRow,
-    PairsError,
-    bad_text,
-    file_records,
-    printable,
-    suffix_of,
-)
+from workbench.data.readers import BadRow, PairsError, printable
 from workbench.data.texts import TextPair
 from workbench.files import display_path, project_path, sha256
 from workbench.models import MIN_LENGTH, PICKLED, find_model
-from workbench.run_folder import changes
+from workbench.run_folder import RequestError, changes
 from workbench.scoring.backends import CHECK_PAIRS, EXPORTED, OnnxModel
 from workbench.scoring.baselines import Scorer
 from workbench.scoring.cross_encoder import ModelScorer
@@ -47,10 +39,6 @@ NOTE = b"workbench"  # the key of a part's note in the metadata of its schema
 SOURCE = "sha256 of the source"  # in what a plan was asked
 EXAMPLES = 20  # bad rows that a plan names
 MAX_PART_CHARACTERS = 2**26  # of the texts, which memory has to hold
-
-
-class ScoringError(ValueError):
-    """The request is wrong; nothing was started."""
 
 
 class ChangedError(RuntimeError):
@@ -72,6 +60,7 @@ class Row(NamedTuple):
 
 
 Part = tuple[int, list[Row]]
+_RawRow = tuple[int, Any, Any, BadRow | None, int]  # line, texts, what is wrong, group
 
 
 @dataclass(frozen=True)
@@ -88,33 +77,29 @@ class ScoringRequest:
     top_k: int = 0  # of a list, or of rows of equal first texts that follow one another; 0: all
 
     def rows(self) -> Iterator[Row]:
-        """The rows of the source, in order.
-
-        Raises:
-            PairsError: the file cannot be read, or lacks a column.
-        """
+        """The rows of the source, in order; `PairsError` if it cannot be read or lacks a column."""
         path = project_path(self.source)
-        if holds_lists(path):
-            yield from _rows_of_lists(path)
-            return
+        found = _rows_of_lists(path) if holds_lists(path) else self._rows_of_pairs(path)
+        for line, query, candidate, bad, group in found:
+            if bad:
+                query, candidate = ("" if t is None else printable(t) for t in (query, candidate))
+            yield Row(line, query, candidate, str(bad or ""), group)
+
+    def _rows_of_pairs(self, path: Path) -> Iterator[_RawRow]:
         names = {"sentence_0": self.query_column, "sentence_1": self.candidate_column}
         group, query = 0, None
-        for record in file_records(path, names):
+        for record in readers.file_records(path, names):
             if isinstance(record, BadRow):  # it belongs to the query of the rows around it
-                yield _row(record.line, "", "", record, group)
+                yield record.line, "", "", record, group
                 continue
-            line, first, second = record
-            bad = bad_text(line, {self.query_column: first, self.candidate_column: second})
-            if first != query and (bad is None or bad.column != self.query_column):
-                group, query = group + 1, first
-            yield _row(line, first, second, bad, group)
+            line, *texts = record
+            bad = readers.bad_text(line, dict(zip(names.values(), texts, strict=True)))
+            if texts[0] != query and (bad is None or bad.column != self.query_column):
+                group, query = group + 1, texts[0]
+            yield line, *texts, bad, group
 
     def parts(self) -> Iterator[list[Row]]:
-        """The rows of each part.
-
-        Raises:
-            PairsError: with `top_k`, a query has so much text that memory might not hold it.
-        """
+        """The rows of each part; `PairsError` if memory might not hold a query, with `top_k`."""
         part, characters = list[Row](), 0
         for row in self.rows():
             size = len(row.query) + len(row.candidate)
@@ -130,35 +115,30 @@ class ScoringRequest:
             yield part
 
 
-def _rows_of_lists(path: Path) -> Iterator[Row]:
-    for record in file_records(path, {"query": "query"}, LIST_FIELDS):
+def _rows_of_lists(path: Path) -> Iterator[_RawRow]:
+    for record in readers.file_records(path, {"query": "query"}, LIST_FIELDS):
         if isinstance(record, BadRow):
-            yield _row(record.line, "", "", record, record.line)
+            yield record.line, "", "", record, record.line
             continue
         line, query, *fields = record
-        named, absent = zip(LIST_FIELDS, fields, strict=True), (None, ABSENT)
-        lists = {name: one for name, one in named if one not in absent}
-        bad = bad_text(line, {"query": query})
+        lists = {
+            name: one if isinstance(one, list) else [one]
+            for name, one in zip(LIST_FIELDS, fields, strict=True)
+            if one is not None and one is not readers.ABSENT
+        }
+        bad = readers.bad_text(line, {"query": query})
         if not bad and not lists:
             bad = BadRow(line, "missing_column", LIST_FIELDS[0], query)
-        texts = ((n, t) for n, one in lists.items() for t in (one if type(one) is list else [one]))
-        for name, text in [("", "")] if bad else texts:
-            yield _row(line, query, text, bad or bad_text(line, {name: text}), line)
-
-
-def _row(line: int, query: Any, candidate: Any, bad: BadRow | None, group: int) -> Row:
-    if bad is None:
-        return Row(line, query, candidate, "", group)
-    query, candidate = ("" if text is None else printable(text) for text in (query, candidate))
-    return Row(line, query, candidate, str(bad), group)
+        if bad:
+            yield line, query, "", bad, line
+            continue
+        for name, texts in lists.items():
+            for text in texts:
+                yield line, query, text, readers.bad_text(line, {name: text}), line
 
 
 def open_scorer(request: ScoringRequest, backend: str, threads: int = 0) -> Scorer:
-    """The model of a request, with at most `threads` threads (0: one per core).
-
-    Raises:
-        ModelError, ExportedError, BackendError: there is no such model or backend here.
-    """
+    """The model of a request, with at most `threads` threads (0: one per core)."""
     location = find_model(request.model)
     if backend in EXPORTED:  # needs no torch
         return OnnxModel(location.path, backend, request.max_length, threads)
@@ -177,17 +157,14 @@ class PartWriter:
     backend: str
     folder: str
     threads: int = 0
-
-    @cached_property
-    def scorer(self) -> Scorer:
-        """The model, loaded for the first part; a copy by `replace` loads it again."""
-        return open_scorer(self.request, self.backend, self.threads)
+    scorer: Scorer | None = None  # loaded for the first part
 
     def __call__(self, number: int, rows: list[Row]) -> int:
         """Score the rows and write them as the part of that number; returns their count."""
         frame = pd.DataFrame(rows, columns=list(Row._fields)).assign(score=np.float32(np.nan))
         sound = frame["problem"] == ""
         if sound.any():
+            self.scorer = self.scorer or open_scorer(self.request, self.backend, self.threads)
             texts = frame.loc[sound, ["query", "candidate"]].itertuples(index=False, name=None)
             frame.loc[sound, "score"] = self.scorer.score(list(texts))
         lost = frame.loc[sound & frame["score"].isna(), "line"].astype(str)
@@ -255,17 +232,17 @@ def score_file(
         `backend` (see `ModelScorer.backend_record`) and `seconds` (of this start).
 
     Raises:
-        ScoringError, PathError: the folder holds something else, is in use, or leads elsewhere.
-        PairsError, ModelError, BackendError, ExportedError: file, model or backend cannot be used.
+        RequestError, PathError: the folder holds something else, is in use, or leads elsewhere.
+        PairsError, ModelError, BackendError: file, model or backend cannot be used.
         CutShortError: `run` could not write a part.
         ChangedError: the file changed while it was read.
     """
     from filelock import FileLock, Timeout
 
     if request.part_rows < 1 or request.top_k < 0:
-        raise ScoringError("part rows must be 1 or more, top-k 0 or more")
+        raise RequestError("part rows must be 1 or more, top-k 0 or more")
     if request.max_length is not None and request.max_length < MIN_LENGTH:
-        raise ScoringError(f"max-length is {request.max_length}; it must be {MIN_LENGTH} or more")
+        raise RequestError(f"max-length is {request.max_length}; it must be {MIN_LENGTH} or more")
     folder, shown, scorer = project_path(out), display_path(out), None
     files.refuse_links(folder)
     plan = _read_plan(folder)
@@ -273,21 +250,19 @@ def score_file(
         plan, scorer = _new_plan(request)
     elif changed := changes("folder", plan["asked"], _asked(request, plan["chosen"]["backend"])):
         why = "holds the scores of another request; give another folder, or remove that one"
-        raise ScoringError("\n".join([f"{shown} {why}:", *changed]))
-    write = PartWriter(request, plan["chosen"]["backend"], str(folder))
-    if scorer is not None:
-        write.scorer = scorer
+        raise RequestError("\n".join([f"{shown} {why}:", *changed]))
+    write = PartWriter(request, plan["chosen"]["backend"], str(folder), scorer=scorer)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock", timeout=0):
             if (_read_plan(folder) or plan) != plan:
-                raise ScoringError(f"{shown} has just been started by another process")
+                raise RequestError(f"{shown} has just been started by another process")
             files.write_json(folder / PLAN, plan)
             return _score(write, plan, run)
     except Timeout as error:
-        raise ScoringError(f"{shown}: another process is writing there") from error
+        raise RequestError(f"{shown}: another process is writing there") from error
     except PermissionError as error:
-        raise ScoringError(f"{shown} cannot be written to ({error})") from error
+        raise RequestError(f"{shown} cannot be written to ({error})") from error
 
 
 def _score(write: PartWriter, plan: dict[str, Any], run: Runner | None) -> Any:
@@ -350,15 +325,14 @@ def _read_plan(folder: Path) -> dict[str, Any] | None:
     """The plan in a folder; None if the folder is empty or not there."""
     near = next(path for path in (folder, *folder.parents) if path.exists())
     if not near.is_dir():
-        raise ScoringError(f"{display_path(near)} is no folder")
+        raise RequestError(f"{display_path(near)} is no folder")
     if not os.access(near, os.W_OK | os.X_OK):
-        raise ScoringError(f"{display_path(near)} cannot be written to; give another folder")
+        raise RequestError(f"{display_path(near)} cannot be written to; give another folder")
     if (folder / PLAN).is_file():
         return dict(files.read_json(folder / PLAN, _Plan))
     if others := sorted(path.name for path in folder.glob("*") if path.name[0] != "."):
-        raise ScoringError(
-            f"{display_path(folder)} holds something else ({others[0]}); give another folder"
-        )
+        holds = f"{display_path(folder)} holds something else ({others[0]})"
+        raise RequestError(f"{holds}; give another folder")
     return None
 
 
@@ -370,13 +344,9 @@ def _asked(request: ScoringRequest, backend: str) -> dict[str, Any]:
     names = ["*.safetensors", PICKLED, "*.json"]
     names += [EXPORTED[backend], "onnx/*.json"] if backend in EXPORTED else []
     paths = sorted({path for name in names for path in model.glob(name)})
-    options = {n: v for n, v in asdict(request).items() if n not in ("model", "source")}
-    return {
-        **options,
-        **{f"sha256 of the model's {path.relative_to(model)}": sha256(path) for path in paths},
-        "kind of the source": "".join(suffix_of(file)),
-        SOURCE: sha256(file),
-    }
+    asked = {n: value for n, value in asdict(request).items() if n not in ("model", "source")}
+    asked |= {f"sha256 of the model's {path.relative_to(model)}": sha256(path) for path in paths}
+    return asked | {"kind of the source": "".join(readers.suffix_of(file)), SOURCE: sha256(file)}
 
 
 def _new_plan(request: ScoringRequest) -> tuple[dict[str, Any], Scorer]:
@@ -389,9 +359,9 @@ def _new_plan(request: ScoringRequest) -> tuple[dict[str, Any], Scorer]:
         elif row.problem and len(examples) < EXAMPLES:
             examples.append(row.problem)
     if not first:
-        why = f"; the first problem is at {examples[0]}" if examples else ""
+        problem = f"; the first problem is at {examples[0]}" if examples else ""
         shown = printable(display_path(request.source))
-        raise PairsError(f"{shown}: no pair in it that can be scored{why}")
+        raise PairsError(f"{shown}: no pair in it that can be scored{problem}")
     scorer = open_scorer(request, request.backend)
     chosen = {"backend": request.backend, "asked": request.backend}
     if isinstance(scorer, ModelScorer) and request.backend == "auto":
