@@ -8,9 +8,9 @@ Gradients are taken of the same sums, each thread with a share of the batch if i
 
 import math
 import sys
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +33,24 @@ GPU_TOKENS = 2**16
 KEPT_BLOCK = 2**25 - 2**13
 RANDOM_VALUES = 2**16  # of a random number for dropout
 
-Drop = Callable[[Tensor, float], Tensor]
+
+class Dropout:
+    """Dropout with its own generator; the same seed gives the same zeros."""
+
+    def __init__(self, seed: Sequence[int]) -> None:
+        state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
+        self.generator = torch.Generator().manual_seed(int(state))
+
+    def __call__(self, x: Tensor, rate: float) -> Tensor:
+        """`x` with a random share `rate` of it zero and the rest scaled to keep the mean."""
+        dropped = round(rate * RANDOM_VALUES)
+        if not dropped:
+            return x
+        count = x.numel()
+        random = torch.empty(-(-count // 4), dtype=torch.int64)  # each is four 16-bit numbers
+        random.random_(-(2**63), None, generator=self.generator)
+        kept = random.view(torch.int16)[:count].view(x.shape) >= dropped - RANDOM_VALUES // 2
+        return x * kept.to(x.dtype).mul_(RANDOM_VALUES / (RANDOM_VALUES - dropped))
 
 
 class Leaf:
@@ -56,11 +73,12 @@ class Leaf:
                 part.copy_(master)
 
 
-class Affine(NamedTuple):
-    """Weight and bias of a product or of a normalisation."""
+class Affine:
+    """Weight and bias of a product or of a normalisation, those of several modules joined."""
 
-    weight: Leaf
-    bias: Leaf
+    def __init__(self, modules: Sequence[Any], dtype: torch.dtype) -> None:
+        self.weight = Leaf([module.weight for module in modules], dtype)
+        self.bias = Leaf([module.bias for module in modules], dtype)
 
     def product(self, x: Tensor) -> Tensor:
         """`x @ weight.T + bias`, in the dtype of the weights."""
@@ -72,20 +90,21 @@ class Affine(NamedTuple):
 
 
 class Layer:
-    """A layer of the encoder; `affine` takes modules, to be joined, and a dtype."""
+    """A layer of the encoder, with its weights as `parts`."""
 
-    def __init__(self, module: Any, affine: Callable[..., Affine], dtype: torch.dtype) -> None:
+    def __init__(self, module: Any, dtype: torch.dtype) -> None:
         own, after, output = module.attention.self, module.attention.output, module.output
         self.module = module
-        self.joint = affine([own.query, own.key, own.value], dtype)
-        self.out = affine([after.dense], dtype)
-        self.up = affine([module.intermediate.dense], dtype)
-        self.down = affine([output.dense], dtype)
-        self.norm = affine([after.LayerNorm], torch.float32)
-        self.last_norm = affine([output.LayerNorm], torch.float32)
+        self.joint = Affine([own.query, own.key, own.value], dtype)
+        self.out = Affine([after.dense], dtype)
+        self.up = Affine([module.intermediate.dense], dtype)
+        self.down = Affine([output.dense], dtype)
+        self.norm = Affine([after.LayerNorm], torch.float32)
+        self.last_norm = Affine([output.LayerNorm], torch.float32)
+        self.parts = [self.joint, self.out, self.up, self.down, self.norm, self.last_norm]
 
     def __call__(
-        self, x: Tensor, pack: Pack, drop: Drop | None, first_only: bool = False
+        self, x: Tensor, pack: Pack, drop: Dropout | None, first_only: bool = False
     ) -> Tensor:
         """From (tokens, width) to the same, or with `first_only` to (pairs, width)."""
         after, output = self.module.attention.output, self.module.output
@@ -107,15 +126,15 @@ class Layer:
         x = x + (drop(found, output.dropout.p) if drop else found)
         return self.last_norm.normalised(x, output.LayerNorm.eps)
 
-    def _attended(self, joint: Tensor, block: Block, drop: Drop | None, first_only: bool) -> Tensor:
+    def _attended(self, x: Tensor, block: Block, drop: Dropout | None, first_only: bool) -> Tensor:
         """Each token's context, (..., width), from query, key and value, (tokens, 3 x width)."""
         own = self.module.attention.self
-        joint = joint.view(*block.shape, 3, own.num_attention_heads, -1)
-        query, key, value = joint.permute(2, 0, 3, 1, 4)
+        x = x.view(*block.shape, 3, own.num_attention_heads, -1)
+        query, key, value = x.permute(2, 0, 3, 1, 4)
         query = query[:, :, :1] if first_only else query
         mask = None
         if block.mask is not None:
-            mask = torch.from_numpy(block.mask).to(joint.device)[:, None, None]
+            mask = torch.from_numpy(block.mask).to(x.device)[:, None, None]
         if drop and (own.dropout.p or block.shape[1] < FUSED_TOKENS):
             # a softmax in bfloat16 would take four times as long
             query, key, value = query.float(), key.float(), value.float()
@@ -158,28 +177,21 @@ class FastBert:
     def __init__(self, model: Any, dtype: torch.dtype, tokens: Tensor | None = None) -> None:
         if reason := unsupported(model):
             raise ValueError(f"{reason}; use 'predict'")
-        self.leaves: list[Leaf] = []
         self.model, self.dtype, exact = model, dtype, torch.float32
         own = self.embeddings = model.bert.embeddings
         words = own.word_embeddings.weight if tokens is None else tokens
         tables = words, own.token_type_embeddings.weight, own.position_embeddings.weight
-        self.tables = [self._leaf([table], exact) for table in tables]
-        self.device = words.device
-        self.norm = self._affine([own.LayerNorm], exact)
-        self.layers = [Layer(one, self._affine, dtype) for one in model.bert.encoder.layer]
-        self.pooler = self._affine([model.bert.pooler.dense], exact)
-        self.head = self._affine([model.classifier], exact)
+        self.tables, self.device = [Leaf([table], exact) for table in tables], words.device
+        self.norm = Affine([own.LayerNorm], exact)
+        self.layers = [Layer(one, dtype) for one in model.bert.encoder.layer]
+        self.pooler = Affine([model.bert.pooler.dense], exact)
+        self.head = Affine([model.classifier], exact)
+        inner = [part for layer in self.layers for part in layer.parts]
+        parts = [self.norm, *inner, self.pooler, self.head]
+        self.leaves = [*self.tables, *(leaf for one in parts for leaf in (one.weight, one.bias))]
         torch.empty(KEPT_BLOCK, dtype=torch.uint8)  # freed at once, see there
 
-    def _affine(self, modules: Sequence[Any], dtype: torch.dtype) -> Affine:
-        weight = self._leaf([module.weight for module in modules], dtype)
-        return Affine(weight, self._leaf([module.bias for module in modules], dtype))
-
-    def _leaf(self, masters: Sequence[Tensor], dtype: torch.dtype) -> Leaf:
-        self.leaves.append(Leaf(masters, dtype))
-        return self.leaves[-1]
-
-    def logits(self, pack: Pack, drop: Drop | None = None) -> Tensor:
+    def logits(self, pack: Pack, drop: Dropout | None = None) -> Tensor:
         """The logits of a pack's pairs, float32 of shape (m,); `drop` is dropout, in training."""
         columns = zip((pack.ids, pack.types, pack.positions), self.tables, strict=True)
         tokens, types, positions = (
@@ -209,25 +221,6 @@ class FastBert:
                 threads, size = 1, GPU_TOKENS
             in_threads(threads, score_pack, packs(pairs, size, None, MAX_PADDING, rounded=True))
         return scores
-
-
-class Dropout:
-    """Dropout with its own generator; the same seed gives the same zeros."""
-
-    def __init__(self, seed: Sequence[int]) -> None:
-        state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
-        self.generator = torch.Generator().manual_seed(int(state))
-
-    def __call__(self, x: Tensor, rate: float) -> Tensor:
-        """`x` with a random share `rate` of it zero and the rest scaled to keep the mean."""
-        dropped = round(rate * RANDOM_VALUES)
-        if not dropped:
-            return x
-        count = x.numel()
-        random = torch.empty(-(-count // 4), dtype=torch.int64)  # each is four 16-bit numbers
-        random.random_(-(2**63), None, generator=self.generator)
-        kept = random.view(torch.int16)[:count].view(x.shape) >= dropped - RANDOM_VALUES // 2
-        return x * kept.to(x.dtype).mul_(RANDOM_VALUES / (RANDOM_VALUES - dropped))
 
 
 def shares(pairs: EncodedPairs, most: int, rounded: bool) -> list[Pack]:
