@@ -56,11 +56,6 @@ def test_many_pairs_are_encoded_as_one_by_one_and_the_tokenizer_is_left_alone(mo
     assert model.tokenizer.backend_tokenizer.to_str() == before
 
 
-def test_a_length_without_room_for_two_texts_is_refused(model):
-    with pytest.raises(ValueError, match="special tokens of a pair alone are 3"):
-        PairEncoder(model.tokenizer.backend_tokenizer, 4)
-
-
 def test_sizes_are_few_and_little_is_filled_up():
     filled = [round_up(tokens) for tokens in range(1, 4097)]
     assert all(n <= f <= n * 1.125 for n, f in enumerate(filled, 1))

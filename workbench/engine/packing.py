@@ -50,23 +50,15 @@ class PairEncoder:
 
     Args:
         tokenizer: copied, so that it keeps its settings.
-        max_length: tokens of a pair, special tokens included.
+        max_length: tokens of a pair, special tokens included: at least `models.MIN_LENGTH`.
         typed: whether the model takes token types; if not, all types are 0.
         side: the end of the texts at which they are cut, `right` or `left`.
-
-    Raises:
-        ValueError: `max_length` leaves no room for two texts.
     """
 
     def __init__(
         self, tokenizer: "Tokenizer", max_length: int, typed: bool = True, side: str = "right"
     ) -> None:
         self.tokenizer = type(tokenizer).from_str(tokenizer.to_str())
-        special = self.tokenizer.num_special_tokens_to_add(is_pair=True)
-        if max_length < special + 2:
-            raise ValueError(
-                f"max_length is {max_length}, but the special tokens of a pair alone are {special}"
-            )
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(max_length, direction=side)
         self.typed, self.side = typed, side

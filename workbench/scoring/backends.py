@@ -128,9 +128,8 @@ def open_backend(name: str, model: "CrossEncoder", folder: Path | None = None) -
 
         from workbench.engine.bert import FastBert
 
-        inner: Any = model.model
         dtype = torch.bfloat16 if name == "torch-bfloat16" else torch.float32
-        engine, encoder = FastBert(inner, dtype), pair_encoder(model)
+        engine, encoder = FastBert(model.model, dtype), pair_encoder(model)
     except ValueError as error:
         raise BackendError(f"backend {name!r}: {error}") from error
     return lambda pairs: engine.score(encoder.encode(pairs))
@@ -222,8 +221,7 @@ class OnnxModel:
         file, shown = folder / EXPORTED[name], display_path(folder)
         again = f"write it: workbench export {shown} --to {name}"
         if not file.is_file():
-            config = folder / "config.json"
-            refuse_language_model(read_json(config) if config.is_file() else {})
+            refuse_language_model(read_json(folder / "config.json"))
             raise BackendError(f"{shown} has no {EXPORTED[name]}; {again}")
         with onnx_installed():
             import onnxruntime

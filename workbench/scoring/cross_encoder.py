@@ -45,11 +45,9 @@ def load_cross_encoder(
         tokenizer, config = model.tokenizer, model[0].model.config.to_dict()
         own, positions = tokenizer.model_max_length, position_limit(config)
         longest = min(own, positions) if trained else positions
-        tokenizer.model_max_length = int(min(max_length or own, longest))
-        if tokenizer.model_max_length < MIN_LENGTH:
-            raise ValueError(
-                f"max_length is {tokenizer.model_max_length}; it must be {MIN_LENGTH} or more"
-            )
+        length = tokenizer.model_max_length = int(min(max_length or own, longest))
+        if length < MIN_LENGTH:
+            raise ValueError(f"max_length is {length}; it must be {MIN_LENGTH} or more")
         _check_next_token(model)
     return model
 

@@ -126,10 +126,8 @@ def _rows_of_lists(path: Path) -> Iterator[_RawRow]:
             for name, one in zip(LIST_FIELDS, fields, strict=True)
             if one is not None and one is not readers.ABSENT
         }
-        bad = readers.bad_text(line, {"query": query})
-        if not bad and not lists:
-            bad = BadRow(line, "missing_column", LIST_FIELDS[0], query)
-        if bad:
+        lacks = None if lists else BadRow(line, "missing_column", LIST_FIELDS[0], query)
+        if bad := readers.bad_text(line, {"query": query}) or lacks:
             yield line, query, "", bad, line
             continue
         for name, texts in lists.items():
@@ -224,8 +222,7 @@ def score_file(
 
     The parts hold the rows in order: `line` (of the file), `sentence_0`, `sentence_1`, `score` (the
     logit, float32), with `top_k` `rank` (from 1), and `problem`: null, or why there is no score.
-    They are written one after another, on all cores; `run` writes them elsewhere, such as on a
-    cluster.
+    They are written here one after another, on all cores; `run` writes them elsewhere.
 
     Returns:
         What `out/_done.json` holds: `rows`, `bad_rows` (with `bad_row_examples`), `parts`,
