@@ -9,6 +9,7 @@ import json
 import re
 import runpy
 import shutil
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,7 +22,7 @@ from workbench.data.lists import write_candidates
 from workbench.data.pairs import prepare_data, read_split
 from workbench.files import read_json
 from workbench.lessons import EXERCISES, check, examine, recorded, stale
-from workbench.lessons.checking import find
+from workbench.lessons.checking import _equal, find
 from workbench.lessons.recording import LessonError
 
 FOLDER = ROOT / "notebooks/lessons"
@@ -108,6 +109,18 @@ def test_every_misconception_gets_its_own_hint(numbers):
             verdict = examine(number, function)
             assert not verdict.right, function.__name__
             assert inspect.getdoc(function) in verdict.message, (function.__name__, verdict)
+
+
+def test_no_wrong_answer_passes_by_luck(numbers):
+    """What it agrees with on single inputs, it must not agree with on all that a check draws."""
+    for number in numbers:
+        asked, rng = find(number), np.random.default_rng(0)
+        inputs = [asked.draw(rng) for _ in range(5 * asked.trials)]
+        right = [asked.outcome(asked.right, one) for one in inputs]
+        for function in (*wrong_answers(number), *asked.wrong.values()):
+            found = (asked.outcome(function, one) for one in inputs)
+            agreed = np.mean([*map(partial(_equal, tolerance=asked.tolerance), found, right)])
+            assert agreed**asked.trials < 1e-5, (number, function, agreed)
 
 
 def test_right_answers_pass_and_hints_tell_their_ideas_apart(numbers):

@@ -47,6 +47,7 @@ exercise(
         "only the first relevant candidate counts, not each of them.": _all_rr,
         "a relevant candidate after place 10 counts 0: cut at k.": lambda *a: _rr(*a, cut=99),
     },
+    trials=100,
 )
 
 
