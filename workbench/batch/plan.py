@@ -22,6 +22,7 @@ from workbench.runs.parameters import (
 from workbench.training.log import log_rows
 
 MAX_RUNS = 10_000
+AGAIN = "instead of trial"  # attribute of a trial: the number of the interrupted one it repeats
 
 
 class Range(BaseModel, extra="forbid", frozen=True):
@@ -185,17 +186,23 @@ class OptunaSearch:
             sampler=sampler(seed=int(shared.get("seed", 42))),
             direction="minimize" if search.metric == "dev_loss" else "maximize",
         )
-        left = self.study.get_trials(states=(self.states.RUNNING,))
-        self.left = [optuna.trial.Trial(self.study, trial._trial_id) for trial in left]
+        for lost in self.study.get_trials(states=(self.states.RUNNING,)):
+            self.study.tell(lost.number, state=self.states.FAIL)
+            self.study.enqueue_trial(lost.params, user_attrs={AGAIN: lost.number})
         self.trials: dict[str, list[Any]] = {}  # under way, by the name of their run
 
     def next(self) -> PlannedRun | None:
-        """A proposal; None while enough are under way, or when all trials, failed or not, are."""
-        made = len(self.study.get_trials(deepcopy=False)) - len(self.left)
+        """A new proposal; None while enough are under way, or when all trials are made.
+
+        A failed trial is not made up for; an interrupted one, proposed again, counts once.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        made = sum(trial.state.is_finished() for trial in trials)
+        made -= sum(AGAIN in trial.user_attrs for trial in trials)
         under_way = sum(map(len, self.trials.values()))
-        if under_way >= self.slots or made >= self.search.trials:
+        if under_way >= self.slots or made + under_way >= self.search.trials:
             return None
-        trial = self.left.pop(0) if self.left else self.study.ask()
+        trial = self.study.ask()
         values = {name: _suggest(trial, name, one) for name, one in self.search.space.items()}
         (run,) = planned_runs(self.shared, [values])
         self.trials.setdefault(run.name, []).append(trial)
