@@ -102,7 +102,7 @@ def table(rows):
 # name: (content of the file, what is said, its name)
 FILES = {
     "empty file": ("", "there is no line with the names of the columns"),
-    "only a header": (HEADER, "no usable pair in it"),
+    "only a header": (HEADER, "there is no row in it -> give a file with pairs"),
     "UTF-16": ((HEADER + PAIRS).encode("utf-16"), "the file is UTF-16; convert it first"),
     "GB18030": ((HEADER + PAIRS).encode("gb18030"), "the bytes are not UTF-8 text"),
     "NUL bytes": (HEADER + "a\0b,c,1\n", "the text holds a NUL character"),

@@ -167,7 +167,7 @@ def test_a_tsv_that_is_quoted_throughout_may_have_any_text(tmp_path):
         (HEADER.decode().encode("utf-16-le"), "The header is not UTF-8"),
         (b"\n \n", "there is no line with the names of the columns"),
         (HEADER + b"a,b,5\n", "'5' -> give each label its value"),
-        (HEADER + b"a,b,\n", "the label is empty: ''$"),  # nothing to advise
+        (HEADER + b"a,b,\n", "the label is empty: '' -> correct them$"),  # nothing to advise
     ],
 )
 def test_what_a_file_is_and_what_to_do_is_said(tmp_path, content, said):
@@ -194,7 +194,7 @@ def test_labels_on_another_scale_are_a_problem_that_one_parameter_solves(tmp_pat
         read(tmp_path, ",a,b,-1\nc,d,1\ne,f,-1.0\n")
     with pytest.raises(PairsError, match="bring them to that scale"):
         read(tmp_path, "," + "".join(f"a{n},b,{n}\n" for n in range(30)))
-    with pytest.raises(PairsError, match=r"no usable.*label_map: no=0,yes=1"):
+    with pytest.raises(PairsError, match=r"2 of 2 rows cannot.*label_map: no=0,yes=1"):
         read(tmp_path, ",a,b,no\nc,d,yes\n")
     words = read(tmp_path, ",a,b,No\nc,d,yes\ne,f,?\ng,h,\n", label_map="no=0,yes=1")
     assert words.frame["label"].tolist() == [0, 1]
@@ -340,7 +340,7 @@ def test_columns_are_mapped_by_name(tmp_path):
         ("pairs.jsonl", b'{"sentence_0": "a", "sentence_1": "b", "label": 1, "label": 0}', "twice"),
         ("pairs.csv", b"sentence_0,sentence_1,labels\na,b,1\n", "did you mean 'labels'"),
         ("pairs.csv", b"", "no line with the names"),
-        ("pairs.csv", b"sentence_0,sentence_1,label\n", "no usable pair"),
+        ("pairs.csv", b"sentence_0,sentence_1,label\n", "there is no row in it"),
         ("pairs.csv", b"label,label,sentence_0,sentence_1\n1,1,a,b\n", "twice"),
         ("pairs.csv", "sentence_0,sentence_1,label\n".encode("utf-16"), "UTF-16"),
         ("pairs.parquet", b"no parquet", "not a Parquet file"),

@@ -246,6 +246,7 @@ def test_a_table_has_counts_without_decimals_and_no_text_of_the_data_is_html():
     html = style.table_html(table)
     cells = re.findall(r"<td [^>]*>([^<]*)</td>", html)
     assert cells == ["1560", "0.123", "&lt;td onclick=x&gt;", "", "4e-06", ""]
+    assert "100000000000000000000.000" in style.table_html(pd.DataFrame({"loss": [1e20, 2.0]}))
     assert html.count("text-align: left") == 1 + html.count("<th ") + html.count("<td ")
 
 

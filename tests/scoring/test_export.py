@@ -52,6 +52,7 @@ def test_an_exported_model_is_cut_where_the_model_was_trained_to_cut(
     pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
     folder = edited(sharp_model, tmp_path / "model", tokenizer_config=LEFT)
     pairs = made_up(40, longest=60)
+    onnx = pytest.importorskip("onnx")
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     location = find_model(str(folder))
@@ -65,6 +66,12 @@ def test_an_exported_model_is_cut_where_the_model_was_trained_to_cut(
         assert found == pytest.approx(exact, abs=1e-4)
         found = open_scorer(ScoringRequest(str(folder), "", max_length=length), "onnx").score(pairs)
         assert found == pytest.approx(exact, abs=1e-4)
+    for length in (-5, 0, 3):  # no room for a text
+        program = onnx.load(folder / EXPORTED["onnx"])
+        onnx.helper.set_model_props(program, {"max_length": str(length)})
+        onnx.save(program, folder / EXPORTED["onnx"])
+        with pytest.raises(BackendError, match=rf"is damaged \(max_length {length}\); write it:"):
+            OnnxModel(folder)
     (folder / EXPORTED["onnx"]).write_bytes(b"short")
     with pytest.raises(BackendError, match="is damaged"):
         OnnxModel(folder)

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from tests.conftest import ROOT, interrupted_at
-from workbench.files import read_json
+from workbench.files import read_json, sha256
 from workbench.models import find_model, read_lineage
+from workbench.training import checkpoints
 from workbench.training.checkpoints import (
     MARK,
     ResumeError,
@@ -98,6 +99,19 @@ def test_the_newest_whole_checkpoint_is_chosen_and_old_ones_go(tmp_path):
     (tmp_path / "checkpoint-5/model.safetensors").unlink()
     assert last_checkpoint(tmp_path) is None
     assert not is_whole(tmp_path)
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_whole(tmp_path, monkeypatch):
+    """Such as after a power cut: the one before it is taken."""
+    good, bad = (checkpoint(tmp_path, step) for step in (5, 10))
+
+    def digest(path):
+        if path == bad:
+            raise OSError(5, "Input/output error", str(path))
+        return sha256(path)
+
+    monkeypatch.setattr(checkpoints, "sha256", digest)
+    assert last_checkpoint(tmp_path) == good
 
 
 def test_pruning_keeps_the_newest_whole_ones(tmp_path):

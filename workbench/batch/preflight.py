@@ -43,7 +43,6 @@ from workbench.vocabulary.repair import check_repair
 from workbench.vocabulary.tokens import count_tokens
 
 ROWS_READ = 200_000  # in less than a second
-BAD_ROWS_SHOWN = 3
 SAMPLE_PAIRS = 4000  # that the vocabulary is judged on
 FEW_POSITIVES = 10  # in the test split: too few for a claim
 # what a message may begin with, if not with the name of what was looked at
@@ -222,9 +221,7 @@ def _read(
             count = max(seen, round(path.stat().st_size / mean))
         extent = f"all {seen:,}" if seen == count else f"the first {seen:,} of about {count:,}"
         if bad := pairs.bad_rows:
-            text = f"{name}: {len(bad):,} of {extent} rows of {pairs.source} cannot be used, first "
-            text += "; ".join(map(str, bad[:BAD_ROWS_SHOWN]))
-            said.append(Finding("warning", text, remedy(bad)))
+            said.append(Finding("warning", f"{name}: {pairs.unusable(extent)}", remedy(bad)))
         else:
             text = f"{name}: {extent} rows of {pairs.source} can be used"
             said.append(Finding("note", text + "; the rest was not read" * (seen < count)))

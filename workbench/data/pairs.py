@@ -20,6 +20,7 @@ from workbench.files import display_path, project_path, replacing, sha256, write
 from workbench.run_folder import MADE_BY_TRAINING, RunFolder, read_record, set_aside
 
 SPLITS = ("train", "dev", "test")
+BAD_ROWS_SHOWN = 3  # to people
 LINES_LISTED = 10_000  # line numbers of bad rows in a manifest, per reason
 EXAMPLES_LISTED = 50
 
@@ -40,6 +41,12 @@ class LabelledPairs(NamedTuple):
     def rows_read(self) -> int:
         """Rows in the source, usable or not."""
         return len(self.frame) + len(self.bad_rows)
+
+    def unusable(self, extent: str = "") -> str:
+        """How many of the rows, or of an `extent` of them, cannot be used, and the first ones."""
+        first = "; ".join(map(str, self.bad_rows[:BAD_ROWS_SHOWN]))
+        counts = f"{len(self.bad_rows):,} of {extent or f'{self.rows_read:,}'} rows"
+        return f"{self.source}: {counts} cannot be used, first {first}"
 
 
 def read_pairs(
@@ -83,15 +90,16 @@ def read_pairs(
         shown, digest = display_path(path), sha256(path) if limit is None else ""
     if scale := readers.other_scale(good, bad):
         raise PairsError(f"{shown}: {scale}")
-    if not good:
-        first = f"; the first problem is at {bad[0]}" if bad else ""
-        advice = f" -> {remedy}" if (remedy := readers.remedy(bad)) else ""
-        raise PairsError(f"{shown}: no usable pair in it{first}{advice}")
-    if bad and on_bad_rows == "fail":
-        advice = "correct them, or set on_bad_rows: report"
-        raise PairsError(f"{shown}: {len(bad)} bad rows, the first at {bad[0]} -> {advice}")
+    if not (good or bad):
+        raise PairsError(f"{shown}: there is no row in it -> give a file with pairs")
     frame = pd.DataFrame(good, columns=["line", *COLUMNS])[[*COLUMNS, "line"]]
-    return LabelledPairs(frame, tuple(bad), shown, digest)
+    pairs = LabelledPairs(frame, tuple(bad), shown, digest)
+    extent = f"the first {limit:,}" if pairs.rows_read == limit else ""
+    if not good:
+        raise PairsError(f"{pairs.unusable(extent)} -> {readers.remedy(bad) or 'correct them'}")
+    if bad and on_bad_rows == "fail":
+        raise PairsError(f"{pairs.unusable(extent)} -> correct them, or set on_bad_rows: report")
+    return pairs
 
 
 def split_pairs(

@@ -156,9 +156,11 @@ def file_records(
     suffix = suffix_of(path)[0]
     if suffix not in FORMATS:
         known, packed = ", ".join(FORMATS), ", ".join(COMPRESSIONS)
-        text = f"the name must end in one of {known} (optionally + {packed}). Is it a spreadsheet? "
-        text += f"Then {SAVE_AS_UTF8}. Is it JSON? Then {REMEDIES['invalid_json']}"
-        raise PairsError(f"{path.name}: {text}")
+        text = f"{path.name}: the name must end in one of {known} (optionally + {packed})"
+        hint = f". Is it a spreadsheet? Then {SAVE_AS_UTF8}"
+        if suffix == ".json":
+            hint = f": {REMEDIES['invalid_json']}, and call it .jsonl"
+        raise PairsError(text + hint)
     if not path.is_file():
         text = "there is no such file (a relative path starts at the project's root)"
         raise PairsError(f"{display_path(path)}: {text}")

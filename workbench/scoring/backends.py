@@ -13,9 +13,10 @@ from scipy.special import expit
 
 from workbench.data.texts import Float32Array, TextPair
 from workbench.engine.packing import IntArray, Pack, PairEncoder, packs
-from workbench.files import display_path, percent, read_json, sha256
+from workbench.files import display_path, percent, sha256
 from workbench.machine import core_count, in_threads
-from workbench.models import ModelError, is_language_model
+from workbench.models import MIN_LENGTH, ModelError, is_language_model
+from workbench.run_folder import read_record
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -221,7 +222,7 @@ class OnnxModel:
         file, shown = folder / EXPORTED[name], display_path(folder)
         again = f"write it: workbench export {shown} --to {name}"
         if not file.is_file():
-            refuse_language_model(read_json(folder / "config.json"))
+            refuse_language_model(read_record(folder / "config.json"))
             raise BackendError(f"{shown} has no {EXPORTED[name]}; {again}")
         with onnx_installed():
             import onnxruntime
@@ -234,7 +235,8 @@ class OnnxModel:
             providers = ["CPUExecutionProvider"]
             self.session = onnxruntime.InferenceSession(str(file), options, providers=providers)
             note: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
-            longest = int(note.get("max_length", 512))
+            if (longest := int(note.get("max_length", 512))) < MIN_LENGTH:
+                raise ValueError(f"max_length {longest}")
             tokens = Tokenizer.from_file(str(exported if exported.is_file() else own))
         except Exception as error:  # the libraries have many kinds
             reason = f"{EXPORTED[name]} or {TOKENIZER} is damaged ({str(error)[:200]})"

@@ -30,7 +30,7 @@ class DivergedError(RuntimeError):
 
 def seal(checkpoint: Path) -> None:
     """Flush every file of a checkpoint to the disk, then write the mark that makes it count."""
-    for path in (*checkpoint.iterdir(), checkpoint):
+    for path in (*checkpoint.rglob("*"), checkpoint):
         flush(path)
     write_text(checkpoint.with_suffix(MARK), sha256(checkpoint))
     flush(checkpoint.parent)
@@ -47,8 +47,10 @@ def flush(path: Path) -> None:
 
 def is_whole(checkpoint: Path) -> bool:
     """Whether the mark is there, and the files are those that it was made of."""
-    mark = checkpoint.with_suffix(MARK)
-    return mark.is_file() and mark.read_bytes() == sha256(checkpoint).encode()
+    try:
+        return checkpoint.with_suffix(MARK).read_bytes() == sha256(checkpoint).encode()
+    except OSError:  # no mark, or a file that cannot be read
+        return False
 
 
 def last_checkpoint(folder: Path) -> Path | None:

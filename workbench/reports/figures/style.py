@@ -71,7 +71,12 @@ def table_html(table: pd.DataFrame) -> str:
     def number(value: float) -> str:
         return f"{value:.3f}" if abs(value) >= 0.001 or not value else f"{value:.2g}"
 
-    cells = table.convert_dtypes().astype(object).where(table.notna(), "")  # 3.0 becomes 3
+    def shown(column: pd.Series) -> pd.Series:
+        whole = pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all()
+        small = whole and column.abs().max() < 2**53
+        return (column.astype("Int64") if small else column).astype(object)
+
+    cells = table.apply(shown).where(table.notna(), "")
     html = cells.to_html(border=0, justify="left", float_format=number)
     look = 'style="text-align: left; overflow-wrap: anywhere"'
     return html.replace("<td>", f"<td {look}>").replace("<th>", f"<th {look}>")
@@ -124,10 +129,12 @@ def packaged_font() -> Path:
     """The Noto Sans SC that the package zhplot ships, for Chinese text; its code is not imported.
 
     Raises:
-        PackageNotFoundError: zhplot is not installed.
+        FileNotFoundError: the package is not installed as it should be.
     """
-    font = metadata.distribution("zhplot").locate_file("zhplot/fonts/NotoSansSC-Regular.ttf")
-    return Path(str(font))
+    for file in metadata.files("zhplot") or []:
+        if file.name == "NotoSansSC-Regular.ttf":
+            return Path(str(file.locate()))
+    raise FileNotFoundError("no font with Chinese characters: reinstall the package zhplot")
 
 
 def _png(figure: Figure) -> bytes:
