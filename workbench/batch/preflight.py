@@ -212,7 +212,8 @@ def _read(
         try:
             pairs = read_pairs(path, *options, limit=ROWS_READ)
         except PairsError as error:
-            said.append(Finding("problem", f"{name}: {error}"))
+            text, _, fix = f"{name}: {error}".partition(" -> ")
+            said.append(Finding("problem", text, fix))
             return None, 0
         count = seen = pairs.rows_read
         if seen == ROWS_READ:
