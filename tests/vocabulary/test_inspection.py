@@ -12,7 +12,6 @@ from workbench.files import read_json
 from workbench.models import BUNDLED_MODEL, find_model, load_tokenizer
 from workbench.reports import findings
 from workbench.vocabulary import dictionary
-from workbench.vocabulary.coverage import learn_repairs
 from workbench.vocabulary.inspection import (
     contradictory_rows,
     inspect_pairs,
@@ -21,6 +20,7 @@ from workbench.vocabulary.inspection import (
     sample_rows,
     save_inspection,
 )
+from workbench.vocabulary.repair import repair_vocabulary
 from workbench.vocabulary.tokens import count_tokens, tokenize
 
 
@@ -104,12 +104,12 @@ def test_examples_are_read_by_the_dictionary_that_is_asked_for(tokenizer, tmp_pa
 
 
 def test_examples_show_tokens_and_words_with_glosses(tokenizer):
-    words = learn_repairs(tokenizer, ["谁", "开通", "hi"])["words"]
+    words = repair_vocabulary(tokenizer, ["谁", "开通", "hi"], "words")
     assert reading_examples(tokenizer, ["谁hi", "hi"], words) == [
         {"text": "谁hi", "tokens": "[UNK] hi", "unk_share": 0.5, "words": "谁 (who) · hi"},
         {"text": "hi", "tokens": "hi", "unk_share": 0.0, "words": ""},
     ]
-    assert reading_examples(tokenizer, ["谁hi"], "no dictionary")[0]["words"] == ""
+    assert reading_examples(tokenizer, ["谁hi"], None)[0]["words"] == ""
 
 
 def test_words_are_learned_once(sample, tokenizer, monkeypatch):

@@ -18,12 +18,7 @@ from workbench.reports import findings, verdict_card
 from workbench.scoring.cross_encoder import load_cross_encoder
 from workbench.training.recipe import Recipe
 from workbench.training.stages import agreement, fine_tune
-from workbench.vocabulary.coverage import (
-    learn_repairs,
-    missing_characters,
-    repair_outlook,
-    vocabulary_verdict,
-)
+from workbench.vocabulary.coverage import missing_characters, repair_outlook, vocabulary_verdict
 from workbench.vocabulary.repair import (
     missing_tokens,
     random_rows,
@@ -44,8 +39,7 @@ def tokenizer():
 
 def outlook_of(pairs, tokenizer):
     texts = distinct_texts(pairs)
-    repairs = learn_repairs(tokenizer, texts)
-    return repair_outlook(count_tokens(tokenizer, texts), pairs, repairs)
+    return repair_outlook(tokenizer, count_tokens(tokenizer, texts), pairs, texts)[0]
 
 
 @pytest.mark.parametrize("how", ["unused", "extend"])

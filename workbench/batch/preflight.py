@@ -38,7 +38,7 @@ from workbench.runs.parameters import Parameters
 from workbench.scoring.backends import EXPORTED
 from workbench.training.examples import check_training
 from workbench.training.recipe import KEPT_CHECKPOINTS, read_stages
-from workbench.vocabulary.coverage import learn_repairs, repair_outlook, vocabulary_verdict
+from workbench.vocabulary.coverage import repair_outlook, vocabulary_verdict
 from workbench.vocabulary.repair import check_repair
 from workbench.vocabulary.tokens import count_tokens
 
@@ -314,8 +314,8 @@ def _look_at_vocabulary(
         pairs = train = pairs.sample(min(SAMPLE_PAIRS, len(pairs)), random_state=0)
     tokenizer = models.load_tokenizer(location)
     counts = count_tokens(tokenizer, distinct_texts(pairs))
-    repairs = learn_repairs(tokenizer, distinct_texts(train), parameters.dictionary, counts)
-    outlook = repair_outlook(counts, pairs, repairs)
+    texts = distinct_texts(train)
+    outlook, _ = repair_outlook(tokenizer, counts, pairs, texts, parameters.dictionary)
     part = f" (on a sample of {len(pairs):,} pairs; notebook 1 judges all of them)" * sampled
     if how == "keep":
         verdict = vocabulary_verdict(outlook)

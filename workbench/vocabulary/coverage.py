@@ -154,42 +154,31 @@ def readability(
     }
 
 
-def learn_repairs(
-    tokenizer: "Tokenizer",
-    texts: Sequence[str],
-    dictionary: str = "",
-    counts: pd.DataFrame | None = None,
-) -> dict[str, Repair | str]:
-    """Each repair of the vocabulary by its name, or why there is none; see `repair_vocabulary`."""
-    found: dict[str, Repair | str] = {}
-    for how in REPAIRS:
-        try:
-            found[how] = repair_vocabulary(tokenizer, texts, how, dictionary, counts)
-        except ModelError as error:
-            found[how] = str(error)
-    return found
-
-
 def repair_outlook(
+    tokenizer: "Tokenizer",
     counts: pd.DataFrame,
     pairs: pd.DataFrame,
-    repairs: Mapping[str, Repair | str],
+    texts: Sequence[str],
+    dictionary: str = "",
     lists: Sequence[CandidateList] = (),
-) -> dict[str, Any]:
-    """What each choice of the parameter `vocabulary` would give, by its name.
+) -> tuple[dict[str, Any], dict[str, Repair]]:
+    """What each choice of the parameter `vocabulary` would give, and each repair, by its name.
 
-    That is `readability`, with `added` and `left_out` tokens; or `refused`, why there is no such
-    repair. `repairs` is what `learn_repairs` gave; the other arguments are as for `ceilings`.
+    The former is `readability`, with `added` and `left_out` tokens; or `refused`, why there is no
+    such repair. The repairs are learned from `texts`, see `repair_vocabulary`, and judged on
+    `pairs` and `lists`; `counts` is what `count_tokens` gave for all these texts.
     """
     outlook = {"keep": readability(counts, pairs, lists) | {"added": 0, "left_out": 0}}
-    for how, repair in repairs.items():
-        if isinstance(repair, str):
-            outlook[how] = {"refused": repair}
+    repairs: dict[str, Repair] = {}
+    for how in REPAIRS:
+        try:
+            made = repairs[how] = repair_vocabulary(tokenizer, texts, how, dictionary, counts)
+        except ModelError as error:
+            outlook[how] = {"refused": str(error)}
         else:
-            mended = count_tokens(repair.tokenizer, counts.index)
-            outlook[how] = readability(mended, pairs, lists)
-            outlook[how] |= {"added": len(repair.added), "left_out": len(repair.left_out)}
-    return outlook
+            outlook[how] = readability(count_tokens(made.tokenizer, counts.index), pairs, lists)
+            outlook[how] |= {"added": len(made.added), "left_out": len(made.left_out)}
+    return outlook, repairs
 
 
 def vocabulary_verdict(outlook: Mapping[str, Any]) -> dict[str, str]:

@@ -62,8 +62,7 @@ def inspect_pairs(
     counts = count_tokens(tokenizer, [*texts, *texts_of(lists)])
     own, tokens = counts.loc[texts.unique()], pair_tokens(pairs, tokenizer, counts)
     learned = distinct_texts(pairs if train is None else train)
-    repairs = coverage.learn_repairs(tokenizer, learned, dictionary, counts)
-    outlook = coverage.repair_outlook(counts, pairs, repairs, lists)
+    outlook, repairs = coverage.repair_outlook(tokenizer, counts, pairs, learned, dictionary, lists)
     labels, contradictory = pairs["label"], contradictory_rows(pairs)
     collapsed = own.groupby("sequence")["tokens"].transform("size") > 1
     same = sorted(own[collapsed].groupby("sequence").groups.values(), key=len, reverse=True)
@@ -107,7 +106,7 @@ def inspect_pairs(
         "ceiling": outlook["keep"]["ceiling"],
         "repairs": outlook,
         "verdict": coverage.vocabulary_verdict(outlook),
-        "examples": reading_examples(tokenizer, shown, repairs["words"]),
+        "examples": reading_examples(tokenizer, shown, repairs.get("words")),
     }
 
 
@@ -149,16 +148,16 @@ def sample_rows(pairs: pd.DataFrame, rows: int = 5, seed: int = 42) -> pd.DataFr
 
 
 def reading_examples(
-    tokenizer: "Tokenizer", texts: Sequence[str], words: Repair | str
+    tokenizer: "Tokenizer", texts: Sequence[str], words: Repair | None
 ) -> list[dict[str, Any]]:
     """Texts as a model sees them: `text`, `tokens`, the `unk_share` of these, and `words`.
 
     The latter are what a model with that repair reads, each with its first gloss; empty for a text
-    without letters of the dictionary, or where `words` says why there is no such repair.
+    without letters of the dictionary, or where there is no such repair.
     """
 
     def glossed(text: str) -> str:
-        if isinstance(words, str) or not re.search(f"[{words.letters}]", text):
+        if words is None or not re.search(f"[{words.letters}]", text):
             return ""
         tokens = words.tokenizer.encode(text, add_special_tokens=False).tokens
         units = (token.removeprefix("##") for token in tokens)
