@@ -494,7 +494,7 @@ def test_the_best_model_on_dev_is_saved_where_dev_can_tell(
     assert record["kept"]["model"] == ("last" if chosen is not best else "best")
     if minimum == 50:
         assert record["steps"] == record["planned_steps"]
-        assert "takes 50 dev pairs of each class, and there are" in text
+        assert "takes 50 dev pairs of each class, not 2 positive" in text
         return
     assert record["steps"] < record["planned_steps"]
     assert (rows["step"] > best["step"]).sum() == 3
