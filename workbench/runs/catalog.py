@@ -12,12 +12,11 @@ from filelock import FileLock, Timeout
 from workbench.files import first_line, project_path, sha256
 from workbench.run_folder import NOTEBOOKS, RequestError, RunFolder, read_record
 from workbench.runs.parameters import read_settings
-from workbench.training.log import log_rows
+from workbench.training.log import MEASURED, log_rows
 
 SWEEP = "sweep.json"
 PROJECT = "reranker-workbench"  # the experiment in MLflow
 BASELINE = "ngram_regression"  # of the ladder, learns from the same labels without a base model
-LOGGED = ("loss", "learning_rate", "grad_norm", "dev_loss", "dev_ap", "dev_ndcg")
 
 
 @dataclass(eq=False)
@@ -212,7 +211,7 @@ def _metrics(record: RunRecord) -> Iterator[tuple[str, float, int, int]]:
     found, when = list[tuple[str, Any, int, int]](), 0
     for row in log_rows(RunFolder(record.folder).training_log):
         when = int(1000 * float(row.get("seconds") or 0))
-        found += [(name, row.get(name), int(row.get("step") or 0), when) for name in LOGGED]
+        found += [(name, row.get(name), int(row.get("step") or 0), when) for name in MEASURED]
     final = {f"{n}.{part}": value for n, of in record.metrics.items() for part, value in of.items()}
     for name, value in (final | {"seconds": record.seconds}).items():
         found.append((name.removesuffix(".mean").replace("@", "_at_"), value, 0, when))

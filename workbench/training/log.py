@@ -18,6 +18,7 @@ LOG_COLUMNS = [
     *("loss", "constant_loss", "learning_rate", "grad_norm"),
     *("dev_loss", "dev_ap", "dev_ndcg", "dev_pairs", "dev_positives", "dev_lists"),
 ]
+MEASURED = ("loss", "learning_rate", "grad_norm", "dev_loss", "dev_ap", "dev_ndcg")  # of these
 STEPS = 500  # the card's log has the mean loss of every 500 steps
 
 

@@ -47,7 +47,7 @@ from workbench.scoring.backends import pair_encoder
 from workbench.scoring.cross_encoder import ModelScorer
 from workbench.training import checkpoints
 from workbench.training.examples import find_teacher, origin_of, training_rows
-from workbench.training.log import TrainingLog
+from workbench.training.log import MEASURED, TrainingLog
 from workbench.training.recipe import LOSSES, MIN_DEV, TAUGHT, Recipe, make_loss
 
 PROGRESS = "progress.json"  # in a checkpoint: what the library does not keep
@@ -64,7 +64,6 @@ SAME_NAME = (  # parameters that are arguments of the library's trainer as they 
     *("learning_rate", "lr_scheduler_type", "weight_decay", "optim", "seed"),
     "gradient_accumulation_steps",
 )
-LOGGED = ("loss", "learning_rate", "grad_norm", "eval_loss", "eval_ap", "eval_ndcg")
 
 gc.freeze()  # or each training begins with a search for garbage in all that the libraries hold
 
@@ -98,7 +97,6 @@ class ResumableTrainer(CrossEncoderTrainer):
         self.total, self.count = 0.0, 0  # of the losses before those
         self.best: dict[str, Any] = {"step": 0, "after": 0}
         self.before = {"seconds": 0.0, "processor_seconds": 0.0}
-        self.started = time.monotonic(), time.process_time()
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Nothing: a run has another card, and this one's statistics need each text alone."""
@@ -235,7 +233,8 @@ class ResumableTrainer(CrossEncoderTrainer):
             self.total = math.fsum([self.total, *self.pending])
             self.count, self.pending = self.count + len(self.pending), []
         super().log(logs, start_time)
-        values = {n.replace("eval", "dev"): float(logs[n]) for n in LOGGED if n in logs}
+        named = {name.replace("eval", "dev"): value for name, value in logs.items()}
+        values = {name: float(named[name]) for name in MEASURED if name in named}
         if not values:
             return
         step, steps, seconds = self.state.global_step, self.state.max_steps, self.spent()["seconds"]
