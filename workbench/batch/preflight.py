@@ -15,21 +15,13 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from workbench import models
+from workbench import files, models
 from workbench.data import POSITIVE
 from workbench.data.build_lists import build_test
 from workbench.data.lists import read_test
 from workbench.data.pairs import SPLITS, LabelledPairs, prepare_data, read_pairs, read_split
 from workbench.data.readers import PairsError, remedy
 from workbench.data.texts import distinct_texts
-from workbench.files import (
-    comma_separated,
-    display_path,
-    percent,
-    project_path,
-    read_json,
-    scratch_folder,
-)
 from workbench.machine import quick_in_bfloat16
 from workbench.ranking.ladder import further_models
 from workbench.run_folder import NOTEBOOKS, RequestError, RunFolder
@@ -111,7 +103,7 @@ def preflight(
     try:
         tempfile.TemporaryFile(dir=place).close()  # has no name where the system can do without
     except OSError as error:
-        text = f"{display_path(place)} cannot be written to ({error.strerror})"
+        text = f"{files.display_path(place)} cannot be written to ({error.strerror})"
         fix = "change its permissions, make room, or choose another --runs-dir"
         found.append(Finding("problem", text, fix))
 
@@ -188,7 +180,7 @@ def _look_at_pairs(parameters: Parameters, read: bool, said: Findings) -> Data |
     given = parameters.model_dump(include=names)
     given |= {"pairs": pairs, "columns": parameters.columns, "test_pairs": test or ""}
     given["test_share"] *= not parameters.test_pairs  # they may be on the Hub, and not read
-    with scratch_folder() as place:
+    with files.scratch_folder() as place:
         prepare_data(place, **given)
         splits = {name: read_split(place, name) for name in SPLITS}
     used = min(count, parameters.max_pairs or count)
@@ -205,7 +197,7 @@ def _read(
         said.append(Finding("warning", text))
         if not value.removeprefix("hub:").strip(" :"):
             said.append(Finding("problem", f"{name}: {value!r} names no data set"))
-    elif value and not ((path := project_path(value)).is_file() or path.is_dir()):
+    elif value and not ((path := files.project_path(value)).is_file() or path.is_dir()):
         said.append(Finding("problem", f"{name}: {NO_FILE.format(value[:200])}"))
     elif value and read:
         options = parameters.columns, parameters.on_bad_rows, parameters.label_map
@@ -231,7 +223,7 @@ def _read(
 
 
 def _look_at_candidates(parameters: Parameters, said: Findings) -> None:
-    if (value := parameters.candidates) and not project_path(value).exists():
+    if (value := parameters.candidates) and not files.project_path(value).exists():
         raise RequestError(NO_FILE.format(value[:200]))
     elif value:
         counts = read_test(value, parameters.seed).recipe
@@ -246,7 +238,7 @@ def _look_at_base(base: str, _: Findings) -> None:
 
 def _look_at_others(parameters: Parameters, numbers: Sequence[str], _: Findings) -> None:
     """Whether the logs of other runs can be drawn, and their models ranked under their names."""
-    for run in comma_separated(parameters.compare_runs):
+    for run in files.comma_separated(parameters.compare_runs):
         if "03" in numbers and not RunFolder(run).training_log.is_file():
             raise RequestError(f"{run!r} is no run with a training log")
         if "04" in numbers:
@@ -282,7 +274,7 @@ def _look_at_weights(
     """Whether the library can load the model; that of the bundled one is known by its bytes."""
     if location.kind != "bundled":
         models.check_model(location)
-    config = read_json(location.path / "config.json", dict[str, Any])
+    config = files.read_json(location.path / "config.json", dict[str, Any])
     if parameters.backend.startswith("torch-") and config.get("model_type") != "bert":
         raise models.ModelError(f"backend: {parameters.backend} runs BERT alone -> take auto")
     length = models.position_limit(config)
@@ -323,7 +315,7 @@ def _look_at_vocabulary(
         level = "note" if verdict["colour"] == "green" else "warning"
         said.append(Finding(level, text, verdict["action"] * (level == "warning")))
     else:
-        before, after = (percent(outlook[name]["unk_share"], 2) for name in ("keep", how))
+        before, after = (files.percent(outlook[name]["unk_share"], 2) for name in ("keep", how))
         text = f"vocabulary: {how} adds {outlook[how]['added']:,} tokens; {after} of all "
         text += f"tokens stay unknown (without it {before}){part}"
         said.append(Finding("note", text))
@@ -355,11 +347,11 @@ def _look_at_disk(
     weights = sum(file.stat().st_size for file in models.weight_files(location.path))
     labels = data.splits["train"]["label"]
     train, positives = (round(data.scale * n) for n in (len(labels), (labels >= POSITIVE).sum()))
-    file = project_path(parameters.pairs).stat().st_size
+    file = files.project_path(parameters.pairs).stat().st_size
     pairs, steps, kept, need = estimate(parameters, train, positives, weights, file)
     text = f"about {pairs:,} training pairs an epoch, {steps:,} steps, {size(kept)} on the disk "
     said.append(Finding("note", f"{text}({size(need)} while it trains)"))
     if (free := shutil.disk_usage(place).free) < need:
-        text = f"the disk of {display_path(place)} has {size(free)} left, and the run needs "
+        text = f"the disk of {files.display_path(place)} has {size(free)} left, and the run needs "
         fix = "make room, choose another --runs-dir, or ask for fewer snapshots"
         said.append(Finding("problem", f"{text}{size(need)} for model and checkpoints", fix))
