@@ -23,11 +23,8 @@ from datasets import Dataset
 from safetensors.torch import load_model, save_model
 from scipy.special import entr
 from sentence_transformers.base.evaluation import BaseEvaluator
-from sentence_transformers.cross_encoder import (
-    CrossEncoder,
-    CrossEncoderTrainer,
-    CrossEncoderTrainingArguments,
-)
+from sentence_transformers.cross_encoder import CrossEncoder, CrossEncoderTrainer
+from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments as Arguments
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from transformers import PrinterCallback, TrainerState
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
@@ -398,7 +395,7 @@ def make_trainer(
         remove_dropout(model)
     steps, precision = recipe.steps(len(rows)), recipe.resolved_precision()
     every, bfloat16 = logging_steps(steps), precision == "bfloat16"
-    arguments = CrossEncoderTrainingArguments(
+    arguments = Arguments(
         output_dir=str(folder),
         num_train_epochs=recipe.epochs,
         per_device_train_batch_size=recipe.batch_size,
@@ -519,7 +516,7 @@ def describe_training(trainer: ResumableTrainer) -> dict[str, Any]:
     places = {"output_dir", "logging_dir", "hub_token", "run_name"}
     harmless = {"report_to", "logging_steps", "eval_strategy", "eval_steps", "do_eval"}
     harmless |= {"save_strategy", "save_steps", "dataloader_pin_memory"}
-    defaults = CrossEncoderTrainingArguments(output_dir="unused").to_dict()
+    defaults = Arguments(output_dir="unused").to_dict()
     used = {k: v for k, v in trainer.args.to_dict().items() if k not in places}
     packages = {name: name.lower().replace(" ", "-").replace("py", "") for name in PACKAGES}
     versions = {name: metadata.version(package) for name, package in packages.items()}
