@@ -158,9 +158,6 @@ def find_model(base_model: str, revision: str = "", fallback: str = "") -> Model
 @contextmanager
 def library_errors(location: ModelLocation) -> Iterator[None]:
     """Silence the library's reports on a model, and make each of its errors a `ModelError`."""
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # loading and saving take a moment; training has its own bar
     try:
         with quiet():
             yield
@@ -182,10 +179,8 @@ def load_tokenizer(location: ModelLocation) -> "Tokenizer":
     if not file.is_file():
         shown = f"{location.name}: {display_path(file)}"
         raise ModelError(f"{shown} is missing; save the model with a fast tokenizer")
-    try:
+    with library_errors(location):
         tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # tokenizers raises this very class
-        raise ModelError(f"{location.name} cannot be loaded: {str(error)[:300]}") from error
     if not _options_agree(location.path, tokenizer):
         with library_errors(location):
             from transformers import AutoTokenizer
@@ -243,6 +238,7 @@ def check_model(location: ModelLocation) -> None:
     """
     import transformers
 
+    transformers.utils.logging.disable_progress_bar()  # to load and save takes a moment
     config = read_json(location.path / "config.json", dict[str, Any])
     causal = is_language_model(config)
     kind = "AutoModelForCausalLM" if causal else "AutoModelForSequenceClassification"
