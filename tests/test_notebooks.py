@@ -84,6 +84,16 @@ def test_every_figure_is_saved_and_read_aloud(source):
             assert {"run_dir", "name"} <= {word.arg for word in call.keywords}
 
 
+def test_what_is_for_an_editor_only_is_tagged_with_its_introduction(source):
+    """Parameters, versions, and what only a kernel can do; the report leaves out these cells."""
+    cells = nbformat.read(source, as_version=4).cells
+    tags = [cell.metadata.get("tags", []) for cell in cells]
+    for before, own, cell in zip(tags, tags[1:], cells[1:], strict=False):
+        if "parameters" in own or re.search(r"wb\.environment\(|\blive_ranking\(", cell.source):
+            assert before == ["remove-cell"]
+            assert own in (["parameters"], ["remove-cell"])
+
+
 def test_only_the_face_and_the_rooms_are_used(source):
     text = "\n".join(cell.source for cell in code_cells(source))
     for dotted in re.findall(r"\bwb((?:\.\w+)+)", text):

@@ -121,15 +121,17 @@ def test_what_is_for_an_editor_is_left_out(tmp_path):
     widget = new_output(
         "execute_result", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "VBox()"}
     )
+    tagged = {"tags": ["remove-cell"]}
     cells = [
         new_markdown_cell("# One"),
-        new_markdown_cell("Change the values below."),
+        new_markdown_cell("Change the values below.", metadata=tagged),
         code("a = 1", tags=["parameters"]),
         code("a = 2", tags=["injected-parameters"]),
-        new_markdown_cell("The versions:\n"),
-        code("wb.environment()", printed("torch 2.13")),
-        new_markdown_cell("## Part\n\nRead this.\n\n## Second\n\nOr type a query."),
-        code("wb.reports.live_ranking()", widget),
+        new_markdown_cell("The versions:\n", metadata=tagged),
+        code("wb.environment()", printed("torch 2.13"), **tagged),
+        new_markdown_cell("## Part\n\nRead this.\n\n## Second"),
+        new_markdown_cell("Or type a query.", metadata=tagged),
+        code("wb.reports.live_ranking()", widget, **tagged),
         new_markdown_cell("Browse."),
         code("browse()", widget),
     ]
@@ -142,7 +144,7 @@ def test_what_is_for_an_editor_is_left_out(tmp_path):
 
 def test_a_failed_cell_is_never_left_out(tmp_path):
     error = new_output("error", ename="KeyError", evalue="'x'", traceback=["KeyError: 'x'"])
-    assert "KeyError" in report(tmp_path, [code("wb.environment()", error)])
+    assert "KeyError" in report(tmp_path, [code("a = 1", error, tags=["remove-cell"])])
 
 
 def test_an_output_is_no_script_whatever_it_holds(tmp_path):

@@ -34,8 +34,7 @@ TAGS = (
 ATTRIBUTES = {"*": ["class", "id", "colspan", "rowspan"], "a": ["href"], "img": ["src", "alt"]}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 NO_WIDGET = "*(Interactive in JupyterLab; on this page see [Query by query](#query-table).)*"
-EDITORS = {"parameters", "injected-parameters"}  # tags of cells that are for an editor
-NEEDLESS = re.compile(r"wb\.environment\(|\blive_ranking\(")  # on the page once, or not possible
+LEFT_OUT = {"parameters", "injected-parameters", "remove-cell"}  # tags of cells for an editor
 NOTHING = re.compile(r"(There is no|This training kept no) ")  # what a part found
 SCRIPT = TEMPLATES.get_template("page.js").render()
 DIGEST = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode("ascii")
@@ -103,9 +102,10 @@ def write_report(run_dir: str | Path) -> Path:
 def _section(name: str, notebook: Any, number: int) -> tuple[str, str, Markup, list[Any]]:
     """Name, title and HTML of an executed notebook, and the anchor and title of its parts."""
     from nbconvert import HTMLExporter
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
     notebook.metadata.pop("widgets", None)
-    notebook.cells = _for_readers(notebook.cells)
+    notebook.cells = _for_readers(CoalesceStreamsPreprocessor().preprocess(notebook, {})[0].cells)
     prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     title = re.search(r"^# (.*)", prose, re.MULTILINE)
     exporter = HTMLExporter(template_name="basic", exclude_input=True, sanitize_html=True)
@@ -120,27 +120,21 @@ def _section(name: str, notebook: Any, number: int) -> tuple[str, str, Markup, l
 
 def _for_readers(cells: Sequence[Any]) -> list[Any]:
     """Cells as the page shows them: none for an editor, a part that found nothing as one line."""
-    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
-
-    shown, coalesce = [new_markdown_cell()], CoalesceStreamsPreprocessor().preprocess_cell
+    shown = [new_markdown_cell()]
     for cell in cells:
+        before, outputs = shown[-1], cell.get("outputs", [])
+        failed = any(output.output_type == "error" for output in outputs)
+        found = "".join(one.get("data", {}).get("text/markdown", "") for one in outputs)
+        if LEFT_OUT.intersection(cell.metadata.get("tags", [])) and not failed:
+            continue
         if cell.cell_type == "markdown":
             parts = re.split(r"^(?=## )", cell.source, flags=re.MULTILINE)
             shown += map(new_markdown_cell, parts)
-            continue
-        before, outputs = shown[-1], coalesce(cell, {}, 0)[0].get("outputs", [])
-        failed = any(output.output_type == "error" for output in outputs)
-        tags = EDITORS & set(cell.metadata.get("tags", []))
-        if not failed and (tags or NEEDLESS.search(cell.source)):
-            if before.cell_type == "markdown":  # its introduction goes as well
-                before.source = "".join(re.findall(r"^#.*\n?", before.source, re.MULTILINE))
-            continue
-        found = "".join(one.get("data", {}).get("text/markdown", "") for one in outputs)
-        if NOTHING.match(found) and before.source.startswith("## "):
+        elif NOTHING.match(found) and before.source.startswith("## "):
             before.source = f"**{before.source[3:].splitlines()[0]}** {found}"
-            continue
-        cell.outputs = [*map(_shown, outputs)]
-        shown.append(cell)
+        else:
+            cell.outputs = [*map(_shown, outputs)]
+            shown.append(cell)
     return shown
 
 
