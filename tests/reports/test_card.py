@@ -433,6 +433,17 @@ def test_a_long_log_becomes_means(run):
     assert "| 1.0000 | 1,000 | 0.5000 |" in text
 
 
+def test_a_long_log_of_less_than_500_steps_stays_as_it_is(run):
+    """As with a dev score at each step; there is no mean of 500 steps to print in its place."""
+    rows = [{"step": n, "steps": 100, "epoch": n / 100, "dev_ap": 0.5} for n in range(1, 101)]
+    rows += [{"step": 50, "steps": 100, "epoch": 0.5, "loss": 0.25}]
+    change(run, log=rows)
+    text = write_card(run).read_text("utf-8")
+    assert "| Epoch | Step | Training Loss | Dev AP |" in text
+    assert "| 0.5000 | 50 | 0.2500 | 0.5000 |" in text
+    assert "| 1.0000 | 100 | - | 0.5000 |" in text
+
+
 def test_samples_are_held_back_and_the_choice_is_remembered(run):
     assert "怎么" in write_card(run).read_text("utf-8")
     text = write_card(run, card_samples=0).read_text("utf-8")

@@ -28,7 +28,7 @@ from workbench.vocabulary.dictionary import ATTRIBUTION
 from workbench.vocabulary.tokens import count_tokens
 
 SETTINGS = {"card_samples": 3, "language": "", "license": "", "dataset": ""}
-MAX_LOG_ROWS = 60  # of a stage; a longer log is printed as means of 500 steps
+MAX_LOG_ROWS = 60  # of a stage; a longer log is printed as means of 500 steps, if there are any
 MAX_CHARACTERS = 200  # of a text on the card
 MEANING = re.compile(  # in Markdown or HTML; within a word _ and : have none
     r"(?<![a-zA-Z0-9])[_:]|[_:](?![a-zA-Z0-9])|[!-$&-*;<>@[-^`{-~]"
@@ -273,13 +273,13 @@ def script_language(texts: Iterable[str]) -> str:
 
 
 def _log(stage: Record) -> Markdown:
-    """The log of a stage; of a long one the means of 500 steps."""
+    """The log of a stage; of a long one the means of 500 steps, if it has as many."""
     titles = {"epoch": "Epoch", "step": "Step", "loss": "Training Loss"}
     titles |= {"dev_loss": "Dev Loss", "dev_ap": "Dev AP"}
     log = pd.DataFrame(stage.get("log"), columns=[*titles]).assign(stage="")
     if log.empty:
         return Markdown("")
-    if len(log) > MAX_LOG_ROWS:
+    if len(log) > MAX_LOG_ROWS and log["step"].max() >= STEPS:
         log, titles["loss"] = step_means(log), f"Training Loss (mean of {STEPS} steps)"
     log = log.groupby("step").first().dropna(axis="columns", how="all").reset_index()
     shown = log[[name for name in titles if name in log]].astype({"step": object})
