@@ -9,8 +9,7 @@ from scipy.special import expit
 
 from workbench.files import percent
 from workbench.ranking.metrics import MAIN_METRIC, reliability
-from workbench.reports.figures import style
-from workbench.reports.figures.style import BLUE, GREY, ORANGE, new_axes, spread, with_interval
+from workbench.reports.figures.style import BLUE, CYCLE, GREEN, GREY, ORANGE, new_axes
 from workbench.reports.findings import Record, won_lost
 
 if TYPE_CHECKING:
@@ -28,11 +27,11 @@ def ladder(metrics: Record, metric: str = MAIN_METRIC, ax: Axes | None = None) -
     table = table.dropna(subset="mean").sort_values("mean", kind="stable", ignore_index=True)
     ax = new_axes(ax, (7.5, 0.8 + 0.45 * len(table)))
     colors = np.where(table["scorer"] == "model", ORANGE, GREY)
-    error = spread(table["mean"], table["low"], table["high"])
+    error = _spread(table["mean"], table["low"], table["high"])
     ax.barh(table["scorer"], table["mean"], color=colors, xerr=error, ecolor=DARK, capsize=3)
     for place, row in enumerate(table.itertuples()):
         ax.text(np.fmax(row.high, row.mean) + 0.01, place, f"{row.mean:.3f}", va="center")
-    ax.set(xlabel=with_interval(metric), ylabel="scorer", xlim=(0, 1.08))
+    ax.set(xlabel=f"{metric} (95 % interval)", ylabel="scorer", xlim=(0, 1.08))
     if len(table):
         ax.set_title(f"{table['scorer'].iloc[-1]} is first by {metric}")
     return ax
@@ -117,7 +116,7 @@ def slices_plot(slices: pd.DataFrame, ax: Axes | None = None) -> Axes:
     for name, mean, shift, color, marker in looks:
         for small in (False, True):
             part = rows[rows["small"] == small]
-            error = spread(part[mean], part[f"{name}_low"], part[f"{name}_high"])
+            error = _spread(part[mean], part[f"{name}_low"], part[f"{name}_high"])
             look: dict[str, Any] = {"fmt": marker, "markersize": 5, "capsize": 2}
             look["label"] = None if small else "model" if name == "model" else other
             color = PALE if small else color
@@ -126,7 +125,7 @@ def slices_plot(slices: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_yticks(range(len(rows)), names)
     for tick, small in zip(ax.get_yticklabels(), rows["small"], strict=True):
         tick.set_color("#9CA3AF" if small else "black")
-    ax.set(xlabel=with_interval("nDCG@10"), ylabel="slice (queries)", xlim=(0, 1.02))
+    ax.set(xlabel="nDCG@10 (95 % interval)", ylabel="slice (queries)", xlim=(0, 1.02))
     large = rows[~rows["small"]]
     ax.set_title(f"Behind {other} in {(large['gap_high'] < 0).sum()} of {len(large)} slices")
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.06), ncols=2)
@@ -139,10 +138,10 @@ def learning_curve(curve: pd.DataFrame, other: str, level: float, ax: Axes | Non
     `curve` has `pairs`, `mean`, `low`, `high`, one row per snapshot.
     """
     ax, pairs, mean = new_axes(ax), curve["pairs"], curve["mean"]
-    error = spread(mean, curve["low"], curve["high"])
+    error = _spread(mean, curve["low"], curve["high"])
     ax.errorbar(pairs, mean, error, color=ORANGE, marker="o", capsize=3, label="model")
-    ax.axhline(level, color=style.GREEN, linestyle="--", label=f"{other} ({level:.3f})")
-    ax.set(xlabel="training pairs seen", ylabel=with_interval("nDCG@10"), ylim=(0, 1))
+    ax.axhline(level, color=GREEN, linestyle="--", label=f"{other} ({level:.3f})")
+    ax.set(xlabel="training pairs seen", ylabel="nDCG@10 (95 % interval)", ylim=(0, 1))
     gain, span = mean.iloc[-1] - mean.iloc[0], f"{pairs.iloc[0]:,.0f} to {pairs.iloc[-1]:,.0f}"
     ax.set_title(f"{gain:+.3f} nDCG@10 from {span} training pairs")
     ax.legend()
@@ -160,7 +159,7 @@ def run_intervals(table: pd.DataFrame, metric: str = MAIN_METRIC, ax: Axes | Non
         ax.hlines(places, low.fillna(mean), high.fillna(mean), color=colors, linewidth=2)
         ax.scatter(mean, places, color=colors, zorder=3)
     ax.set_yticks(places, [str(name)[:40] for name in rows["run"]], fontsize="small")
-    ax.set(xlabel=with_interval(metric), ylabel="run")
+    ax.set(xlabel=f"{metric} (95 % interval)", ylabel="run")
     some = f", the best {MAX_ROWS} of {len(measured)}" if len(measured) > len(rows) else ""
     ax.set_title(f"{metric} by run{some}")
     return ax
@@ -188,18 +187,18 @@ def label_efficiency(
     """The metric by number of training labels of `label_table`; circles are single seeds."""
     ax, lines = new_axes(ax, (7.5, 4.2)), list(table.groupby("start", sort=False))
     for place, (name, rows) in enumerate(lines):
-        look: dict[str, Any] = {"color": style.CYCLE[place % len(style.CYCLE)], "linestyle": "-"}
+        look: dict[str, Any] = {"color": CYCLE[place % len(CYCLE)], "linestyle": "-"}
         if rows["baseline"].all():
             look = {"color": GREY, "linestyle": "--"}
         labels = rows["labels"] * 1.03 ** (place - len(lines) / 2)  # intervals side by side
-        error = spread(rows["mean"], rows["low"], rows["high"])
+        error = _spread(rows["mean"], rows["low"], rows["high"])
         ax.errorbar(labels, rows["mean"], error, marker=".", capsize=3, label=name[:40], **look)
         for at, values in zip(labels, rows["values"], strict=True):
             ax.scatter(
                 [at] * len(values), values, s=16, c="white", edgecolors=look["color"], zorder=3
             )
     counts = table.groupby("max_pairs")["labels"].mean().sort_values()
-    ax.set(xscale="log", xlabel="training labels (log scale)", ylabel=with_interval(metric))
+    ax.set(xscale="log", xlabel="training labels (log scale)", ylabel=f"{metric} (95 % interval)")
     ax.set_xticks(counts, [f"{labels:,.0f}" for labels in counts], fontsize="small")
     ax.minorticks_off()
     ax.set_title(f"{metric} by number of training labels, mean over seeds (circles)")
@@ -209,3 +208,9 @@ def label_efficiency(
 
 def _size(rows: int) -> tuple[float, float]:
     return 7.5, max(2.0, 0.25 * rows + 0.9)
+
+
+def _spread(mean: Any, low: Any, high: Any) -> np.ndarray:
+    """Lengths of error bars below and above the means, shape (2, n); NaN where there are none."""
+    bounds = np.array([mean, low, high], dtype=float)
+    return np.clip([bounds[0] - bounds[1], bounds[2] - bounds[0]], 0, None)

@@ -10,7 +10,6 @@ from textwrap import wrap
 from typing import Any
 
 import matplotlib
-import numpy as np
 import pandas as pd
 from cycler import cycler
 from markupsafe import Markup
@@ -80,17 +79,6 @@ def table_html(table: pd.DataFrame) -> str:
     html = cells.to_html(border=0, justify="left", float_format=number)
     look = 'style="text-align: left; overflow-wrap: anywhere"'
     return html.replace("<td>", f"<td {look}>").replace("<th>", f"<th {look}>")
-
-
-def with_interval(metric: str) -> str:
-    """The label of an axis with a metric and its intervals."""
-    return f"{metric} (95 % interval)"
-
-
-def spread(mean: Any, low: Any, high: Any) -> np.ndarray:
-    """Lengths of error bars below and above the means, shape (2, n); NaN where there are none."""
-    bounds = np.array([mean, low, high], dtype=float)
-    return np.clip([bounds[0] - bounds[1], bounds[2] - bounds[0]], 0, None)
 
 
 def new_axes(ax: Axes | None = None, size: tuple[float, float] = (7.5, 3.4)) -> Axes:
