@@ -390,6 +390,7 @@ def test_the_card_says_when_dev_was_looked_at_and_which_model_was_kept(run):
     change(
         run,
         hyperparameters={"eval_strategy": "steps", "eval_steps": 20},
+        non_default=["eval_strategy", "eval_steps"],
         kept={"model": "best", "step": 20, "dev_ap": 0.75, "after": 3},
         dev={"dev_pairs": 200, "dev_positives": 60},
         planned_steps=50,

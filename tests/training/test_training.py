@@ -546,9 +546,11 @@ def test_scoring_dev_does_not_change_the_training(trained, copied, tiny_model, m
         fine_tune(copied, base, RECIPE.model_copy(update={"keep_model": "last", "eval_steps": 2}))
     assert read_training_log(copied)["dev_ndcg"].notna().sum() >= 8
     assert same(copied / "model", trained[0] / "model")
+    assert {"eval_strategy", "eval_steps"} < set(trained[1]["non_default"])
     pd.read_parquet(dev).head(0).to_parquet(dev)
-    fine_tune(copied, base, RECIPE)
+    record = fine_tune(copied, base, RECIPE)
     assert same(copied / "model", trained[0] / "model")
+    assert not {"eval_strategy", "eval_steps"} & set(record["non_default"])
 
 
 def test_predict_gives_probabilities_after_cross_entropy(copied, tiny_model, tmp_path):

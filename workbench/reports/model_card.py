@@ -135,8 +135,7 @@ def _facts(run: RunFolder, settings: dict[str, Any]) -> dict[str, Any]:
     settings = settings | {"language": language}
     samples = rows.head(settings["card_samples"]).to_numpy().tolist()
     last, cpu = stages[-1], [stage.get("processor_seconds") or 0 for stage in stages]
-    given, changed = last["hyperparameters"], [*last["non_default"]]
-    changed += ["eval_strategy", "eval_steps"] if given.get("eval_strategy", "no") != "no" else []
+    used = last["hyperparameters"]
     readable, colour = vocabulary(run, stages)
     return {
         "head": _head(run.path.name, stages, metrics, settings),
@@ -155,8 +154,8 @@ def _facts(run: RunFolder, settings: dict[str, Any]) -> dict[str, Any]:
         "advice": recommendations(stages, metrics, colour),
         "repair": repair_record(stages),
         "attribution": ATTRIBUTION,
-        "non_default": {name: given[name] for name in changed if name in given},
-        "recipe": {n: v for n, v in last["recipe"].items() if n not in given},
+        "non_default": {name: used[name] for name in last["non_default"]},
+        "recipe": {n: v for n, v in last["recipe"].items() if n not in used},
         "seconds": round(sum(stage["seconds"] for stage in stages)),
         "cpu": round(sum(cpu)) if all(cpu) else "unknown",
     }

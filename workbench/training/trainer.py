@@ -409,7 +409,7 @@ def make_trainer(
         use_cpu=bfloat16 and not torch.cuda.is_available(),  # else bfloat16 asks for a GPU
         logging_steps=every,
         eval_strategy="steps" if len(dev) else "no",
-        eval_steps=recipe.eval_steps or every,
+        eval_steps=(recipe.eval_steps or every) if len(dev) else None,
         save_strategy="steps",
         save_steps=checkpoint_steps,
         report_to="none",
@@ -514,7 +514,7 @@ def describe_training(trainer: ResumableTrainer) -> dict[str, Any]:
     `non_default` names no hyperparameter that cannot change the result, such as `logging_steps`.
     """
     places = {"output_dir", "logging_dir", "hub_token", "run_name"}
-    harmless = {"report_to", "logging_steps", "eval_strategy", "eval_steps", "do_eval"}
+    harmless = {"report_to", "logging_steps", "do_eval"}
     harmless |= {"save_strategy", "save_steps", "dataloader_pin_memory"}
     defaults = Arguments(output_dir="unused").to_dict()
     used = {k: v for k, v in trainer.args.to_dict().items() if k not in places}
