@@ -90,8 +90,8 @@ def test_what_is_for_an_editor_only_is_tagged_with_its_introduction(source):
     tags = [cell.metadata.get("tags", []) for cell in cells]
     for before, own, cell in zip(tags, tags[1:], cells[1:], strict=False):
         if "parameters" in own or re.search(r"wb\.environment\(|\blive_ranking\(", cell.source):
-            assert before == ["remove-cell"]
-            assert own in (["parameters"], ["remove-cell"])
+            assert before == ["not-in-report"]
+            assert own in (["parameters"], ["not-in-report"])
 
 
 def test_only_the_face_and_the_rooms_are_used(source):

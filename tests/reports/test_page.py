@@ -121,7 +121,7 @@ def test_what_is_for_an_editor_is_left_out(tmp_path):
     widget = new_output(
         "execute_result", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "VBox()"}
     )
-    tagged = {"tags": ["remove-cell"]}
+    tagged = {"tags": ["not-in-report"]}
     cells = [
         new_markdown_cell("# One"),
         new_markdown_cell("Change the values below.", metadata=tagged),
@@ -144,7 +144,7 @@ def test_what_is_for_an_editor_is_left_out(tmp_path):
 
 def test_a_failed_cell_is_never_left_out(tmp_path):
     error = new_output("error", ename="KeyError", evalue="'x'", traceback=["KeyError: 'x'"])
-    assert "KeyError" in report(tmp_path, [code("a = 1", error, tags=["remove-cell"])])
+    assert "KeyError" in report(tmp_path, [code("a = 1", error, tags=["not-in-report"])])
 
 
 def test_an_output_is_no_script_whatever_it_holds(tmp_path):
