@@ -135,10 +135,10 @@ def figures(evaluation, features, lists):
     )
     scored = evaluation.scored()
     return {
-        "ladder": lambda ax: ladder(evaluation.metrics, "ndcg@10", ax),
+        "ladder": lambda ax: ladder(evaluation.metrics, ax),
         "scatter": lambda ax: model_against(evaluation, "char_jaccard", 1, ax),
-        "scores": lambda ax: score_distributions(scored, "logit", ax),
-        "reliability": lambda ax: reliability_plot(scored, 10, ax),
+        "scores": lambda ax: score_distributions(scored, ax),
+        "reliability": lambda ax: reliability_plot(scored, ax),
         "slices": lambda ax: slices_plot(slices, ax),
         "curve": lambda ax: learning_curve(curve, "bm25", 0.6, ax),
     }

@@ -19,9 +19,9 @@ DARK, PALE = "#374151", "#D1D5DB"
 MAX_ROWS = 40  # runs or settings in a figure
 
 
-def ladder(metrics: Record, metric: str = MAIN_METRIC, ax: Axes | None = None) -> Axes:
-    """Bars with 95 % intervals: one metric of every scorer, the best on top."""
-    rows = [{"scorer": row["scorer"], **row[metric]} for row in metrics["rows"]]
+def ladder(metrics: Record, ax: Axes | None = None) -> Axes:
+    """Bars with 95 % intervals: nDCG@10 of every scorer, the best on top."""
+    rows = [{"scorer": row["scorer"], **row[MAIN_METRIC]} for row in metrics["rows"]]
     numbers = ["mean", "low", "high"]
     table = pd.DataFrame(rows, columns=["scorer", *numbers]).astype(dict.fromkeys(numbers, float))
     table = table.dropna(subset="mean").sort_values("mean", kind="stable", ignore_index=True)
@@ -31,9 +31,9 @@ def ladder(metrics: Record, metric: str = MAIN_METRIC, ax: Axes | None = None) -
     ax.barh(table["scorer"], table["mean"], color=colors, xerr=error, ecolor=DARK, capsize=3)
     for place, row in enumerate(table.itertuples()):
         ax.text(np.fmax(row.high, row.mean) + 0.01, place, f"{row.mean:.3f}", va="center")
-    ax.set(xlabel=f"{metric} (95 % interval)", ylabel="scorer", xlim=(0, 1.08))
+    ax.set(xlabel=f"{MAIN_METRIC} (95 % interval)", ylabel="scorer", xlim=(0, 1.08))
     if len(table):
-        ax.set_title(f"{table['scorer'].iloc[-1]} is first by {metric}")
+        ax.set_title(f"{table['scorer'].iloc[-1]} is first by {MAIN_METRIC}")
     return ax
 
 
@@ -56,10 +56,10 @@ def model_against(
     return ax
 
 
-def score_distributions(scored: pd.DataFrame, unit: str = "logit", ax: Axes | None = None) -> Axes:
-    """Histograms of a scorer's scores, of positives and of negatives, each in shares of its class.
+def score_distributions(scored: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Histograms of a model's scores, of positives and of negatives, each in shares of its class.
 
-    `scored` has `positive` (bool) and `score` in `unit`, one row per pair.
+    `scored` has `positive` (bool) and `score` (a logit), one row per pair.
     """
     ax = new_axes(ax)
     positive, score = scored["positive"].to_numpy(bool), scored["score"].to_numpy(float)
@@ -69,7 +69,7 @@ def score_distributions(scored: pd.DataFrame, unit: str = "logit", ax: Axes | No
         if n := chosen.sum():
             label, share = f"{name} ({n:,})", np.full(n, 1 / n)
             ax.hist(score[chosen], bins, weights=share, alpha=0.65, color=color, label=label)
-    ax.set(xlabel=f"score ({unit})", ylabel="share of the pairs with that label")
+    ax.set(xlabel="score (logit)", ylabel="share of the pairs with that label")
     ax.legend()
     if positive.all() or not positive.any():
         ax.set_title("There is one label only")
@@ -80,14 +80,14 @@ def score_distributions(scored: pd.DataFrame, unit: str = "logit", ax: Axes | No
     return ax
 
 
-def reliability_plot(scored: pd.DataFrame, bins: int = 10, ax: Axes | None = None) -> Axes:
-    """Points: share of positives against mean probability in equal bins, sized by their pairs.
+def reliability_plot(scored: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Points: share of positives against mean probability in ten equal bins, sized by their pairs.
 
     `scored` has `positive` (bool) and `score` (a logit), one row per pair.
     """
     ax = new_axes(ax, (5.6, 5.2))
     positive = scored["positive"].to_numpy(bool)
-    sizes, predicted, found = reliability(expit(scored["score"]), positive, bins)
+    sizes, predicted, found = reliability(expit(scored["score"]), positive)
     ax.plot([0, 1], [0, 1], color=DARK, linewidth=1, label="perfectly calibrated")
     used = sizes > 0
     sizes, predicted, found = sizes[used], predicted[used], found[used]
