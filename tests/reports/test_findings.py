@@ -235,7 +235,7 @@ ELSEWHERE = {
     "dev of an empty log": lambda: findings.dev(EMPTY.head(0), {}),
     "loss of an empty log": lambda: findings.loss(EMPTY.head(0)),
     "label_efficiency": lambda: findings.label_efficiency(EMPTY.head(0)),
-    "gradient": lambda: findings.gradient(EMPTY),
+    "gradient": lambda: findings.gradient(EMPTY, {}),
     "warm_up": lambda: findings.warm_up(None),
 }
 

@@ -401,7 +401,9 @@ def test_a_rise_on_dev_is_memorising_only_where_it_can_be(epoch, pairs, last, sa
 
 def test_what_the_dev_scores_and_gradients_say_in_words():
     log = log_of([0.5] * 3, grad_norm=[1, 2, 3], dev_ap=[0.2, 0.6, 0.4])
-    assert "of them were above 1" in findings.gradient(log)
+    assert "67 % of them were above 1, where it is clipped" in findings.gradient(log, {})
+    for limit, words in ((2.5, "33 % of them were above 2.5"), (0.0, "it is not clipped")):
+        assert words in findings.gradient(log, {"hyperparameters": {"max_grad_norm": limit}})
     text = findings.dev(log, {})
     assert "is 0.400; guessing has 0.250" in text
     assert "best value so far is 0.600, at step 2" in text
@@ -412,7 +414,7 @@ def test_what_the_dev_scores_and_gradients_say_in_words():
     )
     assert "has no nDCG@10" in findings.dev_ndcg(log.assign(dev_ndcg=np.nan))
     empty = log.assign(grad_norm=np.nan, dev_ap=np.nan)
-    assert "No gradient norm" in findings.gradient(empty)
+    assert "No gradient norm" in findings.gradient(empty, {})
     assert "No average precision" in findings.dev(empty, {})
 
 

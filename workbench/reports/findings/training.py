@@ -141,15 +141,20 @@ def scores(record: Record) -> str:
     )
 
 
-def gradient(log: pd.DataFrame, limit: float = 1.0) -> str:
-    """How often gradients were clipped, and how the learning rate changed."""
+def gradient(log: pd.DataFrame, record: Record) -> str:
+    """How often gradients were clipped, and how the rate changed; arguments as for `dev`."""
     rows = log.dropna(subset=["grad_norm"])
     if rows.empty:
         return "No gradient norm is logged yet."
     norm, rate = rows["grad_norm"], rows["learning_rate"]
+    limit = record.get("hyperparameters", {}).get("max_grad_norm", 1.0)
+    clipped = "it is not clipped"
+    if limit:
+        above = percent((norm > limit).mean(), 0)
+        clipped = f"{above} of them were above {limit:g}, where it is clipped"
     return (
         f"The gradient norm at the logged steps was between {norm.min():.2f} and {norm.max():.2f}; "
-        f"{percent((norm > limit).mean(), 0)} of them were above {limit:g}, where it is clipped. "
+        f"{clipped}. "
         f"The learning rate went from {rate.iloc[0]:.2e} to {rate.iloc[-1]:.2e}."
     )
 
