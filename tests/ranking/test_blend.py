@@ -90,7 +90,7 @@ def test_what_the_model_lacks_is_seen_and_the_figures_are_those_of_a_regression_
     measured, splits, lists, positives, tmp_path
 ):
     scorers, evaluation = measured(Knowing(positives, 0.5))
-    blend = try_blend(tmp_path, evaluation, lists)
+    blend = try_blend(tmp_path, evaluation)
     assert "ranks better than the model alone" in blend_finding(blend)
     assert blend.minus["model"]["low"] > 0
     table = blend.table()
@@ -111,30 +111,30 @@ def test_what_the_model_lacks_is_seen_and_the_figures_are_those_of_a_regression_
     assert blend.minus["model"]["low"] == pytest.approx(-gap["high"])
 
 
-def test_a_model_that_knows_all_gains_nothing(measured, lists, positives, tmp_path):
+def test_a_model_that_knows_all_gains_nothing(measured, positives, tmp_path):
     _, evaluation = measured(Knowing(positives, 20.0))
-    report = try_blend(tmp_path, evaluation, lists)
+    report = try_blend(tmp_path, evaluation)
     assert "adds nothing that can be shown" in blend_finding(report)
     assert report.shares["model"] > 0.5
 
 
-def test_dev_pairs_unlike_the_lists_are_reported(measured, splits, lists, positives, tmp_path):
+def test_dev_pairs_unlike_the_lists_are_reported(measured, splits, positives, tmp_path):
     """On dev the model is worthless, so that the blend leans on the rest, which is worse here."""
     _, dev, _ = splits
     flipped = set(zip(dev["sentence_0"], dev["sentence_1"], strict=True))
     _, evaluation = measured(Knowing(positives, 20.0, flipped))
-    report = try_blend(tmp_path, evaluation, lists)
+    report = try_blend(tmp_path, evaluation)
     assert "ranks worse than the model" in blend_finding(report)
 
 
 @pytest.mark.parametrize("few", ["no dev", "one class"])
 def test_without_dev_pairs_there_is_none_and_it_says_why(
-    few, measured, splits, lists, positives, tmp_path
+    few, measured, splits, positives, tmp_path
 ):
     _, dev, _ = splits
     given = None if few == "no dev" else dev[dev["label"] < 0.5]
     _, evaluation = measured(Knowing(positives), given)
-    report = try_blend(tmp_path, evaluation, lists)
+    report = try_blend(tmp_path, evaluation)
     assert "20 dev pairs of each class, and there are 0 of one" in blend_finding(report)
     assert report.table().empty
     assert read_json(RunFolder(tmp_path).blend)["problem"] == report.problem

@@ -91,7 +91,7 @@ def test_a_new_metric_is_in_every_table_by_its_entry_alone(monkeypatch, tmp_path
     result = evaluate({"model": CharacterJaccard()}, LISTS, NO_PAIRS, resamples=100)
     assert row_of(result, "model")["recall@20"]["mean"] == 1
     assert "recall@20" in result.table("ranking")
-    folder = save_evaluation(tmp_path, result, LISTS)
+    folder = save_evaluation(tmp_path, result)
     assert pd.read_parquet(folder / "per_query.parquet")["recall@20"].tolist() == [1, 1]
     assert read_test(folder / "candidates.jsonl").lists == LISTS
 

@@ -209,7 +209,7 @@ def test_snapshots_make_a_learning_curve_that_ends_at_the_model(chain):
     scorers, _ = ladder_scorers(find_subject(chain, ""), lists, 64)
     chosen = {name: scorers[name] for name in ("model", "base")}
     result = evaluate(chosen, lists, NO_PAIRS, resamples=200)
-    curve = snapshot_curve(chain, lists, result, 64)
+    curve = snapshot_curve(chain, result, 64)
     assert curve["pairs"].tolist() == [0, *seen]
     assert curve["mean"].iloc[-1] == pytest.approx(result.values("model").mean())
     assert curve["mean"].iloc[0] == pytest.approx(result.values("base").mean())
@@ -218,7 +218,7 @@ def test_snapshots_make_a_learning_curve_that_ends_at_the_model(chain):
 
 def test_a_run_without_snapshots_has_no_curve(tmp_path):
     result = evaluate({"model": RandomScorer(1)}, LISTS, NO_PAIRS, resamples=100)
-    assert snapshot_curve(tmp_path, LISTS, result).empty
+    assert snapshot_curve(tmp_path, result).empty
 
 
 def test_models_of_other_runs_have_the_names_of_their_folders(chain, tiny_model, tmp_path):

@@ -61,7 +61,7 @@ def test_features_by_hand(tiny_model):
 
 
 def test_slices_of_a_dimension_share_out_all_queries(evaluation, features, lists):
-    slices = slice_table(evaluation, features, lists)
+    slices = slice_table(evaluation, features)
     assert (slices["other"] == "char_jaccard").all()
     for dimension in ("length", "overlap", "characters", "positives"):
         part = slices[slices["dimension"] == dimension]
@@ -83,7 +83,7 @@ def test_slices_of_a_dimension_share_out_all_queries(evaluation, features, lists
 def test_slices_need_a_model(lists, features, sample):
     alone = evaluate({"char_jaccard": CharacterJaccard()}, lists, sample.head(0), resamples=100)
     with pytest.raises(ValueError, match="a scorer called 'model'"):
-        slice_table(alone, features, lists)
+        slice_table(alone, features)
 
 
 @pytest.mark.parametrize(("ties", "tie"), [("expected", 0.5), ("worst", 0.0)])
@@ -91,7 +91,7 @@ def test_pairwise_orders_by_hand(ties, tie):
     kinds = ("positive", "look_alike", "random", "random")
     lists = [CandidateList("q", ("p", "l", "r", "s"), (1.0, 0.0, 0.0, 0.0), kinds=kinds)]
     result = evaluate({"model": Fixed([2, 3, 1, 2])}, lists, NO_PAIRS, ties=ties, resamples=100)
-    found = pairwise_orders(result, lists).set_index("kind")
+    found = pairwise_orders(result).set_index("kind")
     assert found["mean"].to_dict() == {"look_alike": 0.0, "random": (1 + tie) / 2}
     assert found["orders"].to_dict() == {"look_alike": 1, "random": 2}
 
@@ -99,14 +99,14 @@ def test_pairwise_orders_by_hand(ties, tie):
 def test_negatives_of_unknown_origin_are_told_by_overlap():
     lists = [CandidateList("abcd", ("abcx", "abxy", "mn"), (1.0, 0.0, 0.0))]
     result = evaluate({"model": CharacterJaccard()}, lists, NO_PAIRS, resamples=100)
-    assert pairwise_orders(result, lists)["kind"].tolist() == ["look_alike", "random"]
+    assert pairwise_orders(result)["kind"].tolist() == ["look_alike", "random"]
 
 
 def test_pairs_of_equal_overlap_by_hand():
     # Overlaps with the query: 3/4 for p, l and m, 0 for r. So (p, l) and (p, m) count, (p, r) not.
     lists = [CandidateList("abcd", ("abc", "bcd", "acd", "xyz"), (1.0, 0.0, 0.0, 0.0))]
     scorers = {"model": Fixed([2, 1, 3, 9]), "char_jaccard": CharacterJaccard()}
-    found = equal_overlap(evaluate(scorers, lists, NO_PAIRS, resamples=100), lists)
+    found = equal_overlap(evaluate(scorers, lists, NO_PAIRS, resamples=100))
     assert found.set_index("scorer")["mean"].to_dict() == {"model": 0.5, "char_jaccard": 0.5}
     assert found["orders"].tolist() == [2, 2]
     text = findings.equal_overlap(found)
@@ -116,20 +116,20 @@ def test_pairs_of_equal_overlap_by_hand():
     assert "`char_jaccard` is right most often, in 0.750" in findings.equal_overlap(found)
 
 
-def test_findings_about_slices_and_negatives(evaluation, features, lists):
-    slices = slice_table(evaluation, features, lists)
+def test_findings_about_slices_and_negatives(evaluation, features):
+    slices = slice_table(evaluation, features)
     whole = slices[~slices["small"]]
     said = findings.slices(slices)
     assert f"Of {len(whole)} slices" in said
     assert f"behind `char_jaccard` in {int((whole['gap_high'] < 0).sum())} and" in said
     assert "too small" in findings.slices(slices[slices["small"]])
-    orders = pairwise_orders(evaluation, lists)
+    orders = pairwise_orders(evaluation)
     assert "Against" in findings.negatives(orders)
     assert "one kind" in findings.negatives(orders[orders["kind"] == "random"])
 
 
-def figures(evaluation, features, lists):
-    slices = slice_table(evaluation, features, lists)
+def figures(evaluation, features):
+    slices = slice_table(evaluation, features)
     curve = pd.DataFrame(
         {"pairs": [0, 500], "mean": [0.2, 0.5], "low": [0.1, 0.4], "high": [0.3, 0.6]}
     )
@@ -156,9 +156,9 @@ TITLES = {
 
 @pytest.mark.parametrize("name", TITLES)
 def test_a_figure_uses_the_axes_given_labels_them_and_says_what_it_shows(
-    name, evaluation, features, lists, tmp_path
+    name, evaluation, features, tmp_path
 ):
-    draw = figures(evaluation, features, lists)[name]
+    draw = figures(evaluation, features)[name]
     ax = new_axes()
     assert draw(ax) is ax
     assert ax.get_xlabel()
@@ -171,8 +171,8 @@ def test_a_figure_uses_the_axes_given_labels_them_and_says_what_it_shows(
     assert (tmp_path / f"figures/{name}.png").stat().st_size > 5000
 
 
-def test_small_slices_are_grey(evaluation, features, lists):
-    slices = slice_table(evaluation, features, lists)
+def test_small_slices_are_grey(evaluation, features):
+    slices = slice_table(evaluation, features)
     ax = slices_plot(slices)
     colors = [label.get_color() for label in ax.get_yticklabels()]
     assert [color == "#9CA3AF" for color in colors] == slices["small"].tolist()[::-1]
@@ -183,10 +183,10 @@ def test_lists_with_nothing_to_compare_are_drawn_and_said_all_the_same():
     lists = [CandidateList("ab", ("abc",), (1.0,)), CandidateList("cd", ("x", "y"), (0.0, 0.0))]
     scorers = {"model": CharacterJaccard(), "random": RandomScorer(1)}
     result = evaluate(scorers, lists, NO_PAIRS, resamples=100)
-    orders = pairwise_orders(result, lists)
+    orders = pairwise_orders(result)
     assert orders.empty
     assert "one kind of negative only" in findings.negatives(orders)
-    slices = slice_table(result, query_features(lists), lists)
+    slices = slice_table(result, query_features(lists))
     assert slices_plot(slices).get_title(loc="left") == "Behind random in 0 of 0 slices"
     assert "too small" in findings.slices(slices)
     assert model_against(result, "random").get_title(loc="left")

@@ -117,7 +117,7 @@ def world(queries, groups, model, other="none", dev=0, ties="expected"):
     pairs["label"] = pairs["label"].astype(float)
     scorers = {"model": Fixed(model), "other": Fixed(other)}
     found = evaluate(scorers, lists, pairs, ties=ties, resamples=200, dev=pairs.head(dev))
-    metrics, orders = found.metrics, pairwise_orders(found, lists)
+    metrics, orders = found.metrics, pairwise_orders(found)
     curve = pd.DataFrame([{"pairs": n} | metrics["rows"][0]["ndcg@10"] for n in (0, 10, 20)])
     gap = metrics["model_minus"]["other"] if model == other or groups < 10 else NO_GAP
     blend = Blend(means={n: {"mean": 0.5} for n in ("model", "blend")}, minus={"model": gap})
@@ -126,14 +126,14 @@ def world(queries, groups, model, other="none", dev=0, ties="expected"):
         "blend": findings.blend(blend),
         "calibration": findings.calibration(metrics),
         "curve": findings.curve(curve.astype(float)),
-        "equal_overlap": findings.equal_overlap(equal_overlap(found, lists)),
+        "equal_overlap": findings.equal_overlap(equal_overlap(found)),
         "intervals": findings.intervals(metrics),
         "leak": findings.leak(0, queries, 0),
         "left_out": findings.left_out({}),
         "negatives": findings.negatives(orders),
         "pairs": findings.pairs(metrics),
         "scatter": findings.scatter(found.values("model"), found.values("other"), "other"),
-        "slices": findings.slices(slice_table(found, query_features(lists), lists)),
+        "slices": findings.slices(slice_table(found, query_features(lists))),
         "ties": findings.ties(metrics),
         "verdict": findings.verdict(metrics),
     }

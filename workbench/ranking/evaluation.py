@@ -37,6 +37,8 @@ class Evaluation:
     ranked: pd.DataFrame
     pairs: pd.DataFrame  # of labelled test pairs: `scorer`, `score`, `positive`
     dev: pd.DataFrame  # the same of the dev pairs
+    lists: Sequence[CandidateList]
+    groups: np.ndarray  # of each list, see `query_groups`
 
     def table(self, part: str = "all") -> pd.DataFrame:
         """Means with intervals, the best scorer first: of `ranking` metrics, of `pairs`, or all."""
@@ -187,16 +189,14 @@ def evaluate(
     queries = {"number": range(len(lists)), "query": [one.query for one in lists]}
     per_query = _by_scorer({name: {**queries, **of} for name, of in values.items()})
     labelled = _by_scorer(tested), _by_scorer(tuned)
-    return Evaluation(metrics, per_query, _ranked(listed, lists), *labelled)
+    return Evaluation(metrics, per_query, _ranked(listed, lists), *labelled, lists, groups)
 
 
-def save_evaluation(
-    run_dir: str | Path, evaluation: Evaluation, lists: Sequence[CandidateList] | None = None
-) -> Path:
+def save_evaluation(run_dir: str | Path, evaluation: Evaluation) -> Path:
     """Write `evaluation/` of a run: metrics, values of each query, worst queries, and the lists.
 
     Example:
-        >>> wb.save_evaluation("runs/mine", evaluation, lists)  # doctest: +SKIP
+        >>> wb.save_evaluation("runs/mine", evaluation)  # doctest: +SKIP
         PosixPath('runs/mine/evaluation')
     """
     folder, scorers = RunFolder(run_dir), list(evaluation.per_query["scorer"])
@@ -204,8 +204,7 @@ def save_evaluation(
     for file, frame in ((folder.per_query, evaluation.per_query), (folder.errors, errors)):
         with replacing(file) as temporary:
             frame.to_parquet(temporary, index=False)
-    if lists is not None:
-        write_candidates(folder.candidates, lists)
+    write_candidates(folder.candidates, evaluation.lists)
     write_json(folder.metrics, evaluation.metrics)
     return folder.evaluation
 

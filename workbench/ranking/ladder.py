@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.data.build_lists import query_groups
 from workbench.data.lists import CandidateList
 from workbench.data.pairs import SPLITS, read_split
 from workbench.data.readers import COLUMNS
@@ -166,7 +165,6 @@ def further_models(
 
 def snapshot_curve(
     run_dir: str | Path,
-    lists: Sequence[CandidateList],
     evaluation: Evaluation,
     max_length: int = 512,
     seed: int = 42,
@@ -174,11 +172,11 @@ def snapshot_curve(
 ) -> pd.DataFrame:
     """The learning curve: nDCG@10 of a run's snapshots and, at step 0, its base on the same lists.
 
-    `evaluation` is of the same lists; the other arguments are as in `ladder_scorers`. `pairs` are
-    the training pairs seen. Empty where the training kept no snapshot.
+    The last three arguments are as in `ladder_scorers`. `pairs` are the training pairs seen. Empty
+    where the training kept no snapshot.
     """
     ties, resamples = evaluation.metrics["ties"], evaluation.metrics["resamples"]
-    groups, curve = query_groups(lists), []
+    lists, groups, curve = evaluation.lists, evaluation.groups, []
     found = sorted(RunFolder(run_dir).snapshots.glob("step-*"))
     if found and "base" in set(evaluation.per_query["scorer"]):
         curve.append(({"step": 0, "pairs": 0}, evaluation.values("base")))

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from workbench.data.build_lists import query_groups
 from workbench.data.lists import CandidateList
 from workbench.data.texts import characters, jaccard
 from workbench.files import percent, write_json
@@ -73,9 +72,7 @@ def query_features(
     )
 
 
-def slice_table(
-    evaluation: Evaluation, features: pd.DataFrame, lists: Sequence[CandidateList], seed: int = 42
-) -> pd.DataFrame:
+def slice_table(evaluation: Evaluation, features: pd.DataFrame, seed: int = 42) -> pd.DataFrame:
     """nDCG@10 of the model and of the best other scorer in each slice that has a query.
 
     Returns:
@@ -90,7 +87,7 @@ def slice_table(
     if other is None or "model" not in set(evaluation.per_query["scorer"]):
         raise ValueError("slices need a scorer called 'model' and at least one other")
     model, best = evaluation.values("model"), evaluation.values(other)
-    values, groups, rows = np.column_stack([model, best, model - best]), query_groups(lists), []
+    values, groups, rows = np.column_stack([model, best, model - best]), evaluation.groups, []
     for dimension, (edges, names) in BINS.items():
         place = pd.cut(features[dimension], edges, labels=names)
         for name in place.cat.categories[place.cat.categories.isin(place)]:
@@ -104,9 +101,7 @@ def slice_table(
     return pd.DataFrame(rows, columns=columns)
 
 
-def pairwise_orders(
-    evaluation: Evaluation, lists: Sequence[CandidateList], seed: int = 42
-) -> pd.DataFrame:
+def pairwise_orders(evaluation: Evaluation, seed: int = 42) -> pd.DataFrame:
     """How often a positive is ranked above a negative, by the negative's kind; a tie counts half.
 
     The share is taken within each query over its (positive, negative) pairs of that kind, whose
@@ -117,19 +112,17 @@ def pairwise_orders(
     both = _orders(evaluation)
     guessed = np.where(both["overlap_other"] >= LOOK_ALIKE, "look_alike", "random")
     both["kind"] = both["kind_other"].mask(both["kind_other"] == "given", guessed)
-    return _shares(both, lists, seed)
+    return _shares(both, evaluation.groups, seed)
 
 
-def equal_overlap(
-    evaluation: Evaluation, lists: Sequence[CandidateList], seed: int = 42
-) -> pd.DataFrame:
+def equal_overlap(evaluation: Evaluation, seed: int = 42) -> pd.DataFrame:
     """`pairwise_orders` of pairs whose Jaccard with the query is equal (within 0.03), if any.
 
     Plain Jaccard can only guess here, unlike a scorer that weighs characters or reads their order.
     """
     both = _orders(evaluation)
     near = both[(both["overlap"] - both["overlap_other"]).abs() <= EQUAL_OVERLAP]
-    return _shares(near.assign(kind="equal_overlap"), lists, seed)
+    return _shares(near.assign(kind="equal_overlap"), evaluation.groups, seed)
 
 
 def _orders(evaluation: Evaluation) -> pd.DataFrame:
@@ -146,9 +139,9 @@ def _orders(evaluation: Evaluation) -> pd.DataFrame:
     return both.assign(won=(both["score"] > both["score_other"]) + tie * tied)
 
 
-def _shares(both: pd.DataFrame, lists: Sequence[CandidateList], seed: int) -> pd.DataFrame:
+def _shares(both: pd.DataFrame, groups: np.ndarray, seed: int) -> pd.DataFrame:
     """The mean of `won` within each query, then over queries, for each scorer and kind."""
-    groups, rows = query_groups(lists), []
+    rows = []
     for scorer, orders in both.groupby("scorer", sort=False):
         for kind, part in orders.groupby("kind"):
             won = part.groupby("number")["won"].mean()
@@ -182,9 +175,7 @@ class Blend(NamedTuple):
         return pd.DataFrame(columns, index=pd.Index(order, name="scorer")).fillna("")
 
 
-def try_blend(
-    run_dir: str | Path, evaluation: Evaluation, lists: Sequence[CandidateList], seed: int = 42
-) -> Blend:
+def try_blend(run_dir: str | Path, evaluation: Evaluation, seed: int = 42) -> Blend:
     """Fit a blend on dev, rank the lists with it, and write `evaluation/blend.json` of the run.
 
     Nothing is scored again: the evaluation has the scores of these lists and of the dev pairs.
@@ -201,7 +192,8 @@ def try_blend(
             f"are {fewer} of one; use more pairs or a larger dev_share"
         )
     else:
-        names, groups = [name for name in PARTS if name in set(dev["scorer"])], query_groups(lists)
+        names = [name for name in PARTS if name in set(dev["scorer"])]
+        lists, groups = evaluation.lists, evaluation.groups
         fitted = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
         fitted.fit(_columns(dev, names), positive)
         scores = fitted.decision_function(_columns(evaluation.ranked, names))
