@@ -20,7 +20,7 @@ from workbench.data.lists import CandidateList, read_test
 from workbench.data.readers import read_parquet
 from workbench.files import comma_separated, display_path
 from workbench.ranking.metrics import LOWER_IS_BETTER, RANKING_METRICS
-from workbench.ranking.uncertainty import bootstrap_draws, estimate, range_test
+from workbench.ranking.uncertainty import bootstrap_means, range_test
 from workbench.run_folder import RunFolder
 from workbench.runs.catalog import BASELINE, RunRecord, read_run, run_folders
 from workbench.runs.folder import NOT_RECORDED
@@ -231,18 +231,14 @@ def _tests(gaps: Sequence[Gap], tests: int) -> pd.DataFrame:
     """Each mean gap, as rows of `queries`, `mean`, `low`, `high` and `p_corrected`."""
     columns = ["mean", "low", "high", "p_corrected"]
     table = pd.DataFrame({"queries": [len(gap) for _, gap in gaps]}, columns=["queries", *columns])
-    together: dict[tuple[CandidateList, ...], list[int]] = {}
-    for row, (lists, _) in enumerate(gaps):
-        if lists:
-            together.setdefault(lists, []).append(row)
-    for lists, rows in together.items():  # one draw for all runs with the same queries
-        matrix, groups = np.column_stack([gaps[row][1] for row in rows]), query_groups(lists)
-        draws = bootstrap_draws(matrix, groups, RESAMPLES)
+    for lists in {of for of, _ in gaps if of}:  # one draw for all runs with the same queries
+        rows = [row for row, (of, _) in enumerate(gaps) if of == lists]
+        matrix, groups = np.array([gaps[row][1] for row in rows]).T, query_groups(lists)
         # `range_test` allows for the choice among the runs of one test, Bonferroni for that among
         # different tests, which takes more resamples
         p = np.minimum(1, tests * range_test(matrix, groups, RESAMPLES * tests))
-        for row, gap, drawn, one in zip(rows, matrix.T, draws.T, p, strict=True):
-            table.loc[row, columns] = [*estimate(gap.mean(), drawn), one]
+        means = bootstrap_means(matrix, groups, RESAMPLES)
+        table.loc[rows, columns] = np.column_stack([means, p])
     return table.astype(dict.fromkeys(columns, float))
 
 
