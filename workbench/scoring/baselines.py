@@ -228,7 +228,7 @@ def _candidates(lists: Sequence[CandidateList]) -> list[str]:
 
 
 def _base_dictionary(
-    train: pd.DataFrame | None,
+    train: pd.DataFrame,
     lists: Sequence[CandidateList],
     seed: int,
     base: "ModelLocation | None" = None,
@@ -242,13 +242,11 @@ def _base_dictionary(
 
     if base is None:
         return None
-    texts = [*texts_of(lists)]
     letters = letters_of(read_dictionary(dictionary)) if dictionary else HAN  # the package's
-    if not any(map(re.compile(f"[{letters}]").search, texts)):
+    if not any(map(re.compile(f"[{letters}]").search, texts_of(lists))):
         raise ValueError("no text has a character of those in which the dictionary is written")
-    if train is not None:
-        texts += distinct_texts(train)
-    texts, model = list(dict.fromkeys(texts)), load_cross_encoder(base, 512, seed)
+    texts = list(dict.fromkeys([*texts_of(lists), *distinct_texts(train)]))
+    model = load_cross_encoder(base, 512, seed)
     repair_model(model, load_tokenizer(base), texts, "words", "dictionary", dictionary, seed)
     return ZeroShot(model, base.head, texts)
 
@@ -257,12 +255,10 @@ def _base_dictionary(
 # `dictionary`; it gives None without what it needs, and raises `ValueError` if it cannot be built.
 BASELINES: dict[str, Callable[..., Scorer | None]] = {
     "base_dictionary": _base_dictionary,
-    "ngram_regression": lambda train, seed, **_: (
-        None if train is None else NgramRegression(seed).fit(train)
-    ),
+    "ngram_regression": lambda train, seed, **_: NgramRegression(seed).fit(train),
     "bm25": lambda lists, **_: Bm25(_candidates(lists)),
     "tfidf_cosine": lambda train, lists, **_: TfidfCosine(
-        _candidates(lists) if train is None or train.empty else distinct_texts(train)
+        distinct_texts(train) or _candidates(lists)
     ),
     "char_jaccard": lambda **_: CharacterJaccard(),
     "token_jaccard": lambda tokenizer=None, **_: tokenizer and TokenJaccard(tokenizer),
