@@ -223,10 +223,6 @@ def _terms(text: str) -> list[str]:
     return [*lower, *map("".join, pairwise(lower))]
 
 
-def _candidates(lists: Sequence[CandidateList]) -> list[str]:
-    return [text for one in lists for text in one.candidates]
-
-
 def _base_dictionary(
     train: pd.DataFrame,
     lists: Sequence[CandidateList],
@@ -256,9 +252,9 @@ def _base_dictionary(
 BASELINES: dict[str, Callable[..., Scorer | None]] = {
     "base_dictionary": _base_dictionary,
     "ngram_regression": lambda train, seed, **_: NgramRegression(seed).fit(train),
-    "bm25": lambda lists, **_: Bm25(_candidates(lists)),
+    "bm25": lambda lists, **_: Bm25(text for one in lists for text in one.candidates),
     "tfidf_cosine": lambda train, lists, **_: TfidfCosine(
-        distinct_texts(train) or _candidates(lists)
+        distinct_texts(train) or [text for one in lists for text in one.candidates]
     ),
     "char_jaccard": lambda **_: CharacterJaccard(),
     "token_jaccard": lambda tokenizer=None, **_: tokenizer and TokenJaccard(tokenizer),
