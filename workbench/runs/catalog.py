@@ -114,9 +114,7 @@ def run_folders(place: str | Path) -> list[Path]:
     if _is_run(folder):
         return [folder]
     for path in sorted(folder.glob("*/")):
-        if not path.is_symlink() and _is_run(path):
-            found.append(path)
-        elif not path.is_symlink() and (path / SWEEP).is_file():
+        if not path.is_symlink() and (_is_run(path) or (path / SWEEP).is_file()):
             found += run_folders(path)
     return list(dict.fromkeys([*found, *runs_elsewhere(folder)]))
 
