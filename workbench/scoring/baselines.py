@@ -126,14 +126,12 @@ class Bm25:
         texts = tuple(dict.fromkeys([*self.collection, *(text for _, text in pairs)]))
         index = self.index if texts == self.collection else _bm25_index(texts)
         place = {text: number for number, text in enumerate(texts)}
+        places = np.array([place[text] for _, text in pairs])
         scores = np.zeros(len(pairs), dtype=np.float32)
-        rows: dict[str, list[int]] = {}
-        for number, (query, _) in enumerate(pairs):
-            rows.setdefault(query, []).append(number)
-        for query, numbers in rows.items():
+        queries = pd.Series([query for query, _ in pairs], dtype=object)
+        for query, rows in queries.groupby(queries).indices.items():
             if terms := index.get_tokens_ids(_terms(query)):
-                of_texts = index.get_scores_from_ids(terms)
-                scores[numbers] = of_texts[[place[pairs[number][1]] for number in numbers]]
+                scores[rows] = index.get_scores_from_ids(terms)[places[rows]]
         return scores
 
 
