@@ -64,7 +64,8 @@ def test_an_exported_model_is_cut_where_the_model_was_trained_to_cut(
     for length in (None, 24, 512):
         found = ModelScorer.load(location, length, backend="onnx").score(pairs)
         assert found == pytest.approx(exact, abs=1e-4)
-        found = open_scorer(ScoringRequest(str(folder), "", max_length=length), "onnx").score(pairs)
+        request = ScoringRequest(str(folder), "", backend="onnx", max_length=length)
+        found = open_scorer(request).score(pairs)
         assert found == pytest.approx(exact, abs=1e-4)
     for length in (-5, 0, 3):  # no room for a text
         program = onnx.load(folder / EXPORTED["onnx"])

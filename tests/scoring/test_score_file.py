@@ -109,7 +109,7 @@ def command(model, source, out, *more):
 def right(out, table, model, backend="onnx"):
     """Whether the folder, read as a user would, holds every row once, in order, with its score."""
     found = pd.read_parquet(out)
-    scorer = open_scorer(request_for(model, ""), backend)
+    scorer = open_scorer(request_for(model, "", backend=backend))
     exact = scorer.score(list(table.itertuples(index=False, name=None)))
     assert found["line"].tolist() == list(range(2, len(table) + 2))
     assert found["sentence_0"].tolist() == table["sentence_0"].tolist()
@@ -383,7 +383,7 @@ def test_a_score_that_is_no_number_is_a_problem_of_its_row(quick_model, source, 
 
     request = request_for(quick_model, source, part_rows=1000)
     (rows,) = request.parts()
-    write = PartWriter(request, "onnx", str(tmp_path), scorer=Broken())
+    write = PartWriter(request, tmp_path, scorer=Broken())
     write(0, rows)
     assert write.note(0) == {"part": 0, "rows": ROWS, "bad_rows": 1}
     found = pd.read_parquet(tmp_path)
@@ -416,7 +416,7 @@ def test_top_k_of_candidate_lists(zipped, quick_model, tmp_path):
     best = found.dropna(subset="score")
     assert best["line"].tolist() == [n for n in range(1, 9) for _ in range(3)]
     assert best["rank"].tolist() == [1, 2, 3] * 8
-    scorer = open_scorer(request_for(quick_model, path), "onnx")
+    scorer = open_scorer(request_for(quick_model, path))
     for line, group in best.groupby("line"):
         one = lists[line - 1]
         texts = one.get("candidates", ["a", "b", "ab"])

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,25 +135,24 @@ def _rows_of_lists(path: Path) -> Iterator[_RawRow]:
                 yield line, query, text, readers.bad_text(line, {name: text}), line
 
 
-def open_scorer(request: ScoringRequest, backend: str, threads: int = 0) -> Scorer:
+def open_scorer(request: ScoringRequest, threads: int = 0) -> Scorer:
     """The model of a request, with at most `threads` threads (0: one per core)."""
     location = find_model(request.model)
-    if backend in EXPORTED:  # needs no torch
-        return OnnxModel(location.path, backend, request.max_length, threads)
+    if request.backend in EXPORTED:  # needs no torch
+        return OnnxModel(location.path, request.backend, request.max_length, threads)
     if threads:
         import torch
 
         torch.set_num_threads(threads)
-    return ModelScorer.load(location, request.max_length, backend=backend)
+    return ModelScorer.load(location, request.max_length, backend=request.backend)
 
 
 @dataclass
 class PartWriter:
     """Scores parts of a file into `folder`, each with a note of its place and its rows."""
 
-    request: ScoringRequest
-    backend: str
-    folder: str
+    request: ScoringRequest  # with the backend that was chosen
+    folder: Path
     threads: int = 0
     scorer: Scorer | None = None  # loaded for the first part
 
@@ -162,7 +161,7 @@ class PartWriter:
         frame = pd.DataFrame(rows, columns=list(Row._fields)).assign(score=np.float32(np.nan))
         sound = frame["problem"] == ""
         if sound.any():
-            self.scorer = self.scorer or open_scorer(self.request, self.backend, self.threads)
+            self.scorer = self.scorer or open_scorer(self.request, self.threads)
             texts = frame.loc[sound, ["query", "candidate"]].itertuples(index=False, name=None)
             frame.loc[sound, "score"] = self.scorer.score(list(texts))
         lost = frame.loc[sound & frame["score"].isna(), "line"].astype(str)
@@ -179,7 +178,7 @@ class PartWriter:
 
     def file(self, number: int) -> Path:
         """The file of the part of that number."""
-        return Path(self.folder) / f"part-{number:06d}.parquet"
+        return self.folder / f"part-{number:06d}.parquet"
 
     def note(self, number: int) -> dict[str, Any]:
         """A part's record, `rows` (of the source) and `bad_rows`; empty if it is not written."""
@@ -248,7 +247,7 @@ def score_file(
     elif changed := changes("folder", plan["asked"], _asked(request, plan["chosen"]["backend"])):
         why = "holds the scores of another request; give another folder, or remove that one"
         raise RequestError("\n".join([f"{shown} {why}:", *changed]))
-    write = PartWriter(request, plan["chosen"]["backend"], str(folder), scorer=scorer)
+    write = PartWriter(replace(request, backend=plan["chosen"]["backend"]), folder, scorer=scorer)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock", timeout=0):
@@ -266,9 +265,9 @@ def _score(write: PartWriter, plan: dict[str, Any], run: Runner | None) -> Any:
     """Write the parts that are missing; returns the record of all of them."""
     from tqdm import tqdm
 
-    folder, start = Path(write.folder), time.monotonic()
+    start = time.monotonic()
     counts: list[int] = []  # rows of each part, as the file is now
-    for stale in folder.glob(".*.tmp"):  # of a process that was killed
+    for stale in write.folder.glob(".*.tmp"):  # of a process that was killed
         stale.unlink()
 
     def missing() -> Iterator[Part]:
@@ -293,7 +292,7 @@ def _score(write: PartWriter, plan: dict[str, Any], run: Runner | None) -> Any:
     if not written == sum(counts) == plan["rows"] or digest != plan["asked"].get(SOURCE):
         raise ChangedError(
             f"{printable(display_path(write.request.source))} was changed while it was read; "
-            f"remove {display_path(folder)} and start again"
+            f"remove {display_path(write.folder)} and start again"
         )
     record = {
         "rows": written,
@@ -303,7 +302,7 @@ def _score(write: PartWriter, plan: dict[str, Any], run: Runner | None) -> Any:
         "backend": plan["chosen"],
         "seconds": round(time.monotonic() - start, 3),
     }
-    files.write_json(folder / DONE, record)
+    files.write_json(write.folder / DONE, record)
     return record
 
 
@@ -359,7 +358,7 @@ def _new_plan(request: ScoringRequest) -> tuple[dict[str, Any], Scorer]:
         problem = f"; the first problem is at {examples[0]}" if examples else ""
         shown = printable(display_path(request.source))
         raise PairsError(f"{shown}: no pair in it that can be scored{problem}")
-    scorer = open_scorer(request, request.backend)
+    scorer = open_scorer(request)
     chosen = {"backend": request.backend, "asked": request.backend}
     if isinstance(scorer, ModelScorer) and request.backend == "auto":
         scorer.expect(rows)
