@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
@@ -122,18 +122,16 @@ def interrupts_held() -> Iterator[list[BaseException]]:
             raise raised[0]
 
 
-def in_threads(threads: int, work: Callable[[Any, Sized], Any], items: Iterable[Any]) -> list[Any]:
-    """The results of `work` for each item, in their order, `threads` items at a time.
-
-    `work` is given an item and the interrupts so far: once there are any, it may stop, and no
-    further item is started.
-    """
+def in_threads(threads: int, work: Callable[[Any], None], items: Iterable[Any]) -> None:
+    """Do `work` on each item, `threads` items at a time; after an interrupt none is begun."""
     with interrupts_held() as interrupts:
 
-        def unless_interrupted(item: Any) -> Any:
-            return None if interrupts else work(item, interrupts)
+        def unless_interrupted(item: Any) -> None:
+            if not interrupts:
+                work(item)
 
         if threads == 1:
-            return list(map(unless_interrupted, items))
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(unless_interrupted, items))
+            list(map(unless_interrupted, items))
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(unless_interrupted, items))  # raises what `work` raised

@@ -82,7 +82,7 @@ def test_another_thread_than_the_main_one_changes_nothing():
 def test_threads_leave_out_what_is_not_begun():
     started = []
 
-    def work(item, interrupts):
+    def work(item):
         started.append(item)
         os.kill(os.getpid(), signal.SIGINT)
         signal.sigtimedwait([], 0.2)  # the main thread has time to see it

@@ -8,7 +8,7 @@ Gradients are taken of the same sums, each thread with a share of the batch if i
 
 import math
 import sys
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -210,7 +210,7 @@ class FastBert:
         """The logits of all pairs, float32 of shape (n,), on as many threads as torch may use."""
         scores = np.empty(len(pairs.lengths), dtype=np.float32)
 
-        def score_pack(pack: Pack, _: Sized) -> None:
+        def score_pack(pack: Pack) -> None:
             with torch.inference_mode():
                 scores[pack.rows] = self.logits(pack).cpu().numpy()
 

@@ -1,7 +1,7 @@
 """Ways to run a cross-encoder, and the choice among them: each gives the logits of text pairs."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -254,7 +254,7 @@ class OnnxModel:
         """The logits, float32 of shape (n,)."""
         encoded, scores = self.encoder.encode(pairs), np.empty(len(pairs), dtype=np.float32)
 
-        def score_pack(pack: Pack, _: Sized) -> None:
+        def score_pack(pack: Pack) -> None:
             for block in pack.blocks:
                 mask = np.ones(block.shape) if block.mask is None else block.mask
                 every = {
