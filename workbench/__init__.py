@@ -15,7 +15,7 @@ ROOMS = (
 )
 __getattr__, __dir__ = lazy_names(
     __name__,
-    {
+    **{
         **dict.fromkeys(ROOMS, ""),
         "batch.execute": "run_chain",
         "data.build_lists": "build_test",

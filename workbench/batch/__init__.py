@@ -2,4 +2,4 @@
 
 from workbench.files import lazy_names
 
-__getattr__, __dir__ = lazy_names(__name__, {"execute": "run_chain"})
+__getattr__, __dir__ = lazy_names(__name__, execute="run_chain")

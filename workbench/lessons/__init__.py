@@ -4,8 +4,6 @@ from workbench.files import lazy_names
 
 __getattr__, __dir__ = lazy_names(
     __name__,
-    {
-        "checking": "EXERCISES Exercise check examine",
-        "recording": "doctor recorded stale",
-    },
+    checking="EXERCISES Exercise check examine",
+    recording="doctor recorded stale",
 )

@@ -9,9 +9,7 @@ from typing import Any
 
 from workbench.files import lazy_names
 
-__getattr__, __dir__ = lazy_names(
-    __name__, {"data": "*", "ranking": "*", "runs": "*", "training": "*"}
-)
+__getattr__, __dir__ = lazy_names(__name__, data="*", ranking="*", runs="*", training="*")
 Record = Mapping[str, Any]
 
 
