@@ -217,6 +217,7 @@ PARAMETERS = {
     "shares": (["dev_share", "0.7"], "together they must stay below 1"),
     "no such bundle": (["base_model", "bundled:none"], "the only bundled model"),
     "stages": (["stages", "1,x"], "stages: "),
+    "stages in other digits": (["stages", "٣"], "stages: "),
     "the test again": (["pairs", "few.csv", "-p", "test_pairs", "few.csv"], "every pair has a"),
     "a run that is none": (["compare_runs", "runs/none"], "'runs/none' is no run with a training"),
     "two of one name": (["zero_shot", f"{BUNDLED_MODEL},{BUNDLED_MODEL}"], "two scorers would be"),

@@ -16,7 +16,7 @@ from workbench.runs.parameters import (
     Parameters,
     given_parameters,
     read_settings,
-    shortened,
+    reason,
     sound_parameters,
 )
 from workbench.training.log import log_rows
@@ -99,7 +99,7 @@ def read_plan(path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Pl
     try:
         asked = SweepFile(**read_settings(path))
     except ValidationError as error:
-        lines = [f"{path}: {_reason(one)}" for one in error.errors()]
+        lines = [f"{path}: {_explain(one)}" for one in error.errors()]
         raise RequestError("\n".join(lines)) from None
     shared = given_parameters(asked.parameters or None) | asked.base | dict(overrides)
     asked = asked.model_copy(update={"parameters": "", "base": shared})
@@ -119,13 +119,11 @@ def read_plan(path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Pl
     return Plan(asked, planned_runs(shared, settings))
 
 
-def _reason(problem: Any) -> str:
-    where, text = ".".join(map(str, problem["loc"])), problem["msg"]
-    if problem["type"] == "value_error":  # ours
-        return f"{where}: {problem['ctx']['error']}".removeprefix(": ")
+def _explain(problem: Any) -> str:
+    where = ".".join(map(str, problem["loc"]))
     if problem["type"] == "extra_forbidden" and where in Parameters.model_fields:
         return f"{where}: parameters belong under `base`, or in a file named by `parameters`"
-    return f"{where}: {text[:1].lower()}{text[1:]}; it is {shortened(problem['input'])}"
+    return reason(problem)
 
 
 def planned_runs(

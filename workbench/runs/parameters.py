@@ -15,18 +15,19 @@ import yaml
 from pydantic import ValidationError, ValidationInfo, field_validator
 from yaml.constructor import ConstructorError
 
-from workbench.data.readers import FORMATS, PairsError, read_label_map, suffix_of
+from workbench.data.readers import FORMATS, read_label_map, suffix_of
 from workbench.files import comma_separated, display_path, found_name, found_path, project_root
 from workbench.models import BUNDLED_MODEL, REFERENCE_MODEL
 from workbench.ranking.metrics import METRICS
 from workbench.run_folder import RequestError
-from workbench.training.recipe import Recipe, setting
+from workbench.training.recipe import Recipe, read_stages, setting
 
 MAX_YAML_BYTES = 1_000_000
 MAX_YAML_DEPTH = 20  # lists and mappings inside one another
 PATH_LISTS = {"compare_runs", "zero_shot"}  # separated by commas, or a list
 PATHS = {"pairs", "test_pairs", "candidates", "base_model", "fallback_model", "dictionary"}
 PATHS |= PATH_LISTS
+READERS: Any = {"label_map": read_label_map, "stages": read_stages}  # of texts with a form
 
 
 class Parameters(Recipe):
@@ -49,9 +50,7 @@ class Parameters(Recipe):
     base_revision: str = setting("", "commit or tag of a Hub model; empty for the newest")
     fallback_model: str = setting(BUNDLED_MODEL, "used without the Hub; empty: fail")
     snapshots: int = setting(0, "models kept along the way, for a learning curve", ge=0, le=100)
-    stages: str = setting(
-        "", "pairs of each stage, such as 2000,0,0; 0: all", pattern=r"^\s*(\d+\s*(,\s*\d+\s*)*)?$"
-    )
+    stages: str = setting("", "pairs of each stage, such as 2000,0,0; 0: all")
     checkpoint_steps: int = setting(500, "steps between two checkpoints", ge=1)
     resume: bool = setting(False, "go on from the last checkpoint of this run")
     card_samples: int = setting(3, "training pairs printed on the model card", ge=0, le=100)
@@ -84,8 +83,8 @@ class Parameters(Recipe):
             raise ValueError("must be a number")  # True would count as 1
         if isinstance(value, str) and name != "query" and any(ord(c) < 32 for c in value):
             raise ValueError("holds a line break or another control character")
-        if isinstance(value, str) and name == "label_map":
-            read_label_map(value)
+        if isinstance(value, str) and name in READERS:
+            READERS[name](value)
         return comma_separated(value) if isinstance(value, str) and name == "zero_shot" else value
 
     @property
@@ -135,7 +134,7 @@ def sound_parameters(given: Mapping[str, Any]) -> tuple[Parameters, list[str]]:
 
 
 def _explain(problem: Any) -> str:
-    name, value = str(problem["loc"][0]), problem["input"]
+    name = str(problem["loc"][0])
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, Parameters.model_fields, 1, cutoff=0.4)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -143,14 +142,18 @@ def _explain(problem: Any) -> str:
             hint = "; a file with it is for `workbench sweep`"
         shown = name[:80] if name.isprintable() else ascii(name)[:80]
         return f"{shown}: there is no such parameter{hint}"
-    text = problem["msg"][:1].lower() + problem["msg"][1:]
+    return reason(problem)
+
+
+def reason(problem: Any) -> str:
+    """One of the problems that pydantic has found: where, what, and the value."""
+    where, text = ".".join(map(str, problem["loc"])), problem["msg"]
+    text = text[:1].lower() + text[1:]
     if problem["type"] == "value_error":  # ours
-        text = str(error := problem["ctx"]["error"])
-        if isinstance(error, PairsError):  # which names the parameter and its value
+        text = str(problem["ctx"]["error"])
+        if text.startswith(where):  # and names the value too; or it is about the whole
             return text
-    elif problem["type"] == "string_pattern_mismatch":
-        text = f"must be {Parameters.model_fields[name].description}"
-    return f"{name}: {text}; it is {shortened(value)}"
+    return f"{where}: {text}; it is {shortened(problem['input'])}"
 
 
 def shortened(value: Any) -> str:

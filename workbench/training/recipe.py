@@ -228,8 +228,8 @@ def read_stages(stages: str) -> tuple[int, ...]:
     parts = [part.strip() for part in (stages.strip() or "0").split(",")]
     if not all(part.isdecimal() and part.isascii() for part in parts):
         raise ValueError(
-            f"stages {stages!r}: must be whole numbers of training pairs with commas between, one "
-            "for each stage; 0 for all pairs"
+            "stages: must be whole numbers of training pairs with commas between, one for each "
+            f"stage, 0 for all pairs; it is {stages!r:.80}"
         )
     return tuple(map(int, parts))
 
