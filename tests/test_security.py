@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import rewritten
 from workbench.cli import main
-from workbench.files import PathError, refuse_links, write_json
+from workbench.files import RequestError, refuse_links, write_json
 from workbench.models import ModelError, find_model
 from workbench.scoring.cross_encoder import load_cross_encoder
 
@@ -163,7 +163,7 @@ def test_a_link_that_stays_inside_is_no_matter(tmp_path):
     refuse_links(tmp_path / "run")
     refuse_links(tmp_path / "nothing")
     (tmp_path / "away").symlink_to("run")
-    with pytest.raises(PathError, match="away is a link"):
+    with pytest.raises(RequestError, match="away is a link"):
         refuse_links(tmp_path / "away")
 
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from workbench import __version__, files
-from workbench.run_folder import NotebookError, RequestError, RunFolder, Terminated
+from workbench.files import RequestError
+from workbench.run_folder import NotebookError, RunFolder, Terminated
 
 if TYPE_CHECKING:
     from workbench.batch.preflight import Finding

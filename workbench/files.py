@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
@@ -18,12 +18,18 @@ SCRATCH = "wb-"  # the names of private folders begin so
 SCRATCH_SECONDS = 60.0  # after which such a folder is locked, or nobody's
 
 
-class PathError(ValueError):
-    """There can be no such file, none may be read, or a link in the way leads elsewhere."""
+class RequestError(ValueError):
+    """The request cannot be carried out as it stands; nothing was started."""
 
 
 class DamagedError(ValueError):
     """A file does not hold what the workbench writes into it; the message says where."""
+
+
+def refuse(problems: Iterable[str]) -> None:
+    """Raise the problems, a line each, as a `RequestError`, if there are any."""
+    if text := "\n".join(problems):
+        raise RequestError(text)
 
 
 def lazy_names(
@@ -61,7 +67,7 @@ def _working_folder() -> Path:
     try:
         return Path.cwd()
     except FileNotFoundError:
-        raise PathError("the working directory was removed: change to another one") from None
+        raise RequestError("the working directory was removed: change to another one") from None
 
 
 def project_root() -> Path:
@@ -77,13 +83,13 @@ def project_path(path: str | os.PathLike[str]) -> Path:
     """`path` made absolute; a relative one starts at the project's root.
 
     Raises:
-        PathError: it is too long, or in a folder that may not be looked into.
+        RequestError: it is too long, or in a folder that may not be looked into.
     """
     place = project_root() / os.path.expanduser(path)  # leaves `~nobody` as it is
     try:
         place.exists()
     except OSError as error:
-        raise PathError(f"{str(path)[:60]!r}: {error.strerror}") from None
+        raise RequestError(f"{str(path)[:60]!r}: {error.strerror}") from None
     return place
 
 
@@ -188,18 +194,16 @@ def refuse_links(folder: str | os.PathLike[str]) -> None:
     """Make sure that what is written into a folder stays in it.
 
     Raises:
-        PathError: links in it, or the folder itself, lead elsewhere; the message has a line each.
+        RequestError: links in it, or the folder itself, lead elsewhere; with a line for each.
     """
     top = Path(os.path.abspath(folder))
     inside = [] if top.is_symlink() else sorted(top.rglob("*"))
-    lines = [
+    refuse(
         f"{display_path(path)} is a link that leads out of its folder ({os.readlink(path)}): "
         "remove it, or choose another folder"
         for path in filter(Path.is_symlink, [top, *inside])
         if path is top or not path.resolve().is_relative_to(top.resolve())
-    ]
-    if lines:
-        raise PathError("\n".join(lines))
+    )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The layout of a run folder: where each file of a run is, and the errors of requests and runs."""
+"""The layout of a run folder: where each file of a run is, and how a run ends early."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -227,10 +227,6 @@ def changes(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> lis
         for name in {**before, **now}
         if before.get(name) != now.get(name)
     ]
-
-
-class RequestError(ValueError):
-    """The request cannot be carried out as it stands; nothing was started."""
 
 
 class NotebookError(RuntimeError):

@@ -14,8 +14,7 @@ from tests.conftest import processes_of
 from workbench.batch.engines import connected
 from workbench.batch.plan import OptunaSearch, Plan, SweepFile, read_plan
 from workbench.batch.sweep import Sweep
-from workbench.files import write_json, write_text
-from workbench.run_folder import RequestError
+from workbench.files import RequestError, write_json, write_text
 from workbench.runs.folder import DATA_PARAMETERS
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from workbench.batch.plan import SweepFile, read_plan
 from workbench.data.lists import read_test
 from workbench.data.readers import COLUMNS, REASONS, PairsError, check_rows, file_records
-from workbench.run_folder import RequestError
+from workbench.files import RequestError
 from workbench.runs.parameters import Parameters, check_parameters, read_settings
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))

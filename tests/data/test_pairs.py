@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.conftest import labelled, write_table
 from workbench.data.pairs import read_pairs
 from workbench.data.readers import COLUMNS, BadRow, PairsError, file_records, parse_label
-from workbench.run_folder import RequestError
+from workbench.files import RequestError
 from workbench.runs.parameters import check_parameters
 
 ROWS = [

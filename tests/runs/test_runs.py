@@ -13,8 +13,8 @@ from filelock import FileLock
 
 from workbench.batch.execute import execute, still_valid
 from workbench.cli import main
-from workbench.files import read_json, replacing, sha256, write_json
-from workbench.run_folder import NOTEBOOKS, RequestError
+from workbench.files import RequestError, read_json, replacing, sha256, write_json
+from workbench.run_folder import NOTEBOOKS
 from workbench.runs.catalog import in_use
 from workbench.runs.folder import changed_parameters, fresh_folder, fresh_name, holding
 from workbench.runs.parameters import check_parameters, read_settings

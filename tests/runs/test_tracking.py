@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from tests.benchmarks.comparing import make_runs
 from workbench.batch.plan import last_value
-from workbench.run_folder import RequestError
+from workbench.files import RequestError
 from workbench.runs.catalog import PROJECT, _key, _metrics, export_runs, read_run
 
 

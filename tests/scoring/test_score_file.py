@@ -22,9 +22,8 @@ from tests.conftest import ROOT, processes_of, write_table
 from tests.scoring.test_cross_encoder import made_up
 from workbench.cli import main
 from workbench.data.readers import PairsError
-from workbench.files import read_json
+from workbench.files import RequestError, read_json
 from workbench.models import find_model
-from workbench.run_folder import RequestError
 from workbench.scoring.cross_encoder import ModelScorer
 from workbench.scoring.score_file import (
     NOTE,

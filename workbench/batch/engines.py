@@ -20,8 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from workbench.files import project_root
-from workbench.run_folder import RequestError
+from workbench.files import RequestError, project_root
 from workbench.scoring.score_file import CutShortError, Part, PartWriter, Row
 
 STOP_SECONDS = 60.0  # for a run to stop cleanly

@@ -9,16 +9,8 @@ from typing import Any
 
 from workbench.batch.kernels import Kernel, Kernels, notebook, sigterm_for_kernels
 from workbench.batch.preflight import preflight, refuse_problems
-from workbench.files import display_path, project_root, write_json
-from workbench.run_folder import (
-    NOTEBOOKS,
-    SCHEMA,
-    NotebookError,
-    RequestError,
-    RunFolder,
-    read_record,
-    set_aside,
-)
+from workbench.files import display_path, project_root, refuse, write_json
+from workbench.run_folder import NOTEBOOKS, SCHEMA, NotebookError, RunFolder, read_record, set_aside
 from workbench.runs import folder as folders
 from workbench.runs.parameters import Parameters
 
@@ -66,8 +58,7 @@ def run_chain(
         refuse_problems(preflight(parameters, run.path, only, resume))
     with folders.holding(run.path, patience):
         # another process may have changed the folder between the preflight and the lock
-        if problems := folders.folder_problems(parameters, run.path, only, resume):
-            raise RequestError("\n".join(problems))
+        refuse(folders.folder_problems(parameters, run.path, only, resume))
         given = {"run_dir": display_path(run.path), "resume": resume}
         values = parameters.model_copy(update=given)
         folders.record_request(values, run.path, folders.run_identity(values))

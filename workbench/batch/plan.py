@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from workbench.run_folder import RequestError, RunFolder
+from workbench.files import RequestError, refuse
+from workbench.run_folder import RunFolder
 from workbench.runs.folder import run_identity
 from workbench.runs.parameters import (
     Parameters,
@@ -144,8 +145,7 @@ def planned_runs(
             values = {name: getattr(parameters, name) for name in setting}
             name = _folder_name(values, identity)
             runs[identity] = PlannedRun(name, parameters, values, identity)
-    if problems:
-        raise RequestError("\n".join(problems))
+    refuse(problems)
     return list(runs.values())
 
 

@@ -22,9 +22,10 @@ from workbench.data.lists import read_test
 from workbench.data.pairs import SPLITS, LabelledPairs, prepare_data, read_pairs, read_split
 from workbench.data.readers import PairsError, remedy
 from workbench.data.texts import distinct_texts
+from workbench.files import RequestError
 from workbench.machine import quick_in_bfloat16
 from workbench.ranking.ladder import further_models
-from workbench.run_folder import NOTEBOOKS, RequestError, RunFolder
+from workbench.run_folder import NOTEBOOKS, RunFolder
 from workbench.runs.folder import DATA_PARAMETERS, folder_problems
 from workbench.runs.parameters import Parameters
 from workbench.scoring.backends import EXPORTED
@@ -68,8 +69,7 @@ def refuse_problems(findings: Findings) -> None:
     for finding in findings:
         if finding.level != "problem":
             print(f"{finding.level}: {finding}", flush=True)
-    if any_problem(findings):
-        raise RequestError("\n".join(str(one) for one in findings if one.level == "problem"))
+    files.refuse(str(finding) for finding in findings if finding.level == "problem")
 
 
 class Data(NamedTuple):

@@ -15,12 +15,13 @@ from typing import Any
 
 import yaml
 
+from workbench import files
 from workbench.batch.engines import Task, Worker, connected
 from workbench.batch.plan import OptunaSearch, Plan, PlannedRun, read_plan
 from workbench.batch.preflight import Finding, preflight, refuse_problems
-from workbench.files import display_path, project_path, project_root, write_json, write_text
+from workbench.files import RequestError, display_path, project_path, refuse
 from workbench.machine import core_count
-from workbench.run_folder import SCHEMA, RequestError, read_record
+from workbench.run_folder import SCHEMA, read_record
 from workbench.runs import folder as folders
 from workbench.runs.catalog import done_runs, read_run
 
@@ -45,8 +46,8 @@ def sweep(
     """Make the runs of a sweep, as `workbench sweep` asks for it; whether all of them are done.
 
     Raises:
-        RequestError: the request is wrong; nothing was started.
-        PathError: a link in the sweep's folder leads elsewhere; nothing was started.
+        RequestError: the request is wrong, or a link in the sweep's folder leads elsewhere;
+            nothing was started.
         KeyboardInterrupt: after all runs were stopped and recorded.
     """
     folders.check_name(name)
@@ -56,7 +57,7 @@ def sweep(
         raise RequestError("SWEEP.yaml is missing (only --resume can do without)")
     stem = Path(file or "sweep").stem
     folder = project_path(runs_dir) / (name or folders.fresh_name(stem, runs_dir))
-    _check_folder(folder, resume)
+    refuse(folders.place_problems(folder / "sweep.yaml", resume))
     plan = read_plan(file or folder / "sweep.yaml", overrides)
     _check_runs(plan, folder, resume)
     if dry_run:
@@ -66,14 +67,15 @@ def sweep(
         with nullcontext() if engine == "local" else connected(address, jobs) as ray:
             import matplotlib.font_manager  # noqa: F401  # fills its cache, before many do at once
 
-            here = partial(Worker, cores=max(1, core_count() // jobs), root=project_root())
+            here = partial(Worker, cores=max(1, core_count() // jobs), root=files.project_root())
             start: Start = partial(Task, ray) if ray else here
             folder = folder if name else folders.fresh_folder(stem, runs_dir)
             with folders.holding(folder):
-                _check_folder(folder, resume)  # another process may have been here since
+                # another process may have been here since
+                refuse(folders.place_problems(folder / "sweep.yaml", resume))
                 values = plan.asked.model_dump(exclude_defaults=True)
                 text = yaml.safe_dump(values, allow_unicode=True, sort_keys=False)
-                write_text(folder / "sweep.yaml", text)
+                files.write_text(folder / "sweep.yaml", text)
                 record = Sweep(folder, plan, start, jobs).run()
     except KeyboardInterrupt as error:
         again = f"workbench sweep --name {folder.name} --resume --runs-dir {runs_dir}"
@@ -83,12 +85,6 @@ def sweep(
     summary = ", ".join(f"{count} {state}" for state, count in counts.most_common())
     print(f"{display_path(folder)}: {summary or 'no run'}")
     return bool(record["state"] == "done")
-
-
-def _check_folder(folder: Path, resume: bool) -> None:
-    """Refuse a folder that this sweep must not be written into."""
-    if problems := folders.place_problems(folder / "sweep.yaml", resume):
-        raise RequestError("\n".join(problems))
 
 
 def _check_runs(plan: Plan, folder: Path, resume: bool) -> None:
@@ -207,7 +203,7 @@ class Sweep:
         print(f"{line}  ({shown})" if shown else line, flush=True)
 
     def _save(self) -> None:
-        write_json(self.folder / "sweep.json", self.record)
+        files.write_json(self.folder / "sweep.json", self.record)
 
 
 def _why(status: Mapping[str, Any], log: Path, code: int) -> str:

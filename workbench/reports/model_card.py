@@ -16,12 +16,12 @@ from workbench import files
 from workbench.data.pairs import read_split
 from workbench.data.readers import COLUMNS
 from workbench.data.texts import distinct_texts
-from workbench.files import DamagedError, display_path, percent, write_json
+from workbench.files import DamagedError, RequestError, display_path, percent, write_json
 from workbench.models import find_model, load_tokenizer
 from workbench.ranking.metrics import METRICS
 from workbench.ranking.uncertainty import REHEARSAL_GROUPS, format_estimate
 from workbench.reports.findings import Record, data, model_row, ranking, training
-from workbench.run_folder import RequestError, RunFolder, WholeLineage, read_record
+from workbench.run_folder import RunFolder, WholeLineage, read_record
 from workbench.training.log import STEPS, step_means
 from workbench.vocabulary.coverage import readability, vocabulary_verdict
 from workbench.vocabulary.dictionary import ATTRIBUTION
@@ -90,8 +90,7 @@ def write_card(run_dir: str | Path, **settings: Any) -> Path:
             given keeps its last value (`card.json` of the run), at first that of `SETTINGS`.
 
     Raises:
-        RequestError: the run has no model.
-        PathError: a link in the run leads elsewhere.
+        RequestError: the run has no model, or a link in it leads elsewhere.
         DamagedError: the run's records do not hold what the card says.
         TypeError: there is no such setting.
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, get_token
 
-from workbench.files import display_path, first_line, project_root
+from workbench.files import RequestError, display_path, first_line, project_root
 from workbench.models import HUB_NAME, texts_within
 from workbench.ranking.uncertainty import claim
 from workbench.reports.findings.ranking import verdict
 from workbench.reports.model_card import LOCAL_PATH, public_stages
-from workbench.run_folder import RequestError, RunFolder, read_record
+from workbench.run_folder import RunFolder, read_record
 from workbench.runs.parameters import read_settings
 
 

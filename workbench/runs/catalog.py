@@ -9,8 +9,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from workbench.files import first_line, project_path, sha256
-from workbench.run_folder import NOTEBOOKS, RequestError, RunFolder, read_record
+from workbench.files import RequestError, first_line, project_path, sha256
+from workbench.run_folder import NOTEBOOKS, RunFolder, read_record
 from workbench.runs.parameters import read_settings
 from workbench.training.log import MEASURED, log_rows
 

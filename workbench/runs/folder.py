@@ -18,8 +18,9 @@ import yaml
 from filelock import FileLock, Timeout
 
 from workbench import files
+from workbench.files import RequestError
 from workbench.models import ModelError, find_model, must_be_fetched
-from workbench.run_folder import RequestError, RunFolder, changes, read_record, set_aside
+from workbench.run_folder import RunFolder, changes, read_record, set_aside
 from workbench.runs.parameters import Parameters, read_settings, shortened
 
 RECORDED_PACKAGES = (
@@ -78,8 +79,8 @@ def holding(folder: Path, patience: float = LOCK_SECONDS) -> Iterator[None]:
     """Hold the lock of the folder of a run or a sweep, which is made if absent.
 
     Raises:
-        RequestError: it cannot be written, or another process holds it after `patience` seconds.
-        PathError: a link in it leads elsewhere.
+        RequestError: it cannot be written, a link in it leads elsewhere, or another process holds
+            it after `patience` seconds.
     """
     lock = FileLock(folder / ".lock", timeout=patience)
     try:
@@ -100,7 +101,7 @@ def place_problems(record: Path, resume: bool, only: bool = False) -> list[str]:
     """Why a request must not be recorded in this file of a run or a sweep; empty if it may.
 
     Raises:
-        PathError: a link in the folder leads elsewhere.
+        RequestError: a link in the folder leads elsewhere.
     """
     folder, shown = record.parent, files.display_path(record.parent)
     files.refuse_links(folder)
@@ -126,7 +127,7 @@ def folder_problems(
             read_record(file)
         if resume and run.parameters.is_file():
             problems += changed_parameters(parameters, run_dir)
-    except (files.DamagedError, files.PathError, RequestError) as error:
+    except (files.DamagedError, RequestError) as error:
         problems.append(str(error))
     return problems
 

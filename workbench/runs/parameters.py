@@ -15,11 +15,11 @@ import yaml
 from pydantic import ValidationError, ValidationInfo, field_validator
 from yaml.constructor import ConstructorError
 
+from workbench import files
 from workbench.data.readers import FORMATS, read_label_map, suffix_of
-from workbench.files import comma_separated, display_path, found_name, found_path, project_root
+from workbench.files import RequestError, comma_separated, display_path
 from workbench.models import BUNDLED_MODEL, REFERENCE_MODEL
 from workbench.ranking.metrics import METRICS
-from workbench.run_folder import RequestError
 from workbench.training.recipe import Recipe, read_stages, setting
 
 MAX_YAML_BYTES = 1_000_000
@@ -105,18 +105,17 @@ def given_parameters(
     for name in PATHS & given.keys():
         with suppress(ValueError, TypeError, AttributeError):  # the check of values explains it
             if isinstance(given[name], list):
-                given[name] = list(map(found_name, given[name]))
+                given[name] = list(map(files.found_name, given[name]))
             else:
                 parts = given[name].split(",") if name in PATH_LISTS else [given[name]]
-                given[name] = ",".join(map(found_name, parts))
+                given[name] = ",".join(map(files.found_name, parts))
     return given
 
 
 def check_parameters(given: Mapping[str, Any]) -> Parameters:
     """The parameters; a `RequestError` with a line for each wrong name, type or range."""
     parameters, problems = sound_parameters(given)
-    if problems:
-        raise RequestError("\n".join(problems))
+    files.refuse(problems)
     return parameters
 
 
@@ -168,7 +167,7 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         RequestError: the file cannot be read, or holds anything but plain settings.
     """
-    file = found_path(path)
+    file = files.found_path(path)
     text, shown = _text(file, str(path)), display_path(file.resolve())
     try:
         value = yaml.load(text, Loader=_PlainLoader)
@@ -194,7 +193,7 @@ def _text(file: Path, given: str) -> str:
         raise RequestError(f"{given}: is a link to {os.readlink(file)!r}, which is not there")
     if not file.is_file():
         reason = "is a folder or a device, not a file" if file.exists() else "there is no such file"
-        near = project_root().glob(f"notebooks/*/{glob.escape(file.name)}")
+        near = files.project_root().glob(f"notebooks/*/{glob.escape(file.name)}")
         hint = "".join(f"; did you mean {display_path(one)}?" for one in near)
         raise RequestError(f"{given}: {reason}{hint}")
     try:

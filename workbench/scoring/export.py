@@ -89,7 +89,7 @@ def export_model(
     Raises:
         BackendError: `to` is something else, the folder is not the user's, the extra `onnx` is
             missing, or the model, its `tokenizer.json` or this torch cannot do it.
-        PathError: a link in the folder leads elsewhere.
+        RequestError: a link in the folder leads elsewhere.
         LogitsDifferError: the exported model computes something else than the original.
     """
     if to not in EXPORTED:

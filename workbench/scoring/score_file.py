@@ -27,9 +27,9 @@ from workbench.data import readers
 from workbench.data.lists import LIST_FIELDS, holds_lists
 from workbench.data.readers import BadRow, PairsError, printable
 from workbench.data.texts import TextPair
-from workbench.files import display_path, project_path, sha256
+from workbench.files import RequestError, display_path, project_path, sha256
 from workbench.models import MIN_LENGTH, PICKLED, find_model
-from workbench.run_folder import RequestError, changes
+from workbench.run_folder import changes
 from workbench.scoring.backends import CHECK_PAIRS, EXPORTED, OnnxModel
 from workbench.scoring.baselines import Scorer
 from workbench.scoring.cross_encoder import ModelScorer
@@ -228,7 +228,7 @@ def score_file(
         `backend` (see `ModelScorer.backend_record`) and `seconds` (of this start).
 
     Raises:
-        RequestError, PathError: the folder holds something else, is in use, or leads elsewhere.
+        RequestError: the folder holds something else, is in use, or leads elsewhere.
         PairsError, ModelError, BackendError: file, model or backend cannot be used.
         CutShortError: `run` could not write a part.
         ChangedError: the file changed while it was read.
