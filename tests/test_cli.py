@@ -8,9 +8,8 @@ import click
 import pytest
 
 from workbench.cli import cli, main
-from workbench.files import write_json, write_text
+from workbench.files import FailedError, write_json, write_text
 from workbench.runs.parameters import Parameters
-from workbench.scoring.score_file import CutShortError
 
 
 def commands(group=cli, path=()):
@@ -66,7 +65,7 @@ def test_a_model_keeps_its_name_unless_it_is_a_path_from_here(tmp_path, monkeypa
 
     def score(request, *_):
         asked.append(request.model)
-        raise CutShortError("enough")
+        raise FailedError("enough")
 
     monkeypatch.setattr("workbench.scoring.score_file.score_file", score)
     monkeypatch.chdir(tmp_path)

@@ -484,7 +484,7 @@ def score(out: str, workers: int | None, engine: str, address: str, **asked: Any
     For --top-k, a query is a list, or rows with equal first texts that follow one another.
     Backends: auto, predict, torch-float32, torch-bfloat16, and what was exported: onnx, onnx-int8.
     """
-    from workbench.scoring.score_file import CutShortError, ScoringRequest, score_file
+    from workbench.scoring.score_file import ScoringRequest, score_file
 
     asked |= {name: files.found_name(asked[name]) for name in ("model", "source")}
     on_ray = None
@@ -497,7 +497,7 @@ def score(out: str, workers: int | None, engine: str, address: str, **asked: Any
         raise RequestError("--workers is for --engine ray: here one process uses all cores")
     try:
         done = score_file(ScoringRequest(**asked), out, on_ray)
-    except (CutShortError, KeyboardInterrupt) as error:
+    except KeyboardInterrupt as error:
         error.add_note("the same command goes on")
         raise
     for problem in done["bad_row_examples"]:

@@ -22,6 +22,10 @@ class RequestError(ValueError):
     """The request cannot be carried out as it stands; nothing was started."""
 
 
+class FailedError(RuntimeError):
+    """The work failed, or was cut short; the message says what is left of it."""
+
+
 class DamagedError(ValueError):
     """A file does not hold what the workbench writes into it; the message says where."""
 

@@ -22,12 +22,11 @@ from tests.conftest import ROOT, processes_of, write_table
 from tests.scoring.test_cross_encoder import made_up
 from workbench.cli import main
 from workbench.data.readers import PairsError
-from workbench.files import RequestError, read_json
+from workbench.files import FailedError, RequestError, read_json
 from workbench.models import find_model
 from workbench.scoring.cross_encoder import ModelScorer
 from workbench.scoring.score_file import (
     NOTE,
-    ChangedError,
     PartWriter,
     Row,
     ScoringRequest,
@@ -296,7 +295,7 @@ def test_a_file_that_changes_while_it_is_read_is_noticed(
         return part_table(*given)
 
     monkeypatch.setattr("workbench.scoring.score_file.part_table", changing)
-    with pytest.raises(ChangedError, match=r"pairs\.csv was changed while it was read"):
+    with pytest.raises(FailedError, match=r"pairs\.csv was changed while it was read"):
         score_file(request_for(quick_model, path), tmp_path / "out")
     assert not (tmp_path / "out/_done.json").exists()
 

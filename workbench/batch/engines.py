@@ -20,8 +20,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from workbench.files import RequestError, project_root
-from workbench.scoring.score_file import CutShortError, Part, PartWriter, Row
+from workbench.files import FailedError, RequestError, project_root
+from workbench.scoring.score_file import Part, PartWriter, Row
 
 STOP_SECONDS = 60.0  # for a run to stop cleanly
 RELEASE_SECONDS = 60.0  # for the process of an earlier attempt to release the folder
@@ -169,7 +169,7 @@ def run_on_ray(
 
     Raises:
         RequestError: there is no Ray, or no such cluster.
-        CutShortError: a part could not be written, or its processes were lost again and again.
+        FailedError: a part could not be written, or its processes were lost again and again.
     """
     with connected(address, workers) as ray:
         from ray.util import ActorPool
@@ -186,4 +186,5 @@ def run_on_ray(
                 add(pool.get_next_unordered())
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1]
-            raise CutShortError(f"a part could not be written: {reason}") from error
+            text = f"a part could not be written: {reason}\nthe same command goes on"
+            raise FailedError(text) from error

@@ -10,17 +10,13 @@ from typing import Any
 
 from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, get_token
 
-from workbench.files import RequestError, display_path, first_line, project_root
+from workbench.files import FailedError, RequestError, display_path, first_line, project_root
 from workbench.models import HUB_NAME, texts_within
 from workbench.ranking.uncertainty import claim
 from workbench.reports.findings.ranking import verdict
 from workbench.reports.model_card import LOCAL_PATH, public_stages
 from workbench.run_folder import RunFolder, read_record
 from workbench.runs.parameters import read_settings
-
-
-class PublishError(RuntimeError):
-    """The Hub has not taken the model; the message says why, as far as it is known."""
 
 
 def published_files(run_dir: str | Path) -> list[CommitOperationAdd]:
@@ -90,7 +86,7 @@ def publish(
     Raises:
         RequestError: the name cannot be one, there is no token, or a repository that should be
             private is public.
-        PublishError: the Hub cannot be reached, or refuses.
+        FailedError: the Hub cannot be reached, or refuses.
     """
     check_name(name)
     if api is None and not get_token():
@@ -102,7 +98,7 @@ def publish(
         if not public:
             api.create_commit(name, published, commit_message="Model, card and report")
     except (OSError, ValueError) as error:  # all errors of the Hub are either
-        raise PublishError(f"{name}: {first_line(error)}") from error
+        raise FailedError(f"{name}: {first_line(error)}") from error
     if public:
         raise RequestError(f"{name} is there already and public: choose another name")
     return f"https://huggingface.co/{name}"

@@ -8,7 +8,7 @@ import numpy as np
 
 from workbench.data.pairs import SPLITS, DataError, read_split
 from workbench.data.texts import TextPair, text_pairs
-from workbench.files import first_line, refuse_links, replacing, sha256, write_text
+from workbench.files import FailedError, first_line, refuse_links, replacing, sha256, write_text
 from workbench.machine import quiet
 from workbench.models import ModelLocation, load_tokenizer, position_limit
 from workbench.scoring import backends
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
 MAX_LOGIT_CHANGE = 1e-3  # of a float32 logit, by another order of sums
-
-
-class LogitsDifferError(RuntimeError):
-    """The exported model computes something else than the original; it has been removed."""
 
 
 def write_onnx(model: "CrossEncoder", folder: Path, int8: bool = False) -> None:
@@ -90,7 +86,7 @@ def export_model(
         BackendError: `to` is something else, the folder is not the user's, the extra `onnx` is
             missing, or the model, its `tokenizer.json` or this torch cannot do it.
         RequestError: a link in the folder leads elsewhere.
-        LogitsDifferError: the exported model computes something else than the original.
+        FailedError: the exported model computes something else than the original; it is removed.
     """
     if to not in EXPORTED:
         raise BackendError(f"--to {to!r} is none of {', '.join(EXPORTED)}")
@@ -107,7 +103,7 @@ def export_model(
     if not change <= MAX_LOGIT_CHANGE * max(1.0, float(np.abs(exact).max())):
         for name in EXPORTED.values():
             (location.path / name).unlink(missing_ok=True)
-        raise LogitsDifferError(
+        raise FailedError(
             f"{location.name}: the exported model's logits are off by up to {change:.4f}"
         )
     run = open_backend(to, model, folder=location.path)

@@ -27,7 +27,7 @@ from workbench.data import readers
 from workbench.data.lists import LIST_FIELDS, holds_lists
 from workbench.data.readers import BadRow, PairsError, printable
 from workbench.data.texts import TextPair
-from workbench.files import RequestError, display_path, project_path, sha256
+from workbench.files import FailedError, RequestError, display_path, project_path, sha256
 from workbench.models import MIN_LENGTH, PICKLED, find_model
 from workbench.run_folder import changes
 from workbench.scoring.backends import CHECK_PAIRS, EXPORTED, OnnxModel
@@ -39,14 +39,6 @@ NOTE = b"workbench"  # the key of a part's note in the metadata of its schema
 SOURCE = "sha256 of the source"  # in what a plan was asked
 EXAMPLES = 20  # bad rows that a plan names
 MAX_PART_CHARACTERS = 2**26  # of the texts, which memory has to hold
-
-
-class ChangedError(RuntimeError):
-    """The file was changed while it was read, so that the parts hold something of both."""
-
-
-class CutShortError(RuntimeError):
-    """The work was cut short; what is finished stays, and the same request goes on."""
 
 
 class Row(NamedTuple):
@@ -230,8 +222,7 @@ def score_file(
     Raises:
         RequestError: the folder holds something else, is in use, or leads elsewhere.
         PairsError, ModelError, BackendError: file, model or backend cannot be used.
-        CutShortError: `run` could not write a part.
-        ChangedError: the file changed while it was read.
+        FailedError: `run` could not write a part, or the file changed while it was read.
     """
     from filelock import FileLock, Timeout
 
@@ -290,7 +281,7 @@ def _score(write: PartWriter, plan: dict[str, Any], run: Runner | None) -> Any:
     written = sum(note.get("rows", 0) for note in notes)
     digest = sha256(project_path(write.request.source))
     if not written == sum(counts) == plan["rows"] or digest != plan["asked"].get(SOURCE):
-        raise ChangedError(
+        raise FailedError(
             f"{printable(display_path(write.request.source))} was changed while it was read; "
             f"remove {display_path(write.folder)} and start again"
         )
