@@ -26,9 +26,17 @@ import yaml
 
 import workbench as wb
 from workbench.data.texts import text_pairs
-from workbench.files import display_path, project_root, read_json, sha256, write_json, write_text
+from workbench.files import (
+    RequestError,
+    display_path,
+    project_root,
+    read_json,
+    sha256,
+    write_json,
+    write_text,
+)
 from workbench.lessons import recording
-from workbench.lessons.recording import LessonError, lessons_folder
+from workbench.lessons.recording import lessons_folder
 from workbench.ranking.evaluation import score_lists
 from workbench.run_folder import RunFolder
 from workbench.runs.parameters import read_settings
@@ -111,7 +119,7 @@ def _notebook(source: Path, language: str, solution: bool) -> str:
             text = text.replace("[[quiz]]", quiz(source.stem, language))
         if missing := [n for n in re.findall(r"\[\[(\w+)\]\]", text) if n not in known]:
             problem = f"expected.json has no {missing[0]!r}"
-            raise LessonError(f"{source.name}, cell {number}: {problem}")
+            raise RequestError(f"{source.name}, cell {number}: {problem}")
         own: dict[str, Any] = {"cell_type": cell.cell_type, "id": str(len(cells))}
         own["metadata"] = {"tags": tags} if tags else {}
         if cell.cell_type == "code":
@@ -150,7 +158,7 @@ def record(run_dir: str | Path, characters_dir: str | Path) -> Path:
     """The folder of a recording, made from runs of the two recipes.
 
     Raises:
-        LessonError: a run was not made from sample and recipe as they are now.
+        RequestError: a run was not made from sample and recipe as they are now.
     """
     sample, folder = project_root() / recording.SAMPLE, recording.recording()
     runs, recipes = (run_dir, characters_dir), recording.recipes()
@@ -163,7 +171,7 @@ def record(run_dir: str | Path, characters_dir: str | Path) -> Path:
         same = same and text_pairs(wb.read_split(run, "test")) == test
         if not (same and recipe.items() <= read_settings(RunFolder(run).parameters).items()):
             reason = f"was not made from {recording.SAMPLE} and {name}.yaml as they are now"
-            raise LessonError(f"{run} {reason}: make it again")
+            raise RequestError(f"{run} {reason}: make it again")
     lists = wb.read_test(RunFolder(run_dir).candidates).lists
     scores: dict[str, Any] = {"made_from": made_from, "rows": rows}
     scorers = [wb.scoring.ModelScorer.load(wb.find_model(str(run))) for run in runs]

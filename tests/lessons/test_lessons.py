@@ -20,10 +20,9 @@ from tests.lessons.figures import figures
 from workbench.data.build_lists import build_test
 from workbench.data.lists import write_candidates
 from workbench.data.pairs import prepare_data, read_split
-from workbench.files import read_json
+from workbench.files import RequestError, read_json
 from workbench.lessons import EXERCISES, check, examine, recorded, stale
 from workbench.lessons.checking import _equal, find
-from workbench.lessons.recording import LessonError
 
 FOLDER = ROOT / "notebooks/lessons"
 making = SimpleNamespace(**runpy.run_path(str(FOLDER / "make.py")))
@@ -139,7 +138,7 @@ def test_an_answer_that_has_no_name_is_shown_beside_the_right_one(capsys):
     assert "yours is nothing (is there a `return`?)" in capsys.readouterr().out
     assert not examine("1.4", lambda first, second: "many").right
     assert not examine("1.4", lambda first, second: [1, 2]).right
-    with pytest.raises(LessonError, match=r"no exercise '17\.1'"):
+    with pytest.raises(RequestError, match=r"no exercise '17\.1'"):
         check("17.1", len)
 
 
@@ -349,13 +348,13 @@ def test_a_run_is_recorded_and_read_back(tmp_path, monkeypatch, tiny_model, samp
     assert [len(s) for s in found.repaired_logits] == [len(one.candidates) for one in lists]
     assert found.list_logits[0] == pytest.approx(found.repaired_logits[0])
     assert found.batch == round(len(found.train) / 10)
-    with pytest.raises(LessonError, match=r"plain was not .* quickstart_characters\.yaml"):
+    with pytest.raises(RequestError, match=r"plain was not .* quickstart_characters\.yaml"):
         making.record(runs[0], runs[0])
     prepare_data(runs[1], str(file), dev_share=0.2, test_share=0.4)
-    with pytest.raises(LessonError, match=r"characters was not made .*: make it again"):
+    with pytest.raises(RequestError, match=r"characters was not made .*: make it again"):
         making.record(*runs)
     sample.head(100).to_csv(file, index=False)
-    with pytest.raises(LessonError, match="plain was not made"):
+    with pytest.raises(RequestError, match="plain was not made"):
         making.record(*runs)
 
 

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from workbench.lessons.recording import LessonError, lessons_folder
+from workbench.files import RequestError
+from workbench.lessons.recording import lessons_folder
 
 Function = Callable[..., Any]
 CHANGEABLE = (np.ndarray, np.random.Generator, list, dict, pd.DataFrame)
@@ -98,12 +99,12 @@ def _difference(asked: Exercise, given: tuple[Any, ...], right: Any, yours: Any)
 
 
 def find(number: str) -> Exercise:
-    """The exercise of that number; `LessonError` if there is none."""
+    """The exercise of that number; `RequestError` if there is none."""
     file = lessons_folder() / f"checks/lesson_{number.partition('.')[0]}.py"
     if number not in EXERCISES and file.is_file():
         runpy.run_path(str(file))
     if number not in EXERCISES:
-        raise LessonError(f"there is no exercise {number!r}; the first is '1.1'")
+        raise RequestError(f"there is no exercise {number!r}; the first is '1.1'")
     return EXERCISES[number]
 
 

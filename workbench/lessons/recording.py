@@ -34,10 +34,6 @@ PACKAGES = ("torch", "transformers", "sentence_transformers", "jupyterlab", "mat
 TIMED_STEPS = 5
 
 
-class LessonError(ValueError):
-    """An exercise, a cell of a lesson or a run to record is not what it should be."""
-
-
 class Recorded(NamedTuple):
     """The sample, its splits, and what the fine-tuned models made of them."""
 
