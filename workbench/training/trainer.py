@@ -30,6 +30,7 @@ from transformers import PrinterCallback, TrainerState
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_pt_utils import get_parameter_names
 
+from workbench import __version__
 from workbench.data import POSITIVE
 from workbench.data.build_lists import ranking_lists
 from workbench.data.lists import CandidateList
@@ -53,10 +54,7 @@ BEST = "best.safetensors"  # beside the checkpoints: the weights that were best 
 WEIGHTS = "model.safetensors"  # in a checkpoint
 MAX_LISTS, LIST_SIZE = 100, 10  # of dev: few candidates, for they are scored again and again
 CHECKPOINT_STEPS = 500  # steps between checkpoints
-PACKAGES = (
-    *("Sentence Transformers", "Transformers", "PyTorch", "Accelerate", "Datasets", "Tokenizers"),
-    "Reranker Workbench",
-)
+LIBRARIES = "Sentence Transformers, Transformers, PyTorch, Accelerate, Datasets, Tokenizers"
 SAME_NAME = (  # parameters that are arguments of the library's trainer as they are
     *("learning_rate", "lr_scheduler_type", "weight_decay", "optim", "seed"),
     "gradient_accumulation_steps",
@@ -518,13 +516,15 @@ def describe_training(trainer: ResumableTrainer) -> dict[str, Any]:
     harmless |= {"save_strategy", "save_steps", "dataloader_pin_memory"}
     defaults = Arguments(output_dir="unused").to_dict()
     used = {k: v for k, v in trainer.args.to_dict().items() if k not in places}
-    packages = {name: name.lower().replace(" ", "-").replace("py", "") for name in PACKAGES}
-    versions = {name: metadata.version(package) for name, package in packages.items()}
+    versions = {"Python": platform.python_version(), "Reranker Workbench": __version__}
+    for name in LIBRARIES.split(", "):
+        package = name.lower().replace(" ", "-").replace("py", "")
+        versions[name] = metadata.version(package)
     return {
         "loss": type(trainer.loss).__name__,
         "loss_options": describe_loss(trainer.loss),
         "hyperparameters": used,
         "trained_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "non_default": [k for k in used if k not in harmless and used[k] != defaults[k]],
-        "versions": {"Python": platform.python_version()} | versions,
+        "versions": versions,
     }

@@ -185,8 +185,8 @@ def known_bases() -> pd.DataFrame:
     """A row for each base, indexed by its name on the Hub, as its page was in November 2026.
 
     The columns are `parameters` (with embeddings), `languages`, `licence`, `tokenizer`, `positions`
-    (tokens of a pair), `weights` (of the main revision: `safetensors`, or `pytorch` for a pickle
-    alone), `note` (before use), `unverified` (facts that are not on its page) and `source`.
+    (tokens of a pair), `weights` (of the main revision: `safetensors`, or `pytorch` where all are
+    pickled), `note` (before use), `unverified` (facts not on its page) and `source`.
 
     Example:
         >>> known_bases().loc["BAAI/bge-reranker-base", "licence"]
