@@ -59,7 +59,7 @@ def sweep(
     folder = project_path(runs_dir) / (name or folders.fresh_name(stem, runs_dir))
     refuse(folders.place_problems(folder / "sweep.yaml", resume))
     plan = read_plan(file or folder / "sweep.yaml", overrides)
-    _check_runs(plan, folder, resume)
+    _check_runs(plan, folder, may_exist=resume or not name)  # a fresh name may be taken by now
     if dry_run:
         _describe(plan, folder)
         return True
@@ -87,13 +87,13 @@ def sweep(
     return bool(record["state"] == "done")
 
 
-def _check_runs(plan: Plan, folder: Path, resume: bool) -> None:
+def _check_runs(plan: Plan, folder: Path, may_exist: bool) -> None:
     """Look at every run of a plan; what is found is printed or raised once for all of them."""
     known: dict[Any, Any] = {}
     found: dict[Finding, None] = {}
     for run in plan.runs:
         for finding in preflight(run.parameters, folder / run.name, known=known):
-            if finding.level != "note" and not (resume and "exists:" in finding.text):
+            if finding.level != "note" and not (may_exist and "exists:" in finding.text):
                 found[finding] = None
     refuse_problems([*found])
 
