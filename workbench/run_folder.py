@@ -157,8 +157,8 @@ class _Row(BaseModel, extra="allow"):
 class _Metrics(BaseModel):
     rows: list[_Row] = Field(min_length=1)
     queries: int
-    query_groups: int  # how many independent observations there are
     model_minus: dict[str, _Measured]
+    query_groups: int = 0
     flips: int = 0
     resamples: int = 0
     queries_all_tied: dict[str, float] = {}

@@ -366,8 +366,8 @@ RECORDS = {
     "status.json": ['{"notebooks": {"01": {"seconds": NaN}}}'],
     "data/manifest.json": ['{"sides": {"test": []}}'],
     "evaluation/metrics.json": [
-        '{"rows": [{"scorer": "model"}], "queries": 1, "query_groups": 1, "model_minus": {}}',
-        '{"rows": [], "queries": 1, "query_groups": 1, "model_minus": {"a": {"low": 1}}}',
+        '{"rows": [{"scorer": "model"}], "queries": 1, "model_minus": {}}',
+        '{"rows": [], "queries": 1, "model_minus": {"a": {"low": 1}}}',
     ],
     "evaluation/browser.json": ["{}", '[{"query": 1}]'],
     "model/lineage.json": ["{}", '{"stages": []}', '{"stages": [{"stage": "one"}]}'],

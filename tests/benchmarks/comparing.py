@@ -52,9 +52,9 @@ def make_runs(folder, count, queries=300, seeds=4):
             "scorer": "model",
             "ndcg@10": {"mean": mean, "low": mean - half, "high": mean + half},
         }
-        counts = {"queries": queries, "query_groups": queries}
-        record = {"rows": [row], **counts, "model_minus": {}}
-        write_json(run / "evaluation/metrics.json", record)
+        write_json(
+            run / "evaluation/metrics.json", {"rows": [row], "queries": queries, "model_minus": {}}
+        )
         log = [
             {"stage": "stage 1", "step": step, "steps": 1000, "loss": 0.7 * 0.97**place + 0.1}
             for place, step in enumerate(range(10, 1001, 10))

@@ -164,8 +164,7 @@ def record(better=(), worse=(), unclear=(), **changes):
     }
     means = {"model": 0.5} | {name: 0.5 - gap["mean"] for name, gap in gaps.items()}
     rows = [{"scorer": name, "ndcg@10": {"mean": mean}} for name, mean in means.items()]
-    counts = {"queries": 80, "query_groups": 80, "resamples": 1000}
-    return {"rows": rows, "model_minus": gaps} | counts | changes
+    return {"queries": 80, "rows": rows, "model_minus": gaps, "resamples": 1000} | changes
 
 
 @pytest.mark.parametrize(
@@ -174,6 +173,7 @@ def record(better=(), worse=(), unclear=(), **changes):
         (record(["a", "b"]), "better"),
         (record(["a"], unclear=["b"]), "unclear"),
         (record(["a"], ["b"], ["c"]), "worse"),
+        (record(["a"], queries=9), "few"),
         (record(["a"], query_groups=9), "few"),
         (record(["a"], query_groups=10), "better"),
         (record(), "nothing"),

@@ -123,7 +123,7 @@ def write_foreign(tmp_path, records):
     scorer = f"a`{REFRESH}\n\n{REFRESH}"
     row = {"mean": 0.5, "low": 0.1, "high": 0.9}
     rows = [{"scorer": name, "ndcg@10": row} for name in ("model", scorer)]
-    metrics = {"queries": 20, "query_groups": 20, "rows": rows, "model_minus": {scorer: row}}
+    metrics = {"queries": 20, "rows": rows, "model_minus": {scorer: row}}
     write_json(tmp_path / "evaluation/metrics.json", metrics)
     status = {"state": "failed", "notebook": REFRESH, "cell": REFRESH, "error": REFRESH}
     write_json(tmp_path / "status.json", status)

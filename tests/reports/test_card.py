@@ -163,8 +163,7 @@ def run(tmp_path):
         if name != "model"
     }
     metrics = {"schema": 1, "ties": "worst", "interval": "95 % bootstrap", "resamples": 10_000}
-    metrics |= {"queries": 80, "query_groups": 80, "candidates": 2400, "pairs": 0}
-    metrics |= {"queries_all_tied": {}}
+    metrics |= {"queries": 80, "candidates": 2400, "pairs": 0, "queries_all_tied": {}}
     metrics |= {"rows": rows, "model_minus": gaps, "suspect_negatives": {"same positive": 3}}
     metrics |= {"seen": 0, "recipe": {"source": "/somewhere/lists.jsonl"}}
     write_json(folder / "evaluation/metrics.json", metrics)
@@ -256,8 +255,7 @@ def test_the_use_is_what_the_verdict_of_the_report_allows(run, model, unclear, q
     for name in unclear:
         metrics["model_minus"][name]["p_holm"] = 0.09
     metrics["rows"][0]["ndcg@10"] = estimate(model)
-    metrics |= {"queries": queries, "query_groups": queries}
-    write_json(run / "evaluation/metrics.json", metrics)
+    write_json(run / "evaluation/metrics.json", metrics | {"queries": queries})
     text = write_card(run).read_text("utf-8")
     assert use in text
     assert ("Do not use it in place" in text) == ("ranks worse" in use)

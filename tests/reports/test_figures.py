@@ -141,8 +141,7 @@ def test_labels_by_start_come_from_the_records_of_run_folders(tmp_path):
         write_json(run.manifest, {"source": "a.csv", "sides": {"train": {"pairs": 90 + place}}})
         scorers = (("model", 0.4), ("bm25", 0.9), ("ngram_regression", 0.6))
         rows = [{"scorer": name, "ndcg@10": estimate(mean)} for name, mean in scorers]
-        counts = {"queries": 9, "query_groups": 9}
-        write_json(run.metrics, {"rows": rows, **counts, "model_minus": {}})
+        write_json(run.metrics, {"rows": rows, "queries": 9, "model_minus": {}})
     table = label_table(find_runs("", tmp_path))
     assert table["start"].tolist() == ["keep"] * 3 + ["ngram_regression"] * 3
     assert table["labels"].tolist() == [90, 91, 92] * 2

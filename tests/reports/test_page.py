@@ -22,8 +22,8 @@ def metrics(lead, queries=200):
         for name, mean in (("model", 0.5), ("bm25", 0.5 - lead))
     ]
     gap = {"mean": lead, "low": lead - 0.01, "high": lead + 0.01, "p_holm": 0.001}
-    found = {"rows": rows, "queries": queries, "query_groups": queries, "candidates": 2000}
-    return found | {"model_minus": {"bm25": gap}, "recipe": {"source": "lists.jsonl"}}
+    found = {"rows": rows, "queries": queries, "candidates": 2000, "model_minus": {"bm25": gap}}
+    return found | {"recipe": {"source": "lists.jsonl"}}
 
 
 def report(folder, cells=(), **records):

@@ -20,7 +20,6 @@ def metrics(model=0.6, **gap):
     return {
         "rows": [{"scorer": name, "ndcg@10": NO_INTERVAL | {"mean": mean}} for name, mean in rows],
         "queries": 100,
-        "query_groups": 100,
         "candidates": 3000,
         "pairs": 0,
         "interval": "95 % bootstrap",

@@ -219,10 +219,7 @@ def test_runs_without_figures_or_with_damage_stop_nobody(folder, tmp_path):
         assert findings.best(nothing, paired_table(nothing)).startswith("No run")
 
 
-ROWS = (
-    '{"queries": 1, "query_groups": 1, "model_minus": {}, '
-    '"rows": [{"scorer": "m", "ndcg@10": {"mean": 1%s}}]%s}'
-)
+ROWS = '{"queries": 1, "model_minus": {}, "rows": [{"scorer": "m", "ndcg@10": {"mean": 1%s}}]%s}'
 DAMAGED = {
     "status.json": (
         *("[]", "[" * 100_000, '{"notebooks":null}', '{"notebooks":[1,2]}'),

@@ -173,6 +173,11 @@ class Claim(NamedTuple):
     signs: dict[str, int]  # 1 if it ranks better than that scorer, -1 if worse, 0 if not shown
 
 
+def group_count(record: Mapping[str, Any]) -> int:
+    """How many independent observations an evaluation (`metrics.json`) has."""
+    return int(record.get("query_groups", record["queries"]))
+
+
 def claim(record: Mapping[str, Any]) -> Claim:
     """What may be claimed of the scorer `model` beside each other, the highest nDCG@10 first.
 
@@ -186,7 +191,7 @@ def claim(record: Mapping[str, Any]) -> Claim:
     flips = record.get("flips", record.get("resamples", np.inf))
     states = {
         "nothing": "model" not in means or not gaps,
-        "few": record["query_groups"] < MIN_GROUPS,
+        "few": group_count(record) < MIN_GROUPS,
         "worse": -1 in signs.values(),
         "tied": record.get("queries_all_tied", {}).get("model", 0) > MANY_TIED,
         "coarse": unclear and len(gaps) >= SIGNIFICANT * (1 + flips),  # no p-value could count

@@ -19,7 +19,7 @@ from workbench.data.texts import distinct_texts
 from workbench.files import DamagedError, RequestError, display_path, percent, write_json
 from workbench.models import find_model, load_tokenizer
 from workbench.ranking.metrics import METRICS
-from workbench.ranking.uncertainty import REHEARSAL_GROUPS, format_estimate
+from workbench.ranking.uncertainty import REHEARSAL_GROUPS, format_estimate, group_count
 from workbench.reports.findings import Record, data, model_row, ranking, training
 from workbench.run_folder import RunFolder, WholeLineage, read_record
 from workbench.training.log import STEPS, step_means
@@ -148,7 +148,7 @@ def _facts(run: RunFolder, settings: dict[str, Any]) -> dict[str, Any]:
         "readable": readable,
         "metrics": metrics,
         "results": [name for name in METRICS if metrics and name in metrics["rows"][0]],
-        "groups": metrics.get("query_groups", 0),
+        "groups": group_count(metrics) if metrics else 0,
         "few_groups": REHEARSAL_GROUPS,
         "advice": recommendations(stages, metrics, colour),
         "repair": repair_record(stages),

@@ -8,7 +8,7 @@ import pandas as pd
 from workbench.files import percent
 from workbench.ranking import uncertainty
 from workbench.ranking.metrics import MAIN_METRIC
-from workbench.ranking.uncertainty import claim, direction, format_estimate
+from workbench.ranking.uncertainty import claim, direction, format_estimate, group_count
 from workbench.reports.findings import Record, code, count, model_row, names, sentences, won_lost
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def verdict(metrics: Record) -> str:
         return said
     means = {row["scorer"]: row[MAIN_METRIC]["mean"] for row in metrics["rows"]}
     queries, best = metrics["queries"], next(iter(found.signs))
-    independent = metrics["query_groups"]
+    independent = group_count(metrics)
     return sentences(
         f"Over {count(queries, 'query')} the model has nDCG@10 {means['model']:.3f}; the best of "
         f"the others is {code(best)} with {means[best]:.3f} ({gap(metrics['model_minus'][best])}).",
@@ -126,7 +126,7 @@ def backends(metrics: Record) -> str:
 
 def intervals(metrics: Record) -> str:
     """How many independent observations the intervals rest on."""
-    independent = metrics["query_groups"]
+    independent = group_count(metrics)
     return sentences(
         f"The {count(metrics['queries'], 'query')} are {count(independent, 'group')} that share no "
         "query and no relevant text; intervals and tests take each group as one observation."
