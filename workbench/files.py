@@ -187,8 +187,8 @@ def read_json(path: str | os.PathLike[str], shape: Any = Any) -> Any:
 def sha256(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file, in hexadecimal; of a folder, that of its files' names and digests."""
     if Path(path).is_dir():
-        inside = sorted(file for file in Path(path).rglob("*") if file.is_file())
-        text = "".join(f"{sha256(file)} {file.relative_to(path)}\n" for file in inside)
+        inside = sorted(file for file in Path(path).iterdir() if file.is_file())
+        text = "".join(f"{sha256(file)} {file.name}\n" for file in inside)
         return hashlib.sha256(text.encode()).hexdigest()
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

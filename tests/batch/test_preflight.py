@@ -103,6 +103,8 @@ def table(rows):
 FILES = {
     "empty file": ("", "there is no line with the names of the columns"),
     "only a header": (HEADER, "there is no row in it -> give a file with pairs"),
+    "an arrow in a label": (HEADER + "a,b,no -> yes\n", "'no -> yes' -> name the value of each"),
+    "JSON lines": (b"{}", "without brackets or commas around them, and call it .jsonl", "a.ndjson"),
     "UTF-16": ((HEADER + PAIRS).encode("utf-16"), "the file is UTF-16; convert it first"),
     "GB18030": ((HEADER + PAIRS).encode("gb18030"), "the bytes are not UTF-8 text"),
     "NUL bytes": (HEADER + "a\0b,c,1\n", "the text holds a NUL character"),

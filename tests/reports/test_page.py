@@ -144,7 +144,13 @@ def test_what_is_for_an_editor_is_left_out(tmp_path):
 
 def test_a_failed_cell_is_never_left_out(tmp_path):
     error = new_output("error", ename="KeyError", evalue="'x'", traceback=["KeyError: 'x'"])
-    assert "KeyError" in report(tmp_path, [code("a = 1", error, tags=["not-in-report"])])
+    tagged = {"tags": ["not-in-report"]}
+    introduction = new_markdown_cell("Or type a query.", metadata=tagged)
+    page = report(tmp_path, [introduction, code("a = 1", error, **tagged)])
+    assert "KeyError" in page
+    assert "Or type a query." in page
+    part = [new_markdown_cell("## Part"), code("a = 1", said("There is no pair."), error)]
+    assert "KeyError" in report(tmp_path, part)
 
 
 def test_an_output_is_no_script_whatever_it_holds(tmp_path):

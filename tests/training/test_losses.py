@@ -18,6 +18,7 @@ from workbench.batch.plan import read_plan
 from workbench.data.lists import CandidateList, write_candidates
 from workbench.data.pairs import DataError, prepare_data, read_manifest, read_split
 from workbench.data.texts import text_pairs
+from workbench.files import RequestError
 from workbench.models import PICKLED, find_model
 from workbench.reports import findings
 from workbench.reports.model_card import write_card
@@ -130,12 +131,13 @@ def test_grades_of_candidate_lists_reach_a_list_loss(tmp_path, tiny_model, monke
         ({"teacher": "bm25"}, "teacher: only loss mse and margin_mse learn"),
         ({"lora_rank": 2, "speed": "fast"}, "take speed: exact with LoRA"),
         ({"metric_for_best_model": "f1"}, "should be 'ndcg@10' or 'ap'"),
+        ({"loss": "x", "loss_parameters": {"a": 1}}, "loss: input should be 'bce'"),
         ({"weight_decay": 2}, "weight_decay: input should be less than or equal to 1"),
         ({"lr_scheduler_type": "steps"}, "lr_scheduler_type: input should be 'linear', 'cosine'"),
     ],
 )
 def test_what_the_library_would_not_take_is_refused_by_name(given, said):
-    with pytest.raises(ValueError, match=":") as caught:
+    with pytest.raises(RequestError, match=":") as caught:
         check_parameters(given)
     assert said in str(caught.value)
 

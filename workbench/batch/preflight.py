@@ -204,8 +204,8 @@ def _read(
         try:
             pairs = read_pairs(path, *options, limit=ROWS_READ)
         except PairsError as error:
-            text, _, fix = f"{name}: {error}".partition(" -> ")
-            said.append(Finding("problem", text, fix))
+            text, arrow, fix = f"{name}: {error}".rpartition(" -> ")
+            said.append(Finding("problem", text, fix) if arrow else Finding("problem", fix))
             return None, 0
         count = seen = pairs.rows_read
         if seen == ROWS_READ:

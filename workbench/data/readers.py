@@ -158,7 +158,7 @@ def file_records(
         known, packed = ", ".join(FORMATS), ", ".join(COMPRESSIONS)
         text = f"{path.name}: the name must end in one of {known} (optionally + {packed})"
         hint = f". Is it a spreadsheet? Then {SAVE_AS_UTF8}"
-        if suffix == ".json":
+        if "json" in suffix:
             hint = f": {REMEDIES['invalid_json']}, and call it .jsonl"
         raise PairsError(text + hint)
     if not path.is_file():

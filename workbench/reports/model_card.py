@@ -153,7 +153,7 @@ def _facts(run: RunFolder, settings: dict[str, Any]) -> dict[str, Any]:
         "advice": recommendations(stages, metrics, colour),
         "repair": repair_record(stages),
         "attribution": ATTRIBUTION,
-        "non_default": {name: used[name] for name in last["non_default"]},
+        "non_default": {name: used[name] for name in last["non_default"] if name in used},
         "recipe": {n: v for n, v in last["recipe"].items() if n not in used},
         "seconds": round(sum(stage["seconds"] for stage in stages)),
         "cpu": round(sum(cpu)) if all(cpu) else "unknown",

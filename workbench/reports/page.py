@@ -120,17 +120,21 @@ def _section(name: str, notebook: Any, number: int) -> tuple[str, str, Markup, l
 
 def _for_readers(cells: Sequence[Any]) -> list[Any]:
     """Cells as the page shows them: none for an editor, a part that found nothing as one line."""
+
+    def failed(cell: Any) -> bool:
+        return any(output.output_type == "error" for output in cell.get("outputs", []))
+
     shown = [new_markdown_cell()]
-    for cell in cells:
+    for cell, after in zip(cells, [*cells[1:], {}], strict=True):
         before, outputs = shown[-1], cell.get("outputs", [])
-        failed = any(output.output_type == "error" for output in outputs)
         found = "".join(one.get("data", {}).get("text/markdown", "") for one in outputs)
-        if LEFT_OUT.intersection(cell.metadata.get("tags", [])) and not failed:
+        needed = failed(after if cell.cell_type == "markdown" else cell)
+        if LEFT_OUT.intersection(cell.metadata.get("tags", [])) and not needed:
             continue
         if cell.cell_type == "markdown":
             parts = re.split(r"^(?=## )", cell.source, flags=re.MULTILINE)
             shown += map(new_markdown_cell, parts)
-        elif NOTHING.match(found) and before.source.startswith("## "):
+        elif NOTHING.match(found) and not needed and before.source.startswith("## "):
             before.source = f"**{before.source[3:].splitlines()[0]}** {found}"
         else:
             cell.outputs = [*map(_shown, outputs)]

@@ -121,12 +121,14 @@ def check_parameters(given: Mapping[str, Any]) -> Parameters:
 
 def sound_parameters(given: Mapping[str, Any]) -> tuple[Parameters, list[str]]:
     """The parameters with defaults in place of wrong values, and a line for each wrong one."""
-    try:
-        parameters, problems = Parameters(**given), list[str]()
-    except ValidationError as error:
-        problems = [_explain(problem) for problem in error.errors()]
-        faulty = {problem["loc"][0] for problem in error.errors()}
-        parameters = Parameters(**{n: value for n, value in given.items() if n not in faulty})
+    problems, sound, parameters = list[str](), dict(given), None
+    while parameters is None:
+        try:
+            parameters = Parameters(**sound)
+        except ValidationError as error:  # later ones only follow from what was left out
+            problems = problems or [_explain(problem) for problem in error.errors()]
+            faulty = {problem["loc"][0] for problem in error.errors()}
+            sound = {name: value for name, value in sound.items() if name not in faulty}
     if parameters.dev_share + parameters.test_share >= 1:
         problems.append("dev_share and test_share: together they must stay below 1")
     return parameters, problems

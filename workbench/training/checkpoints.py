@@ -32,7 +32,7 @@ def seal(checkpoint: Path) -> None:
     """Flush every file of a checkpoint to the disk, then write the mark that makes it count."""
     for path in (*checkpoint.rglob("*"), checkpoint):
         flush(path)
-    write_text(checkpoint.with_suffix(MARK), sha256(checkpoint))
+    write_text(checkpoint.with_suffix(MARK), _digests(checkpoint))
     flush(checkpoint.parent)
 
 
@@ -45,10 +45,16 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
+def _digests(checkpoint: Path) -> str:
+    """The digest of each file of a checkpoint."""
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
+    return "".join(f"{sha256(path)} {path.relative_to(checkpoint)}\n" for path in files)
+
+
 def is_whole(checkpoint: Path) -> bool:
     """Whether the mark is there, and the files are those that it was made of."""
     try:
-        return checkpoint.with_suffix(MARK).read_bytes() == sha256(checkpoint).encode()
+        return checkpoint.with_suffix(MARK).read_bytes() == _digests(checkpoint).encode()
     except OSError:  # no mark, or a file that cannot be read
         return False
 
