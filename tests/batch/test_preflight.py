@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.benchmarks.tiny import write_tiny_kind
 from workbench.batch.preflight import any_problem, estimate, preflight
 from workbench.cli import main
 from workbench.data.build_lists import build_test
@@ -422,6 +423,16 @@ def test_a_preflight_writes_nothing_and_says_what_the_run_will_take(place, capsy
     assert "training pairs an epoch" in out
     assert snapshot(place) == before
     assert sorted(path.name for path in place.iterdir()) == ["ok.yaml", "pairs.csv", "runs"]
+
+
+def test_every_backend_of_a_sweep_is_looked_at(place, capsys):
+    """Runs that share inputs share what is found about them, but not about a run's own values."""
+    write_tiny_kind(place / "other", "electra")
+    plan = {"parameters": str(place / "ok.yaml"), "grid": {"backend": ["auto", "torch-float32"]}}
+    (place / "sweep.yaml").write_text(yaml.safe_dump(plan), encoding="utf-8")
+    base = "-p", "base_model", str(place / "other")
+    assert ask(place, place / "sweep.yaml", *base, "--dry-run", command="sweep") == 2
+    assert "backend: torch-float32 runs BERT alone -> take auto" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("has", [True, False])

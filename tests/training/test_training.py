@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from contextlib import redirect_stdout
+from importlib import metadata
 
 import numpy as np
 import pandas as pd
@@ -151,6 +152,22 @@ def test_training_changes_the_model_and_leaves_safetensors_log_and_lineage(train
     assert log["loss"].notna().sum() >= 10
     assert log["dev_ap"].notna().sum() >= 10
     assert log["learning_rate"].dropna().is_monotonic_decreasing
+
+
+def test_a_checkout_that_is_not_installed_trains_to_the_end(
+    prepared, tmp_path, tiny_model, monkeypatch
+):
+    def version(name):
+        if name == "reranker-workbench":
+            raise metadata.PackageNotFoundError(name)
+        return found(name)
+
+    found = metadata.version
+    monkeypatch.setattr(metadata, "version", version)
+    shutil.copytree(prepared, tmp_path / "run")
+    recipe = Recipe(max_length=32, max_steps=1)
+    record = fine_tune(tmp_path / "run", find_model(str(tiny_model)), recipe)
+    assert record["versions"]["Reranker Workbench"] == workbench.__version__
 
 
 def test_the_result_loads_without_the_workbench_and_scores_the_same(trained):
